@@ -1,0 +1,74 @@
+//! The error that commands end with: what happened, what to do, and the kind that decides the exit code.
+//!
+//! Lives here: [`Error`] and [`Kind`]. The table from kind to exit code is in `cli/exit.rs`. Depends on nothing.
+
+use std::fmt;
+
+/// What decides the exit code. One variant per line of the exit-code table in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `fetch-wal` only: proven absent from every repository.
+    Absent,
+    /// Wrong arguments.
+    Usage,
+    /// A setting, a file of settings, or a local file the user named.
+    Config,
+    /// The repository cannot be reached, is full, or did not answer in time.
+    Unreachable,
+    /// Credentials, permissions or a wrong key.
+    Denied,
+    /// Other content is stored under this name.
+    Conflict,
+    /// Stored or local data fails authentication, hash or format.
+    Damaged,
+    /// A recovery target that cannot be reached.
+    Target,
+    /// Refused to protect data: foreign system identifier, not empty, held.
+    Refused,
+    /// The PostgreSQL server.
+    Server,
+    /// `check`, `verify` or `drill` found problems.
+    Problems,
+    /// A defect of Walvis.
+    Bug,
+}
+
+/// What a command ends with when it fails.
+#[derive(Debug)]
+pub struct Error {
+    /// What decides the exit code.
+    pub kind: Kind,
+    /// What happened: one line, naming the thing, without a trailing period.
+    pub what: String,
+    /// What to do about it: one line.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// Makes an error without a hint.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), hint: None }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts what was being done in front: `open repository file:///x: …`.
+    #[must_use]
+    pub fn while_doing(mut self, action: impl fmt::Display) -> Self {
+        self.what = format!("{action}: {}", self.what);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Error {}

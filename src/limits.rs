@@ -1,0 +1,58 @@
+//! Every bound in one place, with the relations between them asserted at compile time.
+//!
+//! Exceeding a bound is an error, never a truncation.
+
+use std::time::Duration;
+
+/// One KiB.
+pub const KIB: usize = 1024;
+/// One MiB.
+pub const MIB: usize = 1024 * KIB;
+
+/// Longest object key, in bytes (S3 allows 1024; some file systems less per path).
+pub const MAX_KEY_BYTES: usize = 512;
+/// Longest cluster name, in bytes.
+pub const MAX_CLUSTER_NAME_BYTES: usize = 63;
+
+/// Plaintext of one sealed frame. Small enough to bound memory, large enough that the 16-byte tag and the call cost vanish.
+pub const FRAME_BYTES: usize = 64 * KIB;
+/// Authentication tag of a frame.
+pub const TAG_BYTES: usize = 16;
+/// Longest encoded metadata block of an envelope, so that header and metadata come with one bounded ranged read.
+pub const MAX_METADATA_BYTES: usize = MIB;
+/// What a metadata read asks for first; most metadata fits, the rest costs a second read.
+pub const METADATA_READ_BYTES: usize = 16 * KIB;
+/// Largest zstd window accepted when reading and used when writing (2^23 = 8 MiB): it bounds the memory of a reader.
+pub const MAX_WINDOW_LOG: u32 = 23;
+/// Largest small object (descriptor, wrapped key, registration) that is read into memory whole.
+pub const MAX_SMALL_OBJECT_BYTES: usize = MIB;
+
+/// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at least 5 MiB.
+pub const PART_BYTES: usize = 8 * MIB;
+/// S3's limit on the number of parts.
+pub const MAX_PARTS: usize = 10_000;
+
+/// PostgreSQL's smallest WAL segment (`--wal-segsize=1`).
+pub const MIN_WAL_SEGMENT_BYTES: u64 = MIB as u64;
+/// PostgreSQL's largest WAL segment (`--wal-segsize=1024`).
+pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
+/// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per promotion.
+pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
+
+/// Time limit of one store request unless configured.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit of a whole command unless configured.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+/// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
+/// configured time limit may not reach it ([`MAX_TIMEOUT`]).
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// Largest configurable time limit of a command that writes.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+const _: () = {
+    assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
+    assert!(PART_BYTES >= 5 * MIB);
+    assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
+    assert!(MAX_WINDOW_LOG <= 23);
+    assert!(MAX_TIMEOUT.as_secs() * 2 <= ABANDONED_AFTER.as_secs());
+};

@@ -1,0 +1,295 @@
+//! Stores: where immutable objects live. A directory, S3, or memory, behind one trait.
+//!
+//! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`file`], [`s3`], [`memory`]) and per
+//! decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is `format` and `repo`). Depends on
+//! `fsio` and `limits` only.
+//!
+//! The contract is blocking on purpose: compression and encryption are blocking work on threads, and a blocking call is simpler
+//! to reason about after a crash. The S3 backend keeps a small runtime of its own. Parallelism is threads sharing one store.
+
+use std::fmt;
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+pub mod claims;
+pub mod fault;
+pub mod file;
+pub mod memory;
+pub mod retry;
+#[cfg(feature = "s3")]
+pub mod s3;
+
+/// A place for immutable objects. Every implementation and every decorator passes the one conformance suite in
+/// `tests/it/conformance.rs`.
+///
+/// # Promises every implementation makes
+/// - **Atomic**: an object is there whole or not at all, whatever is killed and whenever. No reader sees half of one.
+/// - **Once**: [`create`](Store::create) and [`Upload::complete`] never replace an object; they answer [`Created::Exists`].
+/// - **Durable**: when `create` or `complete` answers [`Created::New`], or [`settle`](Store::settle) answers `Ok`, the object
+///   survives a power failure of this host (file) or is acknowledged by the service (S3).
+/// - **Read your writes**: what was created is seen at once by `read` and `list` of every other process.
+/// - **Absence is proven, never guessed**: [`ErrorKind::NotFound`] means that the store itself said that this object does not
+///   exist. A missing root directory, a missing bucket, a proxy's error page or a denied request is another kind of error.
+pub trait Store: Send + Sync {
+    /// The repository URL, for messages. It never holds a secret.
+    fn location(&self) -> &str;
+
+    /// Creates `key` with `body` if no object has that key. Says whether it did. Afterwards the object is durable if it is new;
+    /// if it exists, nothing is known about its content or durability: read it, compare it, and [`settle`](Store::settle) it.
+    ///
+    /// An error says nothing about the outcome: the object may be there (the answer was lost). Calling again is always safe.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError>;
+
+    /// Begins an object too large to hold in memory. Nothing is visible under `key` until [`Upload::complete`].
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn begin(&self, key: &Key, content: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError>;
+
+    /// Opens `key` for reading. Errors while reading the body are [`std::io::Error`]s that wrap a [`StoreError`]; the end of the
+    /// body is reported only when all bytes of the range were delivered (a connection cut short is an error, not an end).
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when the object is proven absent. A range that begins at or beyond the end gives an empty body.
+    fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError>;
+
+    /// Visits the objects whose key begins with `prefix` and sorts after `after` (`""` for all), in byte order of the whole key,
+    /// until the visitor breaks. Memory is bounded by one page. An absent prefix visits nothing and is not an error. Objects
+    /// created or deleted meanwhile may or may not be seen; all others are seen exactly once.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`: a listing that could not be completed is never passed off as a complete one.
+    fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError>;
+
+    /// Makes an object that somebody else created as durable as `create` would have made it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such object.
+    fn settle(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Deletes `key`. Deleting an absent object is `Ok`. Only `expire`, `check` and the claims decorator delete.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to have).
+    fn delete(&self, key: &Key) -> Result<(), StoreError>;
+}
+
+/// An object being written in parts. Dropped before [`complete`](Upload::complete) answered, it removes what it can of its parts.
+pub trait Upload: Send {
+    /// Adds a part. All parts but the last are of one size, [`crate::limits::PART_BYTES`]. After an error the same part may be
+    /// given again.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn part(&mut self, body: Bytes) -> Result<(), StoreError>;
+
+    /// Publishes the object as [`Store::create`] does. After an error it may be called again; if an earlier call did succeed and
+    /// only its answer was lost, the answer is [`Created::Exists`].
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn complete(&mut self) -> Result<Created, StoreError>;
+}
+
+/// What [`Store::create`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Created {
+    /// There was no such object; now there is, and it is durable.
+    New,
+    /// There is an object of that name already, and it was not touched.
+    Exists,
+}
+
+/// A secret-free fingerprint of what is being created: equal for equal content. Only stores without create-if-absent use it, to
+/// let two writers of the same content meet without harm ([`claims`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentId(pub [u8; 16]);
+
+/// Which bytes to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadRange {
+    /// The whole object.
+    All,
+    /// At most `len` bytes from `offset`.
+    Bounded {
+        /// First byte.
+        offset: u64,
+        /// Number of bytes, at least 1.
+        len: u64,
+    },
+    /// Everything from this byte on.
+    From(u64),
+}
+
+impl ReadRange {
+    /// First byte of the range.
+    pub fn offset(self) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::Bounded { offset, .. } | Self::From(offset) => offset,
+        }
+    }
+}
+
+/// An opened object.
+pub struct Object<'a> {
+    /// Size of the whole object in bytes, whatever range was asked for.
+    pub size_bytes: u64,
+    /// The bytes of the range.
+    pub body: Box<dyn Read + Send + 'a>,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The object.
+    pub key: Key,
+    /// Its stored size in bytes.
+    pub size_bytes: u64,
+    /// When it was stored, in Unix seconds by the store's clock, where the store tells.
+    pub modified_unix_s: Option<i64>,
+}
+
+/// The name of an object: `/`-separated parts of `A-Z a-z 0-9 . _ -`, none empty and none starting with a dot, at most
+/// [`crate::limits::MAX_KEY_BYTES`] long. So a key is a safe relative path and needs no escaping anywhere.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// Checks and wraps a key.
+    ///
+    /// # Errors
+    /// The text, when it is not a key.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidKey> {
+        let text = text.into();
+        let part_ok = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        if text.len() <= crate::limits::MAX_KEY_BYTES && text.split('/').all(part_ok) {
+            Ok(Self(text))
+        } else {
+            Err(InvalidKey(text))
+        }
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that is not an object key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an object name")]
+pub struct InvalidKey(pub String);
+
+/// What went wrong in a store, in the terms that decide what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The store says that this object does not exist.
+    NotFound,
+    /// The root directory or bucket does not exist.
+    NoSuchPlace,
+    /// Permission, credentials, signature, policy, object lock.
+    Denied,
+    /// No connection, connection cut, name not found, certificate not trusted, I/O error.
+    Unreachable,
+    /// A time limit passed.
+    TimedOut,
+    /// The store answers 429, 500, 502, 503, 504, `SlowDown` and the like.
+    Busy,
+    /// Disk or quota full.
+    NoSpace,
+    /// A read-only file system.
+    ReadOnly,
+    /// The store cannot do what is asked (for example neither link nor rename without replace).
+    Unsupported,
+    /// The store's answer makes no sense (a proxy's page, a wrong length, a missing field).
+    BadAnswer,
+}
+
+/// An error of a store: what was being done, where, what happened, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} in {location}: {detail}")]
+pub struct StoreError {
+    /// What decides retry and exit code.
+    pub kind: ErrorKind,
+    /// What was being done, present tense: `create wal/00000001/…`.
+    pub action: String,
+    /// The repository URL.
+    pub location: String,
+    /// What happened, one line, without a trailing period.
+    pub detail: String,
+    /// What the operator can do, if something better is known than what the kind suggests.
+    pub hint: Option<String>,
+    /// Whether trying again can help although the kind suggests not, or cannot although the kind suggests so.
+    pub permanent: bool,
+}
+
+impl StoreError {
+    /// Makes an error; permanence follows from the kind.
+    pub fn new(kind: ErrorKind, action: impl Into<String>, location: impl Into<String>, detail: impl Into<String>) -> Self {
+        let permanent = match kind {
+            ErrorKind::NotFound
+            | ErrorKind::NoSuchPlace
+            | ErrorKind::Denied
+            | ErrorKind::NoSpace
+            | ErrorKind::ReadOnly
+            | ErrorKind::Unsupported => true,
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Busy | ErrorKind::BadAnswer => false,
+        };
+        Self { kind, action: action.into(), location: location.into(), detail: detail.into(), hint: None, permanent }
+    }
+
+    /// Adds what the operator can do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says that trying again cannot help (a certificate that is not trusted stays so).
+    #[must_use]
+    pub fn permanently(mut self) -> Self {
+        self.permanent = true;
+        self
+    }
+
+    /// Whether trying the same call again is pointless.
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
+    }
+
+    /// Wraps it for a body reader.
+    pub fn into_io(self) -> std::io::Error {
+        std::io::Error::other(self)
+    }
+
+    /// Takes it back out of an [`std::io::Error`] made by [`into_io`](Self::into_io).
+    ///
+    /// # Errors
+    /// The error itself, when it holds no store error.
+    pub fn from_io(error: std::io::Error) -> Result<Self, std::io::Error> {
+        error.downcast::<Self>()
+    }
+}

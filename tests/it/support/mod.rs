@@ -1,0 +1,4 @@
+//! The harness: real servers, real protocols.
+
+pub mod postgres;
+pub mod s3;
