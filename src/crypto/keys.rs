@@ -84,6 +84,37 @@ impl DataKey {
     }
 }
 
+/// The data keys of one repository, as far as the operator's key opens them.
+pub enum Keyring {
+    /// The repository is unencrypted, by explicit wish.
+    Unencrypted,
+    /// At least one key.
+    Encrypted {
+        /// The one that seals new objects.
+        current: DataKey,
+        /// Earlier ones.
+        earlier: Vec<DataKey>,
+    },
+}
+
+impl Keyring {
+    /// The key with this id.
+    pub fn find(&self, id: KeyId) -> Option<&DataKey> {
+        match self {
+            Self::Unencrypted => None,
+            Self::Encrypted { current, earlier } => std::iter::once(current).chain(earlier).find(|key| key.id() == id),
+        }
+    }
+
+    /// The key that seals new objects; `None` in an unencrypted repository.
+    pub fn current(&self) -> Option<&DataKey> {
+        match self {
+            Self::Unencrypted => None,
+            Self::Encrypted { current, .. } => Some(current),
+        }
+    }
+}
+
 /// The operator's key, which seals data keys.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct WrappingKey([u8; 32]);

@@ -7,4 +7,4 @@ mod frame;
 mod keys;
 
 pub use frame::{Domain, Forged, FrameCipher};
-pub use keys::{Argon2id, DataKey, KeyFileError, KeyId, WrappedKey, WrappingKey, WrongKey, random_bytes};
+pub use keys::{Argon2id, DataKey, KeyFileError, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes};
