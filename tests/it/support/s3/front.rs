@@ -16,6 +16,8 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use s3s::service::S3Service;
 
+use super::bucket::IgnoreCondition;
+
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -197,8 +199,12 @@ impl Front {
         seen
     }
 
-    /// Serves one request. An error closes the connection without an answer.
+    /// Serves one request, to its end even if the client is gone meanwhile: what has arrived at a store is done. An error closes the connection without an answer.
     pub async fn serve(self: Arc<Self>, request: Request<Incoming>) -> io::Result<Response<Scripted>> {
+        tokio::spawn(self.follow_script(request)).await.map_err(io::Error::other)?
+    }
+
+    async fn follow_script(self: Arc<Self>, request: Request<Incoming>) -> io::Result<Response<Scripted>> {
         let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         let _in_flight = InFlight(&self.in_flight);
         self.peak_in_flight.fetch_max(now, Ordering::SeqCst);
@@ -230,13 +236,13 @@ impl Front {
                 action = Action::Pass;
             }
             Action::IgnoreCondition => {
-                parts.headers.remove("if-none-match");
+                parts.extensions.insert(IgnoreCondition);
                 action = Action::Pass;
             }
             _ => {}
         }
         if self.ignores_conditions.load(Ordering::SeqCst) {
-            parts.headers.remove("if-none-match");
+            parts.extensions.insert(IgnoreCondition);
         }
         let request = Request::from_parts(parts, s3s::Body::http_body(Full::new(body)));
         let response = self.service.call(request).await.map_err(|e| io::Error::other(format!("{e:?}")))?;

@@ -1,4 +1,14 @@
 //! S3 servers for tests: in-process (the protocol by `s3s`, faults at the HTTP level), and moto.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    dead_code
+)]
 
 mod bucket;
 mod front;
@@ -23,10 +33,10 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use walvis::deadline::Deadline;
 use walvis::store::s3::{S3Settings, S3Store};
 
-pub use self::front::{Action, Op, Seen};
-pub use self::moto::Moto;
 use self::bucket::Buckets;
 use self::front::Front;
+pub use self::front::{Action, Op, Seen};
+pub use self::moto::Moto;
 
 /// The one bucket of a server.
 pub const BUCKET: &str = "walvis-test";
