@@ -189,8 +189,12 @@ impl Claims {
     /// All claims on an object.
     fn claims_on(&self, key: &Key) -> Result<Vec<Entry>, StoreError> {
         let mut claims = Vec::new();
-        self.inner.list(&format!("{PREFIX}{key}/"), "", &mut |entry| {
-            claims.push(entry);
+        let prefix = format!("{PREFIX}{key}/");
+        self.inner.list(&prefix, "", &mut |entry| {
+            // Claims on an object whose key begins with this one and a `/` are deeper.
+            if entry.key.as_str().get(prefix.len()..).is_some_and(|name| !name.contains('/')) {
+                claims.push(entry);
+            }
             if claims.len() > MAX_CLAIMS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if claims.len() > MAX_CLAIMS {
