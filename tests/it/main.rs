@@ -17,6 +17,7 @@ mod fetch;
 mod golden;
 mod push;
 mod recovery;
+mod shield;
 mod store_faults;
 mod store_file;
 mod store_s3;
