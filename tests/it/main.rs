@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     unreachable_pub,
     missing_docs
 )]
@@ -13,8 +14,12 @@
 mod support;
 
 mod conformance;
+mod crash;
+mod damage;
 mod fetch;
 mod golden;
+mod memory;
+mod outage;
 mod push;
 mod recovery;
 mod shield;

