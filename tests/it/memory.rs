@@ -38,11 +38,11 @@ fn peak_mib(site: &Site, arguments: &[&str]) -> u64 {
     peak
 }
 
-/// Pushes, pushes again, and fetches, within this bound.
+/// Pushes and fetches within this bound.
 #[track_caller]
 fn stays_below(site: &Site, name: &str, bound_mib: u64) {
     let path = format!("pg_wal/{name}");
-    for arguments in [vec!["push-wal", &path], vec!["push-wal", &path], vec!["fetch-wal", name, DESTINATION]] {
+    for arguments in [vec!["push-wal", &path], vec!["fetch-wal", name, DESTINATION]] {
         let peak = peak_mib(site, &arguments);
         assert!(peak <= bound_mib, "{arguments:?} took {peak} MiB");
         assert!(peak >= 4, "{arguments:?} took {peak} MiB: that is no measurement");
@@ -72,6 +72,10 @@ fn sixteen_mib_segments() {
         for (number, content) in (1..).zip(contents) {
             let name = site.make(&Segment::new(number).sized(16 * MIB).holding(content));
             stays_below(&site, &name, 64);
+            if content == Content::Zeros {
+                // Again: it is compared.
+                assert!(peak_mib(&site, &["push-wal", &format!("pg_wal/{name}")]) <= 64);
+            }
         }
     }
 }
@@ -84,9 +88,9 @@ fn a_one_gib_segment() {
         site.become_cluster(segment::SYSTEM_ID, segment.size);
         let name = segment.name();
         // Noise for several upload parts, spread over the file.
-        segment.write_sparse(&site.wal(&name), 64 * MIB, 5 * MIB / 2);
+        segment.write_sparse(&site.wal(&name), 64 * MIB, 17 * MIB / 16);
         stays_below(&site, &name, 128);
     }
     let parts = server.seen(crate::support::s3::Op::Part).len();
-    assert!(parts >= 5, "it was sent in {parts} parts");
+    assert!(parts >= 3, "it was sent in {parts} parts");
 }
