@@ -39,6 +39,17 @@ pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
 /// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per promotion.
 pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
 
+/// Longest WAL record: what the server can allocate to read one (`MaxAllocSize`).
+pub const MAX_WAL_RECORD_BYTES: u32 = 0x3FFF_FFFF;
+/// Bytes kept from the beginning of each part of a record that crosses WAL segments.
+pub const PIECE_FIRST_BYTES: usize = 8 * KIB;
+/// Bytes kept from the end of each part that is longer than that; 20 are needed.
+pub const PIECE_LAST_BYTES: usize = 32;
+/// Longest list of transactions in the summary of a segment: about 4 million, at 4 bytes each. pgbench fills 1 GiB with 2 million.
+pub const MAX_XACT_LIST_BYTES: usize = 16 * MIB;
+/// Most restore points, checkpoints and the like in the summary of a segment.
+pub const MAX_MARKS: usize = 4096;
+
 /// Time limit of one store request unless configured.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit of a whole command unless configured.
