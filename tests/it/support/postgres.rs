@@ -67,8 +67,9 @@ impl Postgres {
 
     /// The installation of one major version.
     pub(crate) fn find(major: u32) -> Self {
-        Self::lookup(major)
-            .unwrap_or_else(|| panic!("PostgreSQL {major} is not installed for tests; run: tests/install-postgres.sh {}", tools().display()))
+        Self::lookup(major).unwrap_or_else(|| {
+            panic!("PostgreSQL {major} is not installed for tests; run: tests/install-postgres.sh {}", tools().display())
+        })
     }
 
     fn lookup(major: u32) -> Option<Self> {
@@ -86,7 +87,8 @@ impl Postgres {
 
 /// Where `tests/install-postgres.sh` puts PostgreSQL unless `WALVIS_TEST_TOOLS` names another directory.
 fn tools() -> PathBuf {
-    let root = std::env::var_os("WALVIS_TEST_TOOLS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools"), PathBuf::from);
+    let root = std::env::var_os("WALVIS_TEST_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools"), PathBuf::from);
     root.join("postgres")
 }
 
@@ -372,7 +374,9 @@ impl Cluster {
     fn processes(&self) -> Vec<Pid> {
         let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&self.data))).map(Pid::from_raw).collect()
+        pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&self.data)))
+            .map(Pid::from_raw)
+            .collect()
     }
 
     /// Line 7 of `postmaster.pid`: key and id of the System V segment.
@@ -423,8 +427,9 @@ impl Cluster {
             let names = fs::read_dir(&status).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             let waiting = names.filter(|name| name.ends_with(".ready") && name[..24.min(name.len())] <= *segment).count();
             // Finished: none waits, and this one was there (`.done`) or was recycled already.
-            (waiting == 0 && (status.join(format!("{segment}.done")).exists() || !self.data.join("pg_wal").join(segment).exists()))
-                .then_some(())
+            (waiting == 0
+                && (status.join(format!("{segment}.done")).exists() || !self.data.join("pg_wal").join(segment).exists()))
+            .then_some(())
         });
         if done.is_none() {
             self.fail(&format!("{segment} is not archived: {}", self.sql("select to_json(s) from pg_stat_archiver s")));

@@ -74,7 +74,8 @@ impl Load {
              primary key (client, n))",
         );
         let stop = Arc::new(AtomicBool::new(false));
-        let last = |client| cluster.sql(&format!("select coalesce(max(n), 0) from ledger where client = {client}")).parse().unwrap();
+        let last =
+            |client| cluster.sql(&format!("select coalesce(max(n), 0) from ledger where client = {client}")).parse().unwrap();
         let acknowledged = Arc::new((0..clients).map(|client| AtomicU64::new(last(client))).collect::<Vec<_>>());
         let threads = (0..clients)
             .map(|client| {
