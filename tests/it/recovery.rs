@@ -31,6 +31,28 @@ impl Archive {
         }
     }
 
+    /// Walvis with an encrypted repository in a directory.
+    fn walvis(scratch: &Scratch) -> Self {
+        let directory = scratch.path().join("repository");
+        Self::with_repository(scratch, &format!("url = \"file://{}\"", directory.display()), directory)
+    }
+
+    /// Walvis with settings of one `[[repository]]`.
+    fn with_repository(scratch: &Scratch, repository: &str, directory: PathBuf) -> Self {
+        let walvis = scratch.walvis();
+        let (key, config) = (scratch.path().join("walvis.key"), scratch.path().join("walvis.toml"));
+        run(scratch.command(&walvis).args(["key", "generate"]).arg(&key));
+        let text = format!("cluster = \"main\"\n\n[[repository]]\nkey_file = \"{}\"\n{repository}\n", key.display());
+        scratch.write(&config, text.as_bytes());
+        run(scratch.command(&walvis).arg("--config").arg(&config).arg("init"));
+        let command = format!("'{}' --config '{}'", walvis.display(), config.display());
+        Self {
+            archive_command: format!("{command} push-wal %p"),
+            restore_command: format!("{command} fetch-wal %f %p"),
+            directory,
+        }
+    }
+
     fn options(&self) -> Options {
         Options {
             archive_command: Some(self.archive_command.clone()),
@@ -120,42 +142,42 @@ fn loses_nothing(major: u32, wal_segsize_mib: u32, archive: impl FnOnce(&Scratch
 
 #[test]
 fn pg13_loses_nothing() {
-    loses_nothing(13, 16, Archive::plain);
+    loses_nothing(13, 16, Archive::walvis);
 }
 
 #[test]
 fn pg14_loses_nothing() {
-    loses_nothing(14, 16, Archive::plain);
+    loses_nothing(14, 16, Archive::walvis);
 }
 
 #[test]
 fn pg15_loses_nothing() {
-    loses_nothing(15, 16, Archive::plain);
+    loses_nothing(15, 16, Archive::walvis);
 }
 
 #[test]
 fn pg16_loses_nothing() {
-    loses_nothing(16, 16, Archive::plain);
+    loses_nothing(16, 16, Archive::walvis);
 }
 
 #[test]
 fn pg17_loses_nothing() {
-    loses_nothing(17, 16, Archive::plain);
+    loses_nothing(17, 16, Archive::walvis);
 }
 
 #[test]
 fn pg18_loses_nothing() {
-    loses_nothing(18, 16, Archive::plain);
+    loses_nothing(18, 16, Archive::walvis);
 }
 
 #[test]
 fn smallest_segments() {
-    loses_nothing(16, 1, Archive::plain);
+    loses_nothing(16, 1, Archive::walvis);
 }
 
 #[test]
 fn large_segments() {
-    loses_nothing(17, 64, Archive::plain);
+    loses_nothing(17, 64, Archive::walvis);
 }
 
 /// After a crash the last segment is only in `pg_wal`. With it put into the restored directory nothing at all is lost, the server
@@ -163,7 +185,7 @@ fn large_segments() {
 /// find its way to timeline 2.
 fn crosses_timelines(major: u32) {
     let scratch = Scratch::new();
-    let archive = Archive::plain(&scratch);
+    let archive = Archive::walvis(&scratch);
     let options = Options { wal_segsize_mib: 1, ..archive.options() };
     let mut primary = Cluster::init(&scratch, "primary", major, &options);
     primary.start();
@@ -213,7 +235,7 @@ fn pg18_crosses_timelines() {
 #[test]
 fn standby_follows_the_archive() {
     let scratch = Scratch::new();
-    let archive = Archive::plain(&scratch);
+    let archive = Archive::walvis(&scratch);
     let options = Options { wal_segsize_mib: 1, ..archive.options() };
     let mut primary = Cluster::init(&scratch, "primary", 17, &options);
     primary.start();
@@ -309,7 +331,7 @@ fn with_cp_a_missing_segment_promotes_early() {
 
 #[test]
 fn a_damaged_segment_stops_recovery() {
-    let disaster = Disaster::strike(18, Archive::plain);
+    let disaster = Disaster::strike(18, Archive::walvis);
     let object = disaster.middle();
     let whole = fs::read(&object).unwrap();
     let mut damaged = whole.clone();
@@ -326,7 +348,7 @@ fn a_damaged_segment_stops_recovery() {
 
 #[test]
 fn a_missing_segment_with_later_ones_stops_recovery() {
-    let disaster = Disaster::strike(13, Archive::plain);
+    let disaster = Disaster::strike(13, Archive::walvis);
     let object = disaster.middle();
     let aside = disaster.scratch.path().join("aside");
     fs::rename(&object, &aside).unwrap();
@@ -340,7 +362,7 @@ fn a_missing_segment_with_later_ones_stops_recovery() {
 
 #[test]
 fn a_vanished_repository_stops_recovery() {
-    let disaster = Disaster::strike(16, Archive::plain);
+    let disaster = Disaster::strike(16, Archive::walvis);
     let aside = disaster.scratch.path().join("aside");
     fs::rename(&disaster.archive.directory, &aside).unwrap();
 
