@@ -113,7 +113,8 @@ if [[ $(id -u) -eq 0 ]]; then
     id "$user" >/dev/null 2>&1 || user=nobody
     drop=(setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups)
     chown "$user" "$work"
-    if ! "${drop[@]}" "$PG_BIN/postgres" --version >/dev/null 2>&1; then
+    # Through `env`, because setpriv itself still has the rights of root when it looks up its program.
+    if ! "${drop[@]}" env "$PG_BIN/postgres" --version >/dev/null 2>&1; then
         # A checkout below /root is closed to that user: bring the installation along. (PyPI's needs the directory above, too.)
         tree=${PG_BIN%/bin}
         [[ $tree != */.pypi/* ]] || tree=${tree%/.pypi/*}/.pypi
