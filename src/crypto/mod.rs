@@ -1,1 +1,10 @@
-//! crypto
+//! Keys, sealed frames, hashes: everything that touches secret bytes.
+//!
+//! Lives here: key types (never `Debug`, never `Copy`, wiped when dropped), key files, wrapping, and the cipher of one frame. May
+//! not live here: I/O, and the layout of objects (`format`). Depends on `limits` only. `docs/FORMAT.md` describes the bytes.
+
+mod frame;
+mod keys;
+
+pub use frame::{Domain, Forged, FrameCipher};
+pub use keys::{Argon2id, DataKey, KeyFileError, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes};

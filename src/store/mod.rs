@@ -2,7 +2,7 @@
 //!
 //! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`file`], [`s3`], [`memory`]) and per
 //! decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is `format` and `repo`). Depends on
-//! `fsio` and `limits` only.
+//! `fsio`, `limits` and `deadline` only.
 //!
 //! The contract is blocking on purpose: compression and encryption are blocking work on threads, and a blocking call is simpler
 //! to reason about after a crash. The S3 backend keeps a small runtime of its own. Parallelism is threads sharing one store.
@@ -72,10 +72,11 @@ pub trait Store: Send + Sync {
     /// [`ErrorKind::NotFound`] when there is no such object.
     fn settle(&self, key: &Key) -> Result<(), StoreError>;
 
-    /// Deletes `key`. Deleting an absent object is `Ok`. Only `expire`, `check` and the claims decorator delete.
+    /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what is deleted in
+    /// an order does not come back in another. Only `expire`, `check` and the claims decorator delete.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to have).
+    /// Any [`ErrorKind`] but `NotFound`; [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to have).
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
 }
 
