@@ -15,7 +15,9 @@ const PGBENCH: [&str; 4] = ["pgbench_accounts", "pgbench_branches", "pgbench_tel
 struct Archive {
     archive_command: String,
     restore_command: String,
-    /// The directory that holds what was archived, if it is a directory.
+    /// What these need in the server's environment.
+    env: Vec<(String, String)>,
+    /// The directory that holds what was archived; of no use with S3.
     directory: PathBuf,
 }
 
@@ -27,28 +29,39 @@ impl Archive {
         Self {
             archive_command: format!("test ! -f {path}/%f && cp %p {path}/%f"),
             restore_command: format!("cp {path}/%f %p"),
+            env: Vec::new(),
             directory,
         }
     }
 
-    /// Walvis with an encrypted repository in a directory.
+    /// Walvis with an encrypted repository in a directory, told by a settings file.
     fn walvis(scratch: &Scratch) -> Self {
         let directory = scratch.path().join("repository");
-        Self::with_repository(scratch, &format!("url = \"file://{}\"", directory.display()), directory)
+        let key = Self::generate_key(scratch);
+        let config = scratch.path().join("walvis.toml");
+        let text = format!(
+            "cluster = \"main\"\n\n[[repository]]\nurl = \"file://{}\"\nkey_file = \"{}\"\n",
+            directory.display(),
+            key.display()
+        );
+        scratch.write(&config, text.as_bytes());
+        let walvis = format!("'{}' --config '{}'", scratch.walvis().display(), config.display());
+        Self::initialised(scratch, &walvis, Vec::new(), directory)
     }
 
-    /// Walvis with settings of one `[[repository]]`.
-    fn with_repository(scratch: &Scratch, repository: &str, directory: PathBuf) -> Self {
-        let walvis = scratch.walvis();
-        let (key, config) = (scratch.path().join("walvis.key"), scratch.path().join("walvis.toml"));
-        run(scratch.command(&walvis).args(["key", "generate"]).arg(&key));
-        let text = format!("cluster = \"main\"\n\n[[repository]]\nkey_file = \"{}\"\n{repository}\n", key.display());
-        scratch.write(&config, text.as_bytes());
-        run(scratch.command(&walvis).arg("--config").arg(&config).arg("init"));
-        let command = format!("'{}' --config '{}'", walvis.display(), config.display());
+    fn generate_key(scratch: &Scratch) -> PathBuf {
+        let key = scratch.path().join("walvis.key");
+        run(scratch.command(&scratch.walvis()).args(["key", "generate"]).arg(&key));
+        key
+    }
+
+    fn initialised(scratch: &Scratch, walvis: &str, env: Vec<(String, String)>, directory: PathBuf) -> Self {
+        let environment = env.iter().map(|(name, value)| (name, value));
+        run(scratch.command(Path::new("sh")).arg("-c").arg(format!("{walvis} init")).envs(environment));
         Self {
-            archive_command: format!("{command} push-wal %p"),
-            restore_command: format!("{command} fetch-wal %f %p"),
+            archive_command: format!("{walvis} push-wal %p"),
+            restore_command: format!("{walvis} fetch-wal %f %p"),
+            env,
             directory,
         }
     }
@@ -57,6 +70,7 @@ impl Archive {
         Options {
             archive_command: Some(self.archive_command.clone()),
             restore_command: Some(self.restore_command.clone()),
+            env: self.env.clone(),
             ..Options::default()
         }
     }
