@@ -223,6 +223,24 @@ pub fn stat(path: &Path) -> Result<Option<Stat>, FsError> {
     }
 }
 
+/// Reads an open file from its beginning, wherever others read in it: the same file twice, even if its name is gone by then.
+pub fn reader(file: &File) -> impl Read + '_ {
+    struct FromStart<'a>(&'a File, u64);
+    impl Read for FromStart<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let n = std::os::unix::fs::FileExt::read_at(self.0, out, self.1)?;
+            self.1 += n as u64;
+            Ok(n)
+        }
+    }
+    FromStart(file, 0)
+}
+
+/// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
+pub fn others_can_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
+}
+
 /// Whether something is there. "Cannot tell" is an error, never `false`.
 ///
 /// # Errors

@@ -13,6 +13,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::error::{Error, Kind};
+
 pub mod claims;
 pub mod fault;
 pub mod file;
@@ -292,5 +294,32 @@ impl StoreError {
     /// The error itself, when it holds no store error.
     pub fn from_io(error: std::io::Error) -> Result<Self, std::io::Error> {
         error.downcast::<Self>()
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let (kind, hint) = match error.kind {
+            ErrorKind::NotFound => {
+                (Kind::Damaged, "an object that belongs there is gone; look for it in another copy of the repository")
+            }
+            ErrorKind::NoSuchPlace => {
+                (Kind::Config, "check the URL; make the bucket or mount the disk; to make a repository run 'walvis init'")
+            }
+            ErrorKind::Denied => (Kind::Denied, "check credentials and permissions of the user that PostgreSQL runs as"),
+            ErrorKind::ReadOnly => (Kind::Denied, "mount the file system read-write"),
+            ErrorKind::Unsupported => (Kind::Config, "choose another file system or store"),
+            ErrorKind::Unreachable => {
+                (Kind::Unreachable, "check network, address and certificate, or the disk; PostgreSQL will try again")
+            }
+            ErrorKind::TimedOut => {
+                (Kind::Unreachable, "the store is slow or hangs; PostgreSQL will try again; see timeout_s and request_timeout_s")
+            }
+            ErrorKind::Busy => (Kind::Unreachable, "the store is overloaded; PostgreSQL will try again"),
+            ErrorKind::NoSpace => (Kind::Unreachable, "free space or raise the quota; PostgreSQL will try again"),
+            ErrorKind::BadAnswer => (Kind::Unreachable, "is it really an S3 service that answers there, or a proxy?"),
+        };
+        let hint = error.hint.clone().unwrap_or_else(|| hint.to_owned());
+        Self::new(kind, error.to_string()).hint(hint)
     }
 }

@@ -229,7 +229,7 @@ impl S3Settings {
                 "`ca_file` must name a readable PEM file with the certificate of the authority (-----BEGIN CERTIFICATE-----)",
             )
         };
-        let pem = std::fs::read(path).map_err(|e| bad(format_args!("{e}")))?;
+        let pem = crate::fsio::read_bounded(path, limits::MIB).map_err(|e| bad(format_args!("{e}")))?;
         let certificates = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| bad(format_args!("it is damaged PEM: {e}")))?;
