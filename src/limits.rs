@@ -52,6 +52,12 @@ pub const MAX_MARKS: usize = 4096;
 
 /// Time limit of one store request unless configured.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts of one store request, the first included: about a quarter of a minute with the delays below.
+pub const RETRY_ATTEMPTS: u32 = 10;
+/// Upper end of the random delay before the first retry; it doubles each time.
+pub const RETRY_FIRST_DELAY: Duration = Duration::from_millis(100);
+/// Upper end of any random delay before a retry.
+pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 /// Time limit of a whole command unless configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the

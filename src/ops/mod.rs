@@ -1,1 +1,22 @@
-//! ops
+//! One module per command: request in, report out.
+//!
+//! Lives here: what a command does, readable top to bottom. May not live here: arguments, printing, exit codes (`cli`). What two
+//! commands share sinks one layer, or into [`cluster_facts`] and [`repositories`] here.
+
+pub mod check;
+pub mod cluster_facts;
+pub mod fetch_wal;
+pub mod init;
+pub mod key_generate;
+pub mod list;
+pub mod push_wal;
+pub mod repositories;
+
+use crate::error::{Error, Kind};
+use crate::fsio::FsError;
+
+/// An error of a local file that the user or PostgreSQL named.
+fn file_error(kind: Kind, error: FsError) -> Error {
+    let what = error.to_string();
+    Error { kind, what, hint: error.hint }
+}

@@ -1,1 +1,18 @@
-//! repo
+//! What a repository is: its descriptor and keys, sealed objects under their names, clusters, WAL files.
+//!
+//! Lives here: names of objects, commit order, comparison of what exists with what is pushed, proofs of absence. May not live here:
+//! arguments, printing, the local data directory. Depends on `store`, `codec` and below.
+
+mod cluster;
+mod names;
+mod objects;
+mod open;
+mod secret;
+mod wal;
+
+pub use cluster::{Binding, ClusterName, Facts};
+pub use names::{SystemId, WalObject};
+pub use objects::{Content, Stored};
+pub use open::{Initialised, Repository, StoreSettings, StoreUrl, probe_create_if_absent};
+pub use secret::{KeySource, Secret};
+pub use wal::Fetched;

@@ -1,1 +1,392 @@
-//! claims
+//! Create-if-absent for stores that have none: claims.
+//!
+//! Some S3 services ignore `If-None-Match`: they overwrite and answer 200. On those two writers of one key could destroy each
+//! other's object without anybody noticing. This decorator keeps that from happening as long as all writers use it.
+//!
+//! # Protocol
+//! To create `key` with content of id `c`:
+//!
+//! 1. If `key` exists: `Exists`.
+//! 2. If there is a living claim of other content under `claims/<key>/`: wait (8). Spares 3 to 5, and keeps two writers whose
+//!    credentials cannot delete from blocking each other with ever new claims.
+//! 3. Put an empty object, the claim, `claims/<key>/<c>-<random>`. A name is never used again once its deletion was requested.
+//! 4. List `claims/<key>/`. If there is a living claim of other content: delete the own claim and wait (8).
+//! 5. If `key` exists: delete the own claim; `Exists`.
+//! 6. Put `key`.
+//! 7. If 6 was answered with success: delete the own claim and those that are dead; `New`. If it failed, the claim stays: the
+//!    request may still be on its way.
+//! 8. Wait a random time and begin again at 1; after a bounded number of times, or at the deadline, [`ErrorKind::Busy`].
+//!
+//! A claim is **dead** when it is more than [`ABANDONED_AFTER`] older than the own one, both by the store's clock, so that the
+//! clocks of the writers do not matter; else it is living. (In 2 there is no own claim yet and our clock stands in. If it is wrong
+//! we wait for nothing, or go on to 4, which is right.) A writer whose claim is older than a quarter of that, by the monotonic or
+//! by the wall clock, puts it again and repeats 4 before it goes on to 5; its deadline ends 6, at most [`MAX_TIMEOUT`] later. So
+//! `key` is not put under a dead claim. An upload in parts does 1 to 4 when it begins, and 5 to 7 when it completes.
+//!
+//! # Why no object is ever replaced by other content
+//! Given that the store's puts, lists and deletes are strongly consistent (each takes effect at one moment between request and
+//! answer, in one order for all). Suppose writers V and W with different contents both put `key`. One of them put its claim first;
+//! let it be V. W listed the claims (4) after it put its own, thus after V put its. W put `key`, so it did not see V's claim; so
+//! that was deleted before W's list. V deletes its claim in 4 and 5, after which it does not put `key` under this claim, or in 7,
+//! after its put was answered. So V's put came before V's delete, before W's list, before W's check that `key` exists (5), which
+//! then found it: W did not put. Contradiction. (A dead claim may be deleted by others, but only in 7, after `key` was put, which
+//! W then found as well.)
+//!
+//! An answer that is lost does no harm: a put of a claim or its deletion that arrives late concerns a name that nobody relies on,
+//! and a put of `key` that arrives late is covered by the claim, which was not deleted.
+//!
+//! Writers of the **same content** do not see each other's claims as an obstacle, so a retry after a crash goes ahead at once. Both
+//! may put `key`, and both are told `New`: the later put replaces the object by one of equal content id. Each has a claim with a
+//! name of its own: were it one name for both, the first to finish would delete the protection of the other.
+//!
+//! # What it does not cover
+//! A writer whose process or host is stopped for hours in the instant between its last look at the clock and the sending of the
+//! request, and then sends it; writers that do not use claims; stores whose listings lag behind (noticed when
+//! the own claim is missing, and an error then). Where credentials cannot delete, claims stay behind. That is harmless: they are
+//! looked at only while `key` does not exist, and die.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::retry::Policy;
+use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use crate::deadline::Deadline;
+use crate::limits::{ABANDONED_AFTER, MAX_TIMEOUT};
+
+/// What the keys of claims begin with. They are listed like all objects; the dead ones may be deleted by whoever finds them.
+pub const PREFIX: &str = "claims/";
+
+/// Claims on one object; more are an error. Each stands for a writer at work or one that died within [`ABANDONED_AFTER`].
+const MAX_CLAIMS: usize = 10_000;
+
+/// Age at which an own claim is put again.
+const RENEW_AFTER: Duration = Duration::from_secs(ABANDONED_AFTER.as_secs() / 4);
+
+const _: () = assert!(RENEW_AFTER.as_secs() + MAX_TIMEOUT.as_secs() < ABANDONED_AFTER.as_secs());
+
+/// Create-if-absent by claims.
+pub struct Claims {
+    inner: Arc<dyn Store>,
+    policy: Policy,
+    deadline: Deadline,
+}
+
+/// A claim that was put and found to be without living rivals.
+struct Held {
+    claim: Key,
+    put: Moment,
+    dead: Vec<Key>,
+}
+
+enum Acquired {
+    Held(Held),
+    Exists,
+}
+
+/// A moment by two clocks: one that cannot be set, and one that goes on while the host sleeps.
+struct Moment {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    fn age(&self) -> Duration {
+        self.monotonic.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
+}
+
+impl Claims {
+    /// Guards the creations in `inner`, whose `create` and `complete` may overwrite and answer `New`. `policy` bounds how often and
+    /// how long it gives way to another writer.
+    pub fn new(inner: Arc<dyn Store>, policy: Policy, deadline: Deadline) -> Self {
+        Self { inner, policy, deadline }
+    }
+
+    /// Steps 1 to 4 and 8.
+    fn acquire(&self, key: &Key, content: &ContentId) -> Result<Acquired, StoreError> {
+        let mut ceiling = self.policy.first_delay;
+        for attempt in 1_u32.. {
+            if self.exists(key)? {
+                return Ok(Acquired::Exists);
+            }
+            let rival = match living_rival(&self.claims_on(key)?, content, now_unix_s()) {
+                Some(rival) => rival.key.clone(),
+                None => match self.claim(key, content)? {
+                    Ok(held) => return Ok(Acquired::Held(held)),
+                    Err(rival) => rival,
+                },
+            };
+            let delay = ceiling.mul_f64(fastrand::f64());
+            if attempt >= self.policy.attempts || delay >= self.deadline.remaining() {
+                return Err(self.busy(key, &rival));
+            }
+            tracing::debug!(%key, claim = %rival, "another writer claims this object, waiting");
+            std::thread::sleep(delay);
+            ceiling = ceiling.saturating_mul(2).min(self.policy.max_delay);
+        }
+        Err(self.error(ErrorKind::Busy, key, "it is claimed by other writers".to_owned()))
+    }
+
+    /// Steps 3 and 4: a claim, or the rival that it gave way to.
+    fn claim(&self, key: &Key, content: &ContentId) -> Result<Result<Held, Key>, StoreError> {
+        let claim = claim_key(key, content)
+            .ok_or_else(|| self.error(ErrorKind::Unsupported, key, "its name is too long for a claim on it".to_owned()))?;
+        let outcome = self.put_claim(key, content, &claim);
+        if !matches!(outcome, Ok(Ok(_))) {
+            self.forget(&claim);
+        }
+        outcome
+    }
+
+    /// Puts a claim, new or again, and looks for rivals. The claim stays in any case.
+    fn put_claim(&self, key: &Key, content: &ContentId, claim: &Key) -> Result<Result<Held, Key>, StoreError> {
+        let put = Moment::now(); // before the request: the claim is never older than we think
+        let _overwritten_or_new = self.inner.create(claim, Bytes::new(), content)?;
+        let claims = self.claims_on(key)?;
+        let Some(own) = claims.iter().find(|entry| entry.key == *claim) else {
+            let detail = format!("the store does not list {claim}, which it was just given: its listings lag behind its writes");
+            return Err(self.error(ErrorKind::BadAnswer, key, detail));
+        };
+        let now = own.modified_unix_s;
+        if let Some(rival) = living_rival(&claims, content, now) {
+            return Ok(Err(rival.key.clone()));
+        }
+        let dead = claims.iter().filter(|entry| is_dead(entry, now)).map(|entry| entry.key.clone()).collect();
+        Ok(Ok(Held { claim: claim.clone(), put, dead }))
+    }
+
+    /// Puts the claim again when it is due, so that nobody takes it for dead.
+    fn renew(&self, key: &Key, content: &ContentId, held: &mut Held) -> Result<(), StoreError> {
+        if held.put.age() < RENEW_AFTER {
+            return Ok(());
+        }
+        match self.put_claim(key, content, &held.claim)? {
+            Ok(renewed) => {
+                *held = renewed;
+                Ok(())
+            }
+            Err(rival) => Err(self.busy(key, &rival)),
+        }
+    }
+
+    fn exists(&self, key: &Key) -> Result<bool, StoreError> {
+        let mut found = false;
+        // The key itself comes before all others that begin with it.
+        self.inner.list(key.as_str(), "", &mut |entry| {
+            found = entry.key == *key;
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// All claims on an object.
+    fn claims_on(&self, key: &Key) -> Result<Vec<Entry>, StoreError> {
+        let mut claims = Vec::new();
+        self.inner.list(&format!("{PREFIX}{key}/"), "", &mut |entry| {
+            claims.push(entry);
+            if claims.len() > MAX_CLAIMS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if claims.len() > MAX_CLAIMS {
+            let hint = format!("delete the objects under {PREFIX}{key}/ when no Walvis is running");
+            return Err(self
+                .error(ErrorKind::Busy, key, format!("there are more than {MAX_CLAIMS} claims on it"))
+                .with_hint(hint));
+        }
+        Ok(claims)
+    }
+
+    /// Step 7.
+    fn release(&self, held: &Held) {
+        self.forget(&held.claim);
+        for claim in &held.dead {
+            self.forget(claim);
+        }
+    }
+
+    /// Deletes a claim, best effort: what is left dies of age.
+    fn forget(&self, claim: &Key) {
+        if let Err(error) = self.inner.delete(claim) {
+            tracing::debug!(%claim, %error, "cannot delete a claim; it dies of age");
+        }
+    }
+
+    fn busy(&self, key: &Key, rival: &Key) -> StoreError {
+        let hours = ABANDONED_AFTER.as_secs() / 3600;
+        self.error(ErrorKind::Busy, key, format!("another writer is creating it with other content (claim {rival})")).with_hint(
+            format!(
+                "let the other writer finish, and see that only one server archives under this name; if it died, its claim counts for \
+                 nothing after {hours} hours, or delete the claim when no Walvis is running"
+            ),
+        )
+    }
+
+    fn error(&self, kind: ErrorKind, key: &Key, detail: String) -> StoreError {
+        StoreError::new(kind, format!("create {key}"), self.inner.location(), detail)
+    }
+}
+
+impl Store for Claims {
+    fn location(&self) -> &str {
+        self.inner.location()
+    }
+
+    fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError> {
+        let mut held = match self.acquire(key, content)? {
+            Acquired::Held(held) => held,
+            Acquired::Exists => return Ok(Created::Exists),
+        };
+        let is_taken = self.renew(key, content, &mut held).and_then(|()| self.exists(key));
+        match is_taken {
+            Ok(false) => {}
+            Ok(true) => {
+                self.release(&held);
+                return Ok(Created::Exists);
+            }
+            Err(error) => {
+                self.forget(&held.claim);
+                return Err(error);
+            }
+        }
+        let created = self.inner.create(key, body, content)?; // An error leaves the claim: the request may still be on its way.
+        self.release(&held);
+        Ok(created)
+    }
+
+    fn begin(&self, key: &Key, content: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError> {
+        let held = match self.acquire(key, content)? {
+            Acquired::Held(held) => held,
+            Acquired::Exists => return Ok(Box::new(Superfluous)),
+        };
+        match self.inner.begin(key, content) {
+            Ok(inner) => Ok(Box::new(ClaimedUpload {
+                claims: self,
+                key: key.clone(),
+                content: *content,
+                state: State::Open { held, inner },
+            })),
+            Err(error) => {
+                self.forget(&held.claim);
+                Err(error)
+            }
+        }
+    }
+
+    fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
+        self.inner.read(key, range)
+    }
+
+    fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.inner.list(prefix, after, visit)
+    }
+
+    fn settle(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.settle(key)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+}
+
+/// An upload of an object that exists already.
+struct Superfluous;
+
+impl Upload for Superfluous {
+    fn part(&mut self, _: Bytes) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<Created, StoreError> {
+        Ok(Created::Exists)
+    }
+}
+
+struct ClaimedUpload<'a> {
+    claims: &'a Claims,
+    key: Key,
+    content: ContentId,
+    state: State<'a>,
+}
+
+enum State<'a> {
+    /// No request to complete was sent.
+    Open { held: Held, inner: Box<dyn Upload + 'a> },
+    /// One was sent and not answered with success: the claim stays.
+    Sent { held: Held, inner: Box<dyn Upload + 'a> },
+    /// The object is there.
+    Done,
+}
+
+impl Upload for ClaimedUpload<'_> {
+    fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
+        match &mut self.state {
+            State::Open { held, inner } | State::Sent { held, inner } => {
+                self.claims.renew(&self.key, &self.content, held)?;
+                inner.part(body)
+            }
+            State::Done => Ok(()),
+        }
+    }
+
+    fn complete(&mut self) -> Result<Created, StoreError> {
+        let (mut held, mut inner, was_sent) = match std::mem::replace(&mut self.state, State::Done) {
+            State::Open { held, inner } => (held, inner, false),
+            State::Sent { held, inner } => (held, inner, true),
+            State::Done => return Ok(Created::Exists),
+        };
+        let is_taken = self.claims.renew(&self.key, &self.content, &mut held).and_then(|()| self.claims.exists(&self.key));
+        let outcome = match is_taken {
+            Ok(true) => Ok(Created::Exists),
+            Ok(false) => inner.complete(),
+            Err(error) => {
+                self.state = if was_sent { State::Sent { held, inner } } else { State::Open { held, inner } };
+                return Err(error);
+            }
+        };
+        match outcome {
+            Ok(_) => self.claims.release(&held),
+            Err(_) => self.state = State::Sent { held, inner },
+        }
+        outcome
+    }
+}
+
+impl Drop for ClaimedUpload<'_> {
+    fn drop(&mut self) {
+        if let State::Open { held, .. } = &self.state {
+            self.claims.forget(&held.claim);
+        }
+    }
+}
+
+/// A claim of other content that is not dead at `now`, in Unix seconds.
+fn living_rival<'a>(claims: &'a [Entry], content: &ContentId, now: Option<i64>) -> Option<&'a Entry> {
+    let same = format!("/{}-", hex::encode(content.0));
+    claims.iter().find(|entry| {
+        let name_at = entry.key.as_str().rfind('/').unwrap_or(0);
+        let is_same = entry.key.as_str().get(name_at..).is_some_and(|name| name.starts_with(&same));
+        !is_same && !is_dead(entry, now)
+    })
+}
+
+/// Whether a claim counts for nothing at `now`. Without times it does count: better stuck than overwritten.
+fn is_dead(claim: &Entry, now: Option<i64>) -> bool {
+    let dead_after_s = i64::try_from(ABANDONED_AFTER.as_secs()).unwrap_or(i64::MAX);
+    now.zip(claim.modified_unix_s).is_some_and(|(now, then)| now.saturating_sub(then) > dead_after_s)
+}
+
+/// A new name for a claim; `None` when it would be too long for a key.
+fn claim_key(key: &Key, content: &ContentId) -> Option<Key> {
+    Key::new(format!("{PREFIX}{key}/{}-{:016x}", hex::encode(content.0), fastrand::u64(..))).ok()
+}
+
+fn now_unix_s() -> Option<i64> {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok())
+}

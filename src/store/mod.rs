@@ -2,7 +2,7 @@
 //!
 //! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`file`], [`s3`], [`memory`]) and per
 //! decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is `format` and `repo`). Depends on
-//! `fsio` and `limits` only.
+//! `fsio`, `limits` and `deadline` only.
 //!
 //! The contract is blocking on purpose: compression and encryption are blocking work on threads, and a blocking call is simpler
 //! to reason about after a crash. The S3 backend keeps a small runtime of its own. Parallelism is threads sharing one store.
@@ -12,6 +12,8 @@ use std::io::Read;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+
+use crate::error::{Error, Kind};
 
 pub mod claims;
 pub mod fault;
@@ -72,10 +74,11 @@ pub trait Store: Send + Sync {
     /// [`ErrorKind::NotFound`] when there is no such object.
     fn settle(&self, key: &Key) -> Result<(), StoreError>;
 
-    /// Deletes `key`. Deleting an absent object is `Ok`. Only `expire`, `check` and the claims decorator delete.
+    /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what is deleted in
+    /// an order does not come back in another. Only `expire`, `check` and the claims decorator delete.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to have).
+    /// Any [`ErrorKind`] but `NotFound`; [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to have).
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
 }
 
@@ -291,5 +294,32 @@ impl StoreError {
     /// The error itself, when it holds no store error.
     pub fn from_io(error: std::io::Error) -> Result<Self, std::io::Error> {
         error.downcast::<Self>()
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let (kind, hint) = match error.kind {
+            ErrorKind::NotFound => {
+                (Kind::Damaged, "an object that belongs there is gone; look for it in another copy of the repository")
+            }
+            ErrorKind::NoSuchPlace => {
+                (Kind::Config, "check the URL; make the bucket or mount the disk; to make a repository run 'walvis init'")
+            }
+            ErrorKind::Denied => (Kind::Denied, "check credentials and permissions of the user that PostgreSQL runs as"),
+            ErrorKind::ReadOnly => (Kind::Denied, "mount the file system read-write"),
+            ErrorKind::Unsupported => (Kind::Config, "choose another file system or store"),
+            ErrorKind::Unreachable => {
+                (Kind::Unreachable, "check network, address and certificate, or the disk; PostgreSQL will try again")
+            }
+            ErrorKind::TimedOut => {
+                (Kind::Unreachable, "the store is slow or hangs; PostgreSQL will try again; see timeout_s and request_timeout_s")
+            }
+            ErrorKind::Busy => (Kind::Unreachable, "the store is overloaded; PostgreSQL will try again"),
+            ErrorKind::NoSpace => (Kind::Unreachable, "free space or raise the quota; PostgreSQL will try again"),
+            ErrorKind::BadAnswer => (Kind::Unreachable, "is it really an S3 service that answers there, or a proxy?"),
+        };
+        let hint = error.hint.clone().unwrap_or_else(|| hint.to_owned());
+        Self::new(kind, error.to_string()).hint(hint)
     }
 }

@@ -15,7 +15,9 @@ const PGBENCH: [&str; 4] = ["pgbench_accounts", "pgbench_branches", "pgbench_tel
 struct Archive {
     archive_command: String,
     restore_command: String,
-    /// The directory that holds what was archived, if it is a directory.
+    /// What these need in the server's environment.
+    env: Vec<(String, String)>,
+    /// The directory that holds what was archived; of no use with S3.
     directory: PathBuf,
 }
 
@@ -27,6 +29,39 @@ impl Archive {
         Self {
             archive_command: format!("test ! -f {path}/%f && cp %p {path}/%f"),
             restore_command: format!("cp {path}/%f %p"),
+            env: Vec::new(),
+            directory,
+        }
+    }
+
+    /// Walvis with an encrypted repository in a directory, told by a settings file.
+    fn walvis(scratch: &Scratch) -> Self {
+        let directory = scratch.path().join("repository");
+        let key = Self::generate_key(scratch);
+        let config = scratch.path().join("walvis.toml");
+        let text = format!(
+            "cluster = \"main\"\n\n[[repository]]\nurl = \"file://{}\"\nkey_file = \"{}\"\n",
+            directory.display(),
+            key.display()
+        );
+        scratch.write(&config, text.as_bytes());
+        let walvis = format!("'{}' --config '{}'", scratch.walvis().display(), config.display());
+        Self::initialised(scratch, &walvis, Vec::new(), directory)
+    }
+
+    fn generate_key(scratch: &Scratch) -> PathBuf {
+        let key = scratch.path().join("walvis.key");
+        run(scratch.command(&scratch.walvis()).args(["key", "generate"]).arg(&key));
+        key
+    }
+
+    fn initialised(scratch: &Scratch, walvis: &str, env: Vec<(String, String)>, directory: PathBuf) -> Self {
+        let environment = env.iter().map(|(name, value)| (name, value));
+        run(scratch.command(Path::new("sh")).arg("-c").arg(format!("{walvis} init")).envs(environment));
+        Self {
+            archive_command: format!("{walvis} push-wal %p"),
+            restore_command: format!("{walvis} fetch-wal %f %p"),
+            env,
             directory,
         }
     }
@@ -35,6 +70,7 @@ impl Archive {
         Options {
             archive_command: Some(self.archive_command.clone()),
             restore_command: Some(self.restore_command.clone()),
+            env: self.env.clone(),
             ..Options::default()
         }
     }
@@ -120,42 +156,42 @@ fn loses_nothing(major: u32, wal_segsize_mib: u32, archive: impl FnOnce(&Scratch
 
 #[test]
 fn pg13_loses_nothing() {
-    loses_nothing(13, 16, Archive::plain);
+    loses_nothing(13, 16, Archive::walvis);
 }
 
 #[test]
 fn pg14_loses_nothing() {
-    loses_nothing(14, 16, Archive::plain);
+    loses_nothing(14, 16, Archive::walvis);
 }
 
 #[test]
 fn pg15_loses_nothing() {
-    loses_nothing(15, 16, Archive::plain);
+    loses_nothing(15, 16, Archive::walvis);
 }
 
 #[test]
 fn pg16_loses_nothing() {
-    loses_nothing(16, 16, Archive::plain);
+    loses_nothing(16, 16, Archive::walvis);
 }
 
 #[test]
 fn pg17_loses_nothing() {
-    loses_nothing(17, 16, Archive::plain);
+    loses_nothing(17, 16, Archive::walvis);
 }
 
 #[test]
 fn pg18_loses_nothing() {
-    loses_nothing(18, 16, Archive::plain);
+    loses_nothing(18, 16, Archive::walvis);
 }
 
 #[test]
 fn smallest_segments() {
-    loses_nothing(16, 1, Archive::plain);
+    loses_nothing(16, 1, Archive::walvis);
 }
 
 #[test]
 fn large_segments() {
-    loses_nothing(17, 64, Archive::plain);
+    loses_nothing(17, 64, Archive::walvis);
 }
 
 /// After a crash the last segment is only in `pg_wal`. With it put into the restored directory nothing at all is lost, the server
@@ -163,7 +199,7 @@ fn large_segments() {
 /// find its way to timeline 2.
 fn crosses_timelines(major: u32) {
     let scratch = Scratch::new();
-    let archive = Archive::plain(&scratch);
+    let archive = Archive::walvis(&scratch);
     let options = Options { wal_segsize_mib: 1, ..archive.options() };
     let mut primary = Cluster::init(&scratch, "primary", major, &options);
     primary.start();
@@ -213,7 +249,7 @@ fn pg18_crosses_timelines() {
 #[test]
 fn standby_follows_the_archive() {
     let scratch = Scratch::new();
-    let archive = Archive::plain(&scratch);
+    let archive = Archive::walvis(&scratch);
     let options = Options { wal_segsize_mib: 1, ..archive.options() };
     let mut primary = Cluster::init(&scratch, "primary", 17, &options);
     primary.start();
@@ -309,7 +345,7 @@ fn with_cp_a_missing_segment_promotes_early() {
 
 #[test]
 fn a_damaged_segment_stops_recovery() {
-    let disaster = Disaster::strike(18, Archive::plain);
+    let disaster = Disaster::strike(18, Archive::walvis);
     let object = disaster.middle();
     let whole = fs::read(&object).unwrap();
     let mut damaged = whole.clone();
@@ -326,7 +362,7 @@ fn a_damaged_segment_stops_recovery() {
 
 #[test]
 fn a_missing_segment_with_later_ones_stops_recovery() {
-    let disaster = Disaster::strike(13, Archive::plain);
+    let disaster = Disaster::strike(13, Archive::walvis);
     let object = disaster.middle();
     let aside = disaster.scratch.path().join("aside");
     fs::rename(&object, &aside).unwrap();
@@ -340,7 +376,7 @@ fn a_missing_segment_with_later_ones_stops_recovery() {
 
 #[test]
 fn a_vanished_repository_stops_recovery() {
-    let disaster = Disaster::strike(16, Archive::plain);
+    let disaster = Disaster::strike(16, Archive::walvis);
     let aside = disaster.scratch.path().join("aside");
     fs::rename(&disaster.archive.directory, &aside).unwrap();
 

@@ -351,9 +351,7 @@ impl Cluster {
             }
             left.is_empty().then_some(())
         });
-        if gone.is_none() {
-            eprintln!("processes outlive the server of {}", self.data.display());
-        }
+        assert!(gone.is_some() || std::thread::panicking(), "processes outlive the server of {}", self.data.display());
         // A killed server leaves its System V interlock segment (56 bytes) behind.
         if let Some(id) = shared_memory {
             let _ = self.scratch.command(Path::new("ipcrm")).args(["-m", &id]).stderr(Stdio::null()).status();

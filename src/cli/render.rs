@@ -1,0 +1,178 @@
+//! Reports and errors as text.
+
+use std::fmt::Write as _;
+
+use crate::error::Error;
+use crate::ops::check::{CheckReport, Severity};
+use crate::ops::init::InitReport;
+use crate::ops::key_generate::KeyReport;
+use crate::ops::list::ListReport;
+
+/// One line of what happened, one of what to do.
+pub(super) fn error(error: &Error) -> String {
+    match &error.hint {
+        Some(hint) => format!("walvis: {}\n  {hint}\n", error.what),
+        None => format!("walvis: {}\n", error.what),
+    }
+}
+
+/// A new key file.
+pub(super) fn key(report: &KeyReport) -> String {
+    format!(
+        "key {} written to {}\nKeep a copy of this file apart from this host and from the repository: without it the backups cannot be read.\n",
+        report.key_id,
+        report.path.display()
+    )
+}
+
+/// What `init` did.
+pub(super) fn init(reports: &[InitReport]) -> String {
+    let mut out = String::new();
+    for report in reports {
+        let state = if report.created { "made" } else { "is there already" };
+        let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
+        // Writing into memory cannot fail, here and below.
+        let _ = writeln!(out, "repository {} {state}, {cipher}", report.repository);
+        if !report.store_refuses_overwrite {
+            let _ = writeln!(
+                out,
+                "  the store does not refuse to overwrite: writers announce themselves under claims/ first, with a few more requests"
+            );
+        }
+        if let Some((cluster, system_id)) = &report.bound {
+            let _ = writeln!(out, "  cluster {cluster} is system identifier {system_id}");
+        }
+    }
+    out
+}
+
+/// What `check` found.
+pub(super) fn check(report: &CheckReport) -> String {
+    let mut out = String::new();
+    if let Some(server) = &report.server {
+        let role = if server.in_recovery { "standby" } else { "primary" };
+        let _ = writeln!(out, "server      PostgreSQL {}, {role}, system identifier {}", server.version, server.system_id);
+        let _ = writeln!(
+            out,
+            "settings    archive_mode {}, wal_level {}, archive_timeout {} s, segments of {}",
+            server.archive_mode,
+            server.wal_level,
+            server.archive_timeout_s,
+            size(server.wal_segment_bytes)
+        );
+        let _ = writeln!(out, "            archive_command {}", server.archive_command);
+        if let Some(segment) = &server.switched_segment {
+            let _ = writeln!(out, "segment     {segment} switched");
+        }
+    }
+    for repository in &report.repositories {
+        let _ = writeln!(out, "repository  {}", repository.repository);
+        let mut fact = |name: &str, value: Option<bool>, yes: &str, no: &str| {
+            if let Some(value) = value {
+                let _ = writeln!(out, "            {name}: {}", if value { yes } else { no });
+            }
+        };
+        fact("opened", Some(repository.opened), "yes", "NO");
+        fact("encrypted", repository.encrypted, "yes", "NO");
+        fact("store refuses to overwrite", repository.store_refuses_overwrite, "yes", "no");
+        fact("these credentials can delete", repository.can_delete, "yes", "no");
+        let arrived = repository.arrived_after_ms.map_or_else(String::new, |ms| format!("yes, {ms} ms after the switch"));
+        fact("segment arrived and read back whole", repository.segment_verified, &arrived, "NO");
+    }
+    for finding in &report.findings {
+        let severity = match finding.severity {
+            Severity::Problem => "PROBLEM",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        let _ = writeln!(out, "{severity:<11} {}: {}", finding.about, finding.what);
+        if let Some(mend) = &finding.mend {
+            let _ = writeln!(out, "            → {mend}");
+        }
+    }
+    let _ = writeln!(out, "{}", if report.has_problems() { "NOT WORKING" } else { "all is well" });
+    out
+}
+
+/// What the repositories hold.
+pub(super) fn list(reports: &[ListReport]) -> String {
+    let mut out = String::new();
+    for report in reports {
+        let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
+        let _ = writeln!(out, "repository {} ({cipher})", report.repository);
+        if report.clusters.is_empty() {
+            let _ = writeln!(out, "  no cluster yet");
+        }
+        for cluster in &report.clusters {
+            for system in &cluster.system_ids {
+                let major = system.postgres_major.map_or_else(String::new, |major| format!("PostgreSQL {major}, "));
+                let _ = writeln!(
+                    out,
+                    "  cluster {}, {major}system identifier {}, segments of {}, {} stored",
+                    cluster.name,
+                    system.system_id,
+                    size(system.wal_segment_bytes),
+                    size(system.stored_bytes)
+                );
+                for timeline in &system.timelines {
+                    let range = match (&timeline.first, &timeline.last) {
+                        (Some(first), Some(last)) => format!("{first} to {last}"),
+                        _ => "no complete segment".to_owned(),
+                    };
+                    let mut extras = String::new();
+                    for (count, what) in [(timeline.partials, ".partial"), (timeline.backup_histories, ".backup")] {
+                        if count > 0 {
+                            let _ = write!(extras, ", {count} {what}");
+                        }
+                    }
+                    let _ = writeln!(
+                        out,
+                        "    timeline {}: {} segments, {range}{extras}, {} stored",
+                        timeline.timeline,
+                        timeline.segments,
+                        size(timeline.stored_bytes)
+                    );
+                    for (first, last) in &timeline.gap_list {
+                        let _ = writeln!(out, "      MISSING {first} to {last}");
+                    }
+                    if timeline.gaps > timeline.gap_list.len() as u64 {
+                        let _ = writeln!(out, "      and {} more gaps", timeline.gaps - timeline.gap_list.len() as u64);
+                    }
+                }
+                if !system.histories.is_empty() {
+                    let _ = writeln!(out, "    histories: {}", system.histories.join(", "));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Bytes in the largest binary unit that leaves at least one.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    for (unit, factor) in UNITS {
+        if bytes >= factor {
+            let tenths = bytes.saturating_mul(10) / factor;
+            return if tenths.is_multiple_of(10) {
+                format!("{} {unit}", tenths / 10)
+            } else {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            };
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(16 << 20), "16 MiB");
+        assert_eq!(size(1536), "1.5 KiB");
+    }
+}

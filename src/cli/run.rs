@@ -1,0 +1,225 @@
+//! From arguments to an exit code.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use super::args::{Cli, Command, Global, KeyCommand, LogFormat, OnError};
+use super::exit::{FETCH_FAILED, exit_code};
+use super::{logging, render, shield};
+use crate::config::{Config, Overrides};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::ops;
+
+/// How failures of this run become exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// By the table.
+    Ordinary,
+    /// By the table, and never above 125 nor by a signal.
+    Archiver,
+    /// 1 for a proven absence, 200 for everything else.
+    Restorer,
+    /// 1 for a proven absence and for whatever keeps it from being told; 200 for wrong usage.
+    PatientRestorer,
+}
+
+impl Role {
+    fn code(self, kind: Kind) -> u8 {
+        match (self, kind) {
+            (Self::Ordinary | Self::Archiver, kind) => exit_code(kind),
+            (Self::Restorer | Self::PatientRestorer, Kind::Absent) => exit_code(Kind::Absent),
+            (Self::PatientRestorer, kind) if kind != Kind::Usage && kind != Kind::Bug => exit_code(Kind::Absent),
+            (Self::Restorer | Self::PatientRestorer, _) => FETCH_FAILED,
+        }
+    }
+}
+
+/// Runs the command that the arguments name and returns its exit code.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
+    let role = match arguments.iter().skip(1).find_map(|a| a.to_str().filter(|a| ["push-wal", "fetch-wal"].contains(a))) {
+        Some("push-wal") => Role::Archiver,
+        Some(_) => Role::Restorer,
+        None => Role::Ordinary,
+    };
+    if role == Role::Archiver {
+        shield::against_signals();
+    } else {
+        shield::against_file_size_signal();
+    }
+    ExitCode::from(shield::against_panics(|| parse_and_run(arguments, role)).unwrap_or(role.code(Kind::Bug)))
+}
+
+fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(e) if !e.use_stderr() => {
+            // Help or version was asked for. A closed pipe is no reason to fail.
+            let _ = e.print();
+            return if role == Role::Restorer { FETCH_FAILED } else { 0 };
+        }
+        Err(e) => {
+            shield::say(&e.render().to_string());
+            return role.code(Kind::Usage);
+        }
+    };
+    let log = match (cli.global.log, std::env::var("WALVIS_LOG").as_deref()) {
+        (Some(format), _) => format,
+        (None, Ok("json")) => LogFormat::Json,
+        (None, _) => LogFormat::Text,
+    };
+    logging::start(log, cli.global.verbose);
+    let role = match &cli.command {
+        Command::FetchWal(args) if args.on_error == OnError::Unavailable => Role::PatientRestorer,
+        Command::FetchWal(_) => Role::Restorer,
+        Command::PushWal(_) => Role::Archiver,
+        _ => Role::Ordinary,
+    };
+    match run(&cli, role) {
+        Ok(()) => 0,
+        Err(error) => {
+            match log {
+                LogFormat::Text => shield::say(&render::error(&error)),
+                LogFormat::Json => tracing::error!(kind = ?error.kind, hint = error.hint.as_deref(), "{}", error.what),
+            }
+            role.code(error.kind)
+        }
+    }
+}
+
+fn run(cli: &Cli, role: Role) -> Result<(), Error> {
+    let json = cli.global.json;
+    match &cli.command {
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "walvis", &mut script);
+            print(&script)
+        }
+        Command::Key(KeyCommand::Generate { path }) => {
+            let report = ops::key_generate::run(path)?;
+            print_report(json, &report, render::key)
+        }
+        Command::Init(args) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = ops::init::InitRequest {
+                unencrypted: args.unencrypted,
+                pgdata: args.pgdata.clone(),
+                after_pg_upgrade: args.after_pg_upgrade,
+            };
+            let report = ops::init::run(&config, &request, deadline)?;
+            print_report(json, &report, |report| render::init(report))
+        }
+        Command::PushWal(args) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let report = ops::push_wal::run(&config, &ops::push_wal::PushRequest { paths: args.paths.clone() }, deadline)?;
+            // Quiet unless asked: the server logs what archive_command prints.
+            if json { print_report(json, &report, |_| String::new()) } else { log_pushed(&report) }
+        }
+        Command::FetchWal(args) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = ops::fetch_wal::FetchRequest { name: args.name.clone(), destination: args.destination.clone() };
+            let report = ops::fetch_wal::run(&config, &request, deadline)?;
+            tracing::debug!("{} from {}", report.file, report.repository);
+            if json { print_report(json, &report, |_| String::new()) } else { Ok(()) }
+        }
+        Command::Check(args) => {
+            let (config, deadline) = prepare(&cli.global, args.server.clone(), role)?;
+            let report = ops::check::run(&config, &ops::check::CheckRequest { no_server: args.no_server }, deadline);
+            print_report(json, &report, render::check)?;
+            if report.has_problems() {
+                return Err(
+                    Error::new(Kind::Problems, "check found problems").hint("they are listed above, each with its remedy")
+                );
+            }
+            Ok(())
+        }
+        Command::List(args) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            list(&config, deadline, args.files, json)
+        }
+    }
+}
+
+fn log_pushed(reports: &[ops::push_wal::PushReport]) -> Result<(), Error> {
+    for report in reports {
+        tracing::debug!("{} in {}: {}", report.file, report.repository, report.outcome);
+    }
+    Ok(())
+}
+
+fn list(config: &Config, deadline: Deadline, files: bool, json: bool) -> Result<(), Error> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut failure = None;
+    let mut on_file = |stored: &ops::list::StoredFile<'_>| {
+        let (repository, cluster, file) = (stored.repository, stored.cluster.to_string(), stored.file.to_string());
+        let written = if json {
+            let bytes = stored.stored_bytes;
+            writeln!(
+                out,
+                "{}",
+                serde_json::json!({"repository": repository, "cluster": cluster, "file": file, "stored_bytes": bytes})
+            )
+        } else {
+            writeln!(out, "{:>12}  {cluster}  {file}", stored.stored_bytes)
+        };
+        if let Err(e) = written {
+            failure.get_or_insert(e);
+        }
+    };
+    let report = ops::list::run(config, deadline, if files { Some(&mut on_file) } else { None })?;
+    if let Err(e) = out.flush() {
+        failure.get_or_insert(e);
+    }
+    drop(out);
+    match failure {
+        Some(e) => output_error(&e),
+        None if files && json => Ok(()),
+        None => print_report(json, &report, |report| render::list(report)),
+    }
+}
+
+/// Settings and the deadline, and the watchdog that enforces it.
+fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
+    let overrides = Overrides {
+        config: global.config.clone(),
+        repository: global.repository.clone(),
+        cluster: global.cluster.clone(),
+        key_file: global.key_file.clone(),
+        timeout_s: global.timeout,
+        server,
+    };
+    // A variable that is not UTF-8 cannot be one of ours; an empty one counts as unset.
+    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let config = Config::load(&overrides, &env, &names)?;
+    let deadline = Deadline::after(config.timeout);
+    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    Ok((config, deadline))
+}
+
+fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {
+    if json {
+        let mut bytes = serde_json::to_vec_pretty(report).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
+        bytes.push(b'\n');
+        print(&bytes)
+    } else {
+        print(text(report).as_bytes())
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).or_else(|e| output_error(&e))
+}
+
+/// A reader that has seen enough is no error.
+fn output_error(error: &io::Error) -> Result<(), Error> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Config, format!("cannot write to standard output: {error}")))
+}

@@ -1,0 +1,75 @@
+//! What keeps an exit code within its range, whatever happens: panics, signals, allocation failures, calls that hang.
+//!
+//! PostgreSQL's archiver dies when `archive_command` exits above 125 or is killed by a signal. `fetch-wal` on the other hand leaves
+//! signals as they are: the server reads a SIGTERM as its own shutdown, and every other death as "stop", never as "no such file".
+
+use std::io::Write;
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
+
+use super::exit::exit_code;
+use crate::deadline::Deadline;
+use crate::error::Kind;
+
+/// How long after the deadline a call that hangs is given up. Whatever does not hang has failed by itself before.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Turns deadly signals into exit codes. Nothing is half-written by that: a killed process leaves the repository as it was.
+pub(super) fn against_signals() {
+    let always = || Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU] {
+        // It fails only for signals that cannot be caught, which these are not.
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, exit_code(Kind::Unreachable).into(), always());
+    }
+    // Raised by the allocator when memory is exhausted and by a panic within a panic.
+    let _ = signal_hook::flag::register_conditional_shutdown(SIGABRT, exit_code(Kind::Bug).into(), always());
+    against_file_size_signal();
+}
+
+/// A file size limit (`ulimit -f`) becomes an error of the write.
+pub(super) fn against_file_size_signal() {
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// Runs a command; a panic becomes `None` and one line on standard error.
+pub(super) fn against_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
+    panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
+        let message = info.payload_as_str().unwrap_or("no message");
+        say(&format!(
+            "walvis: this is a bug{place}: {message}\n  please report it with this line and the output of 'walvis --version'\n"
+        ));
+    }));
+    panic::catch_unwind(panic::AssertUnwindSafe(work)).ok()
+}
+
+/// Ends the process some time after the deadline, should a system call hang (a dead NFS server).
+pub(super) fn against_hanging(deadline: Deadline, code: u8) {
+    let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        loop {
+            let left = deadline.remaining();
+            std::thread::sleep(if left.is_zero() { GRACE } else { left });
+            if left.is_zero() {
+                break;
+            }
+        }
+        say(&format!(
+            "walvis: gave up: no answer within the time limit of {} s\n  a disk or mount hangs; see timeout_s in the settings\n",
+            deadline.limit().as_secs()
+        ));
+        #[expect(clippy::exit, reason = "the main thread hangs in the kernel; there is nobody to return to")]
+        std::process::exit(code.into());
+    });
+    if let Err(e) = watchdog {
+        tracing::warn!("cannot start the watchdog thread: {e}");
+    }
+}
+
+/// Writes to standard error, which may be closed.
+pub(super) fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,325 @@
+//! The file system, raw: the only module that opens, writes, renames or removes files.
+//!
+//! Lives here: directory handles ([`Dir`]), the durable publish of one file ([`Draft`]), a tree of published files ([`Tree`]), and
+//! the few helpers that the rest needs ([`read_bounded`], [`open_regular`], [`create_secret`], …). `clippy.toml` bans the calls of
+//! `std::fs` everywhere else, so that no caller can forget an fsync. May not live here: what the bytes mean, retries, store
+//! errors. Depends on `limits` only.
+//!
+//! Every error names the path, what was being done, what the system said, and where possible what the operator can do.
+
+#![allow(clippy::disallowed_methods)] // The one place where they are allowed.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+
+mod dir;
+mod draft;
+mod temp;
+mod tree;
+
+pub use dir::{Dir, Item, ItemKind};
+pub use draft::{Draft, Durability, Published};
+pub use temp::{TEMP_PREFIX, TempFiles, sweep};
+pub use tree::{TEMP_DIR, Tree};
+
+/// What went wrong, in the terms that decide what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Problem {
+    /// The path, or a directory on the way to it, does not exist.
+    Absent,
+    /// The path exists and must not be touched.
+    Exists,
+    /// File system or quota full.
+    NoSpace,
+    /// A read-only file system.
+    ReadOnly,
+    /// Permissions.
+    Denied,
+    /// The file system or the kind of file cannot do what is needed.
+    Unsupported,
+    /// Larger than the bound of the caller.
+    TooLarge,
+    /// Everything else: I/O error, stale mount, too many open files.
+    Failed,
+}
+
+/// An error of the file system.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {detail}", path.display())]
+pub struct FsError {
+    /// What decides what to do.
+    pub problem: Problem,
+    /// What was being done, present tense: `open`, `sync`.
+    pub action: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the system said, one line.
+    pub detail: String,
+    /// What the operator can do.
+    pub hint: Option<String>,
+}
+
+impl FsError {
+    /// Makes an error from what the system said.
+    pub fn new(action: &'static str, path: impl Into<PathBuf>, error: impl Into<std::io::Error>) -> Self {
+        let error = error.into();
+        let path = path.into();
+        let problem = error.raw_os_error().map_or(Problem::Failed, problem_of);
+        let hint = match problem {
+            Problem::NoSpace => Some("free space on that file system, or raise the quota, and try again".to_owned()),
+            Problem::ReadOnly => Some("mount that file system read-write".to_owned()),
+            Problem::Denied => {
+                Some(format!("give user id {} access: see owner and mode of it and its parents", nix::unistd::geteuid()))
+            }
+            Problem::Failed => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EMFILE | Errno::ENFILE) => Some("raise the limit on open files (ulimit -n)".to_owned()),
+                Some(Errno::EIO | Errno::ESTALE | Errno::ENODEV | Errno::ENXIO | Errno::ENOTCONN) => {
+                    Some("check the disk or the mount; the kernel log says more".to_owned())
+                }
+                _ => None,
+            },
+            Problem::Absent | Problem::Exists | Problem::Unsupported | Problem::TooLarge => None,
+        };
+        Self { problem, action, path, detail: error.to_string(), hint }
+    }
+
+    /// Makes an error that the system did not report.
+    pub fn because(problem: Problem, action: &'static str, path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+        Self { problem, action, path: path.into(), detail: detail.into(), hint: None }
+    }
+
+    /// Says what the operator can do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<FsError> for std::io::Error {
+    fn from(error: FsError) -> Self {
+        Self::other(error)
+    }
+}
+
+fn problem_of(raw: i32) -> Problem {
+    match Errno::from_raw(raw) {
+        Errno::ENOENT => Problem::Absent,
+        Errno::EEXIST | Errno::ENOTEMPTY => Problem::Exists,
+        Errno::ENOSPC | Errno::EDQUOT => Problem::NoSpace,
+        Errno::EROFS => Problem::ReadOnly,
+        Errno::EACCES | Errno::EPERM => Problem::Denied,
+        Errno::EOPNOTSUPP
+        | Errno::ENOSYS
+        | Errno::EXDEV
+        | Errno::ENAMETOOLONG
+        | Errno::ELOOP
+        | Errno::ENOTDIR
+        | Errno::EISDIR
+        | Errno::EFBIG
+        | Errno::EMLINK => Problem::Unsupported,
+        _ => Problem::Failed,
+    }
+}
+
+/// What identifies a state of a file: a changed file differs in at least one field (on a file system that keeps times; the change
+/// time cannot be set by a program).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stat {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Number of names.
+    pub links: u64,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Time of the last change of content: Unix seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Time of the last change of content or attributes: Unix seconds and nanoseconds.
+    pub changed: (i64, i64),
+    /// What it is.
+    pub kind: ItemKind,
+}
+
+impl Stat {
+    fn of(meta: &std::fs::Metadata) -> Self {
+        let kind = if meta.is_file() {
+            ItemKind::File
+        } else if meta.is_dir() {
+            ItemKind::Directory
+        } else {
+            ItemKind::Other
+        };
+        Self {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            links: meta.nlink(),
+            size_bytes: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            kind,
+        }
+    }
+}
+
+/// Opens a regular file for reading. Anything else (directory, pipe, device) is refused without blocking.
+///
+/// # Errors
+/// [`Problem::Absent`], [`Problem::Denied`], [`Problem::Unsupported`] when it is not a regular file, [`Problem::Failed`].
+pub fn open_regular(path: &Path) -> Result<(File, Stat), FsError> {
+    // O_NONBLOCK: opening a pipe without a writer would wait forever. It has no effect on regular files.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(|e| FsError::new("open", path, e))?;
+    let stat = stat_open(&file, path)?;
+    Ok((file, stat))
+}
+
+/// The state of an open file, which has to be a regular one.
+fn stat_open(file: &File, path: &Path) -> Result<Stat, FsError> {
+    let stat = Stat::of(&file.metadata().map_err(|e| FsError::new("stat", path, e))?);
+    if stat.kind == ItemKind::File {
+        Ok(stat)
+    } else {
+        Err(FsError::because(Problem::Unsupported, "open", path, "it is not a regular file"))
+    }
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// As [`open_regular`]; [`Problem::TooLarge`] when it has more than `max_bytes` bytes.
+pub fn read_bounded(path: &Path, max_bytes: usize) -> Result<Vec<u8>, FsError> {
+    let (file, stat) = open_regular(path)?;
+    let expected = usize::try_from(stat.size_bytes).unwrap_or(usize::MAX).min(max_bytes);
+    let mut bytes = Vec::with_capacity(expected.saturating_add(1));
+    let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| FsError::new("read", path, e))?;
+    if bytes.len() > max_bytes {
+        return Err(FsError::because(Problem::TooLarge, "read", path, format!("it is larger than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The state of what a path leads to, symbolic links followed; `None` when it is proven that nothing is there.
+///
+/// # Errors
+/// Whatever keeps the answer from being known, [`Problem::Denied`] above all.
+pub fn stat(path: &Path) -> Result<Option<Stat>, FsError> {
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(Some(Stat::of(&meta))),
+        // ENOTDIR: a parent is a file, so nothing can be below it.
+        Err(e) if matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ENOTDIR)) => Ok(None),
+        Err(e) => Err(FsError::new("stat", path, e)),
+    }
+}
+
+/// Reads an open file from its beginning, wherever others read in it: the same file twice, even if its name is gone by then.
+pub fn reader(file: &File) -> impl Read + '_ {
+    struct FromStart<'a>(&'a File, u64);
+    impl Read for FromStart<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let n = std::os::unix::fs::FileExt::read_at(self.0, out, self.1)?;
+            self.1 += n as u64;
+            Ok(n)
+        }
+    }
+    FromStart(file, 0)
+}
+
+/// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
+pub fn others_can_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
+}
+
+/// Whether something is there. "Cannot tell" is an error, never `false`.
+///
+/// # Errors
+/// As [`stat`].
+pub fn exists(path: &Path) -> Result<bool, FsError> {
+    Ok(stat(path)?.is_some())
+}
+
+/// The names in a directory in byte order, `.` and `..` left out.
+///
+/// # Errors
+/// [`Problem::Absent`], [`Problem::Denied`], [`Problem::Unsupported`] when it is not a directory, [`Problem::Failed`].
+pub fn list_dir(path: &Path) -> Result<Vec<OsString>, FsError> {
+    let mut names: Vec<OsString> = Dir::open(path)?.items()?.into_iter().map(|item| item.name).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Writes a new file that only its owner can read (mode 0600), durably. Never overwrites.
+///
+/// # Errors
+/// [`Problem::Exists`] when there is something under that name; [`Problem::Absent`] when its directory does not exist; others.
+pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let mut draft = Draft::beside(path, 0o600)?;
+    draft.append(bytes)?;
+    match draft.publish_new()? {
+        Published::New => Ok(()),
+        Published::Exists => Err(FsError::because(Problem::Exists, "create", path, "there is a file of that name already")
+            .with_hint("choose another name, or move the file away; it was not touched")),
+    }
+}
+
+/// Makes a directory and whatever is missing above it, mode 0750 less the umask, and makes them durable. Finding them there is
+/// fine, and then they are made durable too: who made them may have been killed before that.
+///
+/// # Errors
+/// [`Problem::Exists`] or [`Problem::Unsupported`] when something on the way is not a directory; [`Problem::Denied`], others.
+pub fn make_dirs(path: &Path) -> Result<(), FsError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let path = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&path).map_err(|e| FsError::new("make directory", &path, e))?;
+    let mut child = stat(&path)?;
+    for parent in path.ancestors().skip(1) {
+        // A mount point was not made by us, and what is above it is another file system's business. So is a directory that
+        // may be passed but not read: nothing could have been made in it either.
+        let here = stat(parent)?;
+        if here.map(|s| s.dev) != child.map(|s| s.dev) {
+            break;
+        }
+        match Dir::open(parent) {
+            Ok(dir) => dir.sync()?,
+            Err(e) if e.problem == Problem::Denied => {}
+            Err(e) => return Err(e),
+        }
+        child = here;
+    }
+    Ok(())
+}
+
+/// Renames a file over whatever file has the new name, atomically, within one file system. Not made durable.
+///
+/// # Errors
+/// [`Problem::Absent`], [`Problem::Unsupported`] across file systems, [`Problem::Denied`], others.
+pub fn rename_over(from: &Path, to: &Path) -> Result<(), FsError> {
+    std::fs::rename(from, to).map_err(|e| {
+        let mut error = FsError::new("rename", from, e);
+        error.detail = format!("to {}: {}", to.display(), error.detail);
+        error
+    })
+}
+
+/// Removes a file. Says whether it was there. Not made durable.
+///
+/// # Errors
+/// [`Problem::Denied`], [`Problem::ReadOnly`], [`Problem::Unsupported`] for a directory, others.
+pub fn remove_file(path: &Path) -> Result<bool, FsError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(FsError::new("remove", path, e)),
+    }
+}

@@ -1,0 +1,251 @@
+//! Temporary files that leave nothing behind.
+//!
+//! Where the file system can, a temp file has no name (`O_TMPFILE`): when its process is killed, the kernel frees it. Elsewhere it
+//! has a name and its writer holds an exclusive `flock` on it for as long as it lives. Whoever gets that lock knows that the
+//! writer is dead and may remove the file; [`sweep`] does, before the next named file is made in that directory.
+//!
+//! A lock is only proof between processes of one kernel (a network file system may keep locks local to each host), so the name
+//! says which boot of which kernel it is from. Files of other boots and hosts, and files where locks do not work, are removed
+//! when nobody wrote to them for [`ABANDONED_AFTER`]: no writer lives that long.
+//!
+//! Making a named file and locking it are two steps. A sweep between them sees a file without a lock and removes it. Its maker
+//! finds out, because after locking it looks whether the file still has a name, and makes another one.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::unistd::UnlinkatFlags;
+
+use crate::limits::ABANDONED_AFTER;
+
+use super::{Dir, FsError, ItemKind, Problem, Stat};
+
+/// What every name of a temp file begins with. Nothing else with such a name may be in a directory that is swept.
+pub const TEMP_PREFIX: &str = ".walvis-tmp-";
+
+/// How temp files are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TempFiles {
+    /// Without a name where the file system can, else named.
+    #[default]
+    Auto,
+    /// Always named. For tests of the fallback.
+    Named,
+}
+
+/// A name under which a temp file can be seen.
+#[derive(Debug)]
+pub(super) struct TempName {
+    pub(super) dir: Dir,
+    pub(super) name: OsString,
+}
+
+impl TempName {
+    /// Removes the name; what was renamed or linked elsewhere stays. Best effort: the next sweep gets what is left.
+    pub(super) fn remove(&self) {
+        if let Err(e) = nix::unistd::unlinkat(self.dir.fd(), self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+            && e != Errno::ENOENT
+        {
+            tracing::debug!(file = %self.dir.path_of(&self.name).display(), error = %e, "cannot remove a temporary file; it is left to the next call");
+        }
+    }
+}
+
+/// Identifies this boot of this kernel: within it, an `flock` that can be had is proof that nobody holds it.
+fn boot_mark() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    MARK.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.chars().filter(char::is_ascii_hexdigit).take(12).collect()
+    })
+}
+
+/// A name nobody has used before.
+pub(super) fn fresh_name() -> OsString {
+    format!("{TEMP_PREFIX}{}-{}-{:016x}", boot_mark(), std::process::id(), fastrand::u64(..)).into()
+}
+
+/// Whether a name is of this boot, so that its lock can be trusted.
+fn is_of_this_boot(name: &[u8]) -> bool {
+    let mark = boot_mark().as_bytes();
+    let rest = name.strip_prefix(TEMP_PREFIX.as_bytes()).and_then(|rest| rest.strip_prefix(mark));
+    !mark.is_empty() && rest.is_some_and(|rest| rest.starts_with(b"-"))
+}
+
+/// Makes a temp file without a name in the file system of `dir`. `None` when that cannot be had there.
+pub(super) fn unnamed(dir: &Dir, mode: u32) -> Result<Option<File>, FsError> {
+    // Naming it later goes through /proc, which a container may lack.
+    static PROC: OnceLock<bool> = OnceLock::new();
+    if !*PROC.get_or_init(|| std::path::Path::new("/proc/self/fd").is_dir()) {
+        return Ok(None);
+    }
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    match nix::fcntl::openat(dir.fd(), ".", flags, nix::sys::stat::Mode::from_bits_truncate(mode)) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        // EISDIR: a kernel or file system that does not know the flag sees an attempt to write to a directory.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOSYS) => Ok(None),
+        Err(e) => Err(FsError::new("make a temporary file in", dir.path(), e)),
+    }
+}
+
+/// Makes a named temp file in `dir`, after sweeping there, and locks it.
+pub(super) fn named(dir: Dir, mode: u32) -> Result<(File, TempName), FsError> {
+    sweep(&dir);
+    for _ in 0..100 {
+        let name = fresh_name();
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+        let file = match dir.open_file(&name, flags, mode) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(FsError::new("make a temporary file in", dir.path(), Errno::ENOENT)),
+            Err(e) if e.problem == Problem::Exists => continue,
+            Err(e) => return Err(e),
+        };
+        let temp = TempName { dir: dir.clone(), name };
+        match lock(&file) {
+            Lock::Held | Lock::Unsupported => {}
+            // A sweep was faster and is about to remove it.
+            Lock::Busy => continue,
+        }
+        if nix::sys::stat::fstat(&file).map(Stat::from).is_ok_and(|s| s.links > 0) {
+            return Ok((file, temp));
+        }
+    }
+    Err(FsError::because(Problem::Failed, "make a temporary file in", dir.path(), "other processes removed every one at once"))
+}
+
+/// The outcome of trying to lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lock {
+    Held,
+    Busy,
+    Unsupported,
+}
+
+/// Tries to take the lock that says "my writer lives".
+pub(super) fn lock(file: &File) -> Lock {
+    match file.try_lock() {
+        Ok(()) => Lock::Held,
+        Err(TryLockError::WouldBlock) => Lock::Busy,
+        Err(TryLockError::Error(_)) => Lock::Unsupported,
+    }
+}
+
+/// Removes the temp files in `dir` whose writer is dead, and says how many. Best effort: files of other users and files that
+/// cannot be judged stay.
+pub fn sweep(dir: &Dir) -> usize {
+    let items = match dir.items() {
+        Ok(items) => items,
+        Err(error) => {
+            tracing::debug!(%error, "cannot look for abandoned temporary files");
+            return 0;
+        }
+    };
+    let mut removed = 0;
+    for item in items {
+        if !item.name.as_bytes().starts_with(TEMP_PREFIX.as_bytes()) || item.kind == ItemKind::Directory {
+            continue;
+        }
+        if is_abandoned(dir, &item.name) {
+            tracing::debug!(file = %dir.path_of(&item.name).display(), "remove an abandoned temporary file");
+            TempName { dir: dir.clone(), name: item.name }.remove();
+            removed += 1;
+        }
+    }
+    removed
+}
+
+fn is_abandoned(dir: &Dir, name: &OsStr) -> bool {
+    // For writing: some network file systems emulate flock by a lock that needs it.
+    let Ok(Some(file)) = dir.open_file(name, OFlag::O_RDWR | OFlag::from_bits_retain(libc::O_NOFOLLOW), 0) else { return false };
+    let Ok(meta) = file.metadata() else { return false };
+    if !meta.is_file() {
+        return false;
+    }
+    let is_old = || {
+        let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.is_some_and(|age| age > ABANDONED_AFTER)
+    };
+    match lock(&file) {
+        Lock::Busy => false,
+        // The lock is let go when `file` is dropped; until the name is removed nobody else can want it, names are used once.
+        Lock::Held => is_of_this_boot(name.as_bytes()) || is_old(),
+        Lock::Unsupported => is_old(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_their_boot() {
+        let name = fresh_name();
+        assert!(is_of_this_boot(name.as_bytes()));
+        assert!(!is_of_this_boot(b".walvis-tmp-000000000000-1-0000000000000000"));
+        assert!(!is_of_this_boot(b".walvis-tmp-"));
+        assert!(!is_of_this_boot(b"walvis.json"));
+        assert_ne!(name, fresh_name());
+    }
+
+    #[test]
+    fn sweep_removes_only_what_is_dead() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(place.path()).unwrap();
+        let old = SystemTime::now() - ABANDONED_AFTER - std::time::Duration::from_secs(60);
+        let write = |name: &str, age_it: bool| {
+            let file = File::create(place.path().join(name)).unwrap();
+            if age_it {
+                file.set_modified(old).unwrap();
+            }
+            file
+        };
+        let (alive, alive_name) = named(dir.clone(), 0o600).unwrap();
+        let (dead, dead_name) = named(dir.clone(), 0o600).unwrap();
+        drop(dead);
+        drop(write(".walvis-tmp-000000000000-1-aaaaaaaaaaaaaaaa", false)); // another boot, young
+        drop(write(".walvis-tmp-000000000000-1-bbbbbbbbbbbbbbbb", true)); // another boot, old
+        let held = write(".walvis-tmp-000000000000-1-cccccccccccccccc", true); // old, but locked
+        assert_eq!(lock(&held), Lock::Held);
+        drop(write("object", true));
+
+        assert_eq!(sweep(&dir), 2);
+        let left = super::super::list_dir(place.path()).unwrap();
+        let mut expected: Vec<OsString> = vec![
+            ".walvis-tmp-000000000000-1-aaaaaaaaaaaaaaaa".into(),
+            ".walvis-tmp-000000000000-1-cccccccccccccccc".into(),
+            "object".into(),
+            alive_name.name.clone(),
+        ];
+        expected.sort();
+        assert_eq!(left, expected);
+        assert!(!left.contains(&dead_name.name));
+        drop(alive);
+        assert_eq!(sweep(&dir), 1);
+    }
+
+    #[test]
+    fn a_sweep_between_making_and_locking_is_survived() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(place.path()).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    sweep(&dir);
+                }
+            });
+            for _ in 0..500 {
+                let (_file, temp) = named(dir.clone(), 0o600).unwrap();
+                assert!(place.path().join(&temp.name).exists(), "a locked file was swept");
+                temp.remove();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,466 @@
+//! `walvis check`: does archiving really work, from the server's settings to the bytes in every repository?
+//!
+//! It looks at the repositories and at the server, makes the server switch to a new segment, waits until that segment is in every
+//! repository, reads it back and holds it against its name. Everything wrong is a [`Finding`] with the way to mend it.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::repositories;
+use crate::config::{Config, RepositoryConfig};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
+use crate::pg::{SegmentCheck, SegmentName, WalFileName};
+use crate::repo::{Facts, Fetched, Repository, SystemId, probe_create_if_absent};
+use crate::server::Server;
+
+/// How often the repositories are asked for the segment.
+const POLL: Duration = Duration::from_millis(200);
+/// Kept back from the time limit, for reading the segment back and for the report.
+const RESERVE: Duration = Duration::from_secs(2);
+
+const SET_COMMAND: &str = "ALTER SYSTEM SET archive_command = 'walvis push-wal %p'; SELECT pg_reload_conf();";
+
+/// What is asked.
+#[derive(Debug, Default)]
+pub struct CheckRequest {
+    /// Only the repositories, not the server.
+    pub no_server: bool,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Archiving or recovery does not work, or will not.
+    Problem,
+    /// It works, with a weakness that should be known.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// Something found.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about: a repository URL, or `server`.
+    pub about: String,
+    /// What is so.
+    pub what: String,
+    /// What to do about it.
+    pub mend: Option<String>,
+}
+
+/// What is known of one repository.
+#[derive(Debug, Serialize)]
+pub struct RepositoryCheck {
+    /// URL.
+    pub repository: String,
+    /// Whether it could be opened with the configured key.
+    pub opened: bool,
+    /// Whether its objects are encrypted.
+    pub encrypted: Option<bool>,
+    /// Whether the store was seen to refuse overwriting, just now.
+    pub store_refuses_overwrite: Option<bool>,
+    /// Whether these credentials can delete objects.
+    pub can_delete: Option<bool>,
+    /// Whether the switched segment arrived and read back as it should.
+    pub segment_verified: Option<bool>,
+    /// Milliseconds from the switch until it was there.
+    pub arrived_after_ms: Option<u64>,
+}
+
+/// What the server says.
+#[derive(Debug, Serialize)]
+pub struct ServerCheck {
+    /// `server_version`.
+    pub version: String,
+    /// System identifier, decimal.
+    pub system_id: String,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// `archive_mode`.
+    pub archive_mode: String,
+    /// `archive_command`.
+    pub archive_command: String,
+    /// `archive_library` (15 and later).
+    pub archive_library: Option<String>,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// `archive_timeout` in seconds; 0 is off.
+    pub archive_timeout_s: u64,
+    /// `wal_segment_size` in bytes.
+    pub wal_segment_bytes: u64,
+    /// The segment that was switched away from, if one was.
+    pub switched_segment: Option<String>,
+}
+
+/// Everything found.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// The cluster's name.
+    pub cluster: String,
+    /// In the order of the settings.
+    pub repositories: Vec<RepositoryCheck>,
+    /// Unless it was not asked or could not be reached.
+    pub server: Option<ServerCheck>,
+    /// In the order found.
+    pub findings: Vec<Finding>,
+}
+
+impl CheckReport {
+    /// Whether anything is broken.
+    pub fn has_problems(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Problem)
+    }
+
+    fn add(&mut self, severity: Severity, about: &str, what: impl Into<String>, mend: impl Into<String>) {
+        let mend = Some(mend.into()).filter(|mend| !mend.is_empty());
+        self.findings.push(Finding { severity, about: about.to_owned(), what: what.into(), mend });
+    }
+
+    fn add_error(&mut self, severity: Severity, about: &str, error: Error) {
+        self.findings.push(Finding { severity, about: about.to_owned(), what: error.what, mend: error.hint });
+    }
+}
+
+/// Does it all; what goes wrong is in the report.
+pub fn run(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckReport {
+    let mut report =
+        CheckReport { cluster: config.cluster.to_string(), repositories: Vec::new(), server: None, findings: Vec::new() };
+    let mut opened = Vec::new();
+    for repository in &config.repositories {
+        opened.push(check_repository(repository, &mut report, deadline));
+    }
+    if request.no_server {
+        return report;
+    }
+    let server = match Server::connect(config.server.as_deref(), deadline) {
+        Ok(server) => server,
+        Err(error) => {
+            report.add_error(Severity::Problem, "server", error);
+            return report;
+        }
+    };
+    if let Err(error) = check_server(&server, config, &opened, &mut report, deadline) {
+        report.add_error(Severity::Problem, "server", error);
+    }
+    report
+}
+
+fn failed(repository: &RepositoryConfig) -> Severity {
+    if repository.optional { Severity::Warning } else { Severity::Problem }
+}
+
+fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, deadline: Deadline) -> Option<Repository> {
+    let location = repository.store.location();
+    let mut check = RepositoryCheck {
+        repository: location.clone(),
+        opened: false,
+        encrypted: None,
+        store_refuses_overwrite: None,
+        can_delete: None,
+        segment_verified: None,
+        arrived_after_ms: None,
+    };
+    let opened = match repositories::open(repository, deadline) {
+        Ok(opened) => opened,
+        Err(error) => {
+            report.add_error(failed(repository), &location, error);
+            report.repositories.push(check);
+            return None;
+        }
+    };
+    check.opened = true;
+    check.encrypted = Some(opened.descriptor().cipher != RepositoryCipher::None);
+    if check.encrypted == Some(false) {
+        let what = "it is not encrypted: whoever can read the store can read the database";
+        report.add(Severity::Warning, &location, what, "for an encrypted one, make a new repository with a key");
+    }
+    check_overwrite(repository, &opened, &mut check, report, deadline);
+    match opened.probe_delete() {
+        Ok(can_delete) => {
+            check.can_delete = Some(can_delete);
+            if can_delete {
+                let what = "these credentials can delete objects, so whoever takes over this host can delete the backups";
+                let mend =
+                    "where the store allows it, archive with credentials that cannot delete, or lock objects (object_lock_mode)";
+                report.add(Severity::Note, &location, what, mend);
+            }
+        }
+        Err(error) => report.add_error(failed(repository), &location, error),
+    }
+    report.repositories.push(check);
+    Some(opened)
+}
+
+/// Does the store do what was recorded when the repository was made?
+fn check_overwrite(
+    repository: &RepositoryConfig,
+    opened: &Repository,
+    check: &mut RepositoryCheck,
+    report: &mut CheckReport,
+    deadline: Deadline,
+) {
+    let location = opened.location();
+    let measured = repository.store.connect(deadline, CreateIfAbsent::Store).and_then(|store| probe_create_if_absent(&*store));
+    let in_use = repository.store.create_if_absent.unwrap_or(opened.descriptor().create_if_absent);
+    match measured {
+        Ok(measured) => {
+            check.store_refuses_overwrite = Some(measured == CreateIfAbsent::Store);
+            match (measured, in_use) {
+                (CreateIfAbsent::Claims, CreateIfAbsent::Store) => report.add(
+                    failed(repository),
+                    location,
+                    "the store does not refuse to overwrite (it ignores If-None-Match), but is used as if it did",
+                    "set create_if_absent = \"claims\" for this repository on every host that writes to it",
+                ),
+                (CreateIfAbsent::Claims, CreateIfAbsent::Claims) => report.add(
+                    Severity::Note,
+                    location,
+                    "the store does not refuse to overwrite; writers announce themselves under claims/ first, with a few more requests",
+                    "",
+                ),
+                (CreateIfAbsent::Store, _) => {}
+            }
+        }
+        Err(error) => report.add_error(failed(repository), location, error),
+    }
+}
+
+fn check_server(
+    server: &Server,
+    config: &Config,
+    opened: &[Option<Repository>],
+    report: &mut CheckReport,
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let setting = |name: &str| server.setting(name).map(Option::unwrap_or_default);
+    let facts = ServerCheck {
+        version: setting("server_version")?,
+        system_id: server.value("SELECT system_identifier FROM pg_catalog.pg_control_system()")?,
+        in_recovery: server.value("SELECT pg_catalog.pg_is_in_recovery()")? == "t",
+        archive_mode: setting("archive_mode")?,
+        archive_command: setting("archive_command")?,
+        archive_library: server.setting("archive_library")?,
+        wal_level: setting("wal_level")?,
+        archive_timeout_s: number(server, "archive_timeout")?,
+        wal_segment_bytes: number(server, "wal_segment_size")?,
+        switched_segment: None,
+    };
+    let archives = check_settings(&facts, report);
+    for repository in opened.iter().flatten() {
+        check_binding(repository, config, &facts, report);
+    }
+    let in_recovery = facts.in_recovery;
+    report.server = Some(facts);
+    if in_recovery {
+        let what = "it is a standby: no segment can be switched here, so the way of a segment was not tried";
+        report.add(Severity::Note, "server", what, "run check on the primary too");
+        return Ok(());
+    }
+    if !archives {
+        return Ok(());
+    }
+    // A switch does nothing if nothing was written since the last one: write a message that nothing replays or decodes.
+    let segment = server.value(
+        "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal()) \
+         FROM pg_catalog.pg_logical_emit_message(false, 'walvis', 'check')",
+    )?;
+    let switched = Instant::now();
+    if let Some(facts) = &mut report.server {
+        facts.switched_segment = Some(segment.clone());
+    }
+    match SegmentName::parse(&segment) {
+        Some(name) => wait_for(server, config, opened, name, switched, report, deadline),
+        None => report.add(Severity::Problem, "server", format!("it names a segment {segment:?}"), ""),
+    }
+    Ok(())
+}
+
+/// A numeric setting in its base unit.
+fn number(server: &Server, name: &str) -> Result<u64, Error> {
+    let text = server.value(&format!("SELECT setting FROM pg_catalog.pg_settings WHERE name = '{name}'"))?;
+    text.parse().map_err(|_| Error::new(crate::error::Kind::Server, format!("{name} is {text:?}, not a number")))
+}
+
+/// Says whether a switched segment can be expected to arrive.
+fn check_settings(facts: &ServerCheck, report: &mut CheckReport) -> bool {
+    let before = report.findings.len();
+    let command = &facts.archive_command;
+    let library = facts.archive_library.as_deref().unwrap_or_default();
+    let is_off = facts.archive_mode == "off";
+    if is_off {
+        let mend = "ALTER SYSTEM SET archive_mode = on; then restart the server";
+        report.add(Severity::Problem, "server", "archive_mode is off: nothing is archived", mend);
+    }
+    if facts.wal_level == "minimal" {
+        let mend = "ALTER SYSTEM SET wal_level = replica; then restart the server";
+        report.add(Severity::Problem, "server", "wal_level is minimal: WAL cannot be replayed", mend);
+    }
+    if !library.is_empty() {
+        let what = format!("archive_library is '{library}', so archive_command is not used");
+        report.add(Severity::Problem, "server", what, "ALTER SYSTEM RESET archive_library; SELECT pg_reload_conf();");
+    } else if !is_off && (command.is_empty() || command == "(disabled)") {
+        report.add(Severity::Problem, "server", "archive_command is empty: WAL piles up in pg_wal", SET_COMMAND);
+    }
+    let works = report.findings.len() == before;
+    if works && !(command.contains("push-wal") && command.contains("%p")) {
+        let what = format!("archive_command does not seem to call 'walvis push-wal %p': {command}");
+        report.add(Severity::Warning, "server", what, SET_COMMAND);
+    }
+    if facts.in_recovery && facts.archive_mode == "on" {
+        report.add(Severity::Note, "server", "this standby does not archive (archive_mode is not 'always')", "");
+    }
+    if facts.archive_timeout_s == 0 && !facts.in_recovery {
+        report.add(
+            Severity::Warning,
+            "server",
+            "archive_timeout is 0: on a quiet server the last commits are archived only when a segment is full",
+            "ALTER SYSTEM SET archive_timeout = '60s'; SELECT pg_reload_conf(); it bounds what a lost host can lose",
+        );
+    }
+    works
+}
+
+fn check_binding(repository: &Repository, config: &Config, facts: &ServerCheck, report: &mut CheckReport) {
+    let location = repository.location();
+    match repository.bindings(&config.cluster) {
+        Err(error) => report.add_error(Severity::Problem, location, error),
+        Ok(bindings) => match bindings.last() {
+            None => report.add(
+                Severity::Note,
+                location,
+                format!("cluster {} is new there; its first segment will bind the name", config.cluster),
+                "",
+            ),
+            Some(binding) if binding.facts.system_id.to_string() != facts.system_id => report.add(
+                Severity::Problem,
+                location,
+                format!(
+                    "cluster name {} belongs to system identifier {}, the server is {}",
+                    config.cluster, binding.facts.system_id, facts.system_id
+                ),
+                format!(
+                    "use another cluster name; after pg_upgrade run 'walvis --cluster {} init --pgdata DIR --after-pg-upgrade' once",
+                    config.cluster
+                ),
+            ),
+            Some(_) => {}
+        },
+    }
+}
+
+/// Waits until the segment is in every repository that could be opened, reading it back as soon as it is there.
+fn wait_for(
+    server: &Server,
+    config: &Config,
+    opened: &[Option<Repository>],
+    name: SegmentName,
+    switched: Instant,
+    report: &mut CheckReport,
+    deadline: Deadline,
+) {
+    let Some(facts) = report.server.as_ref().and_then(server_facts) else { return };
+    let mut waiting: Vec<usize> = (0..opened.len()).filter(|i| opened.get(*i).is_some_and(Option::is_some)).collect();
+    loop {
+        waiting.retain(|index| {
+            let (Some(Some(repository)), Some(settings)) = (opened.get(*index), config.repositories.get(*index)) else {
+                return false;
+            };
+            let verified = match repository.wal_metadata(&config.cluster, facts.system_id, &WalFileName::Segment(name)) {
+                Ok(None) => return true,
+                Ok(Some(_)) => read_back(repository, config, facts, name),
+                Err(error) => Err(error),
+            };
+            if let Some(check) = report.repositories.get_mut(*index) {
+                check.segment_verified = Some(verified.is_ok());
+                check.arrived_after_ms = u64::try_from(switched.elapsed().as_millis()).ok();
+            }
+            if let Err(error) = verified {
+                report.add_error(failed(settings), repository.location(), error);
+            }
+            false
+        });
+        if waiting.is_empty() {
+            return;
+        }
+        if deadline.remaining() <= RESERVE {
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
+    let waited = switched.elapsed().as_secs();
+    let archiver = server
+        .row("SELECT failed_count, last_failed_wal, last_failed_time, last_archived_wal FROM pg_catalog.pg_stat_archiver")
+        .ok()
+        .flatten()
+        .map(|row| row.into_iter().map(|v| v.unwrap_or_else(|| "none".to_owned())).collect::<Vec<_>>());
+    let said = match archiver.as_deref() {
+        Some([failed, last_failed, at, last]) => {
+            format!("; the archiver failed {failed} times (last: {last_failed} at {at}), and last archived {last}")
+        }
+        _ => String::new(),
+    };
+    for index in waiting {
+        let (Some(settings), Some(check)) = (config.repositories.get(index), report.repositories.get_mut(index)) else {
+            continue;
+        };
+        check.segment_verified = Some(false);
+        let location = check.repository.clone();
+        report.add(
+            failed(settings),
+            &location,
+            format!("segment {name} did not arrive within {waited} s{said}"),
+            "the server's log says why archive_command fails; run it by hand in the data directory as the server's user; or the archiver \
+             has a backlog: see pg_wal/archive_status/*.ready, and give more time with --timeout",
+        );
+    }
+}
+
+fn server_facts(server: &ServerCheck) -> Option<Facts> {
+    Some(Facts {
+        system_id: SystemId(server.system_id.parse().ok()?),
+        wal_segment_size: crate::pg::WalSegmentSize::new(server.wal_segment_bytes)?,
+        postgres_major: None,
+    })
+}
+
+/// Fetches the whole segment as recovery would, and holds it against its name.
+fn read_back(repository: &Repository, config: &Config, facts: Facts, name: SegmentName) -> Result<(), Error> {
+    let mut sink = Head { head: Vec::new() };
+    let wrong = |why: String| {
+        Error::new(crate::error::Kind::Damaged, format!("segment {name} read back wrongly: {why}"))
+            .hint("is something between Walvis and the store?")
+    };
+    match repository.get_wal(&config.cluster, facts, &WalFileName::Segment(name), &mut sink)? {
+        Fetched::Served(metadata) => match SegmentCheck::run(name, &sink.head, metadata.plaintext_bytes) {
+            Ok(page) if page.system_id == facts.system_id.0 => Ok(()),
+            Ok(page) => Err(wrong(format!("it is of system identifier {}", page.system_id))),
+            Err(e) => Err(wrong(e.to_string())),
+        },
+        Fetched::Absent | Fetched::Missing { .. } => Err(wrong("it is gone again".to_owned())),
+    }
+}
+
+/// Keeps the first bytes and lets the others go.
+struct Head {
+    head: Vec<u8>,
+}
+
+impl Write for Head {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wanted = 64usize.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

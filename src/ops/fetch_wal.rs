@@ -1,0 +1,179 @@
+//! `walvis fetch-wal`: what PostgreSQL's `restore_command` calls.
+//!
+//! PostgreSQL takes exit codes 1 to 125 for "there is no such file" and may promote, so [`Kind::Absent`] is answered only when every
+//! repository proves it. Bytes go to a temp file beside the destination, which gets its name only after all of them were
+//! authenticated and checked once more against the file's name and cluster.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{cluster_facts, file_error, repositories};
+use crate::config::{Config, RepositoryConfig};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::fsio::{Draft, Durability};
+use crate::pg::{SegmentCheck, WalFileName};
+use crate::repo::{Facts, Fetched, Repository, SystemId};
+
+/// What is asked.
+#[derive(Debug)]
+pub struct FetchRequest {
+    /// PostgreSQL's `%f`.
+    pub name: String,
+    /// PostgreSQL's `%p`.
+    pub destination: PathBuf,
+}
+
+/// What was served.
+#[derive(Debug, Serialize)]
+pub struct FetchReport {
+    /// The file.
+    pub file: String,
+    /// URL of the repository it came from.
+    pub repository: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Fetches a file from the first repository that has it.
+///
+/// # Errors
+/// [`Kind::Absent`] only when every repository proved that the file is not there; anything else means "cannot tell".
+pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Result<FetchReport, Error> {
+    let name = WalFileName::parse(&request.name).ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{:?} is not the name of a file that PostgreSQL asks for", request.name))
+            .hint("use restore_command = 'walvis fetch-wal %f %p'")
+    })?;
+    // PostgreSQL runs the command in the data directory; by hand it may be run anywhere.
+    let here = cluster_facts::of_data_directory(Path::new("."), &deadline)?.map(|facts| facts.system_id);
+    let mut failure: Option<Error> = None;
+    for repository in &config.repositories {
+        let error = match fetch_from(repository, config, name, here, &request.destination, deadline) {
+            Ok(Some(report)) => return Ok(report),
+            Ok(None) => continue,
+            Err(error) => error,
+        };
+        // With one repository the caller prints it.
+        if config.repositories.len() > 1 {
+            tracing::error!("{name} from {}: {error}", repository.store.location());
+        }
+        failure = Some(worse(failure, error));
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Kind::Absent, format!("{name} is in none of the repositories"))))
+}
+
+/// Damage and gaps say more than an outage.
+fn worse(before: Option<Error>, now: Error) -> Error {
+    match before {
+        Some(before) if before.kind == Kind::Damaged || now.kind != Kind::Damaged => before,
+        _ => now,
+    }
+}
+
+/// One repository's answer: served, proven absent, or an error.
+fn fetch_from(
+    repository: &RepositoryConfig,
+    config: &Config,
+    name: WalFileName,
+    here: Option<SystemId>,
+    destination: &Path,
+    deadline: Deadline,
+) -> Result<Option<FetchReport>, Error> {
+    let opened = repositories::open(repository, deadline)?;
+    let facts = cluster(&opened, config, here)?;
+    let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
+    let fetched = opened.get_wal(&config.cluster, facts, &name, &mut sink);
+    if let Some(error) = sink.failure {
+        return Err(file_error(Kind::Config, error));
+    }
+    match fetched? {
+        Fetched::Served(metadata) => {
+            check(&name, facts, &sink.head, metadata.plaintext_bytes, &opened)?;
+            // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
+            sink.draft.publish_over(Durability::Volatile).map_err(|e| file_error(Kind::Config, e))?;
+            let repository = opened.location().to_owned();
+            Ok(Some(FetchReport { file: name.to_string(), repository, bytes: metadata.plaintext_bytes }))
+        }
+        Fetched::Absent => Ok(None),
+        Fetched::Missing { because } => Err(Error::new(
+            Kind::Damaged,
+            format!("{name} is missing in {}: {because}. PostgreSQL must not take this for the end of the log", opened.location()),
+        )
+        .hint(
+            "archive the file if the primary or a standby still has it (walvis push-wal); or recover to a target before it; a standby \
+             that can stream it instead may use 'walvis fetch-wal --on-error unavailable'",
+        )),
+    }
+}
+
+/// Which system identifier to fetch from: that of the data directory we are in, or the cluster's current one.
+fn cluster(opened: &Repository, config: &Config, here: Option<SystemId>) -> Result<Facts, Error> {
+    let bindings = opened.bindings(&config.cluster)?;
+    let found = match here {
+        Some(here) => bindings.iter().rfind(|b| b.facts.system_id == here),
+        None => bindings.last(),
+    };
+    match (found, bindings.last(), here) {
+        (Some(binding), _, _) => Ok(binding.facts),
+        (None, Some(last), Some(here)) => Err(Error::new(
+            Kind::Refused,
+            format!(
+                "cluster {} in {} is of system identifier {}, this data directory is of {here}",
+                config.cluster,
+                opened.location(),
+                last.facts.system_id
+            ),
+        )
+        .hint("name the right cluster: --cluster, WALVIS_CLUSTER, or cluster in the settings")),
+        _ => Err(Error::new(Kind::Config, format!("cluster {} is not known in {}", config.cluster, opened.location())).hint(
+            "check --cluster or WALVIS_CLUSTER ('walvis list' shows the names); a new one is made known by its first push or by \
+             'walvis init --pgdata DIR'",
+        )),
+    }
+}
+
+fn begin(destination: &Path) -> Result<Draft, Error> {
+    Draft::beside(destination, 0o600).map_err(|e| file_error(Kind::Config, e))
+}
+
+/// The content is authentic; this catches a file that was stored wrongly by whatever means.
+fn check(name: &WalFileName, facts: Facts, head: &[u8], bytes: u64, opened: &Repository) -> Result<(), Error> {
+    let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name else { return Ok(()) };
+    let wrong = |why: String| {
+        Err(Error::new(Kind::Damaged, format!("{name} in {} is not what its name says: {why}", opened.location()))
+            .hint("take this file from another repository or copy"))
+    };
+    match SegmentCheck::run(*segment, head, bytes) {
+        Err(e) => wrong(e.to_string()),
+        Ok(page) if page.system_id != facts.system_id.0 => wrong(format!("it is of system identifier {}", page.system_id)),
+        Ok(page) if page.segment_size != facts.wal_segment_size => wrong(format!("it has {bytes} bytes")),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Writes the temp file, keeps the first bytes, and remembers a local failure apart from the store's.
+struct Sink {
+    draft: Draft,
+    head: Vec<u8>,
+    failure: Option<crate::fsio::FsError>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wanted = 64usize.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
+        match self.draft.append(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.failure = Some(error);
+                Err(io::Error::other("the destination cannot be written"))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! `walvis push-wal`: what PostgreSQL's `archive_command` calls.
+//!
+//! It says success only when every required repository holds the whole file durably. The file is read through one open descriptor:
+//! once to check and hash it, once per repository to compress, seal and store it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{cluster_facts, file_error, repositories};
+use crate::codec::Digest;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::fsio;
+use crate::limits::MAX_HISTORY_FILE_BYTES;
+use crate::pg::{BackupHistory, SegmentCheck, TimelineHistory, WalFileName};
+use crate::repo::{Content, Facts, Stored, SystemId};
+
+/// What is asked.
+#[derive(Debug, Default)]
+pub struct PushRequest {
+    /// The files, as PostgreSQL's `%p` names them.
+    pub paths: Vec<PathBuf>,
+}
+
+/// What became of one file in one repository.
+#[derive(Debug, Serialize)]
+pub struct PushReport {
+    /// Its name.
+    pub file: String,
+    /// URL.
+    pub repository: String,
+    /// `stored`, `already stored`, or `failed` (optional repositories only).
+    pub outcome: &'static str,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Pushes the files in the order given; ends at the first that fails.
+///
+/// # Errors
+/// [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: of another cluster;
+/// [`Kind::Conflict`]: other content under its name; as the stores'.
+pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
+    let mut reports = Vec::new();
+    let files = request.paths.iter().map(|path| inspect(path, &deadline)).collect::<Result<Vec<_>, _>>()?;
+    let outcomes = repositories::each(config, |repository| {
+        let opened = repositories::open(repository, deadline)?;
+        let mut stored = Vec::new();
+        for file in &files {
+            let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)));
+            opened.bind(&config.cluster, file.facts)?;
+            stored.push(opened.put_wal(&config.cluster, file.facts.system_id, &file.name, &content)?);
+        }
+        Ok(stored)
+    });
+    let mut failure: Option<Error> = None;
+    for (repository, outcome) in outcomes {
+        let location = repository.store.location();
+        match outcome {
+            Ok(stored) => reports.extend(files.iter().zip(stored).map(|(file, stored)| PushReport {
+                file: file.name.to_string(),
+                repository: location.clone(),
+                outcome: match stored {
+                    Stored::New => "stored",
+                    Stored::Same => "already stored",
+                },
+                bytes: file.digest.bytes,
+            })),
+            Err(e) if repository.optional => {
+                tracing::error!("optional repository {location} did not get the file: {e}{}", hint_of(&e));
+                reports.extend(files.iter().map(|file| PushReport {
+                    file: file.name.to_string(),
+                    repository: location.clone(),
+                    outcome: "failed",
+                    bytes: file.digest.bytes,
+                }));
+            }
+            // The first is returned and printed by the caller; the others would be lost.
+            Err(e) if failure.is_some() => tracing::error!("{location}: {e}{}", hint_of(&e)),
+            Err(e) => failure = Some(e),
+        }
+    }
+    match failure {
+        None => Ok(reports),
+        Some(error) => Err(error),
+    }
+}
+
+fn hint_of(error: &Error) -> String {
+    error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"))
+}
+
+/// A file that is what its name says.
+struct Inspected {
+    name: WalFileName,
+    file: File,
+    digest: Digest,
+    facts: Facts,
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Kind::Config, format!("cannot read {}: {error}", path.display()))
+}
+
+/// Opens a file and checks it before anything is sent.
+fn inspect(path: &Path, deadline: &Deadline) -> Result<Inspected, Error> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse).ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{} is not the name of a file that PostgreSQL archives", path.display()))
+            .hint("use archive_command = 'walvis push-wal %p'")
+    })?;
+    let (file, stat) = fsio::open_regular(path).map_err(|e| file_error(Kind::Config, e))?;
+    let control = match data_directory(path) {
+        Some(directory) => cluster_facts::of_data_directory(&directory, deadline)?,
+        None => None,
+    };
+    let facts = match name {
+        WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+            let mut head = Vec::new();
+            fsio::reader(&file).take(64).read_to_end(&mut head).map_err(|e| unreadable(path, &e))?;
+            let page = SegmentCheck::run(segment, &head, stat.size_bytes).map_err(|e| not_as_named(path, &e.to_string()))?;
+            Facts { system_id: SystemId(page.system_id), wal_segment_size: page.segment_size, postgres_major: Some(page.major) }
+        }
+        WalFileName::Backup(..) | WalFileName::History(_) => {
+            check_text(&name, path, &file)?;
+            control.ok_or_else(|| unknown_cluster(path))?
+        }
+    };
+    if let Some(expected) = control.map(|c| c.system_id).filter(|expected| *expected != facts.system_id) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "{} is of system identifier {}, its data directory is {expected}: a foreign file, not archived",
+                path.display(),
+                facts.system_id
+            ),
+        )
+        .hint("find out how a file of another cluster came into pg_wal"));
+    }
+    let digest = Digest::of(&mut fsio::reader(&file)).map_err(|e| unreadable(path, &e))?;
+    Ok(Inspected { name, file, digest, facts })
+}
+
+fn unknown_cluster(path: &Path) -> Error {
+    Error::new(
+        Kind::Config,
+        format!("cannot tell which cluster {} belongs to: it does not lie in a data directory", path.display()),
+    )
+    .hint("run it in the data directory, as PostgreSQL does: cd DATA_DIRECTORY && walvis push-wal pg_wal/NAME")
+}
+
+/// `<data directory>/pg_wal/<file>`; a relative path is relative to the data directory, where PostgreSQL runs the command.
+fn data_directory(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    let directory = parent.parent()?;
+    Some(if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory.to_owned() })
+}
+
+fn check_text(name: &WalFileName, path: &Path, file: &File) -> Result<(), Error> {
+    let mut bytes = Vec::new();
+    fsio::reader(file).take(MAX_HISTORY_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+    if bytes.len() as u64 > MAX_HISTORY_FILE_BYTES {
+        return Err(not_as_named(path, &format!("it has more than {MAX_HISTORY_FILE_BYTES} bytes")));
+    }
+    let checked = match name {
+        WalFileName::History(timeline) => TimelineHistory::parse(*timeline, &bytes).map(drop),
+        WalFileName::Backup(segment, _) => BackupHistory::parse(*segment, &bytes).map(drop),
+        WalFileName::Segment(_) | WalFileName::Partial(_) => Ok(()),
+    };
+    checked.map_err(|e| not_as_named(path, &e.to_string()))
+}
+
+fn not_as_named(path: &Path, why: &str) -> Error {
+    Error::new(Kind::Damaged, format!("{} is not what its name says: {why}: not archived", path.display())).hint(
+        "PostgreSQL will offer it again; if it stays so, the file is damaged on disk: look for a good copy on a standby, take a new base \
+         backup, and check the disk",
+    )
+}

@@ -1,0 +1,224 @@
+//! Clusters: a name bound to a system identifier.
+//!
+//! The binding is a chain of immutable objects, `bindings/00000001`, `00000002`, …; the highest counts. The first push (or
+//! `init --pgdata`) creates number 1 with create-if-absent, so of two racing clusters one wins and the other is refused. After
+//! `pg_upgrade`, which gives a new system identifier, `init --pgdata --after-pg-upgrade` adds the next number.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::{self, SystemId};
+use super::objects::{Content, Stored};
+use super::open::Repository;
+use crate::error::{Error, Kind};
+use crate::format::envelope::ObjectKind;
+use crate::limits::MAX_CLUSTER_NAME_BYTES;
+use crate::pg::WalSegmentSize;
+
+/// The name of a cluster in a repository, chosen by the operator.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterName(String);
+
+impl ClusterName {
+    /// Checks a name: letters, digits, `.`, `_`, `-`; begins with a letter or digit; at most 63 bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Config`].
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.len() <= MAX_CLUSTER_NAME_BYTES
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::new(Kind::Config, format!("{text:?} cannot be a cluster name"))
+                .hint("use 1 to 63 letters, digits, dots, underscores or hyphens, beginning with a letter or digit"))
+        }
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is known of a cluster from a segment header or `pg_control`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// System identifier.
+    pub system_id: SystemId,
+    /// Segment size.
+    pub wal_segment_size: WalSegmentSize,
+    /// PostgreSQL major version, where the source tells it.
+    pub postgres_major: Option<u16>,
+}
+
+/// A cluster name's binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// 1, 2, …
+    pub generation: u32,
+    /// What it is bound to.
+    pub facts: Facts,
+    /// When, Unix seconds.
+    pub bound_unix_s: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BindingJson {
+    system_id: String,
+    wal_segment_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    postgres_major: Option<u16>,
+    generation: u32,
+    bound_unix_s: i64,
+}
+
+impl Repository {
+    /// The names of all clusters, ascending: one request per cluster, however many objects they have.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn clusters(&self) -> Result<Vec<ClusterName>, Error> {
+        let mut clusters: Vec<ClusterName> = Vec::new();
+        loop {
+            // '0' is the character after '/': everything below the last cluster sorts before it.
+            let after = clusters.last().map_or_else(String::new, |last| format!("{}{last}0", names::CLUSTERS_PREFIX));
+            let mut next = None;
+            self.store().list(names::CLUSTERS_PREFIX, &after, &mut |entry| {
+                let name = entry.key.as_str().strip_prefix(names::CLUSTERS_PREFIX).and_then(|rest| rest.split('/').next());
+                next = name.and_then(|name| ClusterName::new(name).ok()).filter(|name| !clusters.contains(name));
+                if next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            match next {
+                Some(name) => clusters.push(name),
+                None => return Ok(clusters),
+            }
+        }
+    }
+
+    /// All bindings of a cluster, oldest first. Empty when the cluster is not known.
+    ///
+    /// # Errors
+    /// Unreachable, denied, damaged.
+    pub fn bindings(&self, cluster: &ClusterName) -> Result<Vec<Binding>, Error> {
+        let prefix = names::bindings_prefix(cluster);
+        let mut generations = Vec::new();
+        self.store().list(&prefix, "", &mut |entry| {
+            let number = entry.key.as_str().strip_prefix(&prefix).filter(|n| n.len() == 8).and_then(|n| n.parse::<u32>().ok());
+            generations.extend(number);
+            ControlFlow::Continue(())
+        })?;
+        // They are created in order, each only after the one before: a hole means that something was deleted.
+        for (expected, found) in (1..).zip(&generations) {
+            if expected != *found {
+                return Err(Error::new(
+                    Kind::Damaged,
+                    format!("cluster {cluster} in {}: binding {expected} is missing, {found} exists", self.location()),
+                ));
+            }
+        }
+        generations.into_iter().map(|generation| self.read_binding(cluster, generation)).collect()
+    }
+
+    fn read_binding(&self, cluster: &ClusterName, generation: u32) -> Result<Binding, Error> {
+        let name = names::binding(cluster, generation)?;
+        let damaged = |detail: String| {
+            Error::new(Kind::Damaged, format!("{name} in {}: {detail}", self.location()))
+                .hint("restore this object from a copy of the repository, or use another repository")
+        };
+        let bytes = self.read_small(ObjectKind::Binding, &name)?.ok_or_else(|| damaged("it is gone".to_owned()))?;
+        let json: BindingJson = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let facts = (|| {
+            Some(Facts {
+                system_id: SystemId(json.system_id.parse().ok()?),
+                wal_segment_size: WalSegmentSize::new(json.wal_segment_bytes)?,
+                postgres_major: json.postgres_major,
+            })
+        })();
+        match facts {
+            Some(facts) if json.generation == generation => Ok(Binding { generation, facts, bound_unix_s: json.bound_unix_s }),
+            _ => Err(damaged("its content makes no sense".to_owned())),
+        }
+    }
+
+    /// Makes sure that the cluster is bound to this system identifier, binding it if it is new.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when it is bound to another one, with the way out.
+    pub fn bind(&self, cluster: &ClusterName, facts: Facts) -> Result<Binding, Error> {
+        if let Some(binding) = self.bindings(cluster)?.pop() {
+            return self.expect(cluster, binding, facts);
+        }
+        let binding = self.create_binding(cluster, 1, facts)?;
+        self.expect(cluster, binding, facts)
+    }
+
+    /// Binds the cluster to a new system identifier, after `pg_upgrade` or `initdb` in its place. What is stored stays.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn rebind(&self, cluster: &ClusterName, facts: Facts) -> Result<Binding, Error> {
+        match self.bindings(cluster)?.pop() {
+            Some(binding) if binding.facts.system_id == facts.system_id => self.expect(cluster, binding, facts),
+            last => {
+                let binding = self.create_binding(cluster, last.map_or(1, |b| b.generation + 1), facts)?;
+                self.expect(cluster, binding, facts)
+            }
+        }
+    }
+
+    /// Creates a binding; if another process was first, answers that one's.
+    fn create_binding(&self, cluster: &ClusterName, generation: u32, facts: Facts) -> Result<Binding, Error> {
+        let bound_unix_s = jiff::Timestamp::now().as_second();
+        let json = BindingJson {
+            system_id: facts.system_id.to_string(),
+            wal_segment_bytes: facts.wal_segment_size.bytes(),
+            postgres_major: facts.postgres_major,
+            generation,
+            bound_unix_s,
+        };
+        let text = serde_json::to_vec(&json).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
+        let name = names::binding(cluster, generation)?;
+        match self.put(ObjectKind::Binding, &name, &Content::of_bytes(&text)) {
+            Ok(Stored::New | Stored::Same) => Ok(Binding { generation, facts, bound_unix_s }),
+            Err(e) if e.kind == Kind::Conflict => self.read_binding(cluster, generation),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn expect(&self, cluster: &ClusterName, binding: Binding, facts: Facts) -> Result<Binding, Error> {
+        let bound = binding.facts;
+        if bound.system_id != facts.system_id {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "cluster name {cluster} in {} belongs to system identifier {}, this is {}: refused, nothing was stored",
+                    self.location(),
+                    bound.system_id,
+                    facts.system_id
+                ),
+            )
+            .hint(format!(
+                "another cluster needs a name of its own (--cluster, WALVIS_CLUSTER); if this one replaced it by pg_upgrade, run \
+                 'walvis --cluster {cluster} init --pgdata DIR --after-pg-upgrade' once: what is stored stays"
+            )));
+        }
+        if bound.wal_segment_size != facts.wal_segment_size {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "cluster {cluster} has WAL segments of {} bytes, this file is of a cluster with {}: refused",
+                    bound.wal_segment_size.bytes(),
+                    facts.wal_segment_size.bytes()
+                ),
+            )
+            .hint("the segment size of a cluster changes only with pg_resetwal; archive it under a new cluster name"));
+        }
+        Ok(binding)
+    }
+}

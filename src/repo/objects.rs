@@ -1,0 +1,267 @@
+//! Sealed objects: put once, compare when the name is taken, read back.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+
+use super::open::Repository;
+use crate::codec::{self, Address, CodecError, Digest, Sealing};
+use crate::error::{Error, Kind};
+use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
+use crate::limits::{MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
+use crate::store::{ContentId, Created, ErrorKind, Key, ReadRange, Store, StoreError, Upload};
+
+/// What became of a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It was stored now.
+    New,
+    /// The same content was there already, whole, and is durable.
+    Same,
+}
+
+/// Opens a plaintext from its beginning.
+type OpenContent<'a> = Box<dyn Fn() -> Box<dyn Read + 'a> + Sync + 'a>;
+
+/// A plaintext that can be read more than once, and what it hashed to the first time.
+pub struct Content<'a> {
+    digest: Digest,
+    open: OpenContent<'a>,
+}
+
+impl<'a> Content<'a> {
+    /// A plaintext that was read before. Should it read otherwise now, it is not stored.
+    pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
+        Self { digest, open: Box::new(open) }
+    }
+
+    /// A plaintext in memory.
+    pub fn of_bytes(bytes: &'a [u8]) -> Self {
+        let digest = Digest { bytes: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() };
+        Self::known(digest, move || Box::new(bytes))
+    }
+}
+
+impl Repository {
+    /// Stores a plaintext under a name, once. On success the repository holds the whole object, durably.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when other content has the name; [`Kind::Damaged`] when what has the name cannot be authenticated; as the
+    /// store's otherwise. Nothing is changed then, except that the object may have been stored and the answer lost: call again.
+    pub fn put(&self, kind: ObjectKind, name: &Key, content: &Content<'_>) -> Result<Stored, Error> {
+        let metadata = Metadata {
+            plaintext_bytes: content.digest.bytes,
+            plaintext_blake3: content.digest.blake3,
+            sealed_unix_us: jiff::Timestamp::now().as_microsecond(),
+            writer: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let content_id = ContentId(match self.keys().current() {
+            Some(key) => key.fingerprint(&content.digest.blake3),
+            None => content.digest.blake3.first_chunk().copied().unwrap_or_default(),
+        });
+        let mut source = (content.open)();
+        let mut parts = PartWriter { store: self.store(), name, content_id, buffer: Vec::new(), upload: None };
+        let sealing = Sealing::with_level(self.level()).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
+        let sealed = codec::seal(&mut source, &mut parts, self.address(kind, name), self.keys().current(), &metadata, sealing);
+        let created = match sealed {
+            Ok(()) => parts.finish()?,
+            Err(CodecError::Write(e)) if e.get_ref().is_some_and(|inner| inner.is::<NameTaken>()) => Created::Exists,
+            Err(CodecError::Write(e)) => return Err(store_error(e)),
+            Err(CodecError::Read(e)) => return Err(source_error(name, &e)),
+            Err(e @ CodecError::SourceChanged) => {
+                return Err(Error::new(Kind::Damaged, format!("{name}: {e}; nothing was stored"))
+                    .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal"));
+            }
+            Err(e) => return Err(Error::new(Kind::Bug, format!("seal {name}: {e}"))),
+        };
+        match created {
+            Created::New => Ok(Stored::New),
+            Created::Exists => self.compare(kind, name, content.digest),
+        }
+    }
+
+    /// Reads the object that has the name, whole, and holds it against what was to be stored.
+    fn compare(&self, kind: ObjectKind, name: &Key, digest: Digest) -> Result<Stored, Error> {
+        let object = match self.store().read(name, ReadRange::All) {
+            Err(e) if e.kind == ErrorKind::NotFound => {
+                return Err(Error::new(
+                    Kind::Unreachable,
+                    format!("{name} in {}: the store says that it exists and that it does not", self.location()),
+                )
+                .hint("it may have been deleted at this moment: try again"));
+            }
+            other => other?,
+        };
+        let opened = codec::open(object.body, self.address(kind, name), self.keys()).map_err(|e| self.read_error(name, e))?;
+        if !digest.matches(opened.metadata()) {
+            let sealed = jiff::Timestamp::from_microsecond(opened.metadata().sealed_unix_us)
+                .map_or_else(|_| "an unknown time".to_owned(), |t| t.to_string());
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("{name} in {} holds other content, stored at {sealed}: refused, nothing was changed", self.location()),
+            )
+            .hint(
+                "two servers write to one cluster name, or a cluster was restored and writes its own past again: give one of them another \
+                 cluster name; never delete what is stored before you know which of the two it is",
+            ));
+        }
+        opened.copy_to(&mut io::sink()).map_err(|e| self.read_error(name, e))?;
+        self.store().settle(name)?;
+        Ok(Stored::Same)
+    }
+
+    /// Writes an object's plaintext to `sink`; `None` when the store says that it does not exist. What the sink got is genuine only
+    /// if the answer is `Ok(Some(…))`.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable; [`Kind::Config`] when the sink fails.
+    pub fn get(&self, kind: ObjectKind, name: &Key, sink: &mut dyn Write) -> Result<Option<Metadata>, Error> {
+        let object = match self.store().read(name, ReadRange::All) {
+            Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        codec::open(object.body, self.address(kind, name), self.keys())
+            .and_then(|opened| opened.copy_to(sink))
+            .map(Some)
+            .map_err(|e| self.read_error(name, e))
+    }
+
+    /// An object's metadata, with one bounded ranged read (two, should its metadata be unusually long).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn metadata(&self, kind: ObjectKind, name: &Key) -> Result<Option<Metadata>, Error> {
+        let mut len = METADATA_READ_BYTES as u64;
+        loop {
+            let object = match self.store().read(name, ReadRange::Bounded { offset: 0, len }) {
+                Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
+                other => other?,
+            };
+            let mut bytes = Vec::new();
+            object.body.take(len).read_to_end(&mut bytes).map_err(store_error)?;
+            match bytes.get(..HEADER_BYTES).and_then(codec::preamble_bytes) {
+                Some(needed) if needed > len && object.size_bytes >= needed => len = needed,
+                _ => {
+                    return codec::open(bytes.as_slice(), self.address(kind, name), self.keys())
+                        .map(|opened| Some(opened.metadata().clone()))
+                        .map_err(|e| self.read_error(name, e));
+                }
+            }
+        }
+    }
+
+    /// A small object's plaintext in memory.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); damaged when it is larger than [`MAX_SMALL_OBJECT_BYTES`].
+    pub(super) fn read_small(&self, kind: ObjectKind, name: &Key) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = Bounded(Vec::new());
+        Ok(self.get(kind, name, &mut bytes)?.map(|_| bytes.0))
+    }
+
+    fn address<'a>(&'a self, kind: ObjectKind, name: &'a Key) -> Address<'a> {
+        Address { repository_id: self.id(), kind, name: name.as_str() }
+    }
+
+    /// Says which object of which repository, and what to do.
+    fn read_error(&self, name: &Key, error: CodecError) -> Error {
+        let object = format!("{name} in {}", self.location());
+        match error {
+            CodecError::Read(e) => store_error(e),
+            CodecError::Write(e) => Error::new(Kind::Config, format!("cannot write the content of {name}: {e}")),
+            CodecError::UnknownKey(_) => Error::new(Kind::Denied, format!("{object}: {error}"))
+                .hint("if keys were rotated, the key of that time is needed; otherwise the object is damaged"),
+            error => Error::new(Kind::Damaged, format!("{object} is damaged: {error}"))
+                .hint("take this object from another repository or copy; nothing damaged was handed out"),
+        }
+    }
+}
+
+/// Collects a small object.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_SMALL_OBJECT_BYTES {
+            return Err(io::Error::other("it is larger than such an object can be"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Signals through `Write` that a large object need not be sent: its name is taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the name is taken")]
+struct NameTaken;
+
+/// Gathers an object into parts: one request if it fits into one, an upload otherwise.
+struct PartWriter<'a> {
+    store: &'a dyn Store,
+    name: &'a Key,
+    content_id: ContentId,
+    buffer: Vec<u8>,
+    upload: Option<Box<dyn Upload + 'a>>,
+}
+
+impl PartWriter<'_> {
+    fn send_part(&mut self) -> io::Result<()> {
+        if self.upload.is_none() {
+            // Before gigabytes are sent in vain: one byte tells whether the name is taken.
+            match self.store.read(self.name, ReadRange::Bounded { offset: 0, len: 1 }) {
+                Ok(_) => return Err(io::Error::other(NameTaken)),
+                Err(e) if e.kind == ErrorKind::NotFound => {}
+                Err(e) => return Err(e.into_io()),
+            }
+            self.upload = Some(self.store.begin(self.name, &self.content_id).map_err(StoreError::into_io)?);
+        }
+        let part = Bytes::from(std::mem::take(&mut self.buffer));
+        match &mut self.upload {
+            Some(upload) => upload.part(part).map_err(StoreError::into_io),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Created, StoreError> {
+        let rest = Bytes::from(std::mem::take(&mut self.buffer));
+        match &mut self.upload {
+            None => self.store.create(self.name, rest, &self.content_id),
+            Some(upload) => {
+                if !rest.is_empty() {
+                    upload.part(rest)?;
+                }
+                upload.complete()
+            }
+        }
+    }
+}
+
+impl Write for PartWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() == PART_BYTES {
+            self.send_part()?;
+        }
+        let taken = bytes.len().min(PART_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn store_error(error: io::Error) -> Error {
+    match StoreError::from_io(error) {
+        Ok(error) => error.into(),
+        Err(error) => Error::new(Kind::Unreachable, format!("read or write an object: {error}")),
+    }
+}
+
+fn source_error(name: &Key, error: &io::Error) -> Error {
+    Error::new(Kind::Config, format!("cannot read the file to be stored as {name}: {error}"))
+}

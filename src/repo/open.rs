@@ -1,0 +1,432 @@
+//! Making and opening a repository.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::names::{DESCRIPTOR, KEYS_PREFIX, key};
+use super::secret::Secret;
+use crate::crypto::{Argon2id, DataKey, KeyId, Keyring, WrappingKey, random_bytes};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::format::descriptor::{CreateIfAbsent, Descriptor, DescriptorError, KeyObject, RepositoryCipher};
+use crate::limits::MAX_SMALL_OBJECT_BYTES;
+use crate::store::claims::Claims;
+use crate::store::file::FileStore;
+use crate::store::retry::{Policy, Retry};
+#[cfg(feature = "s3")]
+use crate::store::s3::{S3Settings, S3Store};
+use crate::store::{ContentId, Created, ErrorKind, Key, ReadRange, Store, StoreError};
+
+/// Where a repository is, checked but not yet looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A directory.
+    File(PathBuf),
+    /// A bucket and prefix.
+    #[cfg(feature = "s3")]
+    S3(Box<S3Settings>),
+}
+
+/// Where a repository is, and what is known better than its descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The place.
+    pub url: StoreUrl,
+    /// Overrides what `init` found out about the store.
+    pub create_if_absent: Option<CreateIfAbsent>,
+}
+
+impl StoreSettings {
+    /// The URL, for messages.
+    pub fn location(&self) -> String {
+        match &self.url {
+            StoreUrl::File(path) => format!("file://{}", path.display()),
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(settings) => settings.url(),
+        }
+    }
+
+    /// The store, with retries, and with claims where it does not refuse to overwrite. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: no such directory, an unusable setting.
+    pub fn connect(&self, deadline: Deadline, create: CreateIfAbsent) -> Result<Arc<dyn Store>, Error> {
+        let retry = |store| Arc::new(Retry::new(store, Policy::default(), deadline)) as Arc<dyn Store>;
+        match &self.url {
+            // A file system refuses by itself.
+            StoreUrl::File(path) => Ok(retry(Arc::new(FileStore::open(path)?))),
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(settings) => {
+                let settings = S3Settings { conditional: create == CreateIfAbsent::Store, ..(**settings).clone() };
+                let store = S3Store::open(settings, deadline).map_err(|e| Error {
+                    kind: Kind::Config,
+                    what: e.to_string(),
+                    hint: e.hint,
+                })?;
+                let store = retry(Arc::new(store));
+                Ok(match create {
+                    CreateIfAbsent::Store => store,
+                    CreateIfAbsent::Claims => Arc::new(Claims::new(store, Policy::default(), deadline)),
+                })
+            }
+        }
+    }
+
+    /// Makes the directory of a `file://` repository; a bucket has to exist.
+    fn prepare(&self) -> Result<(), Error> {
+        match &self.url {
+            StoreUrl::File(path) => Ok(FileStore::create_root(path).map(drop)?),
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(_) => Ok(()),
+        }
+    }
+}
+
+/// An opened repository: its store, identity and keys.
+pub struct Repository {
+    store: Arc<dyn Store>,
+    descriptor: Descriptor,
+    keys: Keyring,
+    level: i32,
+}
+
+/// What `init` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initialised {
+    /// Made it.
+    New,
+    /// It was there already, with these settings.
+    Already,
+}
+
+impl Repository {
+    /// Opens a repository: reads its descriptor and the data keys that `secret` opens.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: there is no repository, or a key for an unencrypted one, or none for an encrypted one; [`Kind::Denied`]: the
+    /// wrong key; [`Kind::Damaged`]; as the store's.
+    pub fn open(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<Self, Error> {
+        let mut store = settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?;
+        let Some(bytes) = read_whole(&*store, &key(DESCRIPTOR.to_owned())?)? else {
+            return Err(Error::new(Kind::Config, format!("there is no repository at {}", store.location()))
+                .hint("check the URL (is the disk mounted?); to make a new repository there run 'walvis init'"));
+        };
+        let descriptor = Descriptor::parse(&bytes).map_err(|e| descriptor_error(&*store, DESCRIPTOR, &e))?;
+        if settings.create_if_absent.is_none() && descriptor.create_if_absent == CreateIfAbsent::Claims {
+            store = settings.connect(deadline, CreateIfAbsent::Claims)?;
+        }
+        let keys = match (descriptor.cipher, secret) {
+            (RepositoryCipher::None, Secret::None) => Keyring::Unencrypted,
+            (RepositoryCipher::None, _) => {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("{} is not encrypted, but a key is configured: refused", store.location()),
+                )
+                .hint("if it is meant to be unencrypted, remove the key from its settings; if not, somebody put another repository there"));
+            }
+            (RepositoryCipher::ChaCha20Poly1305, Secret::None) => {
+                return Err(Error::new(Kind::Config, format!("{} is encrypted, and no key is configured", store.location()))
+                    .hint(
+                        "name its key: --key-file, WALVIS_KEY_FILE, or key_file, key_command or passphrase_file in the settings",
+                    ));
+            }
+            (RepositoryCipher::ChaCha20Poly1305, secret) => read_keys(&*store, &descriptor.repository_id, secret)?,
+        };
+        Ok(Self { store, descriptor, keys, level })
+    }
+
+    /// Makes a repository, or finds that it is there already with these settings. Killed halfway, it leaves nothing that counts.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when a repository with other settings is there.
+    pub fn init(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<(Self, Initialised), Error> {
+        settings.prepare()?;
+        let plain = settings.connect(deadline, CreateIfAbsent::Store)?;
+        let name = key(DESCRIPTOR.to_owned())?;
+        if read_whole(&*plain, &name)?.is_some() {
+            return Self::reopen(settings, secret, level, deadline);
+        }
+        let create_if_absent = match settings.create_if_absent {
+            Some(known) => known,
+            None => probe_create_if_absent(&*plain)?,
+        };
+        let store = settings.connect(deadline, create_if_absent)?;
+        let bug = |e: String| Error::new(Kind::Bug, e);
+        let repository_id = random_bytes().map_err(bug)?;
+        let created_unix_s = jiff::Timestamp::now().as_second();
+        let (wrapping, argon2id) = match secret {
+            Secret::None => (None, None),
+            Secret::Key(wrapping) => (Some(wrapping), None),
+            Secret::Passphrase(_) => (None, Some(Argon2id::generate().map_err(bug)?)),
+        };
+        let derived = match (secret, &argon2id) {
+            (Secret::Passphrase(text), Some(argon2id)) => Some(argon2id.derive(text).map_err(bug)?),
+            _ => None,
+        };
+        let cipher = match wrapping.or(derived.as_ref()) {
+            None => RepositoryCipher::None,
+            Some(wrapping) => {
+                write_first_key(&*store, wrapping, argon2id, repository_id, created_unix_s)?;
+                RepositoryCipher::ChaCha20Poly1305
+            }
+        };
+        let descriptor = Descriptor { repository_id, cipher, create_if_absent, created_unix_s };
+        let bytes = descriptor.encode();
+        match store.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
+            Created::New => Ok((Self::open(settings, secret, level, deadline)?, Initialised::New)),
+            // Another init was faster, or our own answer was lost.
+            Created::Exists => Self::reopen(settings, secret, level, deadline),
+        }
+    }
+
+    fn reopen(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<(Self, Initialised), Error> {
+        match Self::open(settings, secret, level, deadline) {
+            Ok(repository) => {
+                repository.store.settle(&key(DESCRIPTOR.to_owned())?)?;
+                Ok((repository, Initialised::Already))
+            }
+            Err(e) if matches!(e.kind, Kind::Config | Kind::Refused | Kind::Denied) => Err(Error::new(
+                Kind::Refused,
+                format!("there is a repository at {} already, with other settings: {}", settings.location(), e.what),
+            )
+            .hint("nothing was changed; use the settings that it was made with, or another URL")),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The repository URL.
+    pub fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    /// The descriptor.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    pub(super) fn id(&self) -> &[u8; 16] {
+        &self.descriptor.repository_id
+    }
+
+    pub(super) fn keys(&self) -> &Keyring {
+        &self.keys
+    }
+
+    pub(super) fn level(&self) -> i32 {
+        self.level
+    }
+
+    /// Whether the credentials can delete. Creates the probe object if need be and deletes it.
+    ///
+    /// # Errors
+    /// As the store's, except `Denied`, which is the answer `false`.
+    pub fn probe_delete(&self) -> Result<bool, Error> {
+        let name = probe_name()?;
+        // It may be there already, or not: either is fine.
+        let _ = self.store.create(&name, Bytes::from_static(b"probe\n"), &content_id(b"probe\n"))?;
+        match self.store.delete(&name) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind == ErrorKind::Denied => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn probe_name() -> Result<Key, Error> {
+    key("probe/create-if-absent".to_owned())
+}
+
+/// Finds out whether the store refuses to overwrite, by trying, with a plain connection ([`CreateIfAbsent::Store`]).
+///
+/// The probe object has one name, so that credentials which cannot delete leave one small object at most.
+///
+/// # Errors
+/// As the store's.
+pub fn probe_create_if_absent(store: &dyn Store) -> Result<CreateIfAbsent, Error> {
+    let name = probe_name()?;
+    let mut answers = Vec::new();
+    for content in [b"first\n".as_slice(), b"second\n"] {
+        answers.push(store.create(&name, Bytes::from_static(content), &content_id(content))?);
+    }
+    // Large objects are published by another request, which some stores guard less well.
+    let mut upload = store.begin(&name, &content_id(b"third\n"))?;
+    upload.part(Bytes::from_static(b"third\n"))?;
+    answers.push(upload.complete()?);
+    drop(upload);
+    match store.delete(&name) {
+        Ok(()) => {}
+        Err(e) if e.kind == ErrorKind::Denied => tracing::debug!("the probe object stays: {e}"),
+        Err(e) => return Err(e.into()),
+    }
+    // The first may exist from an earlier probe; the others certainly do.
+    let refused = answers.iter().skip(1).all(|answer| *answer == Created::Exists);
+    Ok(if refused { CreateIfAbsent::Store } else { CreateIfAbsent::Claims })
+}
+
+fn content_id(bytes: &[u8]) -> ContentId {
+    ContentId(blake3::hash(bytes).as_bytes().first_chunk().copied().unwrap_or_default())
+}
+
+fn write_first_key(
+    store: &dyn Store,
+    wrapping: &WrappingKey,
+    argon2id: Option<Argon2id>,
+    repository_id: [u8; 16],
+    created_unix_s: i64,
+) -> Result<(), Error> {
+    let bug = |e: String| Error::new(Kind::Bug, e);
+    let data_key = DataKey::generate().map_err(bug)?;
+    let (key_id, generation) = (data_key.id(), 1);
+    let object = KeyObject {
+        repository_id,
+        key_id,
+        generation,
+        wrapping_key_id: wrapping.id(),
+        argon2id,
+        wrapped: wrapping.wrap(&data_key, &KeyObject::associated(&repository_id, key_id, generation)).map_err(bug)?,
+        created_unix_s,
+    };
+    let bytes = object.encode();
+    let name = key(format!("{KEYS_PREFIX}{key_id}/{}.json", wrapping.id()))?;
+    match store.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
+        Created::New => Ok(()),
+        // A random name: only our own create with a lost answer can have made it. Retry has no other way to say so.
+        Created::Exists => Ok(store.settle(&name)?),
+    }
+}
+
+/// Reads the data keys of this repository that the secret opens.
+fn read_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Secret) -> Result<Keyring, Error> {
+    let mut names: Vec<Key> = Vec::new();
+    store.list(KEYS_PREFIX, "", &mut |entry| {
+        names.push(entry.key);
+        ControlFlow::Continue(())
+    })?;
+    let given = match secret {
+        Secret::Key(wrapping) => Some(wrapping.id()),
+        Secret::Passphrase(_) | Secret::None => None,
+    };
+    let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
+    let (mut others, mut damaged): (Vec<KeyId>, Option<Error>) = (Vec::new(), None);
+    for name in &names {
+        let Some(wrapping_id) = wrapping_id_of(name) else { continue };
+        if given.is_some_and(|id| id != wrapping_id) {
+            others.push(wrapping_id);
+            continue;
+        }
+        let object = match read_key_object(store, name) {
+            Ok(Some(object)) => object,
+            Ok(None) => continue,
+            Err(e) if e.kind == Kind::Damaged => {
+                tracing::error!("{e}");
+                damaged = Some(e);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        if object.repository_id != *repository_id {
+            continue;
+        }
+        match open_key(&object, secret) {
+            Ok(Some(data_key)) => keys.push((object.generation, object.key_id, data_key)),
+            Ok(None) => others.push(wrapping_id),
+            Err(detail) => damaged = Some(damaged_key(store, name, &detail)),
+        }
+    }
+    keys.sort_by_key(|(generation, id, _)| (*generation, *id));
+    match (keys.pop(), damaged) {
+        (Some((_, _, current)), _) => {
+            Ok(Keyring::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() })
+        }
+        (None, Some(error)) => Err(error),
+        (None, None) if others.is_empty() => {
+            Err(Error::new(Kind::Damaged, format!("{} is encrypted, but no data key of it is stored there", store.location()))
+                .hint("restore the objects below keys/ from a copy of the repository"))
+        }
+        (None, None) => Err(wrong_key(store, given, &others)),
+    }
+}
+
+fn wrong_key(store: &dyn Store, given: Option<KeyId>, others: &[KeyId]) -> Error {
+    let others: Vec<String> = others.iter().map(KeyId::to_string).collect();
+    let what = match given {
+        Some(id) => {
+            format!("wrong key for {}: the given key is {id}, the repository opens with {}", store.location(), others.join(", "))
+        }
+        None => format!("wrong passphrase for {}", store.location()),
+    };
+    Error::new(Kind::Denied, what).hint("name the right one: --key-file, WALVIS_KEY_FILE, or the settings of this repository")
+}
+
+fn open_key(object: &KeyObject, secret: &Secret) -> Result<Option<DataKey>, String> {
+    let derived;
+    let wrapping = match (secret, &object.argon2id) {
+        (Secret::Key(wrapping), None) => wrapping,
+        (Secret::Passphrase(text), Some(argon2id)) => {
+            derived = argon2id.derive(text)?;
+            &derived
+        }
+        _ => return Ok(None),
+    };
+    if wrapping.id() != object.wrapping_key_id {
+        return Ok(None);
+    }
+    let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
+    let data_key = wrapping.unwrap_key(&object.wrapped, &associated).map_err(|e| e.to_string())?;
+    if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
+}
+
+fn wrapping_id_of(name: &Key) -> Option<KeyId> {
+    let (data_key, file) = name.as_str().strip_prefix(KEYS_PREFIX)?.split_once('/')?;
+    KeyId::parse(data_key)?;
+    KeyId::parse(file.strip_suffix(".json")?)
+}
+
+fn read_key_object(store: &dyn Store, name: &Key) -> Result<Option<KeyObject>, Error> {
+    let Some(bytes) = read_whole(store, name)? else { return Ok(None) };
+    let object = KeyObject::parse(&bytes).map_err(|e| descriptor_error(store, name.as_str(), &e))?;
+    let expected = format!("{KEYS_PREFIX}{}/{}.json", object.key_id, object.wrapping_key_id);
+    if name.as_str() == expected {
+        Ok(Some(object))
+    } else {
+        Err(damaged_key(store, name, "it is stored under the name of another key"))
+    }
+}
+
+fn damaged_key(store: &dyn Store, name: &Key, detail: &str) -> Error {
+    Error::new(Kind::Damaged, format!("{name} in {} is damaged: {detail}", store.location()))
+        .hint("restore this object from a copy of the repository")
+}
+
+fn descriptor_error(store: &dyn Store, name: &str, error: &DescriptorError) -> Error {
+    Error::new(Kind::Damaged, format!("{name} in {}: {error}", store.location())).hint(match error {
+        DescriptorError::Newer(_) => "use a newer version of Walvis",
+        DescriptorError::Damaged(_) => "restore this object from a copy of the repository",
+    })
+}
+
+/// A small object in clear; `None` when it is proven absent.
+fn read_whole(store: &dyn Store, name: &Key) -> Result<Option<Vec<u8>>, Error> {
+    let object = match store.read(name, ReadRange::All) {
+        Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut bytes = Vec::new();
+    object.body.take(MAX_SMALL_OBJECT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| match StoreError::from_io(e) {
+        Ok(error) => Error::from(error),
+        Err(error) => Error::new(Kind::Unreachable, format!("read {name} in {}: {error}", store.location())),
+    })?;
+    if bytes.len() > MAX_SMALL_OBJECT_BYTES {
+        return Err(Error::new(Kind::Damaged, format!("{name} in {} is larger than it can be", store.location())));
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,151 @@
+//! Where the operator's key comes from: a key file, a command, a passphrase. Never the command line.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use zeroize::Zeroizing;
+
+use crate::crypto::{KeyFileError, WrappingKey};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::fsio;
+
+/// Longest key file, command output or passphrase file that makes sense.
+const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// Where to get the key; nothing is read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A key file made by `walvis key generate`.
+    File(PathBuf),
+    /// A shell command that prints such a file: any KMS or password store works.
+    Command(String),
+    /// A file whose first line is a passphrase.
+    PassphraseFile(PathBuf),
+    /// The environment variable `WALVIS_PASSPHRASE`.
+    PassphraseEnvironment,
+    /// None: only for an unencrypted repository.
+    None,
+}
+
+/// The key itself.
+pub enum Secret {
+    /// Opens data keys as it is.
+    Key(WrappingKey),
+    /// Opens data keys after Argon2id.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// Nothing was configured.
+    None,
+}
+
+impl KeySource {
+    /// Reads the key.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming the source and never its content.
+    pub fn read(&self, deadline: &Deadline) -> Result<Secret, Error> {
+        match self {
+            Self::None => Ok(Secret::None),
+            Self::File(path) => {
+                let text = read_text(path, "key file")?;
+                let key =
+                    WrappingKey::from_key_file(&text).map_err(|e| not_a_key(&format!("key file {}", path.display()), &e))?;
+                warn_if_exposed(path);
+                Ok(Secret::Key(key))
+            }
+            Self::Command(command) => {
+                let text = run(command, deadline)?;
+                let key = WrappingKey::from_key_file(&text)
+                    .map_err(|e| not_a_key(&format!("the output of key_command '{command}'"), &e))?;
+                Ok(Secret::Key(key))
+            }
+            Self::PassphraseFile(path) => {
+                let text = read_text(path, "passphrase file")?;
+                warn_if_exposed(path);
+                passphrase(text.lines().next().unwrap_or_default(), &format!("passphrase file {}", path.display()))
+            }
+            Self::PassphraseEnvironment => {
+                let text = Zeroizing::new(std::env::var("WALVIS_PASSPHRASE").unwrap_or_default());
+                passphrase(&text, "WALVIS_PASSPHRASE")
+            }
+        }
+    }
+
+    /// For messages: which key was used, without its content.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::File(path) => format!("key file {}", path.display()),
+            Self::Command(command) => format!("key_command '{command}'"),
+            Self::PassphraseFile(path) => format!("passphrase file {}", path.display()),
+            Self::PassphraseEnvironment => "the passphrase in WALVIS_PASSPHRASE".to_owned(),
+            Self::None => "no key".to_owned(),
+        }
+    }
+}
+
+fn not_a_key(source: &str, error: &KeyFileError) -> Error {
+    Error::new(Kind::Config, format!("{source} is not a Walvis key: {error}"))
+        .hint("make a key with 'walvis key generate PATH', or take the right file from where its copy is kept")
+}
+
+fn passphrase(text: &str, source: &str) -> Result<Secret, Error> {
+    if text.is_empty() {
+        return Err(Error::new(Kind::Config, format!("{source} is empty")).hint("write a long passphrase into it"));
+    }
+    Ok(Secret::Passphrase(Zeroizing::new(text.as_bytes().to_vec())))
+}
+
+fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, Error> {
+    let bytes = fsio::read_bounded(path, MAX_SECRET_BYTES).map(Zeroizing::new).map_err(|e| {
+        Error::new(Kind::Config, format!("cannot read {what} {}: {e}", path.display()))
+            .hint("name the file with key_file, --key-file or WALVIS_KEY_FILE, readable for the user that PostgreSQL runs as")
+    })?;
+    std::str::from_utf8(&bytes)
+        .map(|text| Zeroizing::new(text.to_owned()))
+        .map_err(|_| Error::new(Kind::Config, format!("{what} {} is not text", path.display())))
+}
+
+fn warn_if_exposed(path: &Path) {
+    if fsio::others_can_read(path) {
+        tracing::warn!("{} can be read by every user of this host; make it private: chmod 600 {0}", path.display());
+    }
+}
+
+/// Runs the command under the shell, reads its output in a thread, and gives up at the deadline.
+fn run(command: &str, deadline: &Deadline) -> Result<Zeroizing<String>, Error> {
+    let failed = |detail: String| {
+        Error::new(Kind::Config, format!("key_command '{command}' {detail}"))
+            .hint("run it by hand as the user that PostgreSQL runs as; it must print the text of a key file")
+    };
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| failed(format!("cannot be started: {e}")))?;
+    let Some(mut stdout) = child.stdout.take() else {
+        return Err(failed("has no output".to_owned()));
+    };
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES));
+        let result = stdout.by_ref().take(MAX_SECRET_BYTES as u64).read_to_end(&mut bytes).map(|_| bytes);
+        // The receiver is gone only when the deadline has passed.
+        let _ = sender.send(result);
+    });
+    let output = receiver.recv_timeout(deadline.remaining());
+    if output.is_err() {
+        // Ends the shell; the process is about to fail anyway, and a child that ignores it dies with its pipe.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(failed(format!("did not finish within the time limit of {} s", deadline.limit().as_secs())));
+    }
+    let status = child.wait().map_err(|e| failed(format!("cannot be waited for: {e}")))?;
+    if !status.success() {
+        return Err(failed(format!("failed: {status}")));
+    }
+    let bytes = output.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(format!("cannot be read: {e}")))?;
+    std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| failed("printed no text".to_owned()))
+}

@@ -1,0 +1,234 @@
+//! WAL files in a repository: stored under their names, fetched whole, or proven absent.
+//!
+//! PostgreSQL takes "not there" for the end of the log and promotes. So absence is answered only when all of this holds:
+//! - the store says that the object does not exist, and its listing says so too;
+//! - nothing proves that the file must have existed: no later segment on the same timeline (unless the timeline began later), no
+//!   later timeline that left this one beyond the segment, no later timeline history.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use super::cluster::{ClusterName, Facts};
+use super::names::{self, SystemId};
+use super::objects::{Content, Stored};
+use super::open::Repository;
+use crate::error::{Error, Kind};
+use crate::format::envelope::{Metadata, ObjectKind};
+use crate::pg::{SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
+use crate::store::Key;
+
+/// What became of a fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// The sink has the whole file, authenticated.
+    Served(Metadata),
+    /// It is not there and nothing says that it ever was.
+    Absent,
+    /// It is not there although it must have existed: to say "not there" would end recovery too early.
+    Missing {
+        /// What proves it.
+        because: String,
+    },
+}
+
+impl Repository {
+    /// Stores a WAL file, once.
+    ///
+    /// # Errors
+    /// As [`put`](Repository::put).
+    pub fn put_wal(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        file: &WalFileName,
+        content: &Content<'_>,
+    ) -> Result<Stored, Error> {
+        self.put(names::wal_kind(file), &names::wal_file(cluster, system_id, file)?, content)
+    }
+
+    /// A stored WAL file's metadata; `None` when it is not there.
+    ///
+    /// # Errors
+    /// As [`metadata`](Repository::metadata).
+    pub fn wal_metadata(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        file: &WalFileName,
+    ) -> Result<Option<Metadata>, Error> {
+        self.metadata(names::wal_kind(file), &names::wal_file(cluster, system_id, file)?)
+    }
+
+    /// Writes a WAL file to `sink`, or proves that it is not there.
+    ///
+    /// # Errors
+    /// Anything but a proven answer. What the sink got then must be thrown away.
+    pub fn get_wal(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        file: &WalFileName,
+        sink: &mut dyn Write,
+    ) -> Result<Fetched, Error> {
+        let name = names::wal_file(cluster, facts.system_id, file)?;
+        if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
+            return Ok(Fetched::Served(metadata));
+        }
+        let Some(because) = self.must_have_existed(cluster, facts, file, &name)? else {
+            return Ok(Fetched::Absent);
+        };
+        // Files may arrive out of order while another process pushes several at once: look again after the proof.
+        match self.get(names::wal_kind(file), &name, sink)? {
+            Some(metadata) => Ok(Fetched::Served(metadata)),
+            None => Ok(Fetched::Missing { because }),
+        }
+    }
+
+    /// What proves that a file which is not there must have existed, if anything does.
+    fn must_have_existed(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        file: &WalFileName,
+        name: &Key,
+    ) -> Result<Option<String>, Error> {
+        match file {
+            WalFileName::Segment(segment) => {
+                let later = self.later_segment(cluster, facts.system_id, *segment, name)?;
+                self.segment_must_have_existed(cluster, facts, *segment, later)
+            }
+            WalFileName::History(timeline) => {
+                let prefix = names::histories_prefix(cluster, facts.system_id);
+                let found = self.first_after(&prefix, name, |file| matches!(file, WalFileName::History(t) if t > timeline))?;
+                Ok(found.map(|later| format!("{later} is there, and timelines are numbered without gaps")))
+            }
+            // PostgreSQL never asks for these in recovery.
+            WalFileName::Partial(_) | WalFileName::Backup(..) => self.first_after(name.as_str(), name, |_| false).map(|_| None),
+        }
+    }
+
+    fn later_segment(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        segment: SegmentName,
+        name: &Key,
+    ) -> Result<Option<WalFileName>, Error> {
+        let prefix = names::timeline_prefix(cluster, system_id, segment.timeline);
+        self.first_after(&prefix, name, |file| matches!(file, WalFileName::Segment(s) if *s > segment))
+    }
+
+    fn segment_must_have_existed(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        segment: SegmentName,
+        later: Option<WalFileName>,
+    ) -> Result<Option<String>, Error> {
+        let size = facts.wal_segment_size;
+        let Some(number) = segment.number(size) else {
+            return Err(Error::new(Kind::Usage, format!("{segment} is impossible with segments of {} bytes", size.bytes())));
+        };
+        if let Some(later) = later {
+            if segment.timeline.0 > 1 {
+                match self.history(cluster, facts.system_id, segment.timeline)? {
+                    Some(history) if history.first_segment(size).is_some_and(|first| number < first) => return Ok(None),
+                    Some(_) => {}
+                    None => return Ok(Some(format!("{later} is there, and {:08X}.history is missing too", segment.timeline.0))),
+                }
+            }
+            return Ok(Some(format!("{later} is there, which comes after it")));
+        }
+        self.left_beyond(cluster, facts.system_id, segment.timeline, number, size)
+    }
+
+    /// A later timeline that left this one in a segment after this one.
+    fn left_beyond(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        timeline: Timeline,
+        number: u64,
+        size: WalSegmentSize,
+    ) -> Result<Option<String>, Error> {
+        let prefix = names::histories_prefix(cluster, system_id);
+        let own = names::wal_file(cluster, system_id, &WalFileName::History(timeline))?;
+        let mut children = Vec::new();
+        self.store().list(&prefix, own.as_str(), &mut |entry| {
+            if let Some(WalFileName::History(child)) = names::WalObject::parse(&entry.key).map(|o| o.file) {
+                children.push(child);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for child in children {
+            let Some(history) = self.history(cluster, system_id, child)? else { continue };
+            let left =
+                history.ancestors.iter().find(|entry| entry.timeline == timeline && entry.switch.0 / size.bytes() > number);
+            if let Some(entry) = left {
+                return Ok(Some(format!("timeline {child} left timeline {timeline} only at {}", entry.switch)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A timeline's history; `None` when it is not stored.
+    ///
+    /// # Errors
+    /// Unreachable, denied, damaged.
+    pub fn history(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        timeline: Timeline,
+    ) -> Result<Option<TimelineHistory>, Error> {
+        let name = names::wal_file(cluster, system_id, &WalFileName::History(timeline))?;
+        let Some(bytes) = self.read_small(ObjectKind::History, &name)? else {
+            return Ok(None);
+        };
+        TimelineHistory::parse(timeline, &bytes)
+            .map(Some)
+            .map_err(|e| Error::new(Kind::Damaged, format!("{name} in {} is no timeline history: {e}", self.location())))
+    }
+
+    /// The first stored WAL file after `name` that is wanted. The listing begins just before `name`: should it show `name` itself,
+    /// the store contradicts what it said a moment ago, and nothing is proven.
+    fn first_after(&self, prefix: &str, name: &Key, wanted: impl Fn(&WalFileName) -> bool) -> Result<Option<WalFileName>, Error> {
+        let before = name.as_str().get(..name.as_str().len() - 1).unwrap_or_default();
+        let (mut found, mut contradiction) = (None, false);
+        self.store().list(prefix, before, &mut |entry| {
+            if entry.key == *name {
+                contradiction = true;
+                return ControlFlow::Break(());
+            }
+            match names::WalObject::parse(&entry.key) {
+                Some(object) if entry.key > *name && wanted(&object.file) => {
+                    found = Some(object.file);
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        })?;
+        if contradiction {
+            return Err(Error::new(
+                Kind::Unreachable,
+                format!("{name} in {}: the store says that it does not exist and lists it", self.location()),
+            )
+            .hint("it may have been stored at this moment: try again"));
+        }
+        Ok(found)
+    }
+
+    /// Visits every WAL object of a cluster in name order, with stored sizes.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn visit_wal(&self, cluster: &ClusterName, visit: &mut dyn FnMut(names::WalObject, u64)) -> Result<(), Error> {
+        self.store().list(&names::cluster_prefix(cluster), "", &mut |entry| {
+            if let Some(object) = names::WalObject::parse(&entry.key) {
+                visit(object, entry.size_bytes);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! The SDK client behind a blocking face: a small runtime, made when first needed, and a time limit around everything.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+#[expect(deprecated, reason = "these aliases are the only way to the types without one more dependency")]
+use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::SdkError;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, ConnectorBuilder};
+
+use super::errors::Failure;
+use super::settings::{Checksums, InvalidSettings, S3Settings};
+use crate::deadline::Deadline;
+use crate::store::ErrorKind;
+
+/// A connection that takes longer than this will not come.
+const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
+/// What a region is called where regions mean nothing.
+const ANY_REGION: &str = "us-east-1";
+
+/// A lazily made runtime and client.
+pub(super) struct Engine {
+    settings: S3Settings,
+    ca_pem: Option<Vec<u8>>,
+    deadline: Deadline,
+    /// `None` until the first request: a process that never asks the store never pays for threads, TLS and profile files.
+    started: Mutex<Option<Started>>,
+}
+
+#[derive(Clone)]
+struct Started {
+    runtime: Arc<Runtime>,
+    client: Client,
+}
+
+/// A runtime that is left alone at the end: a name look-up that hangs must not hold up the process.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    /// Waits for `work`; `None` when it takes longer than `limit`.
+    fn block_on<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        // Always there: `drop` alone takes it.
+        let runtime = self.0.as_ref()?;
+        runtime.block_on(async { tokio::time::timeout(limit, work).await.ok() })
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn new(settings: S3Settings, deadline: Deadline) -> Result<Self, InvalidSettings> {
+        settings.check()?;
+        let ca_pem = settings.read_ca_file()?;
+        Ok(Self { settings, ca_pem, deadline, started: Mutex::new(None) })
+    }
+
+    pub(super) fn settings(&self) -> &S3Settings {
+        &self.settings
+    }
+
+    /// How long the next wait may take.
+    fn limit(&self) -> Result<Duration, Failure> {
+        let remaining = self.deadline.remaining();
+        if remaining.is_zero() { Err(self.late()) } else { Ok(remaining.min(self.settings.request_timeout)) }
+    }
+
+    fn late(&self) -> Failure {
+        Failure::new(ErrorKind::TimedOut, format!("the time limit of {:?} is over", self.deadline.limit())).permanently()
+    }
+
+    /// Runs one request and waits for its answer, at most the time limit of one request and never beyond the deadline.
+    pub(super) fn call<T, E, F>(&self, request: impl FnOnce(Client) -> F) -> Result<T, Failure>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        self.wait(|client| async { request(client).await.map_err(Failure::from_sdk) })
+    }
+
+    /// As [`call`](Self::call), but no longer than `bound`.
+    pub(super) fn call_within<T, E, F>(&self, bound: Duration, request: impl FnOnce(Client) -> F) -> Result<T, Failure>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        self.call(|client| async move {
+            match tokio::time::timeout(bound, request(client)).await {
+                Ok(answer) => answer,
+                Err(elapsed) => Err(SdkError::timeout_error(elapsed)),
+            }
+        })
+    }
+
+    /// Runs `work` and waits for it, within the same limits.
+    pub(super) fn wait<T, F>(&self, work: impl FnOnce(Client) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let Started { runtime, client } = self.started()?;
+        let limit = self.limit()?;
+        match runtime.block_on(limit, work(client)) {
+            Some(result) => result,
+            None if self.deadline.is_over() => Err(self.late()),
+            None => Err(Failure::new(ErrorKind::TimedOut, format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// The runtime and the client; made by whoever asks first, while others wait. A failure is not remembered.
+    fn started(&self) -> Result<Started, Failure> {
+        let mut slot = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(started) = &*slot {
+            return Ok(started.clone());
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("walvis-s3")
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::new(ErrorKind::Unreachable, format!("no threads for the S3 client: {e}")))?;
+        let runtime = Arc::new(Runtime(Some(runtime)));
+        let limit = self.limit()?;
+        let client = runtime.block_on(limit, self.client()).unwrap_or_else(|| {
+            Err(Failure::new(ErrorKind::TimedOut, format!("the AWS configuration was not complete within {limit:?}")))
+        })?;
+        let started = Started { runtime, client };
+        *slot = Some(started.clone());
+        Ok(started)
+    }
+
+    #[expect(deprecated, reason = "see the imports")]
+    async fn client(&self) -> Result<Client, Failure> {
+        let s = &self.settings;
+        let mut files = ProfileFiles::builder().include_default_config_file(true);
+        files = match &s.credentials_file {
+            Some(path) => files.with_file(ProfileFileKind::Credentials, path),
+            None => files.include_default_credentials_file(true),
+        };
+        let files = files.build();
+        let http = self.http_client(s.endpoint.as_deref());
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .profile_files(files.clone())
+            .retry_config(RetryConfig::disabled());
+        if let Some(profile) = &s.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(endpoint) = &s.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        if let Some(region) = &s.region {
+            loader = loader.region(Region::new(region.clone()));
+        } else if s.endpoint.is_some() {
+            // Not the whole chain: its last link asks the metadata service of a cloud that this store is not part of.
+            let mut profile = ProfileFileRegionProvider::builder().profile_files(files.clone());
+            if let Some(name) = &s.profile {
+                profile = profile.profile_name(name);
+            }
+            loader = loader.region(
+                RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                    .or_else(profile.build())
+                    .or_else(Region::from_static(ANY_REGION)),
+            );
+        }
+        if s.credentials_file.is_some() {
+            let mut provider = ProfileFileCredentialsProvider::builder().profile_files(files);
+            if let Some(name) = &s.profile {
+                provider = provider.profile_name(name);
+            }
+            loader = loader.credentials_provider(provider.build());
+        }
+        let shared = loader.load().await;
+
+        let mut config = aws_sdk_s3::config::Builder::from(&shared)
+            .force_path_style(s.path_style)
+            // Retrying is the business of the retry decorator alone.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(s.request_timeout.min(MAX_CONNECT_TIME)).build())
+            // Every wait has its own limit here.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .identity_cache(IdentityCache::lazy().load_timeout(s.request_timeout).build())
+            // Uploads set the header themselves (see `upload`); what is read carries Walvis' own authentication.
+            .request_checksum_calculation(match s.checksums {
+                Checksums::WhenSupported => RequestChecksumCalculation::WhenSupported,
+                Checksums::WhenRequired => RequestChecksumCalculation::WhenRequired,
+            })
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        if shared.region().is_none() {
+            let elsewhere = shared.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+            if !elsewhere {
+                return Err(Failure::new(ErrorKind::NoSuchPlace, "no region is configured, so the bucket can't be found")
+                    .hint("set `region` or AWS_REGION; for a store other than AWS set `endpoint`")
+                    .permanently());
+            }
+            config = config.region(Region::from_static(ANY_REGION));
+        }
+        Ok(Client::from_conf(config.build()))
+    }
+
+    /// The HTTP client: TLS with the system's roots and those of `ca_file`; a proxy as the environment says (`HTTPS_PROXY`, `NO_PROXY`),
+    /// but never for this very host.
+    fn http_client(&self, endpoint: Option<&str>) -> SharedHttpClient {
+        let mut roots = TrustStore::default();
+        if let Some(pem) = &self.ca_pem {
+            roots.add_pem_certificate(pem.clone());
+        }
+        let local = endpoint.is_some_and(is_loopback);
+        let tls = TlsContext::builder().with_trust_store(roots).build().unwrap_or_default();
+        Builder::new().build_with_connector_fn(move |settings, components| {
+            let mut connector =
+                ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls.clone());
+            connector.set_connector_settings(settings.cloned());
+            if let Some(components) = components {
+                connector.set_sleep_impl(components.sleep_impl());
+            }
+            connector.set_proxy_config(Some(if local { ProxyConfig::disabled() } else { ProxyConfig::from_env() }));
+            connector.build()
+        })
+    }
+}
+
+/// Whether an endpoint is on this host.
+fn is_loopback(endpoint: &str) -> bool {
+    let authority = endpoint.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback() {
+        for local in ["http://127.0.0.1:9000", "https://localhost", "http://[::1]:1/x"] {
+            assert!(is_loopback(local), "{local}");
+        }
+        for remote in ["https://s3.example.org/127.0.0.1", "http://10.0.0.1", "https://localhost.example.org", "x"] {
+            assert!(!is_loopback(remote), "{remote}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! From what the SDK, the network and the service say to what a store error says. One table for the service's codes, one walk
+//! along the causes for everything that got no answer.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::SdkError;
+
+use crate::store::{ErrorKind, StoreError};
+
+/// Longest piece of a foreign text that goes into a message, in characters.
+const MAX_QUOTE_CHARS: usize = 240;
+
+/// A request that did not end as it should.
+#[derive(Debug)]
+pub(super) struct Failure {
+    kind: ErrorKind,
+    detail: String,
+    hint: Option<String>,
+    permanent: bool,
+    answer: Option<Answer>,
+}
+
+/// What the service answered instead of what was asked for.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    error: Option<ServiceError>,
+}
+
+impl Failure {
+    pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), hint: None, permanent: false, answer: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn permanently(mut self) -> Self {
+        self.permanent = true;
+        self
+    }
+
+    /// The kind it will have as a store error.
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the service itself answered with this HTTP status.
+    pub(super) fn has_status(&self, status: u16) -> bool {
+        self.answer.as_ref().is_some_and(|a| a.status == status)
+    }
+
+    /// Whether the service itself answered with this error code, in a genuine S3 error document.
+    pub(super) fn has_code(&self, code: &str) -> bool {
+        self.answer.as_ref().and_then(|a| a.error.as_ref()).is_some_and(|e| e.code == code)
+    }
+
+    /// The size of the object, as an `InvalidRange` error tells it.
+    pub(super) fn object_size(&self) -> Option<u64> {
+        self.answer.as_ref()?.error.as_ref()?.object_size
+    }
+
+    /// The store error, once it is known what was being done and where.
+    pub(super) fn while_doing(self, action: impl fmt::Display, location: &str) -> StoreError {
+        let mut error = StoreError::new(self.kind, action.to_string(), location, self.detail);
+        error.hint = self.hint;
+        error.permanent |= self.permanent;
+        error
+    }
+
+    /// Reads what the SDK reports.
+    pub(super) fn from_sdk<E: Error + Send + Sync + 'static>(error: SdkError<E, HttpResponse>) -> Self {
+        match &error {
+            SdkError::ServiceError(inner) => Self::answered(inner.raw(), None),
+            SdkError::ResponseError(inner) => Self::answered(inner.raw(), Some(&error)),
+            SdkError::TimeoutError(_) => Self::new(ErrorKind::TimedOut, "no answer in time"),
+            _ => Self::unanswered(&error),
+        }
+    }
+
+    /// The service, or something that stands before it, sent an answer that is no success.
+    fn answered(raw: &HttpResponse, unreadable: Option<&(dyn Error + 'static)>) -> Self {
+        let status = raw.status().as_u16();
+        let header = |name: &str| raw.headers().get(name).map(str::to_owned);
+        let body = raw.body().bytes().unwrap_or_default();
+        let mut error = ServiceError::parse(body);
+        if let Some(error) = &mut error {
+            error.request_id = error.request_id.take().or_else(|| header("x-amz-request-id"));
+            error.region = header("x-amz-bucket-region").or_else(|| error.region.take());
+            let total = header("content-range").and_then(|r| r.strip_prefix("bytes */")?.parse().ok());
+            error.object_size = error.object_size.or(total);
+        }
+        let mut failure = match (&error, unreadable) {
+            (Some(error), _) => Self::from_service(status, error),
+            (None, Some(cause)) if find::<std::io::Error>(cause).is_some() || body.is_empty() => {
+                Self::new(ErrorKind::Unreachable, format!("HTTP {status}, but the answer was cut short: {}", chain(cause)))
+            }
+            (None, _) => Self::from_stranger(status, header("content-type"), body),
+        };
+        failure.answer = Some(Answer { status, error });
+        failure
+    }
+
+    /// A genuine S3 error document.
+    fn from_service(status: u16, error: &ServiceError) -> Self {
+        let (kind, hint) = meaning(status, error);
+        let request = error.request_id.as_deref().map(|id| format!(", request {}", quote(id))).unwrap_or_default();
+        let message = if error.message.is_empty() { "(no message)".to_owned() } else { quote(&error.message) };
+        let mut failure = Self::new(kind, format!("{}: {message} (HTTP {status}{request})", quote(&error.code)));
+        failure.hint = match &error.region {
+            Some(region) if is_about_region(&error.code) => {
+                Some(format!("the bucket is in another region: set `region` to {}", quote(region)))
+            }
+            _ => hint.map(str::to_owned),
+        };
+        failure
+    }
+
+    /// An answer that no S3 service would give.
+    fn from_stranger(status: u16, content_type: Option<String>, body: &[u8]) -> Self {
+        let kind = match status {
+            401 | 403 | 407 => ErrorKind::Denied,
+            408 | 429 | 500 | 502..=504 | 520..=529 => ErrorKind::Busy,
+            507 => ErrorKind::NoSpace,
+            _ => ErrorKind::BadAnswer,
+        };
+        let what = match (content_type, String::from_utf8_lossy(body)) {
+            (_, text) if text.trim().is_empty() => "and nothing else".to_owned(),
+            (Some(kind), text) => format!("and {}: {:?}", quote(&kind), quote(text.get(..100).unwrap_or(&text))),
+            (None, text) => format!("and {:?}", quote(text.get(..100).unwrap_or(&text))),
+        };
+        Self::new(kind, format!("HTTP {status} {what}, which is not an answer of S3"))
+            .hint("check the endpoint; a proxy, load balancer or web server may be answering instead of the store")
+    }
+
+    /// No answer at all.
+    pub(super) fn unanswered(error: &(dyn Error + 'static)) -> Self {
+        use std::io::ErrorKind as Io;
+        let causes = chain(error);
+        if let Some(tls) = find::<rustls::Error>(error) {
+            return Self::tls(tls);
+        }
+        if let Some(failure) = Self::credentials(&causes) {
+            return failure;
+        }
+        if causes.contains("dns error") || causes.contains("failed to lookup address") {
+            return Self::new(ErrorKind::Unreachable, format!("the host name was not found: {causes}"))
+                .hint("check the endpoint, the region and the name service; with an own endpoint `path_style` may be needed");
+        }
+        match find::<std::io::Error>(error).map(std::io::Error::kind) {
+            Some(Io::ConnectionRefused) => Self::new(ErrorKind::Unreachable, "the connection was refused")
+                .hint("check that the store runs and that the endpoint's port is right"),
+            Some(Io::TimedOut) => Self::new(ErrorKind::TimedOut, causes),
+            _ if find::<aws_sdk_s3::error::ConnectorError>(error).is_some_and(aws_sdk_s3::error::ConnectorError::is_timeout) => {
+                Self::new(ErrorKind::TimedOut, causes)
+            }
+            _ => Self::new(ErrorKind::Unreachable, causes),
+        }
+    }
+
+    /// TLS refused to talk: that will not change by trying again.
+    fn tls(error: &rustls::Error) -> Self {
+        let rustls::Error::InvalidCertificate(certificate) = error else {
+            return Self::new(ErrorKind::Unreachable, format!("TLS failed: {error}"))
+                .hint("check that the endpoint speaks https on this port")
+                .permanently();
+        };
+        let hint = match certificate {
+            rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. } => {
+                "renew the store's certificate, or correct this host's clock"
+            }
+            rustls::CertificateError::NotValidForName | rustls::CertificateError::NotValidForNameContext { .. } => {
+                "the certificate is for another host: check the endpoint; `path_style` keeps the bucket out of the host name"
+            }
+            _ => "name the certificate of its authority in `ca_file`",
+        };
+        Self::new(ErrorKind::Unreachable, format!("the server's certificate is not trusted: {certificate}"))
+            .hint(hint)
+            .permanently()
+    }
+
+    /// What the credential chain says, known by the fixed texts of its error type.
+    fn credentials(causes: &str) -> Option<Self> {
+        const HINT: &str = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a shared credentials file, or a role; `profile` and \
+                            `credentials_file` say where to look";
+        if causes.contains("credential provider was not enabled") || causes.contains("no credentials in the property bag") {
+            return Some(
+                Self::new(ErrorKind::Denied, "no credentials found in the environment, the shared files or a role").hint(HINT),
+            );
+        }
+        if causes.contains("credentials provider was not properly configured") {
+            return Some(Self::new(ErrorKind::Denied, format!("the credentials are not usable: {causes}")).hint(HINT));
+        }
+        if causes.contains("credentials provider timed out") {
+            return Some(Self::new(ErrorKind::TimedOut, format!("no credentials in time: {causes}")).hint(HINT));
+        }
+        (causes.contains("loading credentials") || causes.contains("credentials error"))
+            .then(|| Self::new(ErrorKind::Unreachable, format!("no credentials could be had: {causes}")).hint(HINT))
+    }
+}
+
+/// An S3 error document: `<Error><Code>…</Code><Message>…</Message>…</Error>`.
+#[derive(Debug, PartialEq, Eq)]
+struct ServiceError {
+    code: String,
+    message: String,
+    request_id: Option<String>,
+    region: Option<String>,
+    object_size: Option<u64>,
+}
+
+impl ServiceError {
+    /// Reads the document; `None` when it is anything else. The SDK's own reader takes any root element, which a proxy's page could
+    /// have, and absence must never be guessed.
+    fn parse(body: &[u8]) -> Option<Self> {
+        let mut text = std::str::from_utf8(body).ok()?.trim_start_matches('\u{feff}').trim_start();
+        if text.starts_with("<?xml") {
+            text = text.split_once("?>")?.1.trim_start();
+        }
+        let inside = text.strip_prefix("<Error")?;
+        if !inside.starts_with(['>', ' ', '\n', '\r', '\t']) || !text.trim_end().ends_with("</Error>") {
+            return None;
+        }
+        let field = |name: &str| {
+            let from = inside.split_once(&format!("<{name}>"))?.1;
+            Some(unescape(from.split_once(&format!("</{name}>"))?.0.trim()))
+        };
+        Some(Self {
+            code: field("Code").filter(|c| !c.is_empty())?,
+            message: field("Message").unwrap_or_default(),
+            request_id: field("RequestId").filter(|id| !id.is_empty()),
+            region: field("Region").filter(|r| !r.is_empty()),
+            object_size: field("ActualObjectSize").and_then(|s| s.parse().ok()),
+        })
+    }
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&")
+}
+
+fn is_about_region(code: &str) -> bool {
+    matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "BadRequest")
+}
+
+/// The table: what a code means, and what can be done about it. Codes: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>,
+/// those beginning with `XMinio` are MinIO's.
+fn meaning(status: u16, error: &ServiceError) -> (ErrorKind, Option<&'static str>) {
+    use ErrorKind::{BadAnswer, Busy, Denied, NoSpace, NoSuchPlace, Unsupported};
+    const REGION: &str = "set `region` to the bucket's region, or `endpoint` to its store";
+    let message = error.message.to_ascii_lowercase();
+    match error.code.as_str() {
+        "AccessDenied" | "ObjectLocked" | "MethodNotAllowed" if message.contains("object lock") || message.contains("worm") => {
+            (Denied, Some("the object is locked until its retention ends"))
+        }
+        "ObjectLocked" => (Denied, Some("the object is locked until its retention ends")),
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" | "InvalidPayer" => {
+            (Denied, Some("check what the credentials are allowed to do in this bucket and below this prefix"))
+        }
+        "InvalidAccessKeyId" | "InvalidClientTokenId" | "InvalidToken" | "UnrecognizedClientException" => {
+            (Denied, Some("the store does not know this access key: check the credentials and that they belong to this endpoint"))
+        }
+        "SignatureDoesNotMatch" => (Denied, Some("the secret key is wrong, or a proxy changes the requests on their way")),
+        "ExpiredToken" | "TokenRefreshRequired" | "RequestExpired" => {
+            (Denied, Some("the session has expired: get new credentials"))
+        }
+        "RequestTimeTooSkewed" => (Denied, Some("correct this host's clock: it differs too much from the store's")),
+        code if code.starts_with("KMS.") || code.starts_with("KMSAccess") => {
+            (Denied, Some("check the key of the key management service and the right to use it"))
+        }
+        "NoSuchBucket" => (NoSuchPlace, Some("check the bucket's name, the endpoint and the region; Walvis makes no buckets")),
+        "PermanentRedirect" | "IllegalLocationConstraintException" => (NoSuchPlace, Some(REGION)),
+        "AuthorizationHeaderMalformed" => (Denied, Some(REGION)),
+        "QuotaExceeded"
+        | "StorageQuotaExceeded"
+        | "InsufficientStorage"
+        | "XMinioStorageFull"
+        | "XMinioAdminBucketQuotaExceeded" => (NoSpace, Some("free space in the store or raise the quota")),
+        "SlowDown"
+        | "InternalError"
+        | "ServiceUnavailable"
+        | "ServerBusy"
+        | "ThrottlingException"
+        | "Throttling"
+        | "TooManyRequests"
+        | "RequestLimitExceeded"
+        | "BandwidthLimitExceeded"
+        | "RequestTimeout"
+        | "OperationAborted"
+        | "ConditionalRequestConflict"
+        | "TemporaryRedirect"
+        | "XMinioServerNotInitialized" => (Busy, None),
+        "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
+            (BadAnswer, Some("the content was changed on its way: check the network and proxies"))
+        }
+        "NoSuchKey" | "NoSuchVersion" | "PreconditionFailed" | "InvalidRange" => (BadAnswer, None),
+        "NoSuchUpload" => (BadAnswer, Some("something aborted the upload: check the bucket's lifecycle rules")),
+        "InvalidObjectState" => (Unsupported, Some("the object is in an archive storage class: restore it from there first")),
+        "InvalidStorageClass" => (Unsupported, Some("choose a `storage_class` that the store has")),
+        "EntityTooLarge" => (Unsupported, Some("the store takes no objects or parts of this size")),
+        "NotImplemented" | "MethodNotAllowed" => (Unsupported, Some("the store lacks this operation")),
+        "ObjectLockConfigurationNotFoundError" | "InvalidBucketState" => {
+            (Unsupported, Some("object lock is not enabled on the bucket"))
+        }
+        _ if message.contains("object lock") => (Unsupported, Some("object lock is not enabled on the bucket, or not supported")),
+        _ => match status {
+            401 | 403 => (Denied, None),
+            408 | 429 | 500 | 502..=504 => (Busy, None),
+            507 => (NoSpace, None),
+            400 | 404..=499 | 501 => {
+                (Unsupported, Some("the store refuses the request: compare the settings with what it supports"))
+            }
+            _ => (BadAnswer, None),
+        },
+    }
+}
+
+/// The first cause of this type, also inside [`std::io::Error`]s.
+fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// All causes in one line, without what is said twice.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !texts.iter().any(|t| t.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    // The SDK's outermost words ("dispatch failure") say nothing that the others do not.
+    if texts.len() > 1 && matches!(texts.first().map(String::as_str), Some("dispatch failure" | "failed to construct request")) {
+        texts.remove(0);
+    }
+    quote(&texts.join(": "))
+}
+
+/// A foreign text, fit for one line of a message.
+pub(super) fn quote(text: &str) -> String {
+    let mut clean = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()) {
+        if !clean.is_empty() {
+            clean.push(' ');
+        }
+        clean.push_str(word);
+    }
+    if clean.chars().count() > MAX_QUOTE_CHARS { clean.chars().take(MAX_QUOTE_CHARS).chain(['…']).collect() } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(code: &str, message: &str) -> ServiceError {
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
+             <RequestId>R1</RequestId></Error>"
+        );
+        ServiceError::parse(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn only_genuine_documents_count() {
+        let error = document("NoSuchKey", "it&apos;s &lt;gone&gt;");
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("NoSuchKey", "it's <gone>"));
+        assert_eq!(error.request_id.as_deref(), Some("R1"));
+        let with_size = ServiceError::parse(
+            b"<Error xmlns=\"x\">\n <Code>InvalidRange</Code><ActualObjectSize>12</ActualObjectSize>\n</Error>\n",
+        );
+        assert_eq!(with_size.unwrap().object_size, Some(12));
+        for foreign in [
+            "",
+            "NoSuchKey",
+            "<html><body><Error><Code>NoSuchKey</Code></Error></body></html>",
+            "<Errors><Code>NoSuchKey</Code></Errors>",
+            "<Error><Code>NoSuchKey</Code>",
+            "<Error><Code></Code></Error>",
+            "<Error></Error>",
+            "<page><Code>NoSuchKey</Code></page>",
+        ] {
+            assert_eq!(ServiceError::parse(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        use ErrorKind::*;
+        for (status, code, message, kind, permanent, hint) in [
+            (403, "AccessDenied", "Access Denied", Denied, true, "allowed to do"),
+            (403, "AccessDenied", "Access Denied because object protected by object lock.", Denied, true, "locked"),
+            (400, "ObjectLocked", "Object is WORM protected", Denied, true, "locked"),
+            (403, "InvalidAccessKeyId", "", Denied, true, "does not know"),
+            (403, "SignatureDoesNotMatch", "", Denied, true, "secret key"),
+            (400, "ExpiredToken", "", Denied, true, "expired"),
+            (403, "RequestTimeTooSkewed", "", Denied, true, "clock"),
+            (400, "KMS.DisabledException", "", Denied, true, "key management"),
+            (404, "NoSuchBucket", "", NoSuchPlace, true, "bucket's name"),
+            (301, "PermanentRedirect", "", NoSuchPlace, true, "region"),
+            (400, "AuthorizationHeaderMalformed", "", Denied, true, "region"),
+            (403, "QuotaExceeded", "", NoSpace, true, "quota"),
+            (507, "XMinioStorageFull", "", NoSpace, true, "free space"),
+            (503, "SlowDown", "", Busy, false, ""),
+            (500, "InternalError", "", Busy, false, ""),
+            (200, "InternalError", "", Busy, false, ""),
+            (409, "ConditionalRequestConflict", "", Busy, false, ""),
+            (503, "SomethingNew", "", Busy, false, ""),
+            (429, "SomethingNew", "", Busy, false, ""),
+            (403, "SomethingNew", "", Denied, true, ""),
+            (400, "SomethingNew", "", Unsupported, true, "refuses"),
+            (501, "NotImplemented", "", Unsupported, true, "lacks"),
+            (403, "InvalidObjectState", "", Unsupported, true, "archive"),
+            (400, "InvalidRequest", "Bucket is missing Object Lock Configuration", Unsupported, true, "not enabled"),
+            (400, "EntityTooLarge", "", Unsupported, true, "size"),
+            (400, "BadDigest", "", BadAnswer, false, "on its way"),
+            (404, "NoSuchKey", "", BadAnswer, false, ""),
+        ] {
+            let error = Failure::from_service(status, &document(code, message)).while_doing("create x", "s3://b");
+            assert_eq!((error.kind, error.permanent), (kind, permanent), "{code}");
+            assert!(error.detail.starts_with(code) && error.detail.contains(&format!("HTTP {status}, request R1")), "{error}");
+            assert!(error.hint.clone().unwrap_or_default().contains(hint), "{code}: {:?}", error.hint);
+        }
+    }
+
+    #[test]
+    fn the_right_region_is_named() {
+        let mut error = document("PermanentRedirect", "use the other endpoint");
+        error.region = Some("eu-west-3".to_owned());
+        assert!(Failure::from_service(301, &error).hint.unwrap().contains("`region` to eu-west-3"));
+    }
+
+    #[test]
+    fn strangers() {
+        use ErrorKind::*;
+        for (status, kind) in
+            [(200, BadAnswer), (404, BadAnswer), (302, BadAnswer), (403, Denied), (503, Busy), (429, Busy), (507, NoSpace)]
+        {
+            let failure = Failure::from_stranger(status, Some("text/html".to_owned()), b"<html>\n  sorry</html>");
+            assert_eq!(failure.kind, kind, "{status}");
+            assert!(failure.detail.contains("not an answer of S3") && failure.detail.contains("sorry"), "{}", failure.detail);
+            assert!(!failure.detail.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn foreign_text_stays_on_one_line_and_short() {
+        assert_eq!(quote(" a\n\tb\u{1b}[31m c "), "a b [31m c");
+        assert_eq!(quote(&"x".repeat(1000)).chars().count(), MAX_QUOTE_CHARS + 1);
+    }
+}

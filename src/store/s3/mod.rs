@@ -1,0 +1,375 @@
+//! The S3 store: objects in a bucket of AWS or of anything that speaks its protocol.
+//!
+//! Lives here: [`S3Store`], its [settings](S3Settings), the mapping of S3's answers to store errors. May not live here: retries (the
+//! [`retry`](super::retry) decorator) and stores without create-if-absent (the [`claims`](super::claims) decorator). Depends on the
+//! store contract and `limits`.
+//!
+//! # What S3 does not say by itself
+//! - A 404 proves absence only when it carries S3's own error document with `NoSuchKey`; a proxy's page does not. `HEAD` has no body
+//!   and so proves nothing: it is not used.
+//! - A listing counts only when it is an S3 document that says how many objects it names, and they are in order and below the prefix.
+//! - A success counts only with an `ETag`: every S3 store sends one, a captive portal does not.
+//! - S3 answers 403 for an absent object where the credentials lack `s3:ListBucket`.
+//! - In a bucket with versions a delete only hides the object; a lifecycle rule removes old versions.
+
+mod body;
+mod client;
+mod errors;
+mod settings;
+mod upload;
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{ObjectLockMode, ServerSideEncryption};
+use bytes::Bytes;
+
+pub use settings::{Checksums, InvalidSettings, LockMode, ObjectLock, S3Settings, Sse};
+
+use self::body::Body;
+use self::client::Engine;
+use self::errors::Failure;
+use self::upload::{S3Upload, Tidiness};
+use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use crate::deadline::Deadline;
+
+/// Objects below a prefix of an S3 bucket. Shared by threads; a runtime of its own is started by the first request.
+///
+/// No request takes longer than [`S3Settings::request_timeout`] or goes beyond the deadline, and none is tried twice.
+pub struct S3Store {
+    engine: Engine,
+    location: String,
+    tidiness: Tidiness,
+}
+
+impl S3Store {
+    /// Prepares a store. Nothing is sent; the CA file is read.
+    ///
+    /// # Errors
+    /// A setting that can't be used.
+    pub fn open(settings: S3Settings, deadline: Deadline) -> Result<Self, InvalidSettings> {
+        let location = settings.url();
+        Ok(Self { engine: Engine::new(settings, deadline)?, location, tidiness: Tidiness::default() })
+    }
+
+    /// What it was opened with.
+    pub fn settings(&self) -> &S3Settings {
+        self.engine.settings()
+    }
+
+    fn error(&self, action: impl fmt::Display, failure: Failure) -> StoreError {
+        failure.while_doing(action, &self.location)
+    }
+
+    fn put(&self, key: &Key, body: Bytes) -> Result<Created, Failure> {
+        let s = self.engine.settings();
+        let checksum = s.sends_checksum().then(|| crc32c_base64(&body));
+        let until = retain_until(s);
+        let answer = self.engine.call(|client| {
+            client
+                .put_object()
+                .bucket(&s.bucket)
+                .key(s.full(key.as_str()))
+                .set_if_none_match(s.conditional.then(|| "*".to_owned()))
+                .set_checksum_crc32_c(checksum)
+                .set_storage_class(s.storage_class.as_deref().map(Into::into))
+                .set_server_side_encryption(s.sse.as_ref().map(sse_name))
+                .set_ssekms_key_id(s.sse.as_ref().and_then(kms_key))
+                .set_object_lock_mode(s.object_lock.map(lock_mode))
+                .set_object_lock_retain_until_date(until)
+                .body(body.into())
+                .send()
+        });
+        match answer {
+            Ok(output) if output.e_tag.is_some() => Ok(Created::New),
+            Ok(_) => Err(no_etag()),
+            Err(failure) if s.conditional && failure.has_status(412) => Ok(Created::Exists),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn get(&self, key: &Key, range: ReadRange) -> Result<GetObjectOutput, Failure> {
+        let s = self.engine.settings();
+        let header = match range {
+            ReadRange::All | ReadRange::From(0) => None,
+            ReadRange::From(offset) => Some(format!("bytes={offset}-")),
+            ReadRange::Bounded { offset, len } => Some(format!("bytes={offset}-{}", offset.saturating_add(len.max(1) - 1))),
+        };
+        self.engine
+            .call(|client| client.get_object().bucket(&s.bucket).key(s.full(key.as_str())).set_range(header).send())
+            .map_err(explain_denied)
+    }
+
+    /// Looks an object up by listing; its size when it is there.
+    fn find(&self, key: &Key) -> Result<Option<u64>, Failure> {
+        let full = self.engine.settings().full(key.as_str());
+        // It sorts before everything else that begins with its name.
+        let page = self.page(&full, None, None, Some(1))?;
+        match page.contents().first() {
+            Some(object) if object.key() == Some(full.as_str()) => Ok(Some(size_of(object)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// One page of a listing, checked for being one.
+    fn page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        token: Option<String>,
+        max_keys: Option<i32>,
+    ) -> Result<ListObjectsV2Output, Failure> {
+        let s = self.engine.settings();
+        let page = self.engine.call(|client| {
+            client
+                .list_objects_v2()
+                .bucket(&s.bucket)
+                .prefix(prefix)
+                .set_start_after(start_after.map(str::to_owned))
+                .set_continuation_token(token)
+                .set_max_keys(max_keys)
+                .send()
+        })?;
+        let wrong = |what: String| Err(Failure::new(ErrorKind::BadAnswer, what));
+        // A page of HTML or an empty document must not pass for an empty listing, nor half a document for a whole one.
+        if page.name().is_none() {
+            return wrong("the listing does not name its bucket".to_owned());
+        }
+        let Some(truncated) = page.is_truncated() else {
+            return wrong("the listing does not say whether it is complete".to_owned());
+        };
+        match page.key_count() {
+            None => return wrong("the listing does not say how many objects it names".to_owned()),
+            Some(count) if usize::try_from(count) != Ok(page.contents().len()) => {
+                return wrong(format!("the listing announces {count} objects and names {}", page.contents().len()));
+            }
+            Some(_) => {}
+        }
+        if truncated && page.next_continuation_token().is_none_or(str::is_empty) {
+            return wrong("the listing is incomplete and does not say how to go on".to_owned());
+        }
+        Ok(page)
+    }
+
+    fn visit(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), Failure> {
+        let s = self.engine.settings();
+        let full_prefix = s.full(prefix);
+        let start_after = (!after.is_empty()).then(|| s.full(after));
+        let mut last = start_after.clone().unwrap_or_default();
+        let mut token = None;
+        loop {
+            let page = self.page(&full_prefix, start_after.as_deref(), token.clone(), None)?;
+            for object in page.contents() {
+                let Some(full) = object.key() else {
+                    return Err(Failure::new(ErrorKind::BadAnswer, "the listing holds an object without a name"));
+                };
+                if !full.starts_with(&full_prefix) || full <= last.as_str() {
+                    return Err(Failure::new(
+                        ErrorKind::BadAnswer,
+                        format!(
+                            "the listing is out of order or not below {full_prefix:?}: {:?} after {last:?}",
+                            errors::quote(full)
+                        ),
+                    )
+                    .hint("the store does not list as S3 does (ListObjectsV2 with prefix and start-after)"));
+                }
+                last = full.to_owned();
+                let Some(key) = s.relative(full).and_then(|name| Key::new(name).ok()) else {
+                    tracing::debug!(object = full, "not an object of Walvis");
+                    continue;
+                };
+                let modified_unix_s = object.last_modified().map(DateTime::secs);
+                if visit(Entry { key, size_bytes: size_of(object)?, modified_unix_s }).is_break() {
+                    return Ok(());
+                }
+            }
+            if page.is_truncated() != Some(true) {
+                return Ok(());
+            }
+            if page.next_continuation_token == token {
+                return Err(Failure::new(ErrorKind::BadAnswer, "the listing goes on where it began"));
+            }
+            token = page.next_continuation_token;
+        }
+    }
+}
+
+impl Store for S3Store {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn create(&self, key: &Key, body: Bytes, _: &ContentId) -> Result<Created, StoreError> {
+        self.put(key, body).map_err(|f| self.error(format_args!("create {key}"), f))
+    }
+
+    fn begin(&self, key: &Key, _: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError> {
+        match S3Upload::begin(self, key) {
+            Ok(upload) => Ok(Box::new(upload)),
+            Err(failure) => Err(self.error(format_args!("begin {key}"), failure)),
+        }
+    }
+
+    fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
+        let action = format!("read {key}");
+        let output = match self.get(key, range) {
+            Ok(output) => output,
+            Err(failure) if is_absent(&failure) => return Err(self.absent(action)),
+            Err(failure) if range.offset() > 0 || matches!(range, ReadRange::Bounded { .. }) => {
+                if !failure.has_code("InvalidRange") {
+                    return Err(self.error(action, failure));
+                }
+                // The range begins at or beyond the end; most stores say where that is.
+                let size = match failure.object_size() {
+                    Some(size) => Ok(Some(size)),
+                    None => self.find(key),
+                };
+                return match size {
+                    Ok(Some(size_bytes)) => Ok(Object { size_bytes, body: Box::new(std::io::empty()) }),
+                    Ok(None) => Err(self.absent(action)),
+                    Err(failure) => Err(self.error(action, failure)),
+                };
+            }
+            Err(failure) => return Err(self.error(action, failure)),
+        };
+        match extent(&output, range) {
+            Ok((size_bytes, missing)) => {
+                let stream = output.body;
+                let body = Body { engine: &self.engine, stream, chunk: Bytes::new(), missing, action, location: &self.location };
+                Ok(Object { size_bytes, body: Box::new(body) })
+            }
+            Err(failure) => Err(self.error(action, failure)),
+        }
+    }
+
+    fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.visit(prefix, after, visit).map_err(|f| self.error(format_args!("list {prefix}*"), explain_denied(f)))
+    }
+
+    fn settle(&self, key: &Key) -> Result<(), StoreError> {
+        // What S3 shows it keeps: only the existence is in question.
+        match self.get(key, ReadRange::Bounded { offset: 0, len: 1 }) {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.has_code("InvalidRange") => Ok(()), // it is empty
+            Err(failure) if is_absent(&failure) => Err(self.absent(format!("settle {key}"))),
+            Err(failure) => Err(self.error(format_args!("settle {key}"), failure)),
+        }
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let s = self.engine.settings();
+        match self.engine.call(|client| client.delete_object().bucket(&s.bucket).key(s.full(key.as_str())).send()) {
+            Ok(_) => Ok(()),
+            Err(failure) if is_absent(&failure) => Ok(()), // some stores say so
+            Err(failure) => Err(self.error(format_args!("delete {key}"), failure)),
+        }
+    }
+}
+
+impl S3Store {
+    fn absent(&self, action: String) -> StoreError {
+        StoreError::new(ErrorKind::NotFound, action, self.location.as_str(), "there is no such object")
+    }
+}
+
+/// Whether the service itself said that there is no such object.
+fn is_absent(failure: &Failure) -> bool {
+    failure.has_status(404) && failure.has_code("NoSuchKey")
+}
+
+fn no_etag() -> Failure {
+    Failure::new(ErrorKind::BadAnswer, "the answer is a success without an ETag, which S3 does not give")
+        .hint("check the endpoint; a proxy or portal may be answering instead of the store")
+}
+
+fn explain_denied(failure: Failure) -> Failure {
+    if failure.has_status(403) && failure.has_code("AccessDenied") {
+        failure
+            .hint("the credentials need s3:GetObject and s3:ListBucket; without the latter S3 answers 403 for absent objects too")
+    } else {
+        failure
+    }
+}
+
+fn size_of(object: &aws_sdk_s3::types::Object) -> Result<u64, Failure> {
+    object
+        .size()
+        .and_then(|size| u64::try_from(size).ok())
+        .ok_or_else(|| Failure::new(ErrorKind::BadAnswer, "the listing holds an object without a size"))
+}
+
+/// Size of the whole object and length of the body, when the answer's headers make sense for what was asked.
+fn extent(output: &GetObjectOutput, range: ReadRange) -> Result<(u64, u64), Failure> {
+    let wrong = |what: String| Err(Failure::new(ErrorKind::BadAnswer, what));
+    if output.e_tag().is_none() {
+        return Err(no_etag());
+    }
+    let Some(length) = output.content_length().and_then(|n| u64::try_from(n).ok()) else {
+        return wrong("the answer has no Content-Length".to_owned());
+    };
+    let (offset, limit) = match range {
+        ReadRange::All | ReadRange::From(0) => {
+            return match output.content_range() {
+                None => Ok((length, length)),
+                Some(range) => wrong(format!("the whole object was asked for and {} came", errors::quote(range))),
+            };
+        }
+        ReadRange::From(offset) => (offset, u64::MAX),
+        ReadRange::Bounded { offset, len } => (offset, len.max(1)),
+    };
+    let Some(header) = output.content_range() else { return wrong("the store ignored the range that was asked for".to_owned()) };
+    match parse_content_range(header) {
+        Some((first, last, size))
+            if first == offset
+                && first <= last
+                && last < size
+                && length == last - first + 1
+                && length == limit.min(size - offset) =>
+        {
+            Ok((size, length))
+        }
+        _ => wrong(format!("bytes from {offset} on were asked for and {} of {length} bytes came", errors::quote(header))),
+    }
+}
+
+/// `bytes 0-99/1234` as first, last and size.
+fn parse_content_range(header: &str) -> Option<(u64, u64, u64)> {
+    let (range, size) = header.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?, size.parse().ok()?))
+}
+
+/// The value of `x-amz-checksum-crc32c`.
+fn crc32c_base64(body: &[u8]) -> String {
+    aws_smithy_types::base64::encode(crc32c::crc32c(body).to_be_bytes())
+}
+
+fn retain_until(settings: &S3Settings) -> Option<DateTime> {
+    let lock = settings.object_lock?;
+    Some(DateTime::from(SystemTime::now() + Duration::from_secs(u64::from(lock.retain_days) * 24 * 3600)))
+}
+
+fn lock_mode(lock: ObjectLock) -> ObjectLockMode {
+    match lock.mode {
+        LockMode::Governance => ObjectLockMode::Governance,
+        LockMode::Compliance => ObjectLockMode::Compliance,
+    }
+}
+
+fn sse_name(sse: &Sse) -> ServerSideEncryption {
+    match sse {
+        Sse::Aes256 => ServerSideEncryption::Aes256,
+        Sse::Kms { .. } => ServerSideEncryption::AwsKms,
+    }
+}
+
+fn kms_key(sse: &Sse) -> Option<String> {
+    match sse {
+        Sse::Aes256 => None,
+        Sse::Kms { key_id } => key_id.clone(),
+    }
+}
