@@ -4,6 +4,7 @@ mod support;
 
 mod conformance;
 mod recovery;
+mod scan;
 mod store_faults;
 mod store_file;
 mod store_s3;

@@ -298,7 +298,7 @@ fn zeros_are_the_end_of_data() {
 fn chains_break_where_something_is_missing() {
     let mut wal = Wal::new(16, SMALL, 1);
     for i in 0..3000 {
-        wal.xact(&Xact { subxacts: 5, ..Xact::new(XactKind::Commit, i, 700) });
+        wal.xact(&Xact { subxacts: 7, ..Xact::new(XactKind::Commit, i, 700) });
     }
     wal.switch();
     let (segments, found) = wal.segments();
