@@ -9,12 +9,14 @@ use super::event::{
 };
 use super::page::{i32_at, i64_at, u16_at, u32_at, u64_at};
 use super::record::RecordHeader;
+use crate::limits::PIECE_LAST_BYTES;
 use crate::pg::{Lsn, Timeline};
 
 /// The largest field: the fixed part of a checkpoint up to its time, and a restore point.
 const MAX_FIELD_BYTES: usize = 72;
 /// `xl_xact_twophase` and `xl_xact_origin` at the end of a record without GID.
 const ENDING_BYTES: usize = 20;
+const _: () = assert!(PIECE_LAST_BYTES >= ENDING_BYTES);
 
 const RMGR_XLOG: u8 = 0;
 const RMGR_XACT: u8 = 1;

@@ -24,12 +24,10 @@ pub(super) struct RecordHeader {
     pub(super) info: u8,
     pub(super) rmid: u8,
     crc: u32,
-    crc_of_header: u32,
 }
 
 impl RecordHeader {
     pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        let before_crc = bytes.first_chunk::<HEADER_BYTES_BEFORE_CRC>()?;
         Some(Self {
             tot_len: u32_at(bytes, 0)?,
             xid: u32_at(bytes, 4)?,
@@ -37,8 +35,12 @@ impl RecordHeader {
             info: *bytes.get(16)?,
             rmid: *bytes.get(17)?,
             crc: u32_at(bytes, HEADER_BYTES_BEFORE_CRC)?,
-            crc_of_header: crc32c(before_crc),
         })
+    }
+
+    /// Whether the CRC is right, given the one of the body: it covers the body first, then the header up to itself.
+    fn fits(&self, crc_of_body: u32, head: &[u8; HEADER_BYTES]) -> bool {
+        head.first_chunk::<HEADER_BYTES_BEFORE_CRC>().is_some_and(|head| crc32c_append(crc_of_body, head) == self.crc)
     }
 
     /// Bytes after the header.
@@ -63,8 +65,7 @@ pub(super) struct Complete {
 pub(super) fn read<V: Visitor>(lsn: Lsn, bytes: &[u8], major: u16, visitor: &mut V) -> Result<Complete, Reason> {
     let (head, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(Reason::RecordLength)?;
     let header = RecordHeader::parse(head).ok_or(Reason::RecordLength)?;
-    // The body first, then the header without the CRC.
-    if crc32c_append(crc32c(body), head.first_chunk::<HEADER_BYTES_BEFORE_CRC>().ok_or(Reason::RecordLength)?) != header.crc {
+    if !header.fits(crc32c(body), head) {
         return Err(Reason::Crc);
     }
     let Some(mut machine) = Body::new::<V>(lsn, &header, major) else {
@@ -181,7 +182,7 @@ impl OpenRecord {
     /// Checks and reads the record after its last byte.
     pub(super) fn finish<V: Visitor>(self, visitor: &mut V) -> Result<Complete, Reason> {
         let header = self.header.filter(|_| self.left() == 0).ok_or(Reason::RecordLength)?;
-        if crc32c_combine(self.crc, header.crc_of_header, HEADER_BYTES_BEFORE_CRC) != header.crc {
+        if !header.fits(self.crc, &self.head) {
             return Err(Reason::Crc);
         }
         let event = match &self.body {

@@ -299,7 +299,7 @@ impl<V: Visitor> Scanner<V> {
                 }
                 let start = open.start;
                 match open.finish(&mut self.visitor) {
-                    Ok(complete) => self.complete(start, Lsn(at.0 + offset as u64), &complete, page.get(offset..)),
+                    Ok(complete) => self.complete(start, Lsn(at.0 + offset as u64), complete, page.get(offset..)),
                     Err(reason) => self.damage(start, (reason, 0)),
                 }
             }
@@ -388,7 +388,7 @@ impl<V: Visitor> Scanner<V> {
             };
             offset = align(offset + bytes.len());
             match record::read(start, bytes, self.major, &mut self.visitor) {
-                Ok(complete) => self.complete(start, Lsn(at.0 + offset as u64), &complete, page.get(offset..)),
+                Ok(complete) => self.complete(start, Lsn(at.0 + offset as u64), complete, page.get(offset..)),
                 Err(reason) => return self.damage(start, (reason, 0)),
             }
         }
@@ -401,7 +401,7 @@ impl<V: Visitor> Scanner<V> {
     }
 
     /// A record with a right CRC. `rest` is what follows it in its page.
-    fn complete(&mut self, start: Lsn, end: Lsn, complete: &Complete, rest: Option<&[u8]>) {
+    fn complete(&mut self, start: Lsn, end: Lsn, complete: Complete, rest: Option<&[u8]>) {
         let header = &complete.header;
         // As the server does: exact where the record before was read, else only in the right direction.
         let linked = self.last.map_or(header.prev < start, |last| header.prev == last);
@@ -410,12 +410,11 @@ impl<V: Visitor> Scanner<V> {
         }
         self.last = Some(start);
         self.summary.add_record(start, header.prev);
-        if let Some(what) = &complete.event {
-            let record = Record { start, end, what: what.clone() };
-            self.summary.add_event(&record);
-            self.visitor.found(&record);
-        }
-        if matches!(complete.event, Some(Event::Switch)) {
+        let Some(what) = complete.event else { return };
+        let record = Record { start, end, what };
+        self.summary.add_event(&record);
+        self.visitor.found(&record);
+        if record.what == Event::Switch {
             self.state = State::Switched { rest_is_zero: rest.is_none_or(is_zero) };
         }
     }
