@@ -215,3 +215,133 @@ fn report<V: Visitor>(start: Lsn, summary: &Summary, rem_len: u32, complete: Com
         visitor.found(&Record { start, end, what });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::{Event, PgTime, XactEnd, XactKind, Xid};
+    use super::super::scanner::Scanner;
+    use super::super::wal::{Wal, Xact, main_data};
+    use super::*;
+
+    const SMALL: u64 = 16 << 10;
+
+    fn summaries(wal: Wal) -> Vec<Summary> {
+        let scan = |(segment, bytes): (_, Vec<u8>)| {
+            let mut scanner = Scanner::new(segment, ());
+            scanner.push(&bytes);
+            scanner.finish().summary
+        };
+        wal.segments().0.into_iter().map(scan).collect()
+    }
+
+    fn run(path: &[&Summary]) -> Result<Vec<Record<Event>>, Break> {
+        let (mut chain, mut events) = (Chain::new(), Vec::new());
+        path.iter().try_for_each(|summary| chain.push(summary, &mut events)).map(|()| events)
+    }
+
+    /// The first of two segments full but for `left` bytes.
+    fn nearly_full(left: u64, first: usize) -> Wal {
+        let mut wal = Wal::new(16, SMALL, 1);
+        wal.filler(first);
+        wal.filler((wal.left() - left - 24 - 5) as usize);
+        wal
+    }
+
+    #[test]
+    fn the_first_record_names_the_last_before_it() {
+        let with = |first| {
+            let mut wal = nearly_full(0, first);
+            wal.commit(1, 700);
+            summaries(wal)
+        };
+        let (one, other) = (with(100), with(200));
+        assert_eq!(one[0].end, End::Full);
+        assert!(run(&[&one[0], &one[1]]).is_ok() && run(&[&other[0], &other[1]]).is_ok());
+        assert!(matches!(run(&[&one[0], &other[1]]), Err(Break::PrevLink { .. })));
+        // Also when the record that crosses is between.
+        let with = |first| {
+            let mut wal = nearly_full(24, first);
+            wal.commit(1, 700);
+            wal.commit(2, 701);
+            summaries(wal)
+        };
+        let (one, other) = (with(100), with(200));
+        assert_eq!(run(&[&one[0], &one[1]]).unwrap().len(), 1);
+        let mut mixed = one[0].clone();
+        mixed.records = other[0].records;
+        assert!(matches!(run(&[&mixed, &one[1]]), Err(Break::PrevLink { .. })));
+    }
+
+    #[test]
+    fn pieces_must_fit() {
+        let with = |left| {
+            let mut wal = nearly_full(left, 10);
+            wal.commit(1, 700);
+            wal.commit(2, 701);
+            summaries(wal)
+        };
+        let (whole, eight, sixteen) = (with(0), with(8), with(16));
+        assert!(run(&[&eight[0], &eight[1]]).is_ok() && run(&[&sixteen[0], &sixteen[1]]).is_ok());
+        assert_eq!(run(&[&eight[0], &sixteen[1]]), Err(Break::OtherLength));
+        assert_eq!(run(&[&whole[0], &sixteen[1]]), Err(Break::NothingOpen));
+        assert_eq!(run(&[&eight[0], &whole[1]]), Err(Break::NotContinued));
+    }
+
+    #[test]
+    fn the_overwritten_record_is_the_open_one() {
+        let with = |first| {
+            let mut wal = Wal::new(16, SMALL, 1);
+            wal.filler(first);
+            wal.die(1, 2);
+            summaries(wal)
+        };
+        let (one, other) = (with(100), with(200));
+        assert_eq!((&one[1].head, run(&[&one[0], &one[1]])), (&Head::Overwrite, Ok(Vec::new())));
+        assert_eq!(run(&[&one[0], &other[1]]), Err(Break::OtherOverwritten));
+        let mut full = nearly_full(0, 10);
+        full.commit(1, 700);
+        assert_eq!(run(&[&summaries(full)[0], &one[1]]), Err(Break::OtherOverwritten));
+    }
+
+    #[test]
+    fn what_looks_like_the_end_of_a_switch_must_be_one() {
+        let mut wal = nearly_full(400, 10);
+        let mut data = vec![1; 400 - 24 - 5];
+        data.extend([0x40, 0, 0, 0, 1, 2, 3, 4]);
+        wal.record(10, 0, 700, &main_data(&data));
+        let both = summaries(wal);
+        assert!(matches!(both[1].end, End::Switch { .. }));
+        assert_eq!(run(&[&both[0], &both[1]]), Err(Break::NoSwitch));
+        // Alone nothing can be said.
+        assert!(run(&[&both[1]]).is_ok());
+
+        let mut wal = nearly_full(8, 10);
+        wal.record(0, 0x40, 0, &[]);
+        wal.commit(1, 700);
+        let both = summaries(wal);
+        assert!(both[1].xact_stats.is_some());
+        assert_eq!(run(&[&both[0], &both[1]]), Err(Break::AfterSwitch));
+    }
+
+    /// The xid of a long prepared transaction is read from its last 20 bytes, wherever the boundary cuts them.
+    #[test]
+    fn the_end_of_a_record_is_cut_anywhere() {
+        for origin in [false, true] {
+            for over in (8..=64).step_by(8) {
+                let xact = Xact { subxacts: 4000, invals: 3, origin, ..Xact::new(XactKind::AbortPrepared, 77, 0x0102_0304) };
+                let mut sized = Wal::new(16, 1 << 20, 1);
+                let before = sized.left();
+                sized.xact(&xact);
+                let len = before - sized.left();
+                let mut wal = Wal::new(16, 1 << 20, 1);
+                wal.filler((wal.left() - (len - over) - 24 - 5) as usize);
+                wal.xact(&xact);
+                wal.commit(78, 700);
+                let both = summaries(wal);
+                let end = XactEnd { kind: XactKind::AbortPrepared, time: PgTime(77), xid: Xid::new(0x0102_0304) };
+                let found = run(&[&both[0], &both[1]]).unwrap();
+                assert_eq!((found.len(), &found[0].what), (1, &Event::XactEnd(end)), "{over}");
+            }
+        }
+    }
+}

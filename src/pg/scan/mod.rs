@@ -62,6 +62,8 @@ mod summary;
 mod xacts;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod wal;

@@ -1,27 +1,25 @@
-//! Tests with WAL from the writer in `wal.rs`. Those with WAL from real servers are in `tests/it/scan.rs`.
-
-use proptest::prelude::*;
+//! Tests with WAL from the writer in `wal.rs`; properties of random WAL are in `properties.rs`, tests with WAL from real servers in
+//! `tests/it/scan.rs`.
 
 use super::event::{CheckpointKind, Visitor};
-use super::wal::{SYSTEM_ID, Wal, Xact, main_data};
+use super::wal::{SYSTEM_ID, Segments, Wal, Xact, main_data};
 use super::*;
 use crate::pg::{Lsn, Timeline};
 
 /// Two pages: the smallest in which every case can be had.
-const SMALL: u64 = 16 << 10;
+pub(super) const SMALL: u64 = 16 << 10;
 const MIB: u64 = 1 << 20;
 
-type Events = Vec<Record<Event>>;
-type Segments = Vec<(Segment, Vec<u8>)>;
+pub(super) type Events = Vec<Record<Event>>;
 
-fn scan(segment: Segment, bytes: &[u8]) -> Scanned<Events> {
+pub(super) fn scan(segment: Segment, bytes: &[u8]) -> Scanned<Events> {
     let mut scanner = Scanner::new(segment, Events::new());
     scanner.push(bytes);
     scanner.finish()
 }
 
 /// What a catalog finds: the lists of the summaries, and what the chain joins. Anything wrong is in the second value.
-fn through_summaries(segments: &Segments) -> (Events, Vec<String>) {
+pub(super) fn through_summaries(segments: &Segments) -> (Events, Vec<String>) {
     let (mut events, mut wrong) = (Events::new(), Vec::new());
     let mut chain = Chain::new();
     for (i, (segment, bytes)) in segments.iter().enumerate() {
@@ -47,7 +45,7 @@ fn through_summaries(segments: &Segments) -> (Events, Vec<String>) {
 }
 
 /// What a scan of segment after segment finds that carries records over.
-fn through_carry(segments: &Segments) -> Events {
+pub(super) fn through_carry(segments: &Segments) -> Events {
     let (mut events, mut carry) = (Events::new(), None);
     for (segment, bytes) in segments {
         let mut scanner = Scanner::resume(*segment, carry, &mut events);
@@ -331,9 +329,20 @@ fn chains_break_where_something_is_missing() {
     assert!(matches!(run(&[all[0], &flipped]), Err(Break::Record { reason: Reason::Crc, .. })));
 }
 
+/// `ParseAbortRecord` knows no invalidations.
+#[test]
+fn aborts_have_no_invalidations() {
+    let mut wal = Wal::new(15, SMALL, 1);
+    let main = [&5_i64.to_le_bytes()[..], &numbers(&[8 | 0x10, 4711])].concat();
+    wal.record(1, 0x40 | 0x80, 0, &main_data(&main));
+    let (segments, _) = wal.segments();
+    let end = XactEnd { kind: XactKind::AbortPrepared, time: PgTime(5), xid: Xid::new(4711) };
+    assert_eq!(scan(segments[0].0, &segments[0].1).visitor[0].what, Event::XactEnd(end));
+}
+
 /// Everything a visitor of blocks is told.
 #[derive(Debug, Default, PartialEq)]
-struct Blocks {
+pub(super) struct Blocks {
     blocks: Vec<BlockRef>,
     storage: Vec<StorageChange>,
     unreadable: Vec<Lsn>,
@@ -485,207 +494,4 @@ fn segments_have_names() {
     assert_eq!((segment.timeline(), segment.start(), segment.end()), (Timeline(10), Lsn(0x2_FFF0_0000), Lsn(0x3_0000_0000)));
     assert!(Segment::new(name("00000001FFFFFFFF00000FFF"), size).is_none());
     assert!(Segment::new(name("000000010000000000001000"), size).is_none());
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Filler(usize),
-    Xact(Xact),
-    Prepare(usize),
-    RestorePoint,
-    Checkpoint,
-    Switch,
-    Die(usize),
-    /// Fills the segment but for so many bytes.
-    Until(u64),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let kind = prop::sample::select(vec![XactKind::Commit, XactKind::Abort, XactKind::CommitPrepared, XactKind::AbortPrepared]);
-    let counts = [0..50_u32, 0..6, 0..6, 0..30];
-    let xact =
-        (kind, any::<i32>(), 3..u32::MAX, any::<[bool; 3]>(), counts).prop_map(|(kind, time, xid, [a, b, c], counts)| Xact {
-            dbinfo: a,
-            origin: b,
-            gid: c.then_some("gid-\u{e9}-1"),
-            subxacts: counts[0],
-            rels: counts[1],
-            stats: counts[2],
-            invals: counts[3],
-            ..Xact::new(kind, time.into(), xid)
-        });
-    let large = (0..20_000_u32, 0..3000_u32);
-    prop_oneof![
-        6 => (0..2000_usize).prop_map(Op::Filler),
-        1 => (0..60_000_usize).prop_map(Op::Filler),
-        6 => xact.clone().prop_map(Op::Xact),
-        1 => (xact, large).prop_map(|(xact, (subxacts, invals))| Op::Xact(Xact { subxacts, invals, ..xact })),
-        1 => (0..9000_usize).prop_map(Op::Prepare),
-        1 => Just(Op::RestorePoint),
-        1 => Just(Op::Checkpoint),
-        1 => Just(Op::Switch),
-        1 => (1..6_usize).prop_map(Op::Die),
-        3 => (0..20_u64).prop_map(|n| Op::Until(n * 8)),
-    ]
-}
-
-fn write(major: u16, segment_bytes: u64, ops: &[Op]) -> (Segments, Events) {
-    let mut wal = Wal::new(major, segment_bytes, 5);
-    for (i, op) in ops.iter().enumerate() {
-        match op {
-            Op::Filler(len) => wal.filler(*len),
-            Op::Xact(xact) => wal.xact(xact),
-            Op::Prepare(len) => wal.prepare(i as i64, 800, *len),
-            Op::RestorePoint => wal.restore_point(i as i64, "a point"),
-            Op::Checkpoint => wal.checkpoint(CheckpointKind::Online, i as i64),
-            Op::Switch => wal.switch(),
-            Op::Die(pages) => wal.die(i as i64, *pages),
-            Op::Until(left) => {
-                if let Some(len) = wal.left().checked_sub(left + 24 + 5) {
-                    wal.filler(len as usize);
-                }
-            }
-        }
-    }
-    wal.segments()
-}
-
-fn stream() -> impl Strategy<Value = (u16, u64, Vec<Op>)> {
-    (13..=18_u16, prop::sample::select(vec![SMALL, 2 * SMALL, 8 * SMALL]), prop::collection::vec(op(), 1..40))
-}
-
-/// An xid may be unknown only of a prepared transaction with a GID that crosses segments and is too long to be kept whole.
-fn same(found: &Record<Event>, expected: &Record<Event>) -> bool {
-    match (&found.what, &expected.what) {
-        (Event::XactEnd(a), Event::XactEnd(b)) if a.xid.is_none() => {
-            let long = expected.end.0 - expected.start.0 > PIECE_FIRST_BYTES as u64;
-            a.kind.is_prepared() && long && (a.kind, a.time) == (b.kind, b.time) && found.start == expected.start
-        }
-        _ => found == expected,
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn split_scans_join_to_the_whole((major, size, ops) in stream()) {
-        let (segments, expected) = write(major, size, &ops);
-        let (found, wrong) = through_summaries(&segments);
-        prop_assert_eq!(wrong, Vec::<String>::new());
-        prop_assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(&expected) {
-            prop_assert!(same(found, expected), "{:?} {:?}", found, expected);
-        }
-        prop_assert_eq!(through_carry(&segments), expected);
-    }
-
-    #[test]
-    fn pieces_and_encoding_change_nothing((major, size, ops) in stream(), cuts in prop::collection::vec(1..20_000_usize, 1..20)) {
-        let (segments, _) = write(major, size, &ops);
-        for (segment, bytes) in &segments {
-            let whole = scan(*segment, bytes);
-            let mut scanner = Scanner::new(*segment, Events::new());
-            let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
-            while !rest.is_empty() {
-                let (part, more) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
-                scanner.push(part);
-                rest = more;
-            }
-            let pieces = scanner.finish();
-            prop_assert_eq!(&pieces.summary, &whole.summary);
-            prop_assert_eq!(pieces.visitor, whole.visitor);
-            prop_assert_eq!(Summary::decode(&whole.summary.encode()), Ok(whole.summary));
-        }
-    }
-
-    /// The promise that matters: one flipped bit changes nothing that is reported, or is told.
-    #[test]
-    fn a_flipped_bit_is_never_silent((major, size, ops) in stream(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
-        let (mut segments, expected) = write(major, size, &ops);
-        // The last segment has nobody after it to tell.
-        let covered = segments.len() - 1;
-        if covered > 0 {
-            let at = at.index(covered * size as usize);
-            segments[at / size as usize].1[at % size as usize] ^= 1 << bit;
-            let (found, wrong) = through_summaries(&segments);
-            if wrong.is_empty() {
-                prop_assert_eq!(found.len(), expected.len());
-                prop_assert!(found.iter().zip(&expected).all(|(found, expected)| same(found, expected)));
-            }
-            for (segment, bytes) in &segments {
-                let until = scan(*segment, bytes);
-                let last = until.summary.good_until();
-                prop_assert!(until.visitor.iter().all(|record| record.end <= last));
-                prop_assert!(until.visitor.iter().all(|record| expected.contains(record)));
-            }
-        }
-    }
-
-    #[test]
-    fn cut_segments_give_their_beginning((major, size, ops) in stream(), at in any::<prop::sample::Index>()) {
-        let (segments, expected) = write(major, size, &ops);
-        let (segment, bytes) = &segments[0];
-        let cut = at.index(bytes.len());
-        let scanned = scan(*segment, &bytes[..cut]);
-        prop_assert!(!scanned.summary.is_complete());
-        let whole: Events = expected.into_iter().filter(|record| record.end.0 - segment.start().0 <= (cut / 8192 * 8192) as u64).collect();
-        prop_assert_eq!(scanned.visitor, whole);
-    }
-
-    /// Anything at all, in a segment or over one that was good.
-    #[test]
-    fn no_bytes_panic(
-        (major, size, ops) in stream(),
-        splices in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..200)), 0..6),
-        random in prop::collection::vec(any::<u8>(), 0..20_000),
-    ) {
-        let (mut segments, _) = write(major, size, &ops);
-        let segment = segments[0].0;
-        for (at, bytes) in &splices {
-            let target = &mut segments[0].1;
-            let at = at.index(target.len());
-            for (to, from) in target[at..].iter_mut().zip(bytes) {
-                *to = *from;
-            }
-        }
-        for bytes in [&segments[0].1, &random] {
-            let summary = scan(segment, bytes).summary;
-            prop_assert_eq!(Summary::decode(&summary.encode()), Ok(summary.clone()));
-            let mut scanner = Scanner::new(segment, Blocks::default());
-            scanner.push(bytes);
-            prop_assert_eq!(scanner.finish().summary, summary);
-        }
-        let _ = through_summaries(&segments);
-    }
-
-    #[test]
-    fn decoding_is_canonical((major, size, ops) in stream(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), cut in any::<prop::sample::Index>()) {
-        let (segments, _) = write(major, size, &ops);
-        for (segment, bytes) in &segments {
-            let mut encoded = scan(*segment, bytes).summary.encode();
-            for (at, byte) in &changes {
-                let at = at.index(encoded.len());
-                encoded[at] = *byte;
-            }
-            for bytes in [&encoded[..], &encoded[..cut.index(encoded.len())]] {
-                if let Ok(summary) = Summary::decode(bytes) {
-                    prop_assert_eq!(summary.encode(), bytes);
-                    // Whatever decodes can be used.
-                    let mut chain = Chain::new();
-                    let _ = chain.push(&summary, &mut Events::new());
-                    let _ = chain.push(&summary, &mut Blocks::default());
-                    let _ = (summary.good_until(), summary.first_record(), summary.last_record());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn random_bytes_decode_to_nothing_or_themselves(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let bytes = [&[1, 1, 20, 1], &bytes[..]].concat();
-        if let Ok(summary) = Summary::decode(&bytes) {
-            prop_assert_eq!(summary.encode(), bytes);
-        }
-    }
 }

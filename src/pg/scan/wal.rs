@@ -9,6 +9,9 @@ use crate::pg::{Lsn, Timeline};
 
 pub(super) const SYSTEM_ID: u64 = 0x0123_4567_89AB_CDEF;
 
+/// Segments and their bytes.
+pub(super) type Segments = Vec<(Segment, Vec<u8>)>;
+
 /// The end of a transaction, with everything that may be in its record.
 #[derive(Debug, Clone)]
 pub(super) struct Xact {
@@ -270,7 +273,7 @@ impl Wal {
     }
 
     /// The segments, the last one filled up with zeros.
-    pub(super) fn segments(mut self) -> (Vec<(Segment, Vec<u8>)>, Vec<Record<Event>>) {
+    pub(super) fn segments(mut self) -> (Segments, Vec<Record<Event>>) {
         self.fill();
         let segment = |(i, bytes): (usize, &[u8])| {
             let start = Lsn(self.start + i as u64 * self.segment_bytes);

@@ -128,3 +128,40 @@ impl Iterator for Entries<'_> {
         self.read()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_checked() {
+        let start = Lsn(1 << 20);
+        let mut list = XactList::new(start);
+        let end = |kind, time, xid| XactEnd { kind, time: PgTime(time), xid: Xid::new(xid) };
+        let entries = [
+            (40, end(XactKind::Commit, i64::MAX, 3)),
+            (48, end(XactKind::AbortPrepared, i64::MIN, u32::MAX)),
+            (80, end(XactKind::CommitPrepared, 0, 0)),
+            (5000, end(XactKind::Abort, -1, 0x8000_0000)),
+        ];
+        for (offset, end) in &entries {
+            list.push(Lsn(start.0 + offset), end);
+        }
+        let read: Vec<(u64, XactEnd)> = list.iter().map(|entry| (entry.lsn.0 - start.0, entry.end)).collect();
+        assert_eq!(read, entries);
+        let until = Lsn(start.0 + 8192);
+        assert_eq!(XactList::from_bytes(start, until, list.as_bytes()), Some(list.clone()));
+        assert_eq!(XactList::from_bytes(start, Lsn(start.0 + 5000), list.as_bytes()), None, "beyond the end");
+        for cut in 1..list.as_bytes().len() {
+            let part = XactList::from_bytes(start, until, &list.as_bytes()[..cut]);
+            assert!(part.is_none_or(|part| part.iter().count() < 4));
+        }
+        let mut again = XactList::new(start);
+        again.push(Lsn(start.0 + 40), &entries[0].1);
+        again.push(Lsn(start.0 + 40), &entries[0].1);
+        assert_eq!(XactList::from_bytes(start, until, again.as_bytes()), None, "twice at one position");
+        // A longer form of the same number.
+        assert_eq!(XactList::from_bytes(start, until, &[0x85, 0x00, 0, 0]), None);
+        assert!(XactList::from_bytes(start, until, &[0x05, 0, 0]).is_some());
+    }
+}
