@@ -121,7 +121,10 @@ fn expect_stopped(cluster: &mut Cluster) {
         Recovery::Exited(status) => assert!(!status.success(), "the server ended with {status}"),
         Recovery::Promoted => cluster.fail("the server promoted although its archive is not whole"),
     }
-    assert!(!cluster.log().contains("archive recovery complete"), "recovery ended early:\n{}", cluster.log());
+    let log = cluster.log();
+    assert!(!log.contains("archive recovery complete"), "recovery ended early:\n{log}");
+    // It was the restore_command that stopped it, not what PostgreSQL made of a bad file.
+    assert!(log.contains("exit code 200"), "recovery stopped for another reason:\n{log}");
 }
 
 /// Base copy under load, more load, disaster, recovery to the end of the archive.
@@ -383,7 +386,6 @@ fn a_vanished_repository_stops_recovery() {
     let mut cluster = disaster.restore();
     cluster.spawn();
     expect_stopped(&mut cluster);
-    assert!(cluster.log().contains("exit code 200"), "{}", cluster.log());
     fs::rename(&aside, &disaster.archive.directory).unwrap();
     disaster.recovers(cluster);
 }
