@@ -306,7 +306,9 @@ fn meaning(status: u16, error: &ServiceError) -> (ErrorKind, Option<&'static str
         "ObjectLockConfigurationNotFoundError" | "InvalidBucketState" => {
             (Unsupported, Some("object lock is not enabled on the bucket"))
         }
-        _ if message.contains("object lock") => (Unsupported, Some("object lock is not enabled on the bucket, or not supported")),
+        "InvalidRequest" if message.contains("object lock") || message.contains("objectlock") => {
+            (Unsupported, Some("object lock is not enabled on the bucket"))
+        }
         _ => match status {
             401 | 403 => (Denied, None),
             408 | 429 | 500 | 502..=504 => (Busy, None),
@@ -345,8 +347,10 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
-    // The SDK's outermost words ("dispatch failure") say nothing that the others do not.
-    if texts.len() > 1 && matches!(texts.first().map(String::as_str), Some("dispatch failure" | "failed to construct request")) {
+    // The SDK's outermost words say nothing that the others do not.
+    let empty =
+        |text: &str| matches!(text, "dispatch failure" | "failed to construct request" | "other" | "io error" | "timeout");
+    while texts.len() > 1 && texts.first().is_some_and(|t| empty(t)) {
         texts.remove(0);
     }
     quote(&texts.join(": "))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::fsio;
 use crate::limits;
 use crate::store::Key;
 
@@ -229,7 +230,7 @@ impl S3Settings {
                 "`ca_file` must name a readable PEM file with the certificate of the authority (-----BEGIN CERTIFICATE-----)",
             )
         };
-        let pem = crate::fsio::read_bounded(path, limits::MIB).map_err(|e| bad(format_args!("{e}")))?;
+        let pem = fsio::read_bounded(path, limits::MAX_SMALL_OBJECT_BYTES).map_err(|e| bad(format_args!("{e}")))?;
         let certificates = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| bad(format_args!("it is damaged PEM: {e}")))?;

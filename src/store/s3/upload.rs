@@ -82,6 +82,7 @@ impl<'a> S3Upload<'a> {
                 .key(s.full(self.key.as_str()))
                 .upload_id(&self.upload_id)
                 .part_number(number)
+                .set_checksum_algorithm(checksum.is_some().then_some(ChecksumAlgorithm::Crc32C))
                 .set_checksum_crc32_c(checksum.clone())
                 .body(body.into())
                 .send()
