@@ -61,4 +61,5 @@ const _: () = {
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
     assert!(MAX_WINDOW_LOG <= 23);
     assert!(MAX_TIMEOUT.as_secs() * 2 <= ABANDONED_AFTER.as_secs());
+    assert!(RETRY_FIRST_DELAY.as_millis() <= RETRY_MAX_DELAY.as_millis());
 };

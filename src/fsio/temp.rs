@@ -243,7 +243,7 @@ mod tests {
                     }
                 });
             }
-            for _ in 0..300 {
+            for _ in 0..60 {
                 let held: Vec<_> = (0..5).map(|_| named(dir.clone(), 0o600).unwrap()).collect();
                 for (_, temp) in &held {
                     assert!(place.path().join(&temp.name).exists(), "a locked file was swept");
