@@ -14,6 +14,7 @@ mod support;
 
 mod conformance;
 mod golden;
+mod push;
 mod recovery;
 mod store_faults;
 mod store_file;
