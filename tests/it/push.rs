@@ -30,7 +30,12 @@ fn the_same_again_is_fine_and_anything_else_is_a_conflict() {
         site.push(&name).exits(0);
         let object = fs::read(site.object(&name)).unwrap();
         site.push(&name).exits(0);
-        site.run(["push-wal", "--json", &format!("pg_wal/{name}")]).exits(0).stdout.contains("already stored").then_some(()).unwrap();
+        site.run(["push-wal", "--json", &format!("pg_wal/{name}")])
+            .exits(0)
+            .stdout
+            .contains("already stored")
+            .then_some(())
+            .unwrap();
         assert!(fs::read(site.object(&name)).unwrap() == object, "{name} was written again");
 
         site.write(&name, &other);
@@ -265,7 +270,8 @@ fn of_two_clusters_that_bind_at_once_one_is_refused() {
         let twin = site.twin();
         twin.become_cluster(FOREIGN_ID, MIB);
         let (mine, theirs) = (site.make(&Segment::new(round)), twin.make(&Segment::new(round).of(FOREIGN_ID)));
-        let both = [(&site, &mine), (&twin, &theirs)].map(|(host, name)| start(&mut host.command(["push-wal", &format!("pg_wal/{name}")])));
+        let both = [(&site, &mine), (&twin, &theirs)]
+            .map(|(host, name)| start(&mut host.command(["push-wal", &format!("pg_wal/{name}")])));
         let both = both.map(super::support::command::Running::wait);
         let mut codes = both.each_ref().map(|ran| ran.code());
         codes.sort_unstable();

@@ -190,7 +190,13 @@ impl Site {
     ) -> Command {
         let mut wrapper = wrapper.into_iter();
         let mut command = Command::new(wrapper.next().unwrap());
-        command.args(wrapper).args(arguments).env_clear().envs(self.env.iter().cloned()).current_dir(self.data()).stdin(Stdio::null());
+        command
+            .args(wrapper)
+            .args(arguments)
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .current_dir(self.data())
+            .stdin(Stdio::null());
         command
     }
 
@@ -228,14 +234,17 @@ impl Site {
     /// Neither a destination nor a temp file is in `pg_wal`.
     #[track_caller]
     pub fn left_nothing(&self) {
-        let strange: Vec<String> =
-            names_in(&self.data().join("pg_wal")).into_iter().filter(|n| n.starts_with("RECOVERY") || n.starts_with('.')).collect();
+        let strange: Vec<String> = names_in(&self.data().join("pg_wal"))
+            .into_iter()
+            .filter(|n| n.starts_with("RECOVERY") || n.starts_with('.'))
+            .collect();
         assert!(strange.is_empty(), "left behind: {strange:?}");
     }
 
     /// The stored object of a WAL file.
     pub fn object(&self, name: &str) -> PathBuf {
-        let found: Vec<PathBuf> = files_below(&self.repository()).into_iter().filter(|p| p.file_name().unwrap() == name).collect();
+        let found: Vec<PathBuf> =
+            files_below(&self.repository()).into_iter().filter(|p| p.file_name().unwrap() == name).collect();
         assert_eq!(found.len(), 1, "objects of {name}: {found:?}");
         found.into_iter().next().unwrap()
     }

@@ -135,7 +135,8 @@ pub fn noise(bytes: &mut [u8], seed: u64) {
 
 /// The content of `<timeline>.history`: ancestors and the positions at which they were left.
 pub fn history(ancestors: &[(u32, u64)]) -> String {
-    let line = |(timeline, lsn): &(u32, u64)| format!("{timeline}\t{:X}/{:X}\tno recovery target specified\n\n", lsn >> 32, *lsn as u32);
+    let line =
+        |(timeline, lsn): &(u32, u64)| format!("{timeline}\t{:X}/{:X}\tno recovery target specified\n\n", lsn >> 32, *lsn as u32);
     ancestors.iter().map(line).collect()
 }
 
