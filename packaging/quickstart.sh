@@ -169,6 +169,7 @@ unix_socket_directories = '$work/socket'
 dynamic_shared_memory_type = mmap
 archive_mode = on
 archive_command = 'walvis push-wal %p'
+archive_timeout = 60s
 restore_command = 'walvis fetch-wal %f %p'
 CONF
 start
@@ -201,13 +202,13 @@ report="select rpad(t, 18) || lpad(n::text, 9) || ' rows   checksum ' || left(md
           select 'pgbench_branches', count(*), sum(hashtextextended(o::text, 0)) from pgbench_branches o union all
           select 'pgbench_history', count(*), sum(hashtextextended(o::text, 0)) from pgbench_history o union all
           select 'pgbench_tellers', count(*), sum(hashtextextended(o::text, 0)) from pgbench_tellers o) s order by t"
-latest="select 'order ' || id || '  ' || lpad(amount::text, 8) || '  ' || placed from orders order by id desc limit 5"
+latest="select 'order ' || id || '  ' || lpad(amount::text, 8) || '  ' || to_char(placed, 'YYYY-MM-DD HH24:MI:SS.US') from orders order by id desc limit 5"
 sql "$report" >"$work/before"
 sql "$latest" >>"$work/before"
 indent <"$work/before"
 
 step "Is it all in the repository?" \
-    "A segment is archived when it is full. To lose nothing now, the current one is finished early and waited for."
+    "A segment is archived when it is full, or archive_timeout is over. To lose nothing now, the current one is finished early."
 segment=$(sql "select pg_walfile_name(pg_current_wal_lsn())")
 sql "select pg_switch_wal()" >/dev/null
 wait_until "select last_archived_wal >= '$segment' from pg_stat_archiver" "segment $segment to be archived"

@@ -60,6 +60,13 @@ pub const RETRY_FIRST_DELAY: Duration = Duration::from_millis(100);
 pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 /// Time limit of a whole command unless configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+/// What an optional repository gets of a push: archiving must not fall behind because of it.
+pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
+/// pushing several files at once, in another order.
+pub const MISSING_ATTEMPTS: u32 = 4;
+/// See [`MISSING_ATTEMPTS`].
+pub const MISSING_DELAY: Duration = Duration::from_millis(500);
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
 /// configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
@@ -72,4 +79,5 @@ const _: () = {
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
     assert!(MAX_WINDOW_LOG <= 23);
     assert!(MAX_TIMEOUT.as_secs() * 2 <= ABANDONED_AFTER.as_secs());
+    assert!(RETRY_FIRST_DELAY.as_millis() <= RETRY_MAX_DELAY.as_millis());
 };

@@ -45,6 +45,7 @@ need python3-venv "the S3 server of the tests" python3 -c 'import venv, ensurepi
 
 bash tests/install-postgres.sh "$tools/postgres" 13 14 15 16 17 18 || missing+=("PostgreSQL, see the messages of install-postgres above")
 if [[ -e tests/install-moto.sh ]]; then
+    export WALVIS_TEST_MOTO=$PWD/$tools/moto
     bash tests/install-moto.sh "$tools/moto" || missing+=("moto, see the messages of install-moto above")
 fi
 

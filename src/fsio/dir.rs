@@ -143,11 +143,15 @@ impl Dir {
         Ok(items)
     }
 
-    /// Whether a regular file is in it. Reads no more of it than it takes to find one.
+    /// Whether a regular file is in it, those with a dot in front not counted: nobody publishes them. Reads no more of it than it
+    /// takes to find one.
     pub(super) fn holds_a_file(&self) -> Result<bool, FsError> {
         let mut unknown = Vec::new();
         let mut found = false;
         self.scan(|item| {
+            if item.name.as_bytes().starts_with(b".") {
+                return true;
+            }
             found = item.kind == ItemKind::File;
             if item.kind == ItemKind::Unknown {
                 unknown.push(item.name);

@@ -323,3 +323,120 @@ pub fn remove_file(path: &Path) -> Result<bool, FsError> {
         Err(e) => Err(FsError::new("remove", path, e)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn problem<T>(outcome: Result<T, FsError>) -> Option<Problem> {
+        outcome.err().map(|e| e.problem)
+    }
+
+    #[test]
+    fn small_files_are_read_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        assert_eq!(problem(read_bounded(&path, 10)), Some(Problem::Absent));
+        std::fs::write(&path, b"0123456789").unwrap();
+        assert_eq!(read_bounded(&path, 10).unwrap(), b"0123456789");
+        let error = read_bounded(&path, 9).unwrap_err();
+        assert_eq!(error.problem, Problem::TooLarge);
+        assert_eq!(error.to_string(), format!("cannot read {}: it is larger than 9 bytes", path.display()));
+        // A file whose size the system does not tell beforehand.
+        assert!(!read_bounded(Path::new("/proc/self/status"), 1 << 20).unwrap().is_empty());
+        assert_eq!(problem(read_bounded(Path::new("/proc/self/status"), 5)), Some(Problem::TooLarge));
+        assert_eq!(problem(read_bounded(place.path(), 10)), Some(Problem::Unsupported));
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_without_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let pipe = place.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(problem(open_regular(&pipe)), Some(Problem::Unsupported));
+        assert_eq!(problem(open_regular(place.path())), Some(Problem::Unsupported));
+        let path = place.path().join("file");
+        std::fs::write(&path, b"123").unwrap();
+        let (_, stat) = open_regular(&path).unwrap();
+        assert_eq!((stat.size_bytes, stat.kind, stat.links), (3, ItemKind::File, 1));
+        assert_eq!(super::stat(&path).unwrap(), Some(stat));
+        // A change of content or attributes shows.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::write(&path, b"1234").unwrap();
+        assert_ne!(super::stat(&path).unwrap(), Some(stat));
+    }
+
+    #[test]
+    fn absence_is_told_from_ignorance() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        assert!(!exists(&file).unwrap());
+        std::fs::write(&file, b"").unwrap();
+        assert!(exists(&file).unwrap());
+        assert!(!exists(&file.join("below")).unwrap());
+        let loop_ = place.path().join("loop");
+        std::os::unix::fs::symlink(&loop_, &loop_).unwrap();
+        assert_eq!(problem(exists(&loop_)), Some(Problem::Unsupported));
+        assert_eq!(problem(list_dir(&file)), Some(Problem::Unsupported));
+        assert_eq!(problem(list_dir(&place.path().join("none"))), Some(Problem::Absent));
+        assert_eq!(list_dir(place.path()).unwrap(), ["file", "loop"]);
+    }
+
+    #[test]
+    fn a_secret_is_private_and_never_replaces() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("key");
+        create_secret(&path, b"secret").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let error = create_secret(&path, b"other").unwrap_err();
+        assert_eq!(error.problem, Problem::Exists);
+        assert!(error.hint.is_some());
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        assert_eq!(problem(create_secret(&place.path().join("none/key"), b"")), Some(Problem::Absent));
+        assert_eq!(list_dir(place.path()).unwrap(), ["key"]);
+    }
+
+    #[test]
+    fn publishing_over_replaces_files_and_nothing_else() {
+        for files in [TempFiles::Auto, TempFiles::Named] {
+            for durability in [Durability::Durable, Durability::Volatile] {
+                let place = tempfile::tempdir().unwrap();
+                let path = place.path().join("file");
+                let publish = |path: &Path, body: &[u8]| {
+                    let mut draft = Draft::beside_with(path, 0o600, files)?;
+                    std::io::Write::write_all(&mut draft, body).unwrap();
+                    assert_eq!(draft.len_bytes(), body.len() as u64);
+                    draft.publish_over(durability)
+                };
+                publish(&path, b"first, longer").unwrap();
+                publish(&path, b"second").unwrap();
+                assert_eq!(std::fs::read(&path).unwrap(), b"second");
+                std::fs::create_dir(place.path().join("dir")).unwrap();
+                assert_eq!(problem(publish(&place.path().join("dir"), b"x")), Some(Problem::Unsupported));
+                assert_eq!(problem(publish(&place.path().join("none/x"), b"x")), Some(Problem::Absent));
+                drop(Draft::beside_with(&path, 0o600, files).unwrap());
+                assert_eq!(list_dir(place.path()).unwrap(), ["dir", "file"], "{files:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn directories_are_made_and_files_moved_and_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("a/b/c");
+        make_dirs(&dir).unwrap();
+        make_dirs(&dir).unwrap();
+        let (from, to) = (dir.join("from"), place.path().join("to"));
+        assert_eq!(problem(rename_over(&from, &to)), Some(Problem::Absent));
+        std::fs::write(&from, b"new").unwrap();
+        std::fs::write(&to, b"old").unwrap();
+        rename_over(&from, &to).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"new");
+        assert!(remove_file(&to).unwrap());
+        assert!(!remove_file(&to).unwrap());
+        assert!(problem(remove_file(&dir)).is_some());
+        std::fs::write(&to, b"").unwrap();
+        assert!(matches!(problem(make_dirs(&to.join("x"))), Some(Problem::Unsupported | Problem::Exists)));
+    }
+}

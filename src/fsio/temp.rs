@@ -19,7 +19,6 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc;
 use nix::unistd::UnlinkatFlags;
 
 use crate::limits::ABANDONED_AFTER;
@@ -110,7 +109,10 @@ pub(super) fn named(dir: Dir, mode: u32) -> Result<(File, TempName), FsError> {
         match lock(&file) {
             Lock::Held | Lock::Unsupported => {}
             // A sweep was faster and is about to remove it.
-            Lock::Busy => continue,
+            Lock::Busy => {
+                temp.remove();
+                continue;
+            }
         }
         if nix::sys::stat::fstat(&file).map(Stat::from).is_ok_and(|s| s.links > 0) {
             return Ok((file, temp));
@@ -151,7 +153,8 @@ pub fn sweep(dir: &Dir) -> usize {
         if !item.name.as_bytes().starts_with(TEMP_PREFIX.as_bytes()) || item.kind == ItemKind::Directory {
             continue;
         }
-        if is_abandoned(dir, &item.name) {
+        // Kept until the name is removed: the lock keeps a maker who has not locked it yet from thinking that it is safe.
+        if let Some(_locked) = take_abandoned(dir, &item.name) {
             tracing::debug!(file = %dir.path_of(&item.name).display(), "remove an abandoned temporary file");
             TempName { dir: dir.clone(), name: item.name }.remove();
             removed += 1;
@@ -160,23 +163,21 @@ pub fn sweep(dir: &Dir) -> usize {
     removed
 }
 
-fn is_abandoned(dir: &Dir, name: &OsStr) -> bool {
+/// Opens a temp file, locked where locks work, if its writer is dead.
+fn take_abandoned(dir: &Dir, name: &OsStr) -> Option<File> {
     // For writing: some network file systems emulate flock by a lock that needs it.
-    let Ok(Some(file)) = dir.open_file(name, OFlag::O_RDWR | OFlag::from_bits_retain(libc::O_NOFOLLOW), 0) else { return false };
-    let Ok(meta) = file.metadata() else { return false };
-    if !meta.is_file() {
-        return false;
-    }
+    let file = dir.open_file(name, OFlag::O_RDWR | OFlag::O_NOFOLLOW, 0).ok().flatten()?;
+    let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let is_old = || {
         let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         age.is_some_and(|age| age > ABANDONED_AFTER)
     };
-    match lock(&file) {
+    let is_dead = match lock(&file) {
         Lock::Busy => false,
-        // The lock is let go when `file` is dropped; until the name is removed nobody else can want it, names are used once.
         Lock::Held => is_of_this_boot(name.as_bytes()) || is_old(),
         Lock::Unsupported => is_old(),
-    }
+    };
+    is_dead.then_some(file)
 }
 
 #[cfg(test)]
@@ -235,15 +236,19 @@ mod tests {
         let dir = Dir::open(place.path()).unwrap();
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    sweep(&dir);
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        sweep(&dir);
+                    }
+                });
+            }
+            for _ in 0..60 {
+                let held: Vec<_> = (0..5).map(|_| named(dir.clone(), 0o600).unwrap()).collect();
+                for (_, temp) in &held {
+                    assert!(place.path().join(&temp.name).exists(), "a locked file was swept");
+                    temp.remove();
                 }
-            });
-            for _ in 0..500 {
-                let (_file, temp) = named(dir.clone(), 0o600).unwrap();
-                assert!(place.path().join(&temp.name).exists(), "a locked file was swept");
-                temp.remove();
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });

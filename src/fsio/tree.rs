@@ -185,8 +185,8 @@ impl Tree {
         Ok(true)
     }
 
-    /// Does something in the directory of `target`, which is made when missing, and again when that was removed meanwhile: the
-    /// action says so by `None` or by [`Problem::Absent`].
+    /// Does something in the directory of `target`, which is made when missing, and again when it was removed meanwhile (the action
+    /// says so by `None`, or fails).
     fn with_parent<T>(
         &self,
         target: &Path,
@@ -198,7 +198,8 @@ impl Tree {
             match action(&parent, &name) {
                 Ok(Some(done)) => return Ok(done),
                 Ok(None) => {}
-                Err(e) if e.problem == Problem::Absent => {}
+                // File systems differ in what they say to a file that is made in a removed directory: ext4 says EPERM.
+                Err(e) if e.problem == Problem::Absent || parent.stat_self()?.links == 0 => {}
                 Err(e) => return Err(e),
             }
             self.check()?;

@@ -189,8 +189,12 @@ impl Claims {
     /// All claims on an object.
     fn claims_on(&self, key: &Key) -> Result<Vec<Entry>, StoreError> {
         let mut claims = Vec::new();
-        self.inner.list(&format!("{PREFIX}{key}/"), "", &mut |entry| {
-            claims.push(entry);
+        let prefix = format!("{PREFIX}{key}/");
+        self.inner.list(&prefix, "", &mut |entry| {
+            // Claims on an object whose key begins with this one and a `/` are deeper.
+            if entry.key.as_str().get(prefix.len()..).is_some_and(|name| !name.contains('/')) {
+                claims.push(entry);
+            }
             if claims.len() > MAX_CLAIMS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if claims.len() > MAX_CLAIMS {
@@ -389,4 +393,111 @@ fn claim_key(key: &Key, content: &ContentId) -> Option<Key> {
 
 fn now_unix_s() -> Option<i64> {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    const OWN: ContentId = ContentId([1; 16]);
+    const OTHER: ContentId = ContentId([2; 16]);
+
+    fn claims_over(memory: &Arc<MemoryStore>) -> Claims {
+        let policy = Policy { first_delay: Duration::ZERO, max_delay: Duration::ZERO, attempts: 2 };
+        Claims::new(Arc::<MemoryStore>::clone(memory), policy, Deadline::after(Duration::from_secs(60)))
+    }
+
+    fn key(text: impl Into<String>) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    fn modified(memory: &MemoryStore, key: &Key) -> Option<i64> {
+        let mut modified = None;
+        memory
+            .list(key.as_str(), "", &mut |entry| {
+                modified = entry.modified_unix_s;
+                ControlFlow::Break(())
+            })
+            .unwrap();
+        modified
+    }
+
+    fn held(claims: &Claims, object: &Key) -> Held {
+        match claims.acquire(object, &OWN).unwrap() {
+            Acquired::Held(held) => held,
+            Acquired::Exists => panic!("it does not exist"),
+        }
+    }
+
+    #[test]
+    fn a_claim_is_put_again_when_it_is_due_and_not_before() {
+        let memory = Arc::new(MemoryStore::without_conditions());
+        let (claims, object) = (claims_over(&memory), key("object"));
+        let mut held = held(&claims, &object);
+        assert!(memory.backdate(&held.claim, RENEW_AFTER));
+        let old = modified(&memory, &held.claim).unwrap();
+        claims.renew(&object, &OWN, &mut held).unwrap();
+        assert_eq!(modified(&memory, &held.claim), Some(old));
+        // The host slept: only the wall clock went on.
+        held.put.wall -= RENEW_AFTER;
+        claims.renew(&object, &OWN, &mut held).unwrap();
+        assert!(modified(&memory, &held.claim).unwrap() > old);
+        assert!(held.put.age() < RENEW_AFTER);
+    }
+
+    #[test]
+    fn a_claim_that_died_protects_nothing_and_is_not_relied_on() {
+        let memory = Arc::new(MemoryStore::without_conditions());
+        let (claims, object) = (claims_over(&memory), key("object"));
+        let begin = |by: Duration| {
+            let mut held = held(&claims, &object);
+            assert!(memory.backdate(&held.claim, by));
+            held.put.wall -= by;
+            let inner = claims.inner.begin(&object, &OWN).unwrap();
+            ClaimedUpload { claims: &claims, key: object.clone(), content: OWN, state: State::Open { held, inner } }
+        };
+        let dead = ABANDONED_AFTER + Duration::from_secs(10);
+
+        // Another writer is at work by now: nothing is written over its head, and both can go on when it gave up.
+        let mut upload = begin(dead);
+        let rival = claim_key(&object, &OTHER).unwrap();
+        assert_eq!(memory.create(&rival, Bytes::new(), &OTHER).unwrap(), Created::New);
+        assert_eq!(upload.part(Bytes::from_static(b"own")).unwrap_err().kind, ErrorKind::Busy);
+        assert_eq!(upload.complete().unwrap_err().kind, ErrorKind::Busy);
+        memory.delete(&rival).unwrap();
+        upload.part(Bytes::from_static(b"own")).unwrap();
+        assert_eq!(upload.complete().unwrap(), Created::New);
+        memory.delete(&object).unwrap();
+
+        // Another writer took it for dead, created the object and removed the claim.
+        let mut upload = begin(dead);
+        assert_eq!(claims_over(&memory).create(&object, Bytes::from_static(b"other"), &OTHER).unwrap(), Created::New);
+        assert_eq!(upload.complete().unwrap(), Created::Exists);
+        drop(upload);
+        let mut body = Vec::new();
+        memory.read(&object, ReadRange::All).unwrap().body.read_to_end(&mut body).unwrap();
+        assert_eq!(body, b"other");
+        let mut left = Vec::new();
+        memory
+            .list(PREFIX, "", &mut |entry| {
+                left.push(entry.key);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(left, []);
+    }
+
+    #[test]
+    fn times_that_the_store_does_not_tell_never_kill_a_claim() {
+        let claim = Entry { key: key("claims/object/x"), size_bytes: 0, modified_unix_s: None };
+        assert!(!is_dead(&claim, Some(i64::MAX)));
+        let claim = Entry { modified_unix_s: Some(0), ..claim };
+        assert!(!is_dead(&claim, None));
+        assert!(!is_dead(&claim, Some(ABANDONED_AFTER.as_secs() as i64)));
+        assert!(is_dead(&claim, Some(ABANDONED_AFTER.as_secs() as i64 + 1)));
+        assert!(living_rival(std::slice::from_ref(&claim), &OWN, Some(5)).is_some(), "a claim of unknown form was ignored");
+    }
 }

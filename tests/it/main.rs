@@ -1,10 +1,23 @@
 //! The one integration-test binary: it links the whole crate once. Each module tests one subject; `support` holds the harness.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    unreachable_pub,
+    missing_docs
+)]
 
 mod support;
 
 mod conformance;
+mod golden;
+mod push;
 mod recovery;
 mod scan;
 mod store_faults;
 mod store_file;
 mod store_s3;
+mod tidy;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::fsio;
 use crate::limits;
 use crate::store::Key;
 
@@ -111,15 +112,6 @@ impl InvalidSettings {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
-    }
-}
-
-impl fmt::Display for Checksums {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WhenSupported => "when-supported",
-            Self::WhenRequired => "when-required",
-        })
     }
 }
 
@@ -229,7 +221,7 @@ impl S3Settings {
                 "`ca_file` must name a readable PEM file with the certificate of the authority (-----BEGIN CERTIFICATE-----)",
             )
         };
-        let pem = crate::fsio::read_bounded(path, limits::MIB).map_err(|e| bad(format_args!("{e}")))?;
+        let pem = fsio::read_bounded(path, limits::MAX_SMALL_OBJECT_BYTES).map_err(|e| bad(format_args!("{e}")))?;
         let certificates = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| bad(format_args!("it is damaged PEM: {e}")))?;
@@ -327,6 +319,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
     fn ca_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");

@@ -1,4 +1,6 @@
-//! The harness: real servers, real protocols.
+//! The harness: real servers, real protocols, the real program.
 
+pub mod command;
 pub mod postgres;
 pub mod s3;
+pub mod segment;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
@@ -66,6 +67,9 @@ pub(crate) type Acknowledged = Vec<u64>;
 /// What a row must hold, so that a wrong byte is noticed.
 const PAYLOAD: &str = "repeat(md5(client || '/' || n), 4)";
 
+/// Between two rows of a client, so that a slow archiver can keep up and a test does not end with a backlog.
+const PAUSE: Duration = Duration::from_millis(2);
+
 impl Load {
     /// Makes the ledger (unless it is there) and starts `clients` clients, which go on after the last row of before.
     pub(crate) fn start(cluster: &Cluster, clients: usize) -> Self {
@@ -87,6 +91,7 @@ impl Load {
                         let row = format!("select {client} as client, {n}::bigint as n");
                         connection.query(&format!("insert into ledger select client, n, {PAYLOAD} from ({row}) r"))?;
                         acknowledged[client].store(n, Ordering::Release);
+                        std::thread::sleep(PAUSE);
                     }
                     Ok(())
                 })

@@ -1,0 +1,205 @@
+//! Golden vectors of the envelope: what version 1 wrote must be readable for ever, and what is damaged must be refused by the layer
+//! that is named. `WALVIS_TEST_BLESS=1` writes them anew, for a new version of the format only.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use walvis::codec::{self, Address, CodecError, Digest, Sealing};
+use walvis::crypto::{DataKey, Keyring};
+use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind, SEALED_FRAME_BYTES};
+
+/// One vector.
+#[derive(Debug, Serialize, Deserialize)]
+struct Vector {
+    what: String,
+    /// The stored object; for the damaged ones, what it was before these edits, in this order.
+    file: String,
+    /// Byte ranges of it, one after the other, instead of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ranges: Option<Vec<(usize, usize)>>,
+    /// The byte whose fifth bit is flipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flip: Option<usize>,
+    /// Number of zero bytes that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    append: Option<usize>,
+    /// Hexadecimal; absent in an unencrypted repository.
+    data_key: Option<String>,
+    repository_id: String,
+    kind: u8,
+    object: String,
+    /// BLAKE3 of the plaintext, if it can be read.
+    plaintext_blake3: Option<String>,
+    /// The layer that must reject it otherwise, and a part of what it says.
+    rejected_by: Option<String>,
+    says: Option<String>,
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/envelope")
+}
+
+const OBJECT: &str = "clusters/main/7123456789012345678/wal/00000001/00000000/000000010000000000000001";
+const REPOSITORY_ID: [u8; 16] = *b"golden vectors 1";
+const DATA_KEY: [u8; 32] = *b"thirty-two bytes, not too secret";
+
+fn edited(vector: &Vector) -> Vec<u8> {
+    let whole = std::fs::read(directory().join(&vector.file)).unwrap();
+    let ranges = vector.ranges.clone().unwrap_or_else(|| vec![(0, whole.len())]);
+    let mut object: Vec<u8> = ranges.into_iter().flat_map(|(from, to)| whole[from..to].to_vec()).collect();
+    if let Some(at) = vector.flip {
+        object[at] ^= 0x10;
+    }
+    object.resize(object.len() + vector.append.unwrap_or(0), 0);
+    object
+}
+
+fn keyring(vector: &Vector) -> Keyring {
+    match &vector.data_key {
+        None => Keyring::Unencrypted,
+        Some(text) => {
+            let mut key = [0; 32];
+            hex::decode_to_slice(text, &mut key).unwrap();
+            Keyring::Encrypted { current: DataKey::from_bytes(key), earlier: vec![] }
+        }
+    }
+}
+
+fn kind(number: u8) -> ObjectKind {
+    use ObjectKind::{Backup, Binding, History, Partial, Segment};
+    [Segment, Partial, History, Backup, Binding].into_iter().find(|k| *k as u8 == number).unwrap()
+}
+
+#[test]
+fn every_vector_is_read_or_rejected_as_it_says() {
+    if std::env::var_os("WALVIS_TEST_BLESS").is_some() {
+        bless();
+    }
+    let text = std::fs::read_to_string(directory().join("vectors.json")).unwrap();
+    let vectors: Vec<Vector> = serde_json::from_str(&text).unwrap();
+    assert!(vectors.len() >= 20);
+    for vector in &vectors {
+        let object = edited(vector);
+        let mut id = [0; 16];
+        hex::decode_to_slice(&vector.repository_id, &mut id).unwrap();
+        let address = Address { repository_id: &id, kind: kind(vector.kind), name: &vector.object };
+        let mut plain = Vec::new();
+        let opened = codec::open(object.as_slice(), address, &keyring(vector));
+        let layer = if opened.is_ok() { "frames" } else { "preamble" };
+        match (opened.and_then(|opened| opened.copy_to(&mut plain)), &vector.plaintext_blake3) {
+            (Ok(_), Some(hash)) => assert_eq!(blake3::hash(&plain).to_hex().as_str(), hash, "{}", vector.what),
+            (Err(e @ (CodecError::Damaged(_) | CodecError::UnknownKey(_))), None) => {
+                assert_eq!(vector.rejected_by.as_deref(), Some(layer), "{}: {e}", vector.what);
+                assert!(e.to_string().contains(vector.says.as_deref().unwrap()), "{}: {e}", vector.what);
+            }
+            (result, expected) => panic!("{}: {result:?}, expected {expected:?}", vector.what),
+        }
+    }
+}
+
+/// Compressible in part, so that there are several frames and yet a small file.
+fn plaintext(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0x5a; len];
+    let noisy = len / 4;
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes[..noisy]);
+    bytes
+}
+
+fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind) -> Vec<u8> {
+    let digest = Digest::of(&mut &*plain).unwrap();
+    let metadata = Metadata {
+        plaintext_bytes: digest.bytes,
+        plaintext_blake3: digest.blake3,
+        sealed_unix_us: 1_763_683_200_000_000,
+        writer: "0.1.0".to_owned(),
+    };
+    let mut out = Vec::new();
+    let address = Address { repository_id: &REPOSITORY_ID, kind, name: object };
+    codec::seal(&mut &*plain, &mut out, address, key, &metadata, Sealing { level: 1, salt: [0xA5; 32] }).unwrap();
+    out
+}
+
+/// Writes all vectors.
+fn bless() {
+    let key = DataKey::from_bytes(DATA_KEY);
+    let plain = plaintext(600_000);
+    let mut vectors = Vec::new();
+    let vector = |file: &str, what: &str| Vector {
+        what: what.to_owned(),
+        file: file.to_owned(),
+        ranges: None,
+        flip: None,
+        append: None,
+        data_key: Some(hex::encode(DATA_KEY)),
+        repository_id: hex::encode(REPOSITORY_ID),
+        kind: ObjectKind::Segment as u8,
+        object: OBJECT.to_owned(),
+        plaintext_blake3: None,
+        rejected_by: None,
+        says: None,
+    };
+    let history = b"1\t0/3000000\tno recovery target specified\n".as_slice();
+    let other_name = OBJECT.replace("000000010000000000000001", "000000010000000000000002");
+    let sealed = [
+        ("good", "three frames, encrypted", Some(&key), OBJECT, ObjectKind::Segment, plain.as_slice()),
+        ("unencrypted", "three frames, hashes only", None, OBJECT, ObjectKind::Segment, &plain),
+        ("empty", "an empty plaintext", Some(&key), OBJECT, ObjectKind::Segment, b""),
+        ("history", "a small one", Some(&key), OBJECT, ObjectKind::History, history),
+        ("other", "an object of another name", Some(&key), &other_name, ObjectKind::Segment, b"other"),
+    ];
+    for (file, what, key, object, kind, plain) in sealed {
+        std::fs::write(directory().join(file), seal(plain, key, object, kind)).unwrap();
+        vectors.push(Vector {
+            data_key: key.map(|_| hex::encode(DATA_KEY)),
+            kind: kind as u8,
+            object: object.to_owned(),
+            plaintext_blake3: Some(blake3::hash(plain).to_hex().to_string()),
+            ..vector(file, what)
+        });
+    }
+    let good = std::fs::read(directory().join("good")).unwrap();
+    let first = codec::preamble_bytes(&good[..HEADER_BYTES]).unwrap() as usize;
+    let (second, third, end) = (first + SEALED_FRAME_BYTES, first + 2 * SEALED_FRAME_BYTES, good.len());
+    let mut reject = |what: &str, layer: &str, says: &str, edit: &dyn Fn(&mut Vector)| {
+        let mut damaged = Vector { rejected_by: Some(layer.to_owned()), says: Some(says.to_owned()), ..vector("good", what) };
+        edit(&mut damaged);
+        vectors.push(damaged);
+    };
+    for (at, what, says) in [
+        (0, "a byte of the magic", "does not begin"),
+        (8, "an unknown version", "format version"),
+        (10, "an unknown codec", "codec"),
+        (11, "an unknown cipher", "cipher"),
+        (12, "an unknown flag", "flag"),
+        (20, "another key id", "data key"),
+        (40, "another salt", "fails authentication"),
+        (66, "an impossible metadata length", "longer than the format allows"),
+        (80, "a bit of the metadata", "fails authentication"),
+    ] {
+        reject(what, "preamble", says, &|v| v.flip = Some(at));
+    }
+    reject("ends in the metadata", "preamble", "truncated", &|v| v.ranges = Some(vec![(0, 100)]));
+    reject("an unencrypted object in an encrypted repository", "preamble", "not encrypted", &|v| {
+        v.file = "unencrypted".to_owned()
+    });
+    reject("an encrypted object in an unencrypted repository", "preamble", "encrypted", &|v| v.data_key = None);
+    reject("an object of another kind", "preamble", "fails authentication", &|v| v.kind = ObjectKind::Partial as u8);
+    reject("an object of another name", "preamble", "fails authentication", &|v| v.file = "other".to_owned());
+    reject("an object of another repository", "preamble", "fails authentication", &|v| v.repository_id = hex::encode([0; 16]));
+    reject("a bit of the first frame", "frames", "frame 0", &|v| v.flip = Some(first + 5));
+    reject("a bit of the second frame", "frames", "frame 1", &|v| v.flip = Some(second + 5));
+    reject("a bit of the last tag", "frames", "frame 2", &|v| v.flip = Some(end - 1));
+    reject("a bit of an unencrypted frame", "frames", "frame 1", &|v| {
+        (v.file, v.data_key, v.flip) = ("unencrypted".to_owned(), None, Some(second + 5));
+    });
+    reject("two frames exchanged", "frames", "frame 0", &|v| {
+        v.ranges = Some(vec![(0, first), (second, third), (first, second), (third, end)]);
+    });
+    reject("a frame twice", "frames", "frame 1", &|v| v.ranges = Some(vec![(0, second), (first, second), (third, end)]));
+    reject("ends after the second frame", "frames", "frame 1", &|v| v.ranges = Some(vec![(0, third)]));
+    reject("ends after the metadata", "frames", "truncated", &|v| v.ranges = Some(vec![(0, first)]));
+    reject("the last byte is missing", "frames", "frame 2", &|v| v.ranges = Some(vec![(0, end - 1)]));
+    reject("a byte follows", "frames", "frame 2", &|v| v.append = Some(1));
+    let text = serde_json::to_string_pretty(&vectors).unwrap();
+    std::fs::write(directory().join("vectors.json"), text + "\n").unwrap();
+}

@@ -1,0 +1,119 @@
+//! Rules of the house that a compiler does not check: the layer order, the length of files, the documents' claims.
+
+use std::path::{Path, PathBuf};
+
+/// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
+const LAYERS: [&[&str]; 7] = [
+    &["limits", "deadline", "error"],
+    &["crypto", "format", "pg", "fsio"],
+    &["store", "codec"],
+    &["repo"],
+    &["config", "server"],
+    &["ops"],
+    &["cli"],
+];
+/// Uses within one layer that are meant.
+const SIDEWAYS: [(&str, &str); 1] = [("format", "crypto")];
+const MAX_LINES: usize = 700;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(below: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(below)];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+#[test]
+fn arrows_point_downwards_only() {
+    for path in sources("src") {
+        let relative = path.strip_prefix(root().join("src")).unwrap();
+        let module = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        if matches!(module, "main" | "lib") {
+            continue;
+        }
+        let own = layer(module).unwrap_or_else(|| panic!("module {module} has no layer: add it to src/lib.rs and here"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        // Tests may use whatever they test with.
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for used in line.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let Some(other) = layer(&used) else { continue };
+                let allowed = used == module || other < own || SIDEWAYS.contains(&(module, used.as_str()));
+                assert!(allowed, "{}: {module} uses {used}, which is not below it: {line}", relative.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn files_stay_readable() {
+    for path in sources("src").into_iter().chain(sources("tests/it")) {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= MAX_LINES, "{} has {lines} lines: split it", path.display());
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    for path in sources("src").into_iter().chain(sources("tests/it")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} has no module documentation", path.display());
+    }
+}
+
+/// The README prints the table that `cli/exit.rs` is.
+#[test]
+fn the_readme_lists_every_exit_code() {
+    use walvis::error::Kind;
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for (kind, words) in [
+        (Kind::Absent, "proven absent"),
+        (Kind::Usage, "usage"),
+        (Kind::Config, "configuration"),
+        (Kind::Unreachable, "unreachable"),
+        (Kind::Denied, "access denied"),
+        (Kind::Conflict, "conflict"),
+        (Kind::Damaged, "damaged"),
+        (Kind::Refused, "refused"),
+        (Kind::Server, "PostgreSQL server"),
+        (Kind::Problems, "problems"),
+        (Kind::Bug, "bug"),
+    ] {
+        let code = walvis::cli::exit_code(kind);
+        let row =
+            readme.lines().find(|line| line.starts_with(&format!("| {code} |"))).unwrap_or_else(|| panic!("no row for {code}"));
+        assert!(row.contains(words), "{row:?} does not say {words:?}");
+    }
+}
+
+/// The settings example of the README is read without an error.
+#[test]
+fn the_example_settings_of_the_readme_are_valid() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a toml block");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("walvis.toml");
+    std::fs::write(&path, example).unwrap();
+    let overrides = walvis::config::Overrides { config: Some(path), ..Default::default() };
+    let config = walvis::config::Config::load(&overrides, &|_| None, &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.repositories.len(), 2);
+}
