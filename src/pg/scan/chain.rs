@@ -328,7 +328,7 @@ mod tests {
     fn the_end_of_a_record_is_cut_anywhere() {
         for origin in [false, true] {
             for over in (8..=64).step_by(8) {
-                let xact = Xact { subxacts: 4000, invals: 3, origin, ..Xact::new(XactKind::AbortPrepared, 77, 0x0102_0304) };
+                let xact = Xact { subxacts: 4000, rels: 3, origin, ..Xact::new(XactKind::AbortPrepared, 77, 0x0102_0304) };
                 let mut sized = Wal::new(16, 1 << 20, 1);
                 let before = sized.left();
                 sized.xact(&xact);

@@ -294,7 +294,9 @@ pub trait Visitor {
     /// The record at `lsn` changes a block.
     ///
     /// Of a record that crosses pages this is reported before its CRC can be verified, and the record may prove dead or damaged. So
-    /// blocks, like storage changes, may be reported too many, never too few up to [`Summary::end`](super::Summary::end).
+    /// blocks, like storage changes, may be reported too many (or twice, by a scan and by a [`Chain`](super::Chain)), never too few
+    /// up to where reading ends. A scan by itself knows nothing of the record that its segment begins in: use a chain too, or carry
+    /// records over.
     fn block(&mut self, lsn: Lsn, block: BlockRef) {
         let _ = (lsn, block);
     }

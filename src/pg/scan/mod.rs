@@ -19,6 +19,10 @@
 //! - Nothing that is wrong with a segment is an error of the scan. Reading stops where the server would stop; [`Summary::end`] says
 //!   where and why, and all before it stands.
 //!
+//! # Cost
+//! 16 MiB of pgbench WAL (227,000 records, 35,000 transactions) take 6 ms of one core with CRC, 11 ms with block references,
+//! and give a summary of 137 kB, 3.9 bytes per transaction; 16 MiB of full-page images take 1 ms (`benches/scan.rs`).
+//!
 //! # Which fields a joined record gives
 //! Kind, LSN and time of a commit or abort are within the first hundred bytes of a record, so they are always known. The xid of
 //! `COMMIT PREPARED` and `ROLLBACK PREPARED` comes after arrays. It is known when these end within the kept bytes, or when the

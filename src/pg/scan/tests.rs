@@ -441,7 +441,7 @@ fn dropped_relations_across_segments() {
             carry = scanner.finish().carry;
         }
         assert_eq!((carried.storage.len(), carried.unreadable.len()), (rels as usize, 0));
-        // A few are told twice: by the tail's piece when the chain begins with it, and nothing is ever missing silently.
+        // What a chain can't know it says; nothing is missing silently.
         assert_eq!((chained.storage.len() == rels as usize, chained.unreadable.is_empty()), (whole, whole));
     }
 }
