@@ -41,17 +41,36 @@ impl Role {
 /// Runs the command that the arguments name and returns its exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
-    let role = match arguments.iter().skip(1).find_map(|a| a.to_str().filter(|a| ["push-wal", "fetch-wal"].contains(a))) {
-        Some("push-wal") => Role::Archiver,
-        Some(_) => Role::Restorer,
-        None => Role::Ordinary,
-    };
+    let role = role_of(&arguments);
     if role == Role::Archiver {
         shield::against_signals();
     } else {
         shield::against_file_size_signal();
     }
     ExitCode::from(shield::against_panics(|| parse_and_run(arguments, role)).unwrap_or(role.code(Kind::Bug)))
+}
+
+/// The role that the command's name gives, as far as it can be told from arguments that may be wrong. Whoever writes `fetch_wal` or
+/// `wal-fetch` into `restore_command` means it: an exit code below 126 would end recovery.
+fn role_of(arguments: &[OsString]) -> Role {
+    let takes_value: Vec<String> = Cli::command()
+        .get_arguments()
+        .filter(|argument| argument.get_action().takes_values())
+        .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
+        .collect();
+    let mut words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if takes_value.contains(&word.clone().into_owned()) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return match word.to_lowercase() {
+                name if name.contains("fetch") => Role::Restorer,
+                name if name.contains("push") => Role::Archiver,
+                _ => Role::Ordinary,
+            };
+        }
+    }
+    Role::Ordinary
 }
 
 fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
@@ -192,8 +211,13 @@ fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Confi
         timeout_s: global.timeout,
         server,
     };
-    // A variable that is not UTF-8 cannot be one of ours; an empty one counts as unset.
+    // A variable whose name is not UTF-8 cannot be one of ours.
     let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    let is_ours = |name: &&String| name.starts_with("WALVIS_") && std::env::var_os(name).is_some_and(|v| v.to_str().is_none());
+    if let Some(name) = names.iter().find(is_ours) {
+        return Err(Error::new(Kind::Config, format!("{name} is not UTF-8 text")).hint("give it a value that is, or unset it"));
+    }
+    // An empty one counts as unset.
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let config = Config::load(&overrides, &env, &names)?;
     let deadline = Deadline::after(config.timeout);

@@ -223,6 +223,19 @@ pub fn stat(path: &Path) -> Result<Option<Stat>, FsError> {
     }
 }
 
+/// The state of what has a name, a symbolic link itself and not what it leads to ([`ItemKind::Unknown`]); `None` when it is proven
+/// that nothing is there.
+///
+/// # Errors
+/// As [`stat`].
+pub fn stat_no_follow(path: &Path) -> Result<Option<Stat>, FsError> {
+    match nix::sys::stat::lstat(path) {
+        Ok(stat) => Ok(Some(Stat::from(stat))),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(e) => Err(FsError::new("stat", path, e)),
+    }
+}
+
 /// Reads an open file from its beginning, wherever others read in it: the same file twice, even if its name is gone by then.
 pub fn reader(file: &File) -> impl Read + '_ {
     struct FromStart<'a>(&'a File, u64);

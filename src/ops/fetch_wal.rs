@@ -13,9 +13,11 @@ use super::{cluster_facts, file_error, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{Draft, Durability};
+use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Stat};
 use crate::pg::{SegmentCheck, WalFileName};
 use crate::repo::{Facts, Fetched, Repository, SystemId};
+
+const DESTINATION_HINT: &str = "name a file in an existing directory; restore_command = 'walvis fetch-wal %f %p' does, in the data directory";
 
 /// What is asked.
 #[derive(Debug)]
@@ -86,13 +88,13 @@ fn fetch_from(
     let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
     let fetched = opened.get_wal(&config.cluster, facts, &name, &mut sink);
     if let Some(error) = sink.failure {
-        return Err(file_error(Kind::Config, error));
+        return Err(destination_error(error));
     }
     match fetched? {
         Fetched::Served(metadata) => {
             check(&name, facts, &sink.head, metadata.plaintext_bytes, &opened)?;
             // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
-            sink.draft.publish_over(Durability::Volatile).map_err(|e| file_error(Kind::Config, e))?;
+            sink.draft.publish_over(Durability::Volatile).map_err(destination_error)?;
             let repository = opened.location().to_owned();
             Ok(Some(FetchReport { file: name.to_string(), repository, bytes: metadata.plaintext_bytes }))
         }
@@ -135,7 +137,23 @@ fn cluster(opened: &Repository, config: &Config, here: Option<SystemId>) -> Resu
 }
 
 fn begin(destination: &Path) -> Result<Draft, Error> {
-    Draft::beside(destination, 0o600).map_err(|e| file_error(Kind::Config, e))
+    // Renaming would replace a device, a pipe, or a link: `fetch-wal NAME /dev/null` by root must not cost the host its /dev/null.
+    match fsio::stat_no_follow(destination).map_err(destination_error)? {
+        None | Some(Stat { kind: ItemKind::File, .. }) => {}
+        Some(_) => {
+            return Err(Error::new(
+                Kind::Config,
+                format!("cannot write {}: there is something of that name that is not a regular file", destination.display()),
+            )
+            .hint(DESTINATION_HINT));
+        }
+    }
+    Draft::beside(destination, 0o600).map_err(destination_error)
+}
+
+fn destination_error(error: FsError) -> Error {
+    let error = file_error(Kind::Config, error);
+    if error.hint.is_some() { error } else { error.hint(DESTINATION_HINT) }
 }
 
 /// The content is authentic; this catches a file that was stored wrongly by whatever means.
@@ -157,7 +175,7 @@ fn check(name: &WalFileName, facts: Facts, head: &[u8], bytes: u64, opened: &Rep
 struct Sink {
     draft: Draft,
     head: Vec<u8>,
-    failure: Option<crate::fsio::FsError>,
+    failure: Option<FsError>,
 }
 
 impl Write for Sink {

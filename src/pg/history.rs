@@ -33,6 +33,9 @@ pub enum HistoryError {
     /// A timeline above 1 has at least one ancestor.
     #[error("it names no ancestor")]
     Empty,
+    /// The server ends every line; what is cut off within a number would read like another number.
+    #[error("its last line is incomplete: it is truncated")]
+    Truncated,
     /// The start line is missing or names another segment.
     #[error("it has no line 'START WAL LOCATION: … (file {0})'")]
     Start(String),
@@ -57,7 +60,13 @@ impl TimelineHistory {
             }
             ancestors.push(entry);
         }
-        if ancestors.is_empty() { Err(HistoryError::Empty) } else { Ok(Self { timeline, ancestors }) }
+        if ancestors.is_empty() {
+            return Err(HistoryError::Empty);
+        }
+        if !content.ends_with(b"\n") {
+            return Err(HistoryError::Truncated);
+        }
+        Ok(Self { timeline, ancestors })
     }
 
     /// Number of the first segment that exists on this timeline: the one in which it left its parent.
@@ -124,6 +133,7 @@ mod tests {
         assert_eq!(parse(b"3 0/1"), HistoryError::Order(1));
         assert_eq!(parse(b"2 0/1\n1 0/2"), HistoryError::Order(2));
         assert_eq!(parse(b"1 0/5\n2 0/2"), HistoryError::Order(2));
+        assert_eq!(parse(b"1\t0/5\tx\n2\t0/300"), HistoryError::Truncated);
     }
 
     #[test]

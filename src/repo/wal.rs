@@ -101,6 +101,9 @@ impl Repository {
                 let later = self.later_segment(cluster, facts.system_id, *segment, name)?;
                 self.segment_must_have_existed(cluster, facts, *segment, later)
             }
+            // The first timeline has no parent and so no history. The server asks for it all the same when it copies the parent's
+            // history into that of a new timeline (`writeTimeLineHistory`).
+            WalFileName::History(Timeline(..=1)) => self.first_after(name.as_str(), name, |_| false).map(|_| None),
             WalFileName::History(timeline) => {
                 let prefix = names::histories_prefix(cluster, facts.system_id);
                 let found = self.first_after(&prefix, name, |file| matches!(file, WalFileName::History(t) if t > timeline))?;
@@ -146,7 +149,8 @@ impl Repository {
         self.left_beyond(cluster, facts.system_id, segment.timeline, number, size)
     }
 
-    /// A later timeline that left this one in a segment after this one.
+    /// A later timeline that left this one in a segment after this one. Its history also says where this one began: what was before
+    /// that never was on it.
     fn left_beyond(
         &self,
         cluster: &ClusterName,
@@ -166,10 +170,11 @@ impl Repository {
         })?;
         for child in children {
             let Some(history) = self.history(cluster, system_id, child)? else { continue };
-            let left =
-                history.ancestors.iter().find(|entry| entry.timeline == timeline && entry.switch.0 / size.bytes() > number);
-            if let Some(entry) = left {
-                return Ok(Some(format!("timeline {child} left timeline {timeline} only at {}", entry.switch)));
+            let Some(at) = history.ancestors.iter().position(|entry| entry.timeline == timeline) else { continue };
+            let began = at.checked_sub(1).and_then(|parent| history.ancestors.get(parent)).map_or(0, |parent| parent.switch.0);
+            let Some(left) = history.ancestors.get(at).map(|entry| entry.switch) else { continue };
+            if (began / size.bytes()..left.0 / size.bytes()).contains(&number) {
+                return Ok(Some(format!("timeline {child} left timeline {timeline} only at {left}")));
             }
         }
         Ok(None)

@@ -13,6 +13,7 @@
 mod support;
 
 mod conformance;
+mod fetch;
 mod golden;
 mod push;
 mod recovery;

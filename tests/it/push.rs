@@ -165,16 +165,13 @@ fn what_is_not_as_named_is_refused_in_its_own_words() {
 
     for (name, text, words) in [
         ("00000003.history", "", "no ancestor"),
-        ("00000003.history", "1\t0/30000", ""),
+        ("00000003.history", "1\t0/30000", "truncated"),
         ("00000003.history", "\0\0\0\0\0\0\0\0", "line 1"),
         ("00000003.history", "4\t0/3000000\tx\n", "line 1"),
         ("00000001.history", "1\t0/3000000\tx\n", "line 1"),
         ("000000010000000000000003.00000028.backup", "", "START WAL LOCATION"),
         ("000000010000000000000003.00000028.backup", &segment::backup(&Segment::new(4)).1, "START WAL LOCATION"),
     ] {
-        if words.is_empty() {
-            continue; // A history that lost the end of its last line reads like another one; nobody can tell.
-        }
         site.write(name, text);
         site.push(name).exits(14).tells_the_way_out().says(&[name, words]);
     }
@@ -190,7 +187,7 @@ fn what_is_not_as_named_is_refused_in_its_own_words() {
 fn every_version_and_size_is_taken() {
     for (n, magic) in MAGICS.into_iter().enumerate() {
         let site = Site::new();
-        let segment = Segment { magic, ..Segment::new(2) }.sized(MIB << n);
+        let segment = Segment { magic, ..Segment::new(2) }.sized(MIB << (n % 4));
         site.become_cluster(segment::SYSTEM_ID, segment.size);
         let name = site.make(&segment);
         site.push(&name).exits(0);

@@ -103,6 +103,11 @@ impl Site {
         self.dir.path().join(name)
     }
 
+    /// Where all of it is.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The directory of the repository.
     pub fn repository(&self) -> PathBuf {
         self.path("repository")

@@ -82,12 +82,11 @@ impl Segment {
             Content::Zeros => {}
             Content::Noise(seed) => noise(&mut bytes, seed),
             Content::Records(seed) => {
-                // A third of every 48 bytes is new, the rest repeats.
-                let mut fresh = vec![0; self.size / 3 + 16];
-                noise(&mut fresh, seed);
-                for (chunk, new) in bytes.chunks_mut(48).zip(fresh.chunks(16)) {
-                    chunk.fill(0x2A);
-                    chunk[..16].copy_from_slice(new);
+                // A third of every page is new.
+                for (n, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
+                    let (new, rest) = page.split_at_mut(PAGE_BYTES / 3);
+                    noise(new, seed << 32 | n as u64);
+                    rest.fill(0x2A);
                 }
             }
         }
