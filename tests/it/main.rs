@@ -12,12 +12,14 @@
 
 mod support;
 
+mod check;
 mod conformance;
 mod fetch;
 mod golden;
 mod push;
 mod recovery;
 mod scan;
+mod setup;
 mod store_faults;
 mod store_file;
 mod store_s3;
