@@ -11,6 +11,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=packaging/need.sh
+source "$root/packaging/need.sh"
 
 # ---- how it talks ----------------------------------------------------------------------------------------------------------
 
@@ -67,6 +69,7 @@ printf '%s\n' "A throwaway PostgreSQL is archived, destroyed, and brought back t
 
 if [[ -z ${WALVIS_BIN:-} ]]; then
     command -v cargo >/dev/null || fail "cargo is missing: install Rust (https://rustup.rs), or set WALVIS_BIN to a walvis program"
+    need build-essential cc --version || fail "a C compiler is missing, which Rust links with: sudo apt-get install build-essential"
     echo "Building walvis (cargo build --release); the first time this takes a few minutes."
     cargo build --release --quiet --manifest-path "$root/Cargo.toml" --target-dir "${CARGO_TARGET_DIR:-$root/target}"
     WALVIS_BIN=${CARGO_TARGET_DIR:-$root/target}/release/walvis

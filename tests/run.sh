@@ -17,21 +17,12 @@ mkdir -p "$tools"
 
 missing=()
 
-# Makes sure that a command succeeds; as root installs the package that brings what it needs.
-need() { # package, what it is for, command…
+# shellcheck source=packaging/need.sh
+source packaging/need.sh
+want() { # package, what it is for, command…
     local package=$1 purpose=$2
     shift 2
-    "$@" >/dev/null 2>&1 && return 0
-    if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
-        echo "run.sh: apt-get install $package"
-        (
-            export DEBIAN_FRONTEND=noninteractive
-            apt-get install --yes --quiet --no-install-recommends "$package" ||
-                { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends "$package"; }
-        ) </dev/null >"$tools/apt.log" 2>&1 || tail -n 5 "$tools/apt.log"
-        "$@" >/dev/null 2>&1 && return 0
-    fi
-    missing+=("$package, for $purpose (Debian, Ubuntu: sudo apt-get install $package)")
+    need "$package" "$@" || missing+=("$package, for $purpose (Debian, Ubuntu: sudo apt-get install $package)")
 }
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -39,9 +30,9 @@ if ! command -v cargo >/dev/null; then
     echo "run.sh: cargo is missing. Install Rust first: https://rustup.rs" >&2
     exit 1
 fi
-need build-essential "the C parts of zstd and TLS" cc --version
-need strace "the tests of durability, which watch system calls" strace -V
-need python3-venv "the S3 server of the tests" python3 -c 'import venv, ensurepip'
+want build-essential "the C parts of zstd and TLS" cc --version
+want strace "the tests of durability, which watch system calls" strace -V
+want python3-venv "the S3 server of the tests" python3 -c 'import venv, ensurepip'
 
 bash tests/install-postgres.sh "$tools/postgres" 13 14 15 16 17 18 || missing+=("PostgreSQL, see the messages of install-postgres above")
 if [[ -e tests/install-moto.sh ]]; then
