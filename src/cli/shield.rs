@@ -5,8 +5,8 @@
 
 use std::io::Write;
 use std::panic;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
@@ -17,6 +17,9 @@ use crate::error::Kind;
 
 /// How long after the deadline a call that hangs is given up. Whatever does not hang has failed by itself before.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long the watchdog tries to say why it ends the process.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Turns deadly signals into exit codes. Nothing is half-written by that: a killed process leaves the repository as it was.
 pub(super) fn against_signals() {
@@ -57,10 +60,19 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
                 break;
             }
         }
-        say(&format!(
-            "walvis: gave up: no answer within the time limit of {} s\n  a disk or mount hangs; see timeout_s in the settings\n",
-            deadline.limit().as_secs()
-        ));
+        // In a thread: what hangs may be the reader of our standard error, and the main thread may hold its lock.
+        let (said, done) = mpsc::channel();
+        let speaker = std::thread::Builder::new().spawn(move || {
+            say(&format!(
+                "walvis: gave up: no answer within the time limit of {} s\n  a disk or mount hangs, or nobody reads these messages; see \
+                 timeout_s in the settings\n",
+                deadline.limit().as_secs()
+            ));
+            let _ = said.send(());
+        });
+        if speaker.is_ok() {
+            let _ = done.recv_timeout(LAST_WORDS);
+        }
         #[expect(clippy::exit, reason = "the main thread hangs in the kernel; there is nobody to return to")]
         std::process::exit(code.into());
     });

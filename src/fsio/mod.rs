@@ -84,6 +84,9 @@ impl FsError {
                 }
                 _ => None,
             },
+            Problem::Unsupported if error.raw_os_error() == Some(Errno::EFBIG as i32) => Some(
+                "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file system that can hold it".to_owned(),
+            ),
             Problem::Absent | Problem::Exists | Problem::Unsupported | Problem::TooLarge => None,
         };
         Self { problem, action, path, detail: error.to_string(), hint }

@@ -184,7 +184,9 @@ impl Repository {
         };
         let text = serde_json::to_vec(&json).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
         let name = names::binding(cluster, generation)?;
-        match self.put(ObjectKind::Binding, &name, &Content::of_bytes(&text)) {
+        // Not the moment: whoever comes after a killed process must not wait for it.
+        let identity = format!("{} {} {generation}", facts.system_id, facts.wal_segment_size.bytes());
+        match self.put(ObjectKind::Binding, &name, &Content::of_bytes(&text).identified_by(identity.as_bytes())) {
             Ok(Stored::New | Stored::Same) => Ok(Binding { generation, facts, bound_unix_s }),
             Err(e) if e.kind == Kind::Conflict => self.read_binding(cluster, generation),
             Err(e) => Err(e),

@@ -26,13 +26,23 @@ type OpenContent<'a> = Box<dyn Fn() -> Box<dyn Read + 'a> + Sync + 'a>;
 /// A plaintext that can be read more than once, and what it hashed to the first time.
 pub struct Content<'a> {
     digest: Digest,
+    /// What two writers agree on; the digest's hash, unless they may differ in what does not matter.
+    identity: [u8; 32],
     open: OpenContent<'a>,
 }
 
 impl<'a> Content<'a> {
     /// A plaintext that was read before. Should it read otherwise now, it is not stored.
     pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
-        Self { digest, open: Box::new(open) }
+        Self { digest, identity: digest.blake3, open: Box::new(open) }
+    }
+
+    /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not refuse to
+    /// overwrite, two writers of one identity do not wait for each other, nor for one that was killed, and either's bytes may stay.
+    #[must_use]
+    pub fn identified_by(mut self, identity: &[u8]) -> Self {
+        self.identity = *blake3::hash(identity).as_bytes();
+        self
     }
 
     /// A plaintext in memory.
@@ -56,8 +66,8 @@ impl Repository {
             writer: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let content_id = ContentId(match self.keys().current() {
-            Some(key) => key.fingerprint(&content.digest.blake3),
-            None => content.digest.blake3.first_chunk().copied().unwrap_or_default(),
+            Some(key) => key.fingerprint(&content.identity),
+            None => content.identity.first_chunk().copied().unwrap_or_default(),
         });
         let mut source = (content.open)();
         let mut parts = PartWriter { store: self.store(), name, content_id, buffer: Vec::new(), upload: None };

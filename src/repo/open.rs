@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::names::{DESCRIPTOR, KEYS_PREFIX, key};
+use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
 use super::secret::Secret;
 use crate::crypto::{Argon2id, DataKey, KeyId, Keyring, WrappingKey, random_bytes};
 use crate::deadline::Deadline;
@@ -150,6 +150,7 @@ impl Repository {
         if read_whole(&*plain, &name)?.is_some() {
             return Self::reopen(settings, secret, level, deadline);
         }
+        refuse_orphaned_data(&*plain)?;
         let create_if_absent = match settings.create_if_absent {
             Some(known) => known,
             None => probe_create_if_absent(&*plain)?,
@@ -239,6 +240,22 @@ impl Repository {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+/// Data without a descriptor: it was deleted, or the data was copied without it. A new one, with a new repository id, would lock the
+/// data away for good, because everything is bound to the old id.
+fn refuse_orphaned_data(store: &dyn Store) -> Result<(), Error> {
+    let mut orphan = None;
+    store.list(CLUSTERS_PREFIX, "", &mut |entry| {
+        orphan = Some(entry.key);
+        ControlFlow::Break(())
+    })?;
+    let Some(orphan) = orphan else { return Ok(()) };
+    Err(Error::new(
+        Kind::Refused,
+        format!("{} holds data ({orphan}), but its {DESCRIPTOR} is gone: refused, nothing was changed", store.location()),
+    )
+    .hint(format!("restore {DESCRIPTOR} from a copy of the repository, or choose another URL; without it the data below clusters/ cannot be read")))
 }
 
 fn probe_name() -> Result<Key, Error> {

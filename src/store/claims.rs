@@ -112,15 +112,15 @@ impl Claims {
     /// Steps 1 to 4 and 8.
     fn acquire(&self, key: &Key, content: &ContentId) -> Result<Acquired, StoreError> {
         let mut ceiling = self.policy.first_delay;
+        let mut last_rival = None;
         for attempt in 1_u32.. {
-            if self.exists(key)? {
-                return Ok(Acquired::Exists);
-            }
-            let rival = match living_rival(&self.claims_on(key)?, content, now_unix_s()) {
-                Some(rival) => rival.key.clone(),
-                None => match self.claim(key, content)? {
-                    Ok(held) => return Ok(Acquired::Held(held)),
-                    Err(rival) => rival,
+            let rival = match self.attempt(key, content) {
+                Ok(Ok(acquired)) => return Ok(acquired),
+                Ok(Err(rival)) => rival,
+                // What it waited for says more than that time is over.
+                Err(error) => match last_rival {
+                    Some(rival) if error.kind == ErrorKind::TimedOut => return Err(self.busy(key, &rival)),
+                    _ => return Err(error),
                 },
             };
             let delay = ceiling.mul_f64(fastrand::f64());
@@ -129,9 +129,21 @@ impl Claims {
             }
             tracing::debug!(%key, claim = %rival, "another writer claims this object, waiting");
             std::thread::sleep(delay);
+            last_rival = Some(rival);
             ceiling = ceiling.saturating_mul(2).min(self.policy.max_delay);
         }
         Err(self.error(ErrorKind::Busy, key, "it is claimed by other writers".to_owned()))
+    }
+
+    /// Steps 1 to 4 once: or the rival that it gave way to.
+    fn attempt(&self, key: &Key, content: &ContentId) -> Result<Result<Acquired, Key>, StoreError> {
+        if self.exists(key)? {
+            return Ok(Ok(Acquired::Exists));
+        }
+        match living_rival(&self.claims_on(key)?, content, now_unix_s()) {
+            Some(rival) => Ok(Err(rival.key.clone())),
+            None => Ok(self.claim(key, content)?.map(Acquired::Held)),
+        }
     }
 
     /// Steps 3 and 4: a claim, or the rival that it gave way to.

@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     unreachable_pub,
     missing_docs
 )]
@@ -14,12 +15,17 @@ mod support;
 
 mod check;
 mod conformance;
+mod crash;
+mod damage;
 mod fetch;
 mod golden;
+mod memory;
+mod outage;
 mod push;
 mod recovery;
 mod scan;
 mod setup;
+mod shield;
 mod store_faults;
 mod store_file;
 mod store_s3;

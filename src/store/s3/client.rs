@@ -30,6 +30,8 @@ use crate::store::ErrorKind;
 
 /// A connection that takes longer than this will not come.
 const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Threads of the runtime.
+const WORKERS: usize = 2;
 /// What a region is called where regions mean nothing.
 const ANY_REGION: &str = "us-east-1";
 
@@ -132,12 +134,18 @@ impl Engine {
         if let Some(started) = &*slot {
             return Ok(started.clone());
         }
+        let no_threads = |e| {
+            Failure::new(ErrorKind::Unreachable, format!("no threads for the S3 client: {e}"))
+                .hint("raise the limits on memory (ulimit -v) or on processes (ulimit -u, TasksMax=)")
+                .permanently()
+        };
+        threads_can_be_had(WORKERS).map_err(no_threads)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .thread_name("walvis-s3")
             .enable_all()
             .build()
-            .map_err(|e| Failure::new(ErrorKind::Unreachable, format!("no threads for the S3 client: {e}")))?;
+            .map_err(no_threads)?;
         let runtime = Arc::new(Runtime(Some(runtime)));
         let limit = self.limit()?;
         let client = runtime.block_on(limit, self.client()).unwrap_or_else(|| {
@@ -242,6 +250,22 @@ impl Engine {
             }
         })
     }
+}
+
+/// Starts so many threads, all at once, and ends them. The runtime panics where it cannot have its threads, and then waits for ever
+/// for those that it has.
+fn threads_can_be_had(number: usize) -> std::io::Result<()> {
+    let mut waiting = Vec::new();
+    for _ in 0..number {
+        let (keep, wait) = std::sync::mpsc::channel::<()>();
+        waiting.push((keep, std::thread::Builder::new().spawn(move || wait.recv().is_ok())?));
+    }
+    for (keep, thread) in waiting {
+        drop(keep);
+        // It cannot panic, and its answer tells nothing.
+        let _ = thread.join();
+    }
+    Ok(())
 }
 
 /// Whether an endpoint is on this host.

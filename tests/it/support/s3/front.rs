@@ -181,6 +181,10 @@ impl Front {
         self.peak_in_flight.store(0, Ordering::SeqCst);
     }
 
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
     pub fn peak_in_flight(&self) -> usize {
         self.peak_in_flight.load(Ordering::SeqCst)
     }

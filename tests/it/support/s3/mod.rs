@@ -167,6 +167,11 @@ impl S3Server {
         self.front.clear();
     }
 
+    /// Requests that are being served.
+    pub fn in_flight(&self) -> usize {
+        self.front.in_flight()
+    }
+
     /// Most requests that were being served at the same time.
     pub fn peak_in_flight(&self) -> usize {
         self.front.peak_in_flight()

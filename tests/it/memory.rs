@@ -1,0 +1,92 @@
+//! Peak memory of the program: 64 MiB for 16 MiB segments, 128 MiB for a segment of 1 GiB, whatever is in them and wherever they go.
+//!
+//! The kernel tells the peak of the largest child that was waited for. So a process of its own, this very test binary running
+//! [`measure`], starts the program and asks.
+
+use std::process::Command;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use walvis::limits::MIB;
+
+use crate::support::command::{DESTINATION, Ran, Site, WALVIS, run};
+use crate::support::s3::S3Server;
+use crate::support::segment::{self, Content, Segment};
+
+#[test]
+#[ignore = "the other tests run it as a process of its own"]
+fn measure() {
+    let arguments = std::env::var("WALVIS_TEST_MEASURE").expect("run by other tests");
+    let status = Command::new(WALVIS).args(arguments.split(' ')).status().unwrap();
+    // A child begins as a copy of us, and that counts as its own. (Our own usage would count our parent's in the same way.)
+    let memory = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").to_owned();
+    println!("peak: {} own: {own} code: {:?}", getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss(), status.code());
+}
+
+/// Runs the program and gives its peak in MiB.
+#[track_caller]
+fn peak_mib(site: &Site, arguments: &[&str]) -> u64 {
+    let this = std::env::current_exe().unwrap();
+    let mut command =
+        site.wrapped([this.as_os_str()], ["--exact", "memory::measure", "--ignored", "--nocapture", "--test-threads=1"]);
+    let ran: Ran = run(command.env("WALVIS_TEST_MEASURE", arguments.join(" "))).exits(0);
+    let (_, line) = ran.stdout.split_once("peak: ").unwrap_or_else(|| panic!("it measured nothing: {ran:?}"));
+    let fields: Vec<&str> = line.lines().next().unwrap().split(' ').collect();
+    assert_eq!(fields[4], "Some(0)", "{ran:?}");
+    let [peak, own] = [fields[0], fields[2]].map(|kib| kib.parse::<u64>().unwrap() / 1024);
+    assert!(own < 48, "the measuring process itself takes {own} MiB: it drowns what it measures");
+    peak
+}
+
+/// Pushes, pushes again, and fetches, within this bound.
+#[track_caller]
+fn stays_below(site: &Site, name: &str, bound_mib: u64) {
+    let path = format!("pg_wal/{name}");
+    for arguments in [vec!["push-wal", &path], vec!["push-wal", &path], vec!["fetch-wal", name, DESTINATION]] {
+        let peak = peak_mib(site, &arguments);
+        assert!(peak <= bound_mib, "{arguments:?} took {peak} MiB");
+        assert!(peak >= 4, "{arguments:?} took {peak} MiB: that is no measurement");
+    }
+    let same = Command::new("cmp").arg(site.destination()).arg(site.wal(name)).status().unwrap();
+    assert!(same.success(), "{name} came back otherwise");
+    std::fs::remove_file(site.destination()).unwrap();
+}
+
+fn with_passphrase() -> Site {
+    let mut site = Site::without_repository();
+    site.unset("WALVIS_KEY_FILE");
+    site.set("WALVIS_PASSPHRASE", "correct horse battery staple");
+    site.init();
+    site
+}
+
+#[test]
+fn sixteen_mib_segments() {
+    let server = S3Server::start();
+    for (site, contents) in [
+        (Site::new(), vec![Content::Zeros, Content::Noise(1)]),
+        (with_passphrase(), vec![Content::Noise(1)]),
+        (Site::on_s3(&server), vec![Content::Records(1), Content::Noise(1)]),
+    ] {
+        site.become_cluster(segment::SYSTEM_ID, 16 * MIB);
+        for (number, content) in (1..).zip(contents) {
+            let name = site.make(&Segment::new(number).sized(16 * MIB).holding(content));
+            stays_below(&site, &name, 64);
+        }
+    }
+}
+
+#[test]
+fn a_one_gib_segment() {
+    let server = S3Server::start();
+    for site in [Site::new(), Site::on_s3(&server)] {
+        let segment = Segment::new(1).sized(1024 * MIB);
+        site.become_cluster(segment::SYSTEM_ID, segment.size);
+        let name = segment.name();
+        // Noise for several upload parts, spread over the file.
+        segment.write_sparse(&site.wal(&name), 64 * MIB, 5 * MIB / 2);
+        stays_below(&site, &name, 128);
+    }
+    let parts = server.seen(crate::support::s3::Op::Part).len();
+    assert!(parts >= 5, "it was sent in {parts} parts");
+}
