@@ -97,10 +97,16 @@ fn start(
     let (sender, receiver) = mpsc::channel();
     let (repository, cluster, files) = (repository.clone(), cluster.clone(), Arc::clone(files));
     let deadline = if repository.optional { deadline.at_most(OPTIONAL_TIMEOUT) } else { deadline };
-    std::thread::spawn(move || {
+    let failed = sender.clone();
+    let thread = std::thread::Builder::new().spawn(move || {
         // The receiver is gone only when nobody waits for this one any more.
         let _ = sender.send(push_to(&repository, &cluster, &files, deadline));
     });
+    if let Err(e) = thread {
+        let error = Error::new(Kind::Unreachable, format!("cannot start a thread: {e}"))
+            .hint("raise the limits on memory (ulimit -v) or on processes (ulimit -u, TasksMax=)");
+        let _ = failed.send(Err(error));
+    }
     receiver
 }
 

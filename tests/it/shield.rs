@@ -38,7 +38,7 @@ fn wrong_usage_and_settings() {
     nix::unistd::mkfifo(&site.wal(&pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
     site.push(&pipe).exits(10).says(&[&pipe, "not a regular file"]);
     if !is_root() {
-        fs::set_permissions(site.wal(&name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(site.wal(&name), fs::Permissions::from_mode(0o000)).unwrap();
         site.push(&name).exits(10).says(&[&name, "Permission denied"]);
         fs::set_permissions(site.wal(&name), fs::Permissions::from_mode(0o600)).unwrap();
     }
