@@ -18,6 +18,12 @@ impl Deadline {
         Self { at: Instant::now() + limit, limit }
     }
 
+    /// This moment, or the one `limit` from now if that is earlier.
+    #[must_use]
+    pub fn at_most(&self, limit: Duration) -> Self {
+        if self.remaining() <= limit { *self } else { Self::after(limit) }
+    }
+
     /// What is left; zero when it has passed.
     pub fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())

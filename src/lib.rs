@@ -11,7 +11,7 @@
 //! | 4 | [`config`], [`server`] | file < environment < flags → one validated value; the PostgreSQL connection |
 //! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
-//! | 1 | [`crypto`], [`format`], [`pg`], [`fsio`] | pure parsers and ciphers; raw file-system calls |
+//! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`] | pure parsers and ciphers; raw file-system calls |
 //! | 0 | [`limits`], [`deadline`], [`error`] | bounds, time limits, the error type |
 
 pub mod cli;

@@ -39,6 +39,17 @@ pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
 /// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per promotion.
 pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
 
+/// Longest WAL record: what the server can allocate to read one (`MaxAllocSize`).
+pub const MAX_WAL_RECORD_BYTES: u32 = 0x3FFF_FFFF;
+/// Bytes kept from the beginning of each part of a record that crosses WAL segments.
+pub const PIECE_FIRST_BYTES: usize = 8 * KIB;
+/// Bytes kept from the end of each part that is longer than that; 20 are needed.
+pub const PIECE_LAST_BYTES: usize = 32;
+/// Longest list of transactions in the summary of a segment: about 4 million, at 4 bytes each. pgbench fills 1 GiB with 2 million.
+pub const MAX_XACT_LIST_BYTES: usize = 16 * MIB;
+/// Most restore points, checkpoints and the like in the summary of a segment.
+pub const MAX_MARKS: usize = 4096;
+
 /// Time limit of one store request unless configured.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts of one store request, the first included: about a quarter of a minute with the delays below.
@@ -49,6 +60,13 @@ pub const RETRY_FIRST_DELAY: Duration = Duration::from_millis(100);
 pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 /// Time limit of a whole command unless configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+/// What an optional repository gets of a push: archiving must not fall behind because of it.
+pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
+/// pushing several files at once, in another order.
+pub const MISSING_ATTEMPTS: u32 = 4;
+/// See [`MISSING_ATTEMPTS`].
+pub const MISSING_DELAY: Duration = Duration::from_millis(500);
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
 /// configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);

@@ -64,7 +64,7 @@ pub(super) enum Linked {
 }
 
 /// A file being written that nobody sees until it is published. Dropped before that, it leaves nothing behind; killed before
-/// that, at most a file that a later call removes (see [`super::temp`]).
+/// that, at most a file that a later call removes (see [`sweep`](super::sweep)).
 #[derive(Debug)]
 pub struct Draft {
     file: File,

@@ -6,18 +6,21 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{cluster_facts, file_error, repositories};
 use crate::codec::Digest;
-use crate::config::Config;
+use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
-use crate::limits::MAX_HISTORY_FILE_BYTES;
+use crate::limits::{MAX_HISTORY_FILE_BYTES, OPTIONAL_TIMEOUT};
 use crate::pg::{BackupHistory, SegmentCheck, TimelineHistory, WalFileName};
-use crate::repo::{Content, Facts, Stored, SystemId};
+use crate::repo::{ClusterName, Content, Facts, Stored, SystemId};
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -39,55 +42,97 @@ pub struct PushReport {
     pub bytes: u64,
 }
 
-/// Pushes the files in the order given; ends at the first that fails.
+/// Pushes the files, in the order given, to every repository at once. A repository ends at the first file that fails.
+///
+/// An optional repository may not hold up archiving: it has [`OPTIONAL_TIMEOUT`], and is not waited for beyond that.
 ///
 /// # Errors
 /// [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: of another cluster;
 /// [`Kind::Conflict`]: other content under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
-    let mut reports = Vec::new();
     let files = request.paths.iter().map(|path| inspect(path, &deadline)).collect::<Result<Vec<_>, _>>()?;
-    let outcomes = repositories::each(config, |repository| {
-        let opened = repositories::open(repository, deadline)?;
-        let mut stored = Vec::new();
-        for file in &files {
-            let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)));
-            opened.bind(&config.cluster, file.facts)?;
-            stored.push(opened.put_wal(&config.cluster, file.facts.system_id, &file.name, &content)?);
-        }
-        Ok(stored)
-    });
+    let files = Arc::new(files);
+    let optional_until = deadline.at_most(OPTIONAL_TIMEOUT);
+    let outcomes: Vec<_> = config.repositories.iter().map(|r| start(r, &config.cluster, &files, deadline)).collect();
+    let mut reports = Vec::new();
     let mut failure: Option<Error> = None;
-    for (repository, outcome) in outcomes {
-        let location = repository.store.location();
-        match outcome {
-            Ok(stored) => reports.extend(files.iter().zip(stored).map(|(file, stored)| PushReport {
-                file: file.name.to_string(),
-                repository: location.clone(),
-                outcome: match stored {
-                    Stored::New => "stored",
-                    Stored::Same => "already stored",
-                },
-                bytes: file.digest.bytes,
-            })),
-            Err(e) if repository.optional => {
-                tracing::error!("optional repository {location} did not get the file: {e}{}", hint_of(&e));
-                reports.extend(files.iter().map(|file| PushReport {
-                    file: file.name.to_string(),
-                    repository: location.clone(),
-                    outcome: "failed",
-                    bytes: file.digest.bytes,
-                }));
-            }
+    // Required ones first: by the time they are done, the optional ones have had most of their time.
+    let (optional, required): (Vec<_>, Vec<_>) = config.repositories.iter().zip(outcomes).partition(|(r, _)| r.optional);
+    for (repository, outcome) in required {
+        match outcome.recv().unwrap_or_else(|_| Err(Error::new(Kind::Bug, "a thread panicked"))) {
+            Ok(stored) => reports.extend(report(repository, &files, &stored)),
             // The first is returned and printed by the caller; the others would be lost.
-            Err(e) if failure.is_some() => tracing::error!("{location}: {e}{}", hint_of(&e)),
+            Err(e) if failure.is_some() => tracing::error!("{e}{}", hint_of(&e)),
             Err(e) => failure = Some(e),
         }
+    }
+    for (repository, outcome) in optional {
+        // A moment longer than it has itself, so that it can say what is wrong.
+        let error = match outcome.recv_timeout(optional_until.remaining() + Duration::from_secs(1)) {
+            Ok(Ok(stored)) => {
+                reports.extend(report(repository, &files, &stored));
+                continue;
+            }
+            Ok(Err(e)) => e,
+            Err(RecvTimeoutError::Timeout) => Error::new(Kind::Unreachable, "it hangs"),
+            Err(RecvTimeoutError::Disconnected) => Error::new(Kind::Bug, "a thread panicked"),
+        };
+        let location = repository.store.location();
+        tracing::error!("optional repository {location} did not get everything: {error}{}", hint_of(&error));
+        reports.extend(files.iter().map(|file| file.report(&location, "failed")));
     }
     match failure {
         None => Ok(reports),
         Some(error) => Err(error),
     }
+}
+
+/// Pushes to one repository on a thread of its own. A thread that hangs ends with the process; what it was writing is whole or absent.
+fn start(
+    repository: &RepositoryConfig,
+    cluster: &ClusterName,
+    files: &Arc<Vec<Inspected>>,
+    deadline: Deadline,
+) -> Receiver<Result<Vec<Stored>, Error>> {
+    let (sender, receiver) = mpsc::channel();
+    let (repository, cluster, files) = (repository.clone(), cluster.clone(), Arc::clone(files));
+    let deadline = if repository.optional { deadline.at_most(OPTIONAL_TIMEOUT) } else { deadline };
+    let failed = sender.clone();
+    let thread = std::thread::Builder::new().spawn(move || {
+        // The receiver is gone only when nobody waits for this one any more.
+        let _ = sender.send(push_to(&repository, &cluster, &files, deadline));
+    });
+    if let Err(e) = thread {
+        let error = Error::new(Kind::Unreachable, format!("cannot start a thread: {e}"))
+            .hint("raise the limits on memory (ulimit -v) or on processes (ulimit -u, TasksMax=)");
+        let _ = failed.send(Err(error));
+    }
+    receiver
+}
+
+fn push_to(
+    repository: &RepositoryConfig,
+    cluster: &ClusterName,
+    files: &[Inspected],
+    deadline: Deadline,
+) -> Result<Vec<Stored>, Error> {
+    let opened = repositories::open(repository, deadline)?;
+    let mut stored = Vec::new();
+    for file in files {
+        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)));
+        opened.bind(cluster, file.facts)?;
+        stored.push(opened.put_wal(cluster, file.facts.system_id, &file.name, &content)?);
+    }
+    Ok(stored)
+}
+
+fn report(repository: &RepositoryConfig, files: &[Inspected], stored: &[Stored]) -> Vec<PushReport> {
+    let location = repository.store.location();
+    let outcome = |stored: &Stored| match stored {
+        Stored::New => "stored",
+        Stored::Same => "already stored",
+    };
+    files.iter().zip(stored).map(|(file, stored)| file.report(&location, outcome(stored))).collect()
 }
 
 fn hint_of(error: &Error) -> String {
@@ -100,6 +145,12 @@ struct Inspected {
     file: File,
     digest: Digest,
     facts: Facts,
+}
+
+impl Inspected {
+    fn report(&self, location: &str, outcome: &'static str) -> PushReport {
+        PushReport { file: self.name.to_string(), repository: location.to_owned(), outcome, bytes: self.digest.bytes }
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

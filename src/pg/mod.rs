@@ -8,6 +8,7 @@ mod history;
 mod lsn;
 mod names;
 mod page;
+pub mod scan;
 
 pub use control::{ControlFile, ControlFileError, PG_CONTROL_BYTES};
 pub use history::{BackupHistory, HistoryEntry, HistoryError, TimelineHistory};

@@ -14,6 +14,7 @@ use super::objects::{Content, Stored};
 use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
+use crate::limits::{MISSING_ATTEMPTS, MISSING_DELAY};
 use crate::pg::{SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::store::Key;
 
@@ -77,11 +78,14 @@ impl Repository {
         let Some(because) = self.must_have_existed(cluster, facts, file, &name)? else {
             return Ok(Fetched::Absent);
         };
-        // Files may arrive out of order while another process pushes several at once: look again after the proof.
-        match self.get(names::wal_kind(file), &name, sink)? {
-            Some(metadata) => Ok(Fetched::Served(metadata)),
-            None => Ok(Fetched::Missing { because }),
+        // Files may arrive out of order while another process pushes several at once.
+        for _ in 0..MISSING_ATTEMPTS {
+            if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
+                return Ok(Fetched::Served(metadata));
+            }
+            std::thread::sleep(MISSING_DELAY);
         }
+        Ok(Fetched::Missing { because })
     }
 
     /// What proves that a file which is not there must have existed, if anything does.

@@ -1,6 +1,6 @@
 //! Stores: where immutable objects live. A directory, S3, or memory, behind one trait.
 //!
-//! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`file`], [`s3`], [`memory`]) and per
+//! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`mod@file`], [`s3`], [`memory`]) and per
 //! decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is `format` and `repo`). Depends on
 //! `fsio`, `limits` and `deadline` only.
 //!

@@ -13,6 +13,7 @@
 
 mod support;
 
+mod check;
 mod conformance;
 mod crash;
 mod damage;
@@ -22,6 +23,8 @@ mod memory;
 mod outage;
 mod push;
 mod recovery;
+mod scan;
+mod setup;
 mod shield;
 mod store_faults;
 mod store_file;

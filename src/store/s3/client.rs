@@ -165,9 +165,9 @@ impl Engine {
             None => files.include_default_credentials_file(true),
         };
         let files = files.build();
-        let http = self.http_client(s.endpoint.as_deref());
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
+            // Token services speak TLS even where the store does not.
+            .http_client(self.http_client(None))
             .profile_files(files.clone())
             .retry_config(RetryConfig::disabled());
         if let Some(profile) = &s.profile {
@@ -200,6 +200,7 @@ impl Engine {
         let shared = loader.load().await;
 
         let mut config = aws_sdk_s3::config::Builder::from(&shared)
+            .http_client(self.http_client(shared.endpoint_url()))
             .force_path_style(s.path_style)
             // Retrying is the business of the retry decorator alone.
             .retry_config(RetryConfig::disabled())
@@ -225,24 +226,28 @@ impl Engine {
         Ok(Client::from_conf(config.build()))
     }
 
-    /// The HTTP client: TLS with the system's roots and those of `ca_file`; a proxy as the environment says (`HTTPS_PROXY`, `NO_PROXY`),
-    /// but never for this very host.
+    /// The HTTP client: TLS with the system's roots and those of `ca_file` (none of which are loaded for an `http://` endpoint); a
+    /// proxy as the environment says (`HTTPS_PROXY`, `NO_PROXY`), but never for this very host.
     fn http_client(&self, endpoint: Option<&str>) -> SharedHttpClient {
+        let proxied = !endpoint.is_some_and(is_loopback);
+        let plain = endpoint.is_some_and(|e| e.starts_with("http://"));
         let mut roots = TrustStore::default();
         if let Some(pem) = &self.ca_pem {
             roots.add_pem_certificate(pem.clone());
         }
-        let local = endpoint.is_some_and(is_loopback);
         let tls = TlsContext::builder().with_trust_store(roots).build().unwrap_or_default();
         Builder::new().build_with_connector_fn(move |settings, components| {
-            let mut connector =
-                ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls.clone());
+            let mut connector = ConnectorBuilder::default();
             connector.set_connector_settings(settings.cloned());
             if let Some(components) = components {
                 connector.set_sleep_impl(components.sleep_impl());
             }
-            connector.set_proxy_config(Some(if local { ProxyConfig::disabled() } else { ProxyConfig::from_env() }));
-            connector.build()
+            connector.set_proxy_config(Some(if proxied { ProxyConfig::from_env() } else { ProxyConfig::disabled() }));
+            if plain {
+                connector.build_http()
+            } else {
+                connector.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls.clone()).build()
+            }
         })
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Failure {
     detail: String,
     hint: Option<String>,
     permanent: bool,
-    answer: Option<Answer>,
+    answer: Option<Box<Answer>>,
 }
 
 /// What the service answered instead of what was asked for.
@@ -49,14 +49,9 @@ impl Failure {
         self.kind
     }
 
-    /// Whether the service itself answered with this HTTP status.
-    pub(super) fn has_status(&self, status: u16) -> bool {
-        self.answer.as_ref().is_some_and(|a| a.status == status)
-    }
-
-    /// Whether the service itself answered with this error code, in a genuine S3 error document.
-    pub(super) fn has_code(&self, code: &str) -> bool {
-        self.answer.as_ref().and_then(|a| a.error.as_ref()).is_some_and(|e| e.code == code)
+    /// Whether the service itself answered with this HTTP status and this error code, in a genuine S3 error document.
+    pub(super) fn says(&self, status: u16, code: &str) -> bool {
+        self.answer.as_ref().is_some_and(|a| a.status == status && a.error.as_ref().is_some_and(|e| e.code == code))
     }
 
     /// The size of the object, as an `InvalidRange` error tells it.
@@ -96,12 +91,13 @@ impl Failure {
         }
         let mut failure = match (&error, unreadable) {
             (Some(error), _) => Self::from_service(status, error),
-            (None, Some(cause)) if find::<std::io::Error>(cause).is_some() || body.is_empty() => {
-                Self::new(ErrorKind::Unreachable, format!("HTTP {status}, but the answer was cut short: {}", chain(cause)))
-            }
+            (None, Some(cause)) if find::<std::io::Error>(cause).is_some() || body.is_empty() => Self::new(
+                ErrorKind::Unreachable,
+                format!("HTTP {status}, but the answer was cut short: {}", quote(&chain(cause))),
+            ),
             (None, _) => Self::from_stranger(status, header("content-type"), body),
         };
-        failure.answer = Some(Answer { status, error });
+        failure.answer = Some(Box::new(Answer { status, error }));
         failure
     }
 
@@ -140,13 +136,14 @@ impl Failure {
     /// No answer at all.
     pub(super) fn unanswered(error: &(dyn Error + 'static)) -> Self {
         use std::io::ErrorKind as Io;
-        let causes = chain(error);
+        let all = chain(error);
         if let Some(tls) = find::<rustls::Error>(error) {
             return Self::tls(tls);
         }
-        if let Some(failure) = Self::credentials(&causes) {
+        if let Some(failure) = Self::credentials(&all) {
             return failure;
         }
+        let causes = quote(&all);
         if causes.contains("dns error") || causes.contains("failed to lookup address") {
             return Self::new(ErrorKind::Unreachable, format!("the host name was not found: {causes}"))
                 .hint("check the endpoint, the region and the name service; with an own endpoint `path_style` may be needed");
@@ -184,21 +181,22 @@ impl Failure {
     }
 
     /// What the credential chain says, known by the fixed texts of its error type.
-    fn credentials(causes: &str) -> Option<Self> {
+    fn credentials(all: &str) -> Option<Self> {
         const HINT: &str = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a shared credentials file, or a role; `profile` and \
                             `credentials_file` say where to look";
-        if causes.contains("credential provider was not enabled") || causes.contains("no credentials in the property bag") {
+        let causes = quote(all);
+        if all.contains("credential provider was not enabled") {
             return Some(
                 Self::new(ErrorKind::Denied, "no credentials found in the environment, the shared files or a role").hint(HINT),
             );
         }
-        if causes.contains("credentials provider was not properly configured") {
+        if all.contains("credentials provider was not properly configured") {
             return Some(Self::new(ErrorKind::Denied, format!("the credentials are not usable: {causes}")).hint(HINT));
         }
-        if causes.contains("credentials provider timed out") {
+        if all.contains("credentials provider timed out") {
             return Some(Self::new(ErrorKind::TimedOut, format!("no credentials in time: {causes}")).hint(HINT));
         }
-        (causes.contains("loading credentials") || causes.contains("credentials error"))
+        (all.contains("loading credentials") || all.contains("credentials error"))
             .then(|| Self::new(ErrorKind::Unreachable, format!("no credentials could be had: {causes}")).hint(HINT))
     }
 }
@@ -336,8 +334,8 @@ fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
     None
 }
 
-/// All causes in one line, without what is said twice.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+/// All causes, without what is said twice.
+fn chain(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -353,7 +351,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     while texts.len() > 1 && texts.first().is_some_and(|t| empty(t)) {
         texts.remove(0);
     }
-    quote(&texts.join(": "))
+    texts.join(": ")
 }
 
 /// A foreign text, fit for one line of a message.

@@ -37,6 +37,9 @@ use self::upload::{S3Upload, Tidiness};
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
 
+/// Servers take larger offsets for nonsense, not for the end of an object.
+const MAX_OFFSET: u64 = i64::MAX as u64;
+
 /// Objects below a prefix of an S3 bucket. Shared by threads; a runtime of its own is started by the first request.
 ///
 /// No request takes longer than [`S3Settings::request_timeout`] or goes beyond the deadline, and none is tried twice.
@@ -88,7 +91,7 @@ impl S3Store {
         match answer {
             Ok(output) if output.e_tag.is_some() => Ok(Created::New),
             Ok(_) => Err(no_etag()),
-            Err(failure) if s.conditional && failure.has_status(412) => Ok(Created::Exists),
+            Err(failure) if s.conditional && failure.says(412, "PreconditionFailed") => Ok(Created::Exists),
             Err(failure) => Err(failure),
         }
     }
@@ -99,13 +102,31 @@ impl S3Store {
             ReadRange::All | ReadRange::From(0) => None,
             ReadRange::From(offset) => Some(format!("bytes={offset}-")),
             ReadRange::Bounded { offset, len } => match offset.checked_add(len.max(1) - 1) {
-                Some(last) if last <= i64::MAX as u64 => Some(format!("bytes={offset}-{last}")),
+                Some(last) if last <= MAX_OFFSET => Some(format!("bytes={offset}-{last}")),
                 _ => Some(format!("bytes={offset}-")), // beyond what servers can count to, and any object's end
             },
         };
         self.engine
             .call(|client| client.get_object().bucket(&s.bucket).key(s.full(key.as_str())).set_range(header).send())
             .map_err(explain_denied)
+    }
+
+    fn open_range(&self, key: &Key, range: ReadRange) -> Result<Opened, Failure> {
+        let mut size = None;
+        if range.offset() <= MAX_OFFSET {
+            match self.get(key, range) {
+                Ok(output) => return extent(&output, range).map(|(size, length)| Opened::Body(Box::new(output), size, length)),
+                Err(failure) if is_absent(&failure) => return Ok(Opened::Absent),
+                // The range begins at or beyond the end; some stores say where that is.
+                Err(failure) if failure.says(416, "InvalidRange") && range != ReadRange::All => size = failure.object_size(),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let size = match size {
+            Some(size) => Some(size),
+            None => self.find(key)?,
+        };
+        Ok(size.map_or(Opened::Absent, Opened::BeyondEnd))
     }
 
     /// Looks an object up by listing; its size when it is there.
@@ -220,32 +241,14 @@ impl Store for S3Store {
 
     fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
         let action = format!("read {key}");
-        let output = match self.get(key, range) {
-            Ok(output) => output,
-            Err(failure) if is_absent(&failure) => return Err(self.absent(action)),
-            Err(failure) if range.offset() > 0 || matches!(range, ReadRange::Bounded { .. }) => {
-                if !failure.has_code("InvalidRange") {
-                    return Err(self.error(action, failure));
-                }
-                // The range begins at or beyond the end; most stores say where that is.
-                let size = match failure.object_size() {
-                    Some(size) => Ok(Some(size)),
-                    None => self.find(key),
-                };
-                return match size {
-                    Ok(Some(size_bytes)) => Ok(Object { size_bytes, body: Box::new(std::io::empty()) }),
-                    Ok(None) => Err(self.absent(action)),
-                    Err(failure) => Err(self.error(action, failure)),
-                };
-            }
-            Err(failure) => return Err(self.error(action, failure)),
-        };
-        match extent(&output, range) {
-            Ok((size_bytes, missing)) => {
+        match self.open_range(key, range) {
+            Ok(Opened::Body(output, size_bytes, missing)) => {
                 let stream = output.body;
                 let body = Body { engine: &self.engine, stream, chunk: Bytes::new(), missing, action, location: &self.location };
                 Ok(Object { size_bytes, body: Box::new(body) })
             }
+            Ok(Opened::BeyondEnd(size_bytes)) => Ok(Object { size_bytes, body: Box::new(std::io::empty()) }),
+            Ok(Opened::Absent) => Err(self.absent(action)),
             Err(failure) => Err(self.error(action, failure)),
         }
     }
@@ -258,7 +261,7 @@ impl Store for S3Store {
         // What S3 shows it keeps: only the existence is in question.
         let first_byte = ReadRange::Bounded { offset: 0, len: 1 };
         match self.get(key, first_byte) {
-            Err(failure) if failure.has_code("InvalidRange") => Ok(()), // it is empty
+            Err(failure) if failure.says(416, "InvalidRange") => Ok(()), // it is empty
             Err(failure) if is_absent(&failure) => Err(self.absent(format!("settle {key}"))),
             answer => answer
                 .and_then(|output| extent(&output, first_byte))
@@ -283,9 +286,18 @@ impl S3Store {
     }
 }
 
+/// What a range of an object turned out to be.
+enum Opened {
+    /// The answer, the size of the whole object and the length of the body, in bytes.
+    Body(Box<GetObjectOutput>, u64, u64),
+    /// Nothing, of an object of this size in bytes.
+    BeyondEnd(u64),
+    Absent,
+}
+
 /// Whether the service itself said that there is no such object.
 fn is_absent(failure: &Failure) -> bool {
-    failure.has_status(404) && failure.has_code("NoSuchKey")
+    failure.says(404, "NoSuchKey")
 }
 
 fn no_etag() -> Failure {
@@ -294,7 +306,7 @@ fn no_etag() -> Failure {
 }
 
 fn explain_denied(failure: Failure) -> Failure {
-    if failure.has_status(403) && failure.has_code("AccessDenied") {
+    if failure.says(403, "AccessDenied") {
         failure
             .hint("the credentials need s3:GetObject and s3:ListBucket; without the latter S3 answers 403 for absent objects too")
     } else {

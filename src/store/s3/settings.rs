@@ -115,15 +115,6 @@ impl InvalidSettings {
     }
 }
 
-impl fmt::Display for Checksums {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WhenSupported => "when-supported",
-            Self::WhenRequired => "when-required",
-        })
-    }
-}
-
 impl S3Settings {
     /// Settings for `s3://bucket/prefix`, everything else as it is for AWS itself.
     ///
@@ -328,6 +319,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
     fn ca_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");

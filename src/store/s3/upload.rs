@@ -121,8 +121,8 @@ impl<'a> S3Upload<'a> {
                 Ok(Created::New)
             }
             Ok(_) => Err(Failure::new(ErrorKind::BadAnswer, "the store completed the upload without an ETag")),
-            Err(failure) if s.conditional && failure.has_status(412) => Ok(Created::Exists),
-            Err(failure) if failure.has_code("NoSuchUpload") => {
+            Err(failure) if s.conditional && failure.says(412, "PreconditionFailed") => Ok(Created::Exists),
+            Err(failure) if failure.says(404, "NoSuchUpload") => {
                 self.gone = true;
                 self.find_published()
             }

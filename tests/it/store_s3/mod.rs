@@ -1,19 +1,12 @@
 //! The S3 store against real servers: what it promises, what it makes of broken answers, and what a killed process leaves behind.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    missing_docs
-)]
+#![allow(clippy::print_stdout)]
 
 mod absence;
 mod connection;
 mod headers;
 mod moto;
 mod processes;
+mod suite;
 mod uploads;
 
 use std::io::Read;

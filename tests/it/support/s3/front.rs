@@ -96,7 +96,7 @@ pub enum Action {
     /// It is served without its `If-None-Match`, as by a store that does not know conditional writes.
     IgnoreCondition,
     /// It is served, and the answer changed.
-    Alter(Box<dyn FnOnce(&mut HeaderMap, Bytes) -> Bytes + Send>),
+    Alter(Alteration),
     /// Something is done when its head has arrived, before its body is read; then it is served.
     AtHead(Box<dyn FnOnce() + Send>),
     /// Something is done when it has arrived; then it is served.
@@ -121,6 +121,9 @@ impl Action {
         Self::Answer { status, content_type: "text/html", body }
     }
 }
+
+/// Changes headers and body of an answer.
+pub type Alteration = Box<dyn FnOnce(&mut HeaderMap, Bytes) -> Bytes + Send>;
 
 type Hook = Arc<dyn Fn(&Seen) -> Action + Send + Sync>;
 

@@ -1,14 +1,5 @@
 //! S3 servers for tests: in-process (the protocol by `s3s`, faults at the HTTP level), and moto.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub,
-    dead_code
-)]
+#![allow(dead_code)] // not every test binary needs every lever
 
 mod bucket;
 mod front;

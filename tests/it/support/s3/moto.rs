@@ -154,10 +154,10 @@ impl Drop for Moto {
     }
 }
 
-/// `WALVIS_TEST_MOTO` or `target/moto` is where tests/run.sh installed it.
+/// `WALVIS_TEST_MOTO` or `target/test-tools/moto` is where tests/run.sh installed it.
 fn program() -> PathBuf {
     let dir = std::env::var_os("WALVIS_TEST_MOTO")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/moto"), PathBuf::from);
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/moto"), PathBuf::from);
     dir.join("bin/moto_server")
 }
 

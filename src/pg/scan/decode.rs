@@ -1,0 +1,291 @@
+//! The way back from bytes to a summary. Foreign bytes: everything is checked, nothing is allocated on the word of a number.
+
+use super::encode::{VERSION, unzigzag};
+use super::event::{CheckpointKind, Mark, Parameters, PgTime, Record, RestorePointName, Xid};
+use super::page::PAGE_BYTES;
+use super::piece::Piece;
+use super::summary::{Damage, End, Head, Origin, Reason, Records, Segment, Summary, Tail, XactStats, XidRange};
+use super::xacts::XactList;
+use crate::limits::{MAX_MARKS, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES, PIECE_LAST_BYTES};
+use crate::pg::{Lsn, Timeline};
+
+/// Why bytes are not a summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by another version of Walvis.
+    #[error("the WAL summary has format version {0}, this Walvis knows {VERSION}")]
+    Version(u8),
+    /// Not what any scan yields.
+    #[error("the WAL summary is damaged: its {0} is wrong")]
+    Part(&'static str),
+}
+
+/// Takes the shortest form of a number from the front.
+pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7F);
+        // The tenth byte has room for one bit; a last byte of 0 would be a longer form than needed.
+        if (shift == 63 && bits > 1) || (shift > 0 && *byte == 0) {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    segment: Segment,
+}
+
+impl<'a> Reader<'a> {
+    fn number(&mut self) -> Option<u64> {
+        take_varint(&mut self.rest)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        u32::try_from(self.number()?).ok()
+    }
+
+    fn signed(&mut self) -> Option<i64> {
+        self.number().map(unzigzag)
+    }
+
+    fn i32(&mut self) -> Option<i32> {
+        i32::try_from(self.signed()?).ok()
+    }
+
+    fn time(&mut self) -> Option<PgTime> {
+        self.signed().map(PgTime)
+    }
+
+    fn timeline(&mut self) -> Option<Timeline> {
+        self.u32().map(Timeline)
+    }
+
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.first_chunk().copied()
+    }
+
+    /// A position from the segment's beginning to its end.
+    fn lsn(&mut self) -> Option<Lsn> {
+        let distance = self.number()?;
+        (distance <= self.segment.size_bytes).then_some(Lsn(self.segment.start.0 + distance))
+    }
+
+    /// Where a record may begin.
+    fn record(&mut self) -> Option<Lsn> {
+        self.lsn().filter(|lsn| *lsn > self.segment.start && *lsn < self.segment.end() && lsn.0.is_multiple_of(8))
+    }
+
+    fn piece(&mut self) -> Option<Piece> {
+        let len = self.number()?;
+        let crc = u32::from_le_bytes(self.array()?);
+        let first = usize::try_from(len.min(PIECE_FIRST_BYTES as u64)).ok()?;
+        let last = usize::try_from((len - first as u64).min(PIECE_LAST_BYTES as u64)).ok()?;
+        Piece::from_parts(len, crc, self.take(first)?.to_owned(), self.take(last)?.to_owned())
+            .filter(|piece| piece.len < self.segment.size_bytes)
+    }
+
+    fn segment(&mut self) -> Option<Segment> {
+        let timeline = self.timeline()?;
+        let exponent = self.u32()?;
+        // Segments as small as two pages are for tests of the scan itself.
+        if !(14..=30).contains(&exponent) {
+            return None;
+        }
+        let size_bytes = 1 << exponent;
+        let start = self.number()?.checked_mul(size_bytes)?;
+        start.checked_add(size_bytes)?;
+        Some(Segment { timeline, start: Lsn(start), size_bytes })
+    }
+
+    fn origin(&mut self) -> Option<Option<Origin>> {
+        match self.number()? {
+            0 => Some(None),
+            major @ 13..=18 => Some(Some(Origin { major: major as u16, system_id: u64::from_le_bytes(self.array()?) })),
+            _ => None,
+        }
+    }
+
+    fn head(&mut self) -> Option<Head> {
+        match self.number()? {
+            0 => Some(Head::Record),
+            1 => Some(Head::Overwrite),
+            tag @ (2 | 3) => {
+                let rem_len = self.u32().filter(|len| (1..=MAX_WAL_RECORD_BYTES).contains(len))?;
+                let (piece, dead) = (self.piece()?, tag == 3);
+                let fits = piece.len <= u64::from(rem_len) && !(dead && piece.len == u64::from(rem_len));
+                fits.then_some(Head::Continuation { rem_len, piece, dead })
+            }
+            _ => None,
+        }
+    }
+
+    fn records(&mut self) -> Option<Option<Records>> {
+        let count = self.number()?;
+        if count == 0 {
+            return Some(None);
+        }
+        let (first, last) = (self.record()?, self.record()?);
+        let before_first = Lsn(self.number()?);
+        // A record has at least 24 bytes.
+        let fits =
+            before_first < first && first <= last && count <= 1 + (last.0 - first.0) / 24 && (count == 1) == (first == last);
+        fits.then_some(Some(Records { first, before_first, last, count }))
+    }
+
+    fn xact_stats(&mut self) -> Option<Option<XactStats>> {
+        let count = self.number()?;
+        if count == 0 {
+            return Some(None);
+        }
+        let aborts = self.number().filter(|aborts| *aborts <= count)?;
+        let min_time = self.time()?;
+        let max_time = PgTime(min_time.0.checked_add_unsigned(self.number()?)?);
+        let oldest = self.u32()?;
+        let xids = match Xid::new(oldest) {
+            None => None,
+            Some(xid) => Some(XidRange { oldest: xid, newest: Xid::new(oldest.wrapping_add(self.u32()?))? }),
+        };
+        Some(Some(XactStats { count, aborts, min_time, max_time, xids }))
+    }
+
+    fn xacts(&mut self, stats: Option<XactStats>) -> Option<Option<XactList>> {
+        match self.number()? {
+            0 => Some(None),
+            1 => {
+                let len = usize::try_from(self.number()?).ok().filter(|len| *len <= MAX_XACT_LIST_BYTES)?;
+                let list = XactList::from_bytes(self.segment.start, self.segment.end(), self.take(len)?)?;
+                let of_list = list.iter().fold(None, |stats, entry| Some(XactStats::with(stats, &entry.end)));
+                (of_list == stats).then_some(Some(list))
+            }
+            _ => None,
+        }
+    }
+
+    fn marks(&mut self) -> Option<Option<Vec<Record<Mark>>>> {
+        match self.number()? {
+            0 => Some(None),
+            1 => {
+                let count = usize::try_from(self.number()?).ok().filter(|count| *count <= MAX_MARKS)?;
+                let mut marks: Vec<Record<Mark>> = Vec::new();
+                for _ in 0..count {
+                    let mark = self.mark()?;
+                    if marks.last().is_some_and(|last| mark.start < last.end) {
+                        return None;
+                    }
+                    marks.push(mark);
+                }
+                Some(Some(marks))
+            }
+            _ => None,
+        }
+    }
+
+    fn mark(&mut self) -> Option<Record<Mark>> {
+        let start = self.record()?;
+        let len = self.number().filter(|len| len.is_multiple_of(8) && *len >= 24)?;
+        let end = Lsn(start.0.checked_add(len)?);
+        if end > self.segment.end() {
+            return None;
+        }
+        let what = match self.number()? {
+            0 => {
+                let time = self.time()?;
+                let len = usize::try_from(self.number()?).ok()?;
+                Mark::RestorePoint { time, name: RestorePointName::new(self.take(len)?)? }
+            }
+            tag @ (1 | 2) => Mark::Checkpoint {
+                kind: if tag == 1 { CheckpointKind::Shutdown } else { CheckpointKind::Online },
+                redo: Lsn(self.number()?),
+                timeline: self.timeline()?,
+                previous_timeline: self.timeline()?,
+                time_unix_s: self.signed()?,
+            },
+            3 => Mark::BackupEnd { start: Lsn(self.number()?) },
+            4 => Mark::EndOfRecovery { time: self.time()?, timeline: self.timeline()?, previous_timeline: self.timeline()? },
+            5 => {
+                let mut parameters = Parameters {
+                    max_connections: self.i32()?,
+                    max_worker_processes: self.i32()?,
+                    max_wal_senders: self.i32()?,
+                    max_prepared_transactions: self.i32()?,
+                    max_locks_per_transaction: self.i32()?,
+                    wal_level: self.i32()?,
+                    wal_log_hints: false,
+                    track_commit_timestamp: false,
+                };
+                let flags = self.number().filter(|flags| *flags <= 3)?;
+                parameters.wal_log_hints = flags & 1 != 0;
+                parameters.track_commit_timestamp = flags & 2 != 0;
+                Mark::ParameterChange(parameters)
+            }
+            6 => Mark::Overwrite { dead: Lsn(self.number()?), time: self.time()? },
+            _ => return None,
+        };
+        Some(Record { start, end, what })
+    }
+
+    fn end(&mut self) -> Option<End> {
+        Some(match self.number()? {
+            0 => End::Full,
+            1 => {
+                let start = self.record()?;
+                let tot_len = self.u32().filter(|len| (24..=MAX_WAL_RECORD_BYTES).contains(len))?;
+                // Records begin at multiples of 8, so the length is on the same page; and some of the record is elsewhere.
+                let piece = self.piece().filter(|piece| piece.len >= 8 && piece.len < u64::from(tot_len))?;
+                End::Continues(Tail { start, tot_len, piece })
+            }
+            2 => End::Continuation,
+            3 => End::Switch { rest_is_zero: true },
+            4 => End::Switch { rest_is_zero: false },
+            5 => End::EndOfData { at: self.lsn()? },
+            6 => {
+                let reason = *Reason::ALL.get(usize::try_from(self.number()?).ok()?)?;
+                End::Damaged(Damage { at: self.lsn()?, seen_at: self.lsn()?, reason, found: self.number()? })
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Summary {
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// Unknown versions, and anything a scan does not yield, trailing bytes included.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (version, rest) = bytes.split_first().ok_or(DecodeError::Part("version"))?;
+        if *version != VERSION {
+            return Err(DecodeError::Version(*version));
+        }
+        let nowhere = Segment { timeline: Timeline(0), start: Lsn(0), size_bytes: PAGE_BYTES as u64 };
+        let mut reader = Reader { rest, segment: nowhere };
+        let segment = reader.segment().ok_or(DecodeError::Part("segment"))?;
+        reader.segment = segment;
+        let origin = reader.origin().ok_or(DecodeError::Part("origin"))?;
+        let head = reader.head().ok_or(DecodeError::Part("head"))?;
+        let records = reader.records().ok_or(DecodeError::Part("span of records"))?;
+        let xact_stats = reader.xact_stats().ok_or(DecodeError::Part("count of transactions"))?;
+        let xacts = reader.xacts(xact_stats).ok_or(DecodeError::Part("list of transactions"))?;
+        let marks = reader.marks().ok_or(DecodeError::Part("list of marks"))?;
+        let end = reader.end().ok_or(DecodeError::Part("end"))?;
+        if !reader.rest.is_empty() {
+            return Err(DecodeError::Part("length"));
+        }
+        Ok(Self { segment, origin, head, records, xact_stats, xacts, marks, end })
+    }
+}

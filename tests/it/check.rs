@@ -1,0 +1,234 @@
+//! `walvis check` against real servers: what works is said to work, and each thing that is wrong is named with its remedy.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::support::command::{Ran, run as run_program};
+use crate::support::postgres::{Cluster, Options, Scratch, run};
+use crate::support::s3::S3Server;
+
+/// A server's host: settings, key and repositories where the server's user reaches them.
+struct Host {
+    scratch: Arc<Scratch>,
+    config: PathBuf,
+    env: Vec<(String, String)>,
+}
+
+impl Host {
+    /// With these repositories, each a name below the scratch directory.
+    fn new(repositories: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let key = scratch.path().join("key");
+        run(scratch.command(&scratch.walvis()).args(["key", "generate"]).arg(&key));
+        let mut text = String::from("cluster = \"main\"\n");
+        for name in repositories {
+            let url = format!("file://{}/{name}", scratch.path().display());
+            text += &format!("[[repository]]\nurl = \"{url}\"\nkey_file = \"{}\"\n", key.display());
+        }
+        let host = Self { config: scratch.path().join("walvis.toml"), scratch, env: Vec::new() };
+        host.scratch.write(&host.config, text.as_bytes());
+        host.walvis(&["init"]).exits(0);
+        host
+    }
+
+    /// With one repository on an S3 server.
+    fn on_s3(server: &S3Server) -> Self {
+        let scratch = Scratch::new();
+        let key = scratch.path().join("key");
+        run(scratch.command(&scratch.walvis()).args(["key", "generate"]).arg(&key));
+        let mut env: Vec<(String, String)> = server.env().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        env.push(("WALVIS_REPOSITORY".to_owned(), server.url("pg")));
+        env.push(("WALVIS_KEY_FILE".to_owned(), key.display().to_string()));
+        let host = Self { config: scratch.path().join("walvis.toml"), scratch, env };
+        host.scratch.write(&host.config, b"");
+        host.walvis(&["init"]).exits(0);
+        host
+    }
+
+    fn walvis(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.scratch.command(&self.scratch.walvis());
+        command.arg("--config").arg(&self.config).args(arguments).envs(self.env.iter().map(|(k, v)| (k, v)));
+        run_program(&mut command)
+    }
+
+    fn options(&self) -> Options {
+        let walvis = format!("'{}' --config '{}'", self.scratch.walvis().display(), self.config.display());
+        Options { archive_command: Some(format!("{walvis} push-wal %p")), env: self.env.clone(), ..Options::default() }
+    }
+
+    fn cluster(&self, name: &str, major: u32, options: &Options) -> Cluster {
+        let mut cluster = Cluster::init(&self.scratch, name, major, options);
+        cluster.start();
+        cluster
+    }
+
+    /// The report, as JSON, with the exit code it must have.
+    fn check(&self, cluster: &Cluster, code: i32, timeout_s: &str) -> Value {
+        let ran = self.walvis(&["--json", "--timeout", timeout_s, "check", "--server", &cluster.conninfo()]);
+        serde_json::from_str(&ran.exits(code).stdout).unwrap()
+    }
+}
+
+/// The findings of this severity, as one text each.
+fn findings(report: &Value, severity: &str) -> Vec<String> {
+    let all = report["findings"].as_array().unwrap().iter();
+    all.filter(|f| f["severity"] == severity)
+        .map(|f| {
+            format!("{}: {} → {}", f["about"].as_str().unwrap(), f["what"].as_str().unwrap(), f["mend"].as_str().unwrap_or(""))
+        })
+        .collect()
+}
+
+#[track_caller]
+fn one_problem(report: &Value, words: &[&str]) {
+    let problems = findings(report, "problem");
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    for word in words {
+        assert!(problems[0].contains(word), "no {word:?} in {}", problems[0]);
+    }
+}
+
+fn all_is_well(major: u32) {
+    let host = Host::new(&["one", "two"]);
+    let cluster = host.cluster("server", major, &host.options().setting("archive_timeout", "60s"));
+    let report = host.check(&cluster, 0, "60");
+    assert!(findings(&report, "problem").is_empty() && findings(&report, "warning").is_empty(), "{report:#}");
+    assert_eq!(report["server"]["archive_mode"], "on");
+    assert_eq!(report["server"]["archive_timeout_s"], 60);
+    let segment = report["server"]["switched_segment"].as_str().unwrap();
+    for repository in report["repositories"].as_array().unwrap() {
+        for fact in ["opened", "encrypted", "store_refuses_overwrite", "can_delete", "segment_verified"] {
+            assert_eq!(repository[fact], true, "{fact}: {report:#}");
+        }
+    }
+    let list: Value = serde_json::from_str(&host.walvis(&["--json", "list"]).exits(0).stdout).unwrap();
+    for repository in list.as_array().unwrap() {
+        let system = &repository["clusters"][0]["system_ids"][0];
+        assert_eq!(system["system_id"], report["server"]["system_id"]);
+        assert_eq!(system["postgres_major"], major);
+        assert_eq!(system["timelines"][0]["last"], segment);
+    }
+    // Quiet since then: there must be something to switch to all the same.
+    let again = host.check(&cluster, 0, "60");
+    assert_ne!(again["server"]["switched_segment"], segment);
+    // For people.
+    let text = host.walvis(&["check", "--server", &cluster.conninfo()]).exits(0).stdout;
+    assert!(text.ends_with("all is well\n") && text.contains("segment arrived and read back whole: yes"), "{text}");
+}
+
+#[test]
+fn all_is_well_with_13() {
+    all_is_well(13);
+}
+
+#[test]
+fn all_is_well_with_18() {
+    all_is_well(18);
+}
+
+#[test]
+fn what_is_wrong_with_the_server_is_named_with_the_remedy() {
+    let host = Host::new(&["one"]);
+    let without = Options { archive_command: None, ..host.options() };
+    let cluster = host.cluster("server", 15, &without);
+    one_problem(&host.check(&cluster, 18, "20"), &["archive_mode is off", "ALTER SYSTEM SET archive_mode = on"]);
+    drop(cluster);
+
+    let empty = Options { archive_command: Some(String::new()), ..host.options() };
+    let cluster = host.cluster("second", 15, &empty.setting("archive_mode", "on"));
+    one_problem(&host.check(&cluster, 18, "20"), &["archive_command is empty", "push-wal %p"]);
+    cluster.sql("ALTER SYSTEM SET archive_command = 'false'");
+    cluster.sql("SELECT pg_reload_conf()");
+    let report = host.check(&cluster, 18, "5");
+    one_problem(&report, &["did not arrive within", "the archiver failed", "server's log"]);
+    let warnings = findings(&report, "warning");
+    assert!(warnings.iter().any(|w| w.contains("does not seem to call")), "{warnings:?}");
+    assert!(warnings.iter().any(|w| w.contains("archive_timeout is 0")), "{warnings:?}");
+    assert_eq!(report["repositories"][0]["segment_verified"], false);
+}
+
+#[test]
+fn an_unreachable_server_is_a_problem_of_its_own() {
+    let host = Host::new(&["one"]);
+    let nowhere = format!("host={}", host.scratch.path().display());
+    let ran = host.walvis(&["--json", "check", "--server", &nowhere]).exits(18);
+    one_problem(&serde_json::from_str(&ran.stdout).unwrap(), &["cannot connect", "is it running"]);
+    let report = host.walvis(&["--json", "check", "--server", "port=nonsense"]).exits(18);
+    one_problem(&serde_json::from_str(&report.stdout).unwrap(), &["connection string", "as for psql"]);
+    let text = host.walvis(&["check", "--no-server"]).exits(0).stdout;
+    assert!(text.contains("store refuses to overwrite: yes"), "{text}");
+}
+
+#[test]
+fn another_cluster_under_the_same_name_is_named() {
+    let host = Host::new(&["one"]);
+    let first = host.cluster("server", 15, &host.options());
+    host.check(&first, 0, "60");
+    drop(first);
+    let second = host.cluster("second", 15, &host.options());
+    let report = host.check(&second, 18, "8");
+    let problems = findings(&report, "problem");
+    assert!(problems[0].contains("belongs to system identifier") && problems[0].contains("--after-pg-upgrade"), "{problems:?}");
+    assert!(problems.iter().any(|p| p.contains("did not arrive")), "{problems:?}");
+}
+
+#[test]
+fn a_repository_that_is_gone_is_named_and_the_others_are_checked() {
+    let host = Host::new(&["one", "two"]);
+    let cluster = host.cluster("server", 15, &host.options());
+    std::fs::rename(host.scratch.path().join("one"), host.scratch.path().join("away")).unwrap();
+    let report = host.check(&cluster, 18, "8");
+    let problems = findings(&report, "problem");
+    assert!(problems[0].contains("/one"), "{problems:?}");
+    assert_eq!(
+        (&report["repositories"][0]["opened"], &report["repositories"][1]["opened"]),
+        (&Value::Bool(false), &Value::Bool(true))
+    );
+}
+
+#[test]
+fn a_store_that_overwrites_is_found_out() {
+    let server = S3Server::start();
+    let host = Host::on_s3(&server);
+    let report = serde_json::from_str(&host.walvis(&["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
+    assert!(findings(&report, "problem").is_empty());
+    // It did refuse when the repository was made; now it does not.
+    server.set_ignores_conditions(true);
+    let report = serde_json::from_str(&host.walvis(&["--json", "check", "--no-server"]).exits(18).stdout).unwrap();
+    one_problem(&report, &["does not refuse to overwrite", "create_if_absent = \"claims\""]);
+}
+
+#[test]
+fn a_repository_made_on_such_a_store_says_so_and_works() {
+    let server = S3Server::start();
+    server.set_ignores_conditions(true);
+    let host = Host::on_s3(&server);
+    let cluster = host.cluster("server", 15, &host.options());
+    let report = host.check(&cluster, 0, "60");
+    let notes = findings(&report, "note");
+    assert!(notes.iter().any(|n| n.contains("announce themselves under claims/")), "{notes:?}");
+    assert_eq!(report["repositories"][0]["store_refuses_overwrite"], false);
+    assert_eq!(report["repositories"][0]["segment_verified"], true);
+}
+
+#[test]
+fn credentials_that_cannot_delete_are_seen_and_are_enough() {
+    let server = S3Server::start();
+    server.hook(|seen| {
+        if seen.method == "DELETE" {
+            crate::support::s3::Action::s3_error(403, "AccessDenied", "no")
+        } else {
+            crate::support::s3::Action::Pass
+        }
+    });
+    let host = Host::on_s3(&server);
+    for _ in 0..3 {
+        let report: Value = serde_json::from_str(&host.walvis(&["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
+        assert_eq!(report["repositories"][0]["can_delete"], false);
+    }
+    // What a probe cannot remove does not pile up.
+    let probes: Vec<String> = server.objects("pg").into_keys().filter(|k| k.contains("probe")).collect();
+    assert_eq!(probes.len(), 1, "{probes:?}");
+}
