@@ -44,6 +44,7 @@ fn stays_below(site: &Site, name: &str, bound_mib: u64) {
     let path = format!("pg_wal/{name}");
     for arguments in [vec!["push-wal", &path], vec!["fetch-wal", name, DESTINATION]] {
         let peak = peak_mib(site, &arguments);
+        println!("peak resident memory {peak} MiB of at most {bound_mib}: walvis {arguments:?}");
         assert!(peak <= bound_mib, "{arguments:?} took {peak} MiB");
         assert!(peak >= 4, "{arguments:?} took {peak} MiB: that is no measurement");
     }
