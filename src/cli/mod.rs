@@ -1,7 +1,7 @@
 //! Arguments, exit codes, rendering of reports and errors.
 //!
-//! Lives here: everything between the process and `ops`. May not live here: what a command does. Raw arguments ([`args`]) become
-//! requests here, and reports become text or JSON ([`render`]).
+//! Lives here: everything between the process and `ops`. May not live here: what a command does. Raw arguments (`args`) become
+//! requests here, and reports become text or JSON (`render`).
 
 mod args;
 mod exit;

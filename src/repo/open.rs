@@ -14,6 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, DescriptorError, KeyObject, RepositoryCipher};
 use crate::limits::MAX_SMALL_OBJECT_BYTES;
+#[cfg(feature = "s3")]
 use crate::store::claims::Claims;
 use crate::store::file::FileStore;
 use crate::store::retry::{Policy, Retry};
@@ -54,6 +55,7 @@ impl StoreSettings {
     ///
     /// # Errors
     /// [`Kind::Config`]: no such directory, an unusable setting.
+    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "a file system refuses by itself"))]
     pub fn connect(&self, deadline: Deadline, create: CreateIfAbsent) -> Result<Arc<dyn Store>, Error> {
         let retry = |store| Arc::new(Retry::new(store, Policy::default(), deadline)) as Arc<dyn Store>;
         match &self.url {
