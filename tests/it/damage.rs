@@ -100,7 +100,7 @@ fn every_flipped_bit_is_found() {
             bytes[at] ^= bit;
         }
         let mut random = fastrand::Rng::with_seed(7);
-        for round in 0..600 {
+        for round in 0..2000 {
             let flips: Vec<usize> = (0..random.usize(1..4)).map(|_| random.usize(..good.len())).collect();
             for at in &flips {
                 bytes[*at] ^= random.u8(1..);
