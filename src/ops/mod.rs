@@ -11,6 +11,7 @@ pub mod key_generate;
 pub mod list;
 pub mod push_wal;
 pub mod repositories;
+pub mod resolve;
 
 use crate::error::{Error, Kind};
 use crate::fsio::FsError;

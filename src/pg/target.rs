@@ -125,7 +125,8 @@ impl Zone {
             let offset = offset(text).ok_or_else(|| InvalidTarget::new(format!("{text:?} is not an offset from UTC"), HINT))?;
             return Ok(Self { zone: TimeZone::fixed(offset), name: text.to_owned() });
         }
-        let named = text.contains('/') && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+'));
+        let named =
+            text.contains('/') && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+'));
         if named {
             let zone = TimeZone::get(text).map_err(|_| {
                 InvalidTarget::new(
@@ -329,10 +330,20 @@ mod tests {
 
     #[test]
     fn relative_times_count_from_now() {
-        for (text, seconds) in [("10 minutes ago", 600), ("1 hour ago", 3600), ("90s ago", 90), ("2 days ago", 172_800), ("0 s ago", 0)] {
+        for (text, seconds) in
+            [("10 minutes ago", 600), ("1 hour ago", 3600), ("90s ago", 90), ("2 days ago", 172_800), ("0 s ago", 0)]
+        {
             assert_eq!(parse_time(text, &Zone::utc(), NOW), Ok(PgTime(NOW.0 - seconds * 1_000_000)), "{text}");
         }
-        for text in ["ago", "minutes ago", "ten minutes ago", "-1 minutes ago", "1.5 hours ago", "1 month ago", "99999999999999999 weeks ago"] {
+        for text in [
+            "ago",
+            "minutes ago",
+            "ten minutes ago",
+            "-1 minutes ago",
+            "1.5 hours ago",
+            "1 month ago",
+            "99999999999999999 weeks ago",
+        ] {
             assert!(utc(text).is_err(), "{text}");
         }
     }
@@ -340,9 +351,22 @@ mod tests {
     #[test]
     fn other_times_are_refused() {
         for text in [
-            "", "now", "2026-11-21", "03:36", "2026-11-21 3:36", "2026-02-30 00:00", "2026-11-21 24:00", "2026-11-21 03:36:60",
-            "2026-11-21 03:36:21.", "2026-11-21 03:36:21.1234567", "2026-11-21 03:36:21+1", "2026-11-21 03:36:21+16",
-            "2026-11-21 03:36:21+01:60", "2026-11-21 03:36:21 +01 CET", "21.11.2026 03:36", "2026-11-21 03:36:21é",
+            "",
+            "now",
+            "2026-11-21",
+            "03:36",
+            "2026-11-21 3:36",
+            "2026-02-30 00:00",
+            "2026-11-21 24:00",
+            "2026-11-21 03:36:60",
+            "2026-11-21 03:36:21.",
+            "2026-11-21 03:36:21.1234567",
+            "2026-11-21 03:36:21+1",
+            "2026-11-21 03:36:21+16",
+            "2026-11-21 03:36:21+01:60",
+            "2026-11-21 03:36:21 +01 CET",
+            "21.11.2026 03:36",
+            "2026-11-21 03:36:21é",
         ] {
             assert!(utc(text).is_err(), "{text}: {:?}", utc(text));
         }
