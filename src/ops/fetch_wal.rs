@@ -17,7 +17,8 @@ use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Stat};
 use crate::pg::{SegmentCheck, WalFileName};
 use crate::repo::{Facts, Fetched, Repository, SystemId};
 
-const DESTINATION_HINT: &str = "name a file in an existing directory; restore_command = 'walvis fetch-wal %f %p' does, in the data directory";
+const DESTINATION_HINT: &str =
+    "name a file in an existing directory; restore_command = 'walvis fetch-wal %f %p' does, in the data directory";
 
 /// What is asked.
 #[derive(Debug)]

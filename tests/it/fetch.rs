@@ -178,7 +178,9 @@ fn whatever_keeps_it_from_being_told_stops_recovery() {
     for bad in ["x", "../../etc/passwd", "", "000000010000000000000001.tmp", "000000010000000000FFFFFF"] {
         site.run(["fetch-wal", bad, DESTINATION]).exits(200);
     }
-    for usage in [vec!["fetch-wal"], vec!["fetch-wal", &there], vec!["fetch-wal", &there, "a", "b"], vec!["fetch-wal", &there, ""]] {
+    for usage in
+        [vec!["fetch-wal"], vec!["fetch-wal", &there], vec!["fetch-wal", &there, "a", "b"], vec!["fetch-wal", &there, ""]]
+    {
         site.run(&usage).exits(200);
         site.run([usage, vec!["--on-error", "unavailable"]].concat()).exits(200);
     }
@@ -195,7 +197,8 @@ fn whatever_keeps_it_from_being_told_stops_recovery() {
     cannot_tell(&site, &[fetch.as_slice(), &["--key-file", wrong_key.to_str().unwrap()]].concat(), 1).says(&["wrong key"]);
     fs::write(site.path("damaged"), "walvis-key-1:00\n").unwrap();
     let damaged_key = site.path("damaged");
-    cannot_tell(&site, &[fetch.as_slice(), &["--key-file", damaged_key.to_str().unwrap()]].concat(), 1).says(&["not a Walvis key"]);
+    cannot_tell(&site, &[fetch.as_slice(), &["--key-file", damaged_key.to_str().unwrap()]].concat(), 1)
+        .says(&["not a Walvis key"]);
     site.unset("WALVIS_KEY_FILE");
     cannot_tell(&site, &fetch, 1).says(&["no key is configured"]);
     site.set("WALVIS_PASSPHRASE", "correct horse");
