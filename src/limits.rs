@@ -21,7 +21,9 @@ pub const TAG_BYTES: usize = 16;
 /// Longest encoded metadata block of an envelope, so that header and metadata come with one bounded ranged read.
 pub const MAX_METADATA_BYTES: usize = MIB;
 /// What a metadata read asks for first; most metadata fits, the rest costs a second read.
-pub const METADATA_READ_BYTES: usize = 16 * KIB;
+pub const METADATA_READ_BYTES: usize = 256 * KIB;
+/// Longest WAL summary in the metadata: what the other sections leave.
+pub const MAX_SUMMARY_BYTES: usize = MAX_METADATA_BYTES - 4 * KIB;
 /// Largest zstd window accepted when reading and used when writing (2^23 = 8 MiB): it bounds the memory of a reader.
 pub const MAX_WINDOW_LOG: u32 = 23;
 /// Largest small object (descriptor, wrapped key, registration) that is read into memory whole.
@@ -77,6 +79,8 @@ const _: () = {
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
+    // encode_within always succeeds then.
+    assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));
     assert!(MAX_WINDOW_LOG <= 23);
     assert!(MAX_TIMEOUT.as_secs() * 2 <= ABANDONED_AFTER.as_secs());
     assert!(RETRY_FIRST_DELAY.as_millis() <= RETRY_MAX_DELAY.as_millis());

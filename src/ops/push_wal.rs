@@ -1,10 +1,10 @@
 //! `walvis push-wal`: what PostgreSQL's `archive_command` calls.
 //!
 //! It says success only when every required repository holds the whole file durably. The file is read through one open descriptor:
-//! once to check and hash it, once per repository to compress, seal and store it.
+//! once to check, hash and scan it, once per repository to compress, seal and store it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -18,8 +18,9 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
-use crate::limits::{MAX_HISTORY_FILE_BYTES, OPTIONAL_TIMEOUT};
-use crate::pg::{BackupHistory, SegmentCheck, TimelineHistory, WalFileName};
+use crate::limits::{MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES, OPTIONAL_TIMEOUT};
+use crate::pg::scan::{End, Scanner, Segment};
+use crate::pg::{BackupHistory, SegmentCheck, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::repo::{ClusterName, Content, Facts, Stored, SystemId};
 
 /// What is asked.
@@ -113,7 +114,7 @@ fn push_to(
     let opened = repositories::open(repository, deadline)?;
     let mut stored = Vec::new();
     for file in files {
-        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)));
+        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file))).with_summary(file.wal_summary.clone());
         opened.bind(cluster, file.facts)?;
         stored.push(opened.put_wal(cluster, file.facts.system_id, &file.name, &content)?);
     }
@@ -138,6 +139,8 @@ struct Inspected {
     name: WalFileName,
     file: File,
     digest: Digest,
+    /// What the scan found; `None` for files without WAL.
+    wal_summary: Option<Vec<u8>>,
     facts: Facts,
 }
 
@@ -185,8 +188,49 @@ fn inspect(path: &Path, deadline: &Deadline) -> Result<Inspected, Error> {
         )
         .hint("find out how a file of another cluster came into pg_wal"));
     }
-    let digest = Digest::of(&mut fsio::reader(&file)).map_err(|e| unreadable(path, &e))?;
-    Ok(Inspected { name, file, digest, facts })
+    let (digest, wal_summary) = digest(&name, &file, facts.wal_segment_size).map_err(|e| unreadable(path, &e))?;
+    Ok(Inspected { name, file, digest, wal_summary, facts })
+}
+
+/// Hashes a file and scans what has WAL in it, in one pass. What the scan finds wrong is for the summary to say, and never keeps a
+/// file from being archived: it may be all that is left.
+fn digest(name: &WalFileName, file: &File, size: WalSegmentSize) -> io::Result<(Digest, Option<Vec<u8>>)> {
+    let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name else {
+        return Ok((Digest::of(&mut fsio::reader(file))?, None));
+    };
+    let Some(which) = Segment::new(*segment, size) else {
+        return Ok((Digest::of(&mut fsio::reader(file))?, None));
+    };
+    let mut scan = Scan(Scanner::new(which, ()));
+    let digest = Digest::of_copied(&mut fsio::reader(file), &mut scan)?;
+    let summary = scan.0.finish().summary;
+    // A .partial ends in the middle of the log: what follows is whatever the file held before.
+    if matches!(name, WalFileName::Segment(_)) {
+        match &summary.end {
+            End::Damaged(damage) => {
+                tracing::warn!("{name}: recovery will stop in it, at {}: {damage}; it is archived all the same", damage.at);
+            }
+            End::EndOfData { at } => {
+                tracing::warn!("{name}: recovery will stop in it, at {at}: there is no more data; it is archived all the same");
+            }
+            End::Full | End::Continues(_) | End::Continuation | End::Switch { .. } => {}
+        }
+    }
+    Ok((digest, summary.encode_within(MAX_SUMMARY_BYTES)))
+}
+
+/// Lets a scan read along.
+struct Scan(Scanner<()>);
+
+impl Write for Scan {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn unknown_cluster(path: &Path) -> Error {

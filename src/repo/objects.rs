@@ -26,13 +26,21 @@ type OpenContent<'a> = Box<dyn Fn() -> Box<dyn Read + 'a> + Sync + 'a>;
 /// A plaintext that can be read more than once, and what it hashed to the first time.
 pub struct Content<'a> {
     digest: Digest,
+    wal_summary: Option<Vec<u8>>,
     open: OpenContent<'a>,
 }
 
 impl<'a> Content<'a> {
     /// A plaintext that was read before. Should it read otherwise now, it is not stored.
     pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
-        Self { digest, open: Box::new(open) }
+        Self { digest, wal_summary: None, open: Box::new(open) }
+    }
+
+    /// Adds what the scan of this segment found, at most [`MAX_SUMMARY_BYTES`](crate::limits::MAX_SUMMARY_BYTES).
+    #[must_use]
+    pub fn with_summary(mut self, wal_summary: Option<Vec<u8>>) -> Self {
+        self.wal_summary = wal_summary;
+        self
     }
 
     /// A plaintext in memory.
@@ -54,6 +62,7 @@ impl Repository {
             plaintext_blake3: content.digest.blake3,
             sealed_unix_us: jiff::Timestamp::now().as_microsecond(),
             writer: env!("CARGO_PKG_VERSION").to_owned(),
+            wal_summary: content.wal_summary.clone(),
         };
         let content_id = ContentId(match self.keys().current() {
             Some(key) => key.fingerprint(&content.digest.blake3),
