@@ -51,8 +51,8 @@ pub enum WantedEnds {
 /// Which marks are looked for; all others may be passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WantedMarks<'a> {
-    /// Every one.
-    All,
+    /// Restore points and checkpoints, which have times.
+    Timed,
     /// Restore points of this name.
     Named(&'a RestorePointName),
     /// Restore points.
@@ -315,7 +315,7 @@ fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wa
 
 /// What is after the stretch that ends there: a gap, if another stretch follows.
 fn beyond(windows: &[Window], until: Lsn) -> Unreachable {
-    match windows.iter().find(|window| window.from > until) {
+    match windows.iter().find(|window| window.from >= until) {
         Some(after) => Unreachable::Gap { from: until, until: after.from },
         None => Unreachable::After,
     }
@@ -331,7 +331,7 @@ fn reaches_back(log: &dyn Log, from: Lsn, stop: Lsn, target: PgTime) -> Result<b
     if earlier {
         return Ok(true);
     }
-    log.marks(from, stop, WantedMarks::All, &mut |mark| {
+    log.marks(from, stop, WantedMarks::Timed, &mut |mark| {
         let time = match &mark.what {
             Mark::RestorePoint { time, .. } | Mark::EndOfRecovery { time, .. } | Mark::Overwrite { time, .. } => Some(*time),
             Mark::Checkpoint { time_unix_s, .. } => time_unix_s.checked_mul(1_000_000).and_then(PgTime::from_unix_us),

@@ -76,7 +76,7 @@ impl Log for History {
         for (lsn, what) in self.within(from, to) {
             let What::Mark(mark) = what else { continue };
             let left_out = match wanted {
-                WantedMarks::All => false,
+                WantedMarks::Timed => false,
                 WantedMarks::Named(name) => !matches!(mark, Mark::RestorePoint { name: found, .. } if found == name),
                 WantedMarks::RestorePoints => !matches!(mark, Mark::RestorePoint { .. }),
                 WantedMarks::BackupEnds => !matches!(mark, Mark::BackupEnd { .. }),
