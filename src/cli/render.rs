@@ -149,7 +149,7 @@ pub(super) fn list(reports: &[ListReport]) -> String {
 }
 
 /// Bytes in the largest binary unit that leaves at least one.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     for (unit, factor) in UNITS {
         if bytes >= factor {

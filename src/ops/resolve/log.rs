@@ -195,6 +195,7 @@ impl Log for PathLog<'_> {
         let may_have = |aggregate: &Aggregate| match wanted {
             WantedEnds::All => aggregate.xacts.is_some(),
             WantedEnds::AtOrAfter(time) => aggregate.may_end_at_or_after(time),
+            WantedEnds::Between(from, to) => aggregate.may_end_at_or_after(from) && aggregate.may_end_at_or_before(to),
             WantedEnds::Xid(xid) => aggregate.may_have_xid(xid),
         };
         self.entries(from, to, &may_have, &mut |entry| {

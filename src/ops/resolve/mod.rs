@@ -100,9 +100,13 @@ fn target_timeline(catalog: &Catalog<'_>, request: &ResolveRequest) -> Result<Ti
             }
             match holding[..] {
                 [timeline] => Ok(timeline),
-                [] => Err(Error::new(Kind::Target, format!("no timeline has {from}")).hint("'walvis catalog' shows what there is")),
-                _ => Err(Error::new(Kind::Usage, format!("{from} is on several timelines, so nothing says which one is current"))
-                    .hint("name one with --target-timeline")),
+                [] => {
+                    Err(Error::new(Kind::Target, format!("no timeline has {from}")).hint("'walvis catalog' shows what there is"))
+                }
+                _ => {
+                    Err(Error::new(Kind::Usage, format!("{from} is on several timelines, so nothing says which one is current"))
+                        .hint("name one with --target-timeline"))
+                }
             }
         }
     }
@@ -243,7 +247,9 @@ impl Resolver<'_> {
     fn out_of_reach(&self, report: &mut ResolveReport, why: &Unreachable, elsewhere: Vec<Place>) -> Result<(), Error> {
         let windows = self.log.windows();
         let (reason, hint) = match why {
-            Unreachable::Empty => ("nothing is stored on the path to this timeline".to_owned(), "see 'walvis catalog'".to_owned()),
+            Unreachable::Empty => {
+                ("nothing is stored on the path to this timeline".to_owned(), "see 'walvis catalog'".to_owned())
+            }
             Unreachable::Before => {
                 report.nearest_after = report.earliest.clone();
                 ("it is before everything that is archived".to_owned(), "choose a later target".to_owned())
@@ -251,8 +257,10 @@ impl Resolver<'_> {
             Unreachable::After => {
                 report.nearest_before = report.latest.clone();
                 let reason = match self.request.target {
-                    Target::Time(_) => "no transaction ended later in what is archived: PostgreSQL would fail with \"recovery ended \
-                                        before configured recovery target was reached\"",
+                    Target::Time(_) => {
+                        "no transaction ended later in what is archived: PostgreSQL would fail with \"recovery ended \
+                                        before configured recovery target was reached\""
+                    }
                     _ => "it is after everything that is archived",
                 };
                 (reason.to_owned(), "to recover all that is archived, use --target latest".to_owned())
@@ -294,7 +302,8 @@ impl Resolver<'_> {
                 report.candidates.extend(elsewhere);
                 (
                     format!("more than one fits {}", describe(&self.request.target)),
-                    "choose one: with --from, recovery takes the first after that position; or its LSN with --target-lsn".to_owned(),
+                    "choose one: with --from, recovery takes the first after that position; or its LSN with --target-lsn"
+                        .to_owned(),
                 )
             }
             Unreachable::NoBackup => (

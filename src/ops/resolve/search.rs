@@ -44,6 +44,8 @@ pub enum WantedEnds {
     All,
     /// At this time or later.
     AtOrAfter(PgTime),
+    /// Between two times, these included.
+    Between(PgTime, PgTime),
     /// Of this transaction, or of one whose id is not known.
     Xid(Xid),
 }

@@ -50,6 +50,7 @@ impl Log for History {
             let left_out = match wanted {
                 WantedEnds::All => false,
                 WantedEnds::AtOrAfter(time) => end.time < time,
+                WantedEnds::Between(from, to) => end.time < from || end.time > to,
                 WantedEnds::Xid(xid) => end.xid.is_some_and(|found| found != xid),
             };
             if !left_out && visit(&XactEntry { lsn: *lsn, end: *end }).is_break() {
