@@ -17,6 +17,7 @@ mod fetch;
 mod golden;
 mod push;
 mod recovery;
+mod resolve;
 mod scan;
 mod store_faults;
 mod store_file;
