@@ -29,6 +29,12 @@ pub const MAX_WINDOW_LOG: u32 = 23;
 /// Largest small object (descriptor, wrapped key, registration) that is read into memory whole.
 pub const MAX_SMALL_OBJECT_BYTES: usize = MIB;
 
+/// Longest encoded node of the catalog: 16 entries of at most 200 bytes.
+pub const MAX_NODE_BYTES: usize = 4 * KIB;
+
+/// Objects of the catalog that are read at once.
+pub const CATALOG_READERS: usize = 16;
+
 /// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at least 5 MiB.
 pub const PART_BYTES: usize = 8 * MIB;
 /// S3's limit on the number of parts.

@@ -150,7 +150,7 @@ impl Inspected {
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(Kind::Config, format!("cannot read {}: {error}", path.display()))
 }
 

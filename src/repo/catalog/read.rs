@@ -84,7 +84,7 @@ impl Catalog<'_> {
     /// As [`transactions`](Self::transactions).
     pub fn marks(&self, path: &Path, entry: &Entry) -> Result<Vec<Record<Mark>>, Error> {
         let summary = self.existing_summary(entry.segment)?;
-        let joined = self.join(&summary, &mut |number| self.on_path(path, number))?;
+        let joined = self.join(&summary, &mut |number, needed| self.on_path(path, number, needed))?;
         let mut found = match summary.marks {
             Some(marks) => marks,
             None => {
@@ -107,7 +107,7 @@ impl Catalog<'_> {
     /// # Errors
     /// Damaged, denied, unreachable.
     pub fn entry_at(&self, path: &Path, lsn: Lsn) -> Result<Option<Entry>, Error> {
-        match self.on_path(path, path.number(lsn))? {
+        match self.on_path(path, path.number(lsn), true)? {
             None => Ok(None),
             Some(summary) => self.entry(path, &summary).map(Some),
         }
@@ -115,15 +115,16 @@ impl Catalog<'_> {
 
     /// The entry of a segment of a path.
     pub(super) fn entry(&self, path: &Path, summary: &Summary) -> Result<Entry, Error> {
-        let joined = self.join(summary, &mut |number| self.on_path(path, number))?;
+        let joined = self.join(summary, &mut |number, needed| self.on_path(path, number, needed))?;
         entry_of(summary, joined, self)
     }
 
-    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by number.
+    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by
+    /// number, and is told whether one is needed to know a record.
     pub(super) fn join(
         &self,
         summary: &Summary,
-        next: &mut dyn FnMut(u64) -> Result<Option<Arc<Summary>>, Error>,
+        next: &mut dyn FnMut(u64, bool) -> Result<Option<Arc<Summary>>, Error>,
     ) -> Result<Joined, Error> {
         if !summary.is_complete() {
             return Ok(Joined { edge: Edge::Stops, record: None });
@@ -139,7 +140,7 @@ impl Catalog<'_> {
         }
         let mut number = summary.segment.end().0 / self.size().bytes();
         loop {
-            let Some(follower) = next(number)? else { return Ok(Joined { edge: Edge::Open, record: None }) };
+            let Some(follower) = next(number, begins.is_some())? else { return Ok(Joined { edge: Edge::Open, record: None }) };
             if chain.push(&follower, &mut found).is_err() {
                 return Ok(Joined { edge: Edge::Broken, record: None });
             }
@@ -153,13 +154,15 @@ impl Catalog<'_> {
         }
     }
 
-    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it; scanned if need be.
-    pub(super) fn on_path(&self, path: &Path, number: u64) -> Result<Option<Arc<Summary>>, Error> {
+    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it. One that
+    /// is stored without is scanned if it is needed.
+    pub(super) fn on_path(&self, path: &Path, number: u64, needed: bool) -> Result<Option<Arc<Summary>>, Error> {
         for leg in path.legs_of(number) {
             let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { return Ok(None) };
             match self.stored(name)? {
                 Stored::Missing => {}
                 Stored::Scanned(summary) => return Ok(Some(summary)),
+                Stored::Unscanned if !needed => return Ok(None),
                 Stored::Unscanned => return self.scan(name).map(|summary| Some(Arc::new(summary))),
             }
         }
@@ -224,7 +227,7 @@ impl Catalog<'_> {
         let mut number = path.number(entry.start);
         while carry.as_ref().is_some_and(|carry| carry.start() == start) {
             number += 1;
-            let Some(next) = self.on_path(path, number)? else { return Ok(None) };
+            let Some(next) = self.on_path(path, number, true)? else { return Ok(None) };
             let Some(name) = SegmentName::from_number(next.segment.timeline(), number, self.size()) else { return Ok(None) };
             let mut list = Xacts(Vec::new());
             carry = self.scan_with(name, carry, &mut list)?.carry;
