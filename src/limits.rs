@@ -70,6 +70,8 @@ pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 /// What an optional repository gets of a push: archiving must not fall behind because of it.
 pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a push spends at most on the catalog after a segment is stored.
+pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
 /// pushing several files at once, in another order.
 pub const MISSING_ATTEMPTS: u32 = 4;

@@ -66,6 +66,9 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show what the repositories hold
     List(ListArgs),
+    /// Look after the catalog, by which a moment of the past is found
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -133,6 +136,22 @@ pub(super) struct ListArgs {
     /// Also list every stored file (with --json: one JSON object per line, and no summary)
     #[arg(long)]
     pub(super) files: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CatalogCommand {
+    /// Write the missing nodes of the catalog; what is stored of the log is not touched
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RebuildArgs {
+    /// Only this timeline, as a decimal number
+    #[arg(long, value_name = "N")]
+    pub(super) timeline: Option<u32>,
+    /// Delete the nodes that are there first (derived data only); the credentials must be allowed to delete
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::args::{Cli, Command, Global, KeyCommand, LogFormat, OnError};
+use super::args::{CatalogCommand, Cli, Command, Global, KeyCommand, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
 use super::{logging, render, shield};
 use crate::config::{Config, Overrides};
@@ -159,6 +159,12 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
         Command::List(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             list(&config, deadline, args.files, json)
+        }
+        Command::Catalog(CatalogCommand::Rebuild(args)) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = ops::catalog_rebuild::RebuildRequest { timeline: args.timeline, force: args.force };
+            let report = ops::catalog_rebuild::run(&config, &request, deadline)?;
+            print_report(json, &report, |report| render::rebuild(report))
         }
     }
 }

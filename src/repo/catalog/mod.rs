@@ -11,11 +11,13 @@
 mod nodes;
 mod read;
 mod walk;
+mod write;
 
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
 pub use walk::{Step, Visit, Wanted};
+pub use write::Rebuilt;
 
 use super::cluster::{ClusterName, Facts};
 use super::names;
@@ -138,10 +140,16 @@ impl Repository {
     /// # Errors
     /// As the store's; damaged when a timeline history is.
     pub fn catalog(&self, cluster: &ClusterName, facts: Facts) -> Result<Catalog<'_>, Error> {
-        let mut catalog =
-            Catalog { repository: self, cluster: cluster.clone(), facts, timelines: Vec::new(), cache: Mutex::default() };
+        let mut catalog = Catalog::unlisted(self, cluster, facts);
         catalog.timelines = catalog.find_timelines()?;
         Ok(catalog)
+    }
+}
+
+impl<'a> Catalog<'a> {
+    /// A catalog that knows no timelines: for those who write.
+    fn unlisted(repository: &'a Repository, cluster: &ClusterName, facts: Facts) -> Self {
+        Catalog { repository, cluster: cluster.clone(), facts, timelines: Vec::new(), cache: Mutex::default() }
     }
 }
 

@@ -116,7 +116,7 @@ impl Catalog<'_> {
     /// The entry of a segment of a path.
     pub(super) fn entry(&self, path: &Path, summary: &Summary) -> Result<Entry, Error> {
         let joined = self.join(summary, &mut |number, needed| self.on_path(path, number, needed))?;
-        entry_of(summary, joined, self)
+        self.entry_of(summary, joined)
     }
 
     /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by
@@ -208,7 +208,7 @@ impl Catalog<'_> {
     }
 
     /// Fetches a segment and scans it.
-    fn scan(&self, segment: SegmentName) -> Result<Summary, Error> {
+    pub(super) fn scan(&self, segment: SegmentName) -> Result<Summary, Error> {
         Ok(self.scan_with(segment, None, ())?.summary)
     }
 
@@ -238,44 +238,44 @@ impl Catalog<'_> {
         Ok(None)
     }
 
-    pub(super) fn damaged(&self, segment: SegmentName, why: &str) -> Error {
+    /// An entry from its parts.
+    pub(super) fn entry_of(&self, summary: &Summary, joined: Joined) -> Result<Entry, Error> {
+        let segment = SegmentName::holding(summary.segment.timeline(), summary.segment.start(), self.size())
+            .ok_or_else(|| Error::new(Kind::Bug, "a summary of no segment"))?;
+        let mut aggregate = Aggregate { segments: 1, xacts: summary.xact_stats, ..Aggregate::default() };
+        aggregate.stops = u64::from(matches!(joined.edge, Edge::Stops | Edge::Broken));
+        match &summary.marks {
+            Some(marks) => marks.iter().for_each(|mark| aggregate.marks.add(&mark.what)),
+            None => aggregate.marks.incomplete = true,
+        }
+        let mut crossing: Option<Record<XactEnd>> = None;
+        match joined.record {
+            Some(Record { start, end, what: Event::XactEnd(what) }) => {
+                aggregate.add_xact(&what);
+                crossing = Some(Record { start, end, what });
+            }
+            Some(Record { what: Event::Mark(mark), .. }) => aggregate.marks.add(&mark),
+            Some(_) | None => {}
+        }
+        Ok(Entry {
+            segment,
+            start: summary.segment.start(),
+            first_record: summary.first_record(),
+            last_record: summary.last_record(),
+            good_until: summary.good_until(),
+            edge: joined.edge,
+            crossing,
+            aggregate,
+        })
+    }
+
+    fn damaged(&self, segment: SegmentName, why: &str) -> Error {
         Error::new(
             Kind::Damaged,
             format!("segment {segment} of cluster {} in {}: {why}", self.cluster, self.repository.location()),
         )
         .hint("take this object from another repository or copy")
     }
-}
-
-/// An entry from its parts.
-fn entry_of(summary: &Summary, joined: Joined, catalog: &Catalog<'_>) -> Result<Entry, Error> {
-    let segment = SegmentName::holding(summary.segment.timeline(), summary.segment.start(), catalog.size())
-        .ok_or_else(|| Error::new(Kind::Bug, "a summary of no segment"))?;
-    let mut aggregate = Aggregate { segments: 1, xacts: summary.xact_stats, ..Aggregate::default() };
-    aggregate.stops = u64::from(matches!(joined.edge, Edge::Stops | Edge::Broken));
-    match &summary.marks {
-        Some(marks) => marks.iter().for_each(|mark| aggregate.marks.add(&mark.what)),
-        None => aggregate.marks.incomplete = true,
-    }
-    let mut crossing: Option<Record<XactEnd>> = None;
-    match joined.record {
-        Some(Record { start, end, what: Event::XactEnd(what) }) => {
-            aggregate.add_xact(&what);
-            crossing = Some(Record { start, end, what });
-        }
-        Some(Record { what: Event::Mark(mark), .. }) => aggregate.marks.add(&mark),
-        Some(_) | None => {}
-    }
-    Ok(Entry {
-        segment,
-        start: summary.segment.start(),
-        first_record: summary.first_record(),
-        last_record: summary.last_record(),
-        good_until: summary.good_until(),
-        edge: joined.edge,
-        crossing,
-        aggregate,
-    })
 }
 
 struct Sink<V>(Scanner<V>);
