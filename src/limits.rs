@@ -29,6 +29,12 @@ pub const MAX_WINDOW_LOG: u32 = 23;
 /// Largest small object (descriptor, wrapped key, registration) that is read into memory whole.
 pub const MAX_SMALL_OBJECT_BYTES: usize = MIB;
 
+/// Longest encoded node of the catalog: 16 entries of at most 200 bytes.
+pub const MAX_NODE_BYTES: usize = 4 * KIB;
+
+/// Objects of the catalog that are read at once.
+pub const CATALOG_READERS: usize = 16;
+
 /// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at least 5 MiB.
 pub const PART_BYTES: usize = 8 * MIB;
 /// S3's limit on the number of parts.
@@ -64,6 +70,8 @@ pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 /// What an optional repository gets of a push: archiving must not fall behind because of it.
 pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a push spends at most on the catalog after a segment is stored.
+pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
 /// pushing several files at once, in another order.
 pub const MISSING_ATTEMPTS: u32 = 4;

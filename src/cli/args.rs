@@ -139,6 +139,22 @@ pub(super) struct ListArgs {
     pub(super) files: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum CatalogCommand {
+    /// Write the missing nodes of the catalog; what is stored of the log is not touched
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RebuildArgs {
+    /// Only this timeline, as a decimal number
+    #[arg(long, value_name = "N")]
+    pub(super) timeline: Option<u32>,
+    /// Delete the nodes that are there first (derived data only); the credentials must be allowed to delete
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub(super) struct ResolveArgs {
@@ -184,7 +200,10 @@ pub(super) enum TargetWord {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct CatalogArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<CatalogCommand>,
     /// List restore points instead
     #[arg(long, conflicts_with = "commits")]
     pub(super) restore_points: bool,

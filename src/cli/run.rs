@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::args::{Cli, Command, Global, KeyCommand, LogFormat, OnError};
+use super::args::{CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
 use super::{logging, recovery, render, shield, targets};
 use crate::config::{Config, Overrides};
@@ -172,6 +172,12 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
             let reason = report.reason.unwrap_or_default();
             let error = Error::new(Kind::Target, format!("{} cannot be reached: {reason}", report.target));
             Err(Error { hint: report.hint, ..error })
+        }
+        Command::Catalog(CatalogArgs { command: Some(CatalogCommand::Rebuild(args)), .. }) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = ops::catalog_rebuild::RebuildRequest { timeline: args.timeline, force: args.force };
+            let report = ops::catalog_rebuild::run(&config, &request, deadline)?;
+            print_report(json, &report, |report| render::rebuild(report))
         }
         Command::Catalog(args) => {
             let request = targets::catalog(args)?;

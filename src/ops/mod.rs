@@ -4,6 +4,7 @@
 //! commands share sinks one layer, or into [`cluster_facts`] and [`repositories`] here.
 
 pub mod catalog;
+pub mod catalog_rebuild;
 pub mod check;
 pub mod cluster_facts;
 pub mod fetch_wal;

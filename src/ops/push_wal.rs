@@ -18,10 +18,10 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
-use crate::limits::{MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES, OPTIONAL_TIMEOUT};
+use crate::limits::{CATALOG_TIMEOUT, MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES, OPTIONAL_TIMEOUT};
 use crate::pg::scan::{End, Scanner, Segment};
-use crate::pg::{BackupHistory, SegmentCheck, TimelineHistory, WalFileName, WalSegmentSize};
-use crate::repo::{ClusterName, Content, Facts, Stored, SystemId};
+use crate::pg::{BackupHistory, SegmentCheck, SegmentName, TimelineHistory, WalFileName, WalSegmentSize};
+use crate::repo::{ClusterName, Content, Facts, Repository, Stored, SystemId};
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -111,14 +111,39 @@ fn push_to(
     files: &[Inspected],
     deadline: Deadline,
 ) -> Result<Vec<Stored>, Error> {
-    let opened = repositories::open(repository, deadline)?;
+    let opened = Arc::new(repositories::open(repository, deadline)?);
     let mut stored = Vec::new();
     for file in files {
         let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file))).with_summary(file.wal_summary.clone());
         opened.bind(cluster, file.facts)?;
         stored.push(opened.put_wal(cluster, file.facts.system_id, &file.name, &content)?);
+        if let WalFileName::Segment(segment) = file.name {
+            write_nodes(&opened, cluster, file.facts, segment, deadline);
+        }
     }
     Ok(stored)
+}
+
+/// Writes the nodes of the catalog that a stored segment completes. Whatever goes wrong there is no reason to say that the segment was
+/// not archived: it is logged, and left for the next writer. A thread that hangs ends with the process.
+fn write_nodes(opened: &Arc<Repository>, cluster: &ClusterName, facts: Facts, segment: SegmentName, deadline: Deadline) {
+    let (sender, receiver) = mpsc::channel();
+    let (writer, name) = (Arc::clone(opened), cluster.clone());
+    std::thread::spawn(move || {
+        // Nobody waits any more if it took too long.
+        let _ = sender.send(writer.write_nodes_after(&name, facts, segment));
+    });
+    let error = match receiver.recv_timeout(CATALOG_TIMEOUT.min(deadline.remaining() / 2)) {
+        Ok(Ok(_)) => return,
+        Ok(Err(e)) => e,
+        Err(RecvTimeoutError::Timeout) => Error::new(Kind::Unreachable, "it takes too long"),
+        Err(RecvTimeoutError::Disconnected) => Error::new(Kind::Bug, "a thread panicked"),
+    };
+    let location = opened.location();
+    tracing::warn!(
+        "{segment} is stored in {location}, but the catalog could not be brought up to date: {error}{}",
+        hint_of(&error)
+    );
 }
 
 fn report(repository: &RepositoryConfig, files: &[Inspected], stored: &[Stored]) -> Vec<PushReport> {
@@ -150,7 +175,7 @@ impl Inspected {
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(Kind::Config, format!("cannot read {}: {error}", path.display()))
 }
 

@@ -8,13 +8,16 @@
 //! exists at this position. At a fork the child's first segment begins with a copy of the parent's, so it stands for both; only
 //! while it is not stored the parent's is taken, and of that only what begins before the fork.
 
+mod nodes;
 mod read;
 mod walk;
+mod write;
 
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
 pub use walk::{Step, Visit, Wanted};
+pub use write::Rebuilt;
 
 use super::cluster::{ClusterName, Facts};
 use super::names;
@@ -81,13 +84,18 @@ impl Path {
 
     /// The first and last stored segment on the path. Between them some may be missing.
     pub fn stored(&self) -> Option<(SegmentName, SegmentName)> {
+        let (first, last) = self.stored_numbers()?;
+        Some((self.leg_name(first)?, self.leg_name(last)?))
+    }
+
+    fn stored_numbers(&self) -> Option<(u64, u64)> {
         let numbers = self.legs.iter().filter_map(|leg| self.stored_of(leg));
-        let (mut first, mut last) = (None, None);
+        let (mut first, mut last): (Option<u64>, Option<u64>) = (None, None);
         for (low, high) in numbers {
-            first.get_or_insert(low);
-            last = Some(high);
+            first = Some(first.unwrap_or(low).min(low));
+            last = last.max(Some(high));
         }
-        Some((self.leg_name(first?)?, self.leg_name(last?)?))
+        first.zip(last)
     }
 
     /// Numbers of the first and last stored segment of a leg that the path can use.
@@ -132,10 +140,16 @@ impl Repository {
     /// # Errors
     /// As the store's; damaged when a timeline history is.
     pub fn catalog(&self, cluster: &ClusterName, facts: Facts) -> Result<Catalog<'_>, Error> {
-        let mut catalog =
-            Catalog { repository: self, cluster: cluster.clone(), facts, timelines: Vec::new(), cache: Mutex::default() };
+        let mut catalog = Catalog::unlisted(self, cluster, facts);
         catalog.timelines = catalog.find_timelines()?;
         Ok(catalog)
+    }
+}
+
+impl<'a> Catalog<'a> {
+    /// A catalog that knows no timelines: for those who write.
+    fn unlisted(repository: &'a Repository, cluster: &ClusterName, facts: Facts) -> Self {
+        Catalog { repository, cluster: cluster.clone(), facts, timelines: Vec::new(), cache: Mutex::default() }
     }
 }
 

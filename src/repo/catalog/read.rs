@@ -84,7 +84,7 @@ impl Catalog<'_> {
     /// As [`transactions`](Self::transactions).
     pub fn marks(&self, path: &Path, entry: &Entry) -> Result<Vec<Record<Mark>>, Error> {
         let summary = self.existing_summary(entry.segment)?;
-        let joined = self.join(&summary, &mut |number| self.on_path(path, number))?;
+        let joined = self.join(&summary, &mut |number, needed| self.on_path(path, number, needed))?;
         let mut found = match summary.marks {
             Some(marks) => marks,
             None => {
@@ -107,7 +107,7 @@ impl Catalog<'_> {
     /// # Errors
     /// Damaged, denied, unreachable.
     pub fn entry_at(&self, path: &Path, lsn: Lsn) -> Result<Option<Entry>, Error> {
-        match self.on_path(path, path.number(lsn))? {
+        match self.on_path(path, path.number(lsn), true)? {
             None => Ok(None),
             Some(summary) => self.entry(path, &summary).map(Some),
         }
@@ -115,15 +115,16 @@ impl Catalog<'_> {
 
     /// The entry of a segment of a path.
     pub(super) fn entry(&self, path: &Path, summary: &Summary) -> Result<Entry, Error> {
-        let joined = self.join(summary, &mut |number| self.on_path(path, number))?;
-        entry_of(summary, joined, self)
+        let joined = self.join(summary, &mut |number, needed| self.on_path(path, number, needed))?;
+        self.entry_of(summary, joined)
     }
 
-    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by number.
+    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by
+    /// number, and is told whether one is needed to know a record.
     pub(super) fn join(
         &self,
         summary: &Summary,
-        next: &mut dyn FnMut(u64) -> Result<Option<Arc<Summary>>, Error>,
+        next: &mut dyn FnMut(u64, bool) -> Result<Option<Arc<Summary>>, Error>,
     ) -> Result<Joined, Error> {
         if !summary.is_complete() {
             return Ok(Joined { edge: Edge::Stops, record: None });
@@ -139,7 +140,7 @@ impl Catalog<'_> {
         }
         let mut number = summary.segment.end().0 / self.size().bytes();
         loop {
-            let Some(follower) = next(number)? else { return Ok(Joined { edge: Edge::Open, record: None }) };
+            let Some(follower) = next(number, begins.is_some())? else { return Ok(Joined { edge: Edge::Open, record: None }) };
             if chain.push(&follower, &mut found).is_err() {
                 return Ok(Joined { edge: Edge::Broken, record: None });
             }
@@ -153,13 +154,15 @@ impl Catalog<'_> {
         }
     }
 
-    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it; scanned if need be.
-    pub(super) fn on_path(&self, path: &Path, number: u64) -> Result<Option<Arc<Summary>>, Error> {
+    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it. One that
+    /// is stored without is scanned if it is needed.
+    pub(super) fn on_path(&self, path: &Path, number: u64, needed: bool) -> Result<Option<Arc<Summary>>, Error> {
         for leg in path.legs_of(number) {
             let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { return Ok(None) };
             match self.stored(name)? {
                 Stored::Missing => {}
                 Stored::Scanned(summary) => return Ok(Some(summary)),
+                Stored::Unscanned if !needed => return Ok(None),
                 Stored::Unscanned => return self.scan(name).map(|summary| Some(Arc::new(summary))),
             }
         }
@@ -205,7 +208,7 @@ impl Catalog<'_> {
     }
 
     /// Fetches a segment and scans it.
-    fn scan(&self, segment: SegmentName) -> Result<Summary, Error> {
+    pub(super) fn scan(&self, segment: SegmentName) -> Result<Summary, Error> {
         Ok(self.scan_with(segment, None, ())?.summary)
     }
 
@@ -224,7 +227,7 @@ impl Catalog<'_> {
         let mut number = path.number(entry.start);
         while carry.as_ref().is_some_and(|carry| carry.start() == start) {
             number += 1;
-            let Some(next) = self.on_path(path, number)? else { return Ok(None) };
+            let Some(next) = self.on_path(path, number, true)? else { return Ok(None) };
             let Some(name) = SegmentName::from_number(next.segment.timeline(), number, self.size()) else { return Ok(None) };
             let mut list = Xacts(Vec::new());
             carry = self.scan_with(name, carry, &mut list)?.carry;
@@ -235,44 +238,44 @@ impl Catalog<'_> {
         Ok(None)
     }
 
-    pub(super) fn damaged(&self, segment: SegmentName, why: &str) -> Error {
+    /// An entry from its parts.
+    pub(super) fn entry_of(&self, summary: &Summary, joined: Joined) -> Result<Entry, Error> {
+        let segment = SegmentName::holding(summary.segment.timeline(), summary.segment.start(), self.size())
+            .ok_or_else(|| Error::new(Kind::Bug, "a summary of no segment"))?;
+        let mut aggregate = Aggregate { segments: 1, xacts: summary.xact_stats, ..Aggregate::default() };
+        aggregate.stops = u64::from(matches!(joined.edge, Edge::Stops | Edge::Broken));
+        match &summary.marks {
+            Some(marks) => marks.iter().for_each(|mark| aggregate.marks.add(&mark.what)),
+            None => aggregate.marks.incomplete = true,
+        }
+        let mut crossing: Option<Record<XactEnd>> = None;
+        match joined.record {
+            Some(Record { start, end, what: Event::XactEnd(what) }) => {
+                aggregate.add_xact(&what);
+                crossing = Some(Record { start, end, what });
+            }
+            Some(Record { what: Event::Mark(mark), .. }) => aggregate.marks.add(&mark),
+            Some(_) | None => {}
+        }
+        Ok(Entry {
+            segment,
+            start: summary.segment.start(),
+            first_record: summary.first_record(),
+            last_record: summary.last_record(),
+            good_until: summary.good_until(),
+            edge: joined.edge,
+            crossing,
+            aggregate,
+        })
+    }
+
+    fn damaged(&self, segment: SegmentName, why: &str) -> Error {
         Error::new(
             Kind::Damaged,
             format!("segment {segment} of cluster {} in {}: {why}", self.cluster, self.repository.location()),
         )
         .hint("take this object from another repository or copy")
     }
-}
-
-/// An entry from its parts.
-fn entry_of(summary: &Summary, joined: Joined, catalog: &Catalog<'_>) -> Result<Entry, Error> {
-    let segment = SegmentName::holding(summary.segment.timeline(), summary.segment.start(), catalog.size())
-        .ok_or_else(|| Error::new(Kind::Bug, "a summary of no segment"))?;
-    let mut aggregate = Aggregate { segments: 1, xacts: summary.xact_stats, ..Aggregate::default() };
-    aggregate.stops = u64::from(matches!(joined.edge, Edge::Stops | Edge::Broken));
-    match &summary.marks {
-        Some(marks) => marks.iter().for_each(|mark| aggregate.marks.add(&mark.what)),
-        None => aggregate.marks.incomplete = true,
-    }
-    let mut crossing: Option<Record<XactEnd>> = None;
-    match joined.record {
-        Some(Record { start, end, what: Event::XactEnd(what) }) => {
-            aggregate.add_xact(&what);
-            crossing = Some(Record { start, end, what });
-        }
-        Some(Record { what: Event::Mark(mark), .. }) => aggregate.marks.add(&mark),
-        Some(_) | None => {}
-    }
-    Ok(Entry {
-        segment,
-        start: summary.segment.start(),
-        first_record: summary.first_record(),
-        last_record: summary.last_record(),
-        good_until: summary.good_until(),
-        edge: joined.edge,
-        crossing,
-        aggregate,
-    })
 }
 
 struct Sink<V>(Scanner<V>);
