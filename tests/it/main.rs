@@ -18,6 +18,7 @@ mod golden;
 mod push;
 mod recovery;
 mod resolve;
+mod resolve_reach;
 mod scan;
 mod store_faults;
 mod store_file;

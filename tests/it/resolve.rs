@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -12,17 +11,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::recovery::Archive;
-use crate::support::postgres::{Backup, Cluster, Load, Options, Recovery, Role, Scratch, Stop, parse_lsn, poll, run};
+use crate::support::postgres::{Backup, Cluster, Load, Options, Recovery, Role, Scratch, parse_lsn, run};
 
 /// A server that archives with Walvis, and its repository.
-struct Site {
-    scratch: Arc<Scratch>,
-    archive: Archive,
-    options: Options,
+pub(crate) struct Site {
+    pub(crate) scratch: Arc<Scratch>,
+    pub(crate) archive: Archive,
+    pub(crate) options: Options,
 }
 
 impl Site {
-    fn new(wal_segsize_mib: u32) -> Self {
+    pub(crate) fn new(wal_segsize_mib: u32) -> Self {
         let scratch = Scratch::new();
         let archive = Archive::walvis(&scratch);
         let options = Options { wal_segsize_mib, ..archive.options() };
@@ -30,55 +29,61 @@ impl Site {
         Self { scratch, archive, options }
     }
 
-    fn primary(&self, major: u32) -> Cluster {
+    pub(crate) fn primary(&self, major: u32) -> Cluster {
         let mut primary = Cluster::init(&self.scratch, "primary", major, &self.options);
         primary.start();
         primary
     }
 
     /// Runs `walvis` with the arguments given as they are quoted for a shell.
-    fn walvis(&self, arguments: &str) -> Output {
+    pub(crate) fn walvis(&self, arguments: &str) -> Output {
         let program = self.archive.archive_command.strip_suffix(" push-wal %p").unwrap();
         let mut command = self.scratch.command(Path::new("sh"));
         command.arg("-c").arg(format!("{program} {arguments}")).stdin(Stdio::null()).output().unwrap()
     }
 
     /// What `walvis resolve --json` answers, and its exit code.
-    fn resolve(&self, arguments: &str) -> (Value, i32) {
+    pub(crate) fn resolve(&self, arguments: &str) -> (Value, i32) {
         let output = self.walvis(&format!("resolve --json {arguments}"));
         let stderr = String::from_utf8_lossy(&output.stderr);
         let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("resolve {arguments}: {e}: {stderr}"));
         (json, output.status.code().unwrap())
     }
 
-    fn reaches(&self, arguments: &str) -> Value {
+    pub(crate) fn reaches(&self, arguments: &str) -> Value {
         let (json, code) = self.resolve(arguments);
         assert_eq!((code, &json["reachable"]), (0, &Value::Bool(true)), "resolve {arguments}: {json:#}");
         assert_eq!(json["wal"]["segments"], json["wal"]["present"], "{json:#}");
         json
     }
 
-    fn does_not_reach(&self, arguments: &str) -> Value {
+    pub(crate) fn does_not_reach(&self, arguments: &str) -> Value {
         let (json, code) = self.resolve(arguments);
         assert_eq!((code, &json["reachable"]), (15, &Value::Bool(false)), "resolve {arguments}: {json:#}");
         json
     }
 
     /// The lines of a list of `walvis catalog`.
-    fn list(&self, arguments: &str) -> Vec<Value> {
+    pub(crate) fn list(&self, arguments: &str) -> Vec<Value> {
         let output = self.walvis(&format!("catalog --json {arguments}"));
         assert!(output.status.success(), "catalog {arguments}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
     }
 
-    fn overview(&self) -> Value {
+    pub(crate) fn overview(&self) -> Value {
         let output = self.walvis("catalog --json");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// The settings that an answer says to write.
+    pub(crate) fn settings(json: &Value) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        json["settings"].as_array().unwrap().iter().map(|s| (text(&s["name"]), text(&s["value"]))).collect()
+    }
+
     /// Recovers with these settings, and does not archive: the repository stays as it is.
-    fn recover(&self, name: &str, backup: &Backup, settings: &[(String, String)]) -> Cluster {
+    pub(crate) fn recover(&self, name: &str, backup: &Backup, settings: &[(String, String)]) -> Cluster {
         let mut options = Options { archive_command: None, ..self.options.clone() };
         options.settings.push(("recovery_target_action".to_owned(), "promote".to_owned()));
         options.settings.extend_from_slice(settings);
@@ -94,9 +99,7 @@ impl Site {
     fn recovers_equally(&self, i: usize, backup: &Backup, arguments: &str, own: &[(&str, &str)], tables: &[&str]) {
         let json = self.reaches(arguments);
         assert_eq!(parse_lsn(json["backup"]["stop"].as_str().unwrap()), backup.stop_lsn, "{json:#}");
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let resolved: Vec<(String, String)> =
-            json["settings"].as_array().unwrap().iter().map(|s| (text(&s["name"]), text(&s["value"]))).collect();
+        let resolved = Self::settings(&json);
         let own: Vec<(String, String)> = own.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let one = self.recover(&format!("own{i}"), backup, &own);
         let other = self.recover(&format!("res{i}"), backup, &resolved);
