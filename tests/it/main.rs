@@ -11,7 +11,10 @@
 )]
 
 mod support;
+/// What the WAL writer of the unit tests calls `crate::pg`.
+use walvis::pg;
 
+mod catalog_store;
 mod conformance;
 mod fetch;
 mod golden;
