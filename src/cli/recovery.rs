@@ -15,7 +15,11 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         let _ = writeln!(out, "{name:<15} {text}");
     };
     line("repository", format!("{}, cluster {}, system identifier {}", report.repository, report.cluster, report.system_id));
-    let in_zone = report.target_in_zone.as_ref().map_or_else(String::new, |time| format!(" ({time} in zone {})", report.zone));
+    // The zone is said back also where nothing had to be converted: a time without one was taken in it.
+    let in_zone = report.target_in_zone.as_ref().map_or_else(String::new, |time| match report.zone.as_str() {
+        "UTC" => " (zone UTC)".to_owned(),
+        zone => format!(" ({time}, zone {zone})"),
+    });
     let exclusive = if report.inclusive { "" } else { ", exclusive" };
     line("target", format!("{}{in_zone}{exclusive}", report.target));
     let legs = report.path.iter().map(|leg| match &leg.fork {

@@ -274,3 +274,94 @@ fn pg13_forks() {
 fn pg18_forks() {
     forks(18);
 }
+
+/// A standby that archives too (`archive_mode = always`) takes over: both push the same segments, the old primary's last one is a
+/// `.partial`, and the answer leads from the one timeline to the other.
+#[test]
+fn pg17_failover_to_a_standby_that_archives() {
+    let site = Site::new(1);
+    let mut primary = site.primary(17);
+    primary.sql("create table t (i int)");
+    let backup = primary.backup_to("base");
+    let first = insert(&primary, 1);
+    primary.switch_and_archive();
+    let always = site.options.clone().setting("archive_mode", "always");
+    let mut standby = Cluster::restore(&site.scratch, "standby", &backup, Role::Standby, &always);
+    standby.start();
+    let second = insert(&primary, 2);
+    let time = primary.sql(NOW);
+    let third = insert(&primary, 3);
+    let end = primary.sql("select pg_current_wal_insert_lsn()");
+    primary.switch_and_archive();
+    assert!(poll(|| (standby.sql(&format!("select pg_last_wal_replay_lsn() >= '{end}'")) == "t").then_some(())).is_some());
+    // What comes now is in the primary's pg_wal only, in the middle of a segment, and is saved from there.
+    let fourth = insert(&primary, 4);
+    primary.kill();
+    standby.stop(Stop::Fast);
+    assert!(primary.save_wal(&standby) > 0);
+    standby.start();
+    let count = "select count(*) from t where i = 4";
+    assert!(poll(|| (standby.sql(count) == "1").then_some(())).is_some());
+    standby.sql("select pg_promote()");
+    assert!(poll(|| (standby.sql("select pg_is_in_recovery()") == "f").then_some(())).is_some());
+    let between = standby.sql(NOW);
+    let fifth = insert(&standby, 5);
+    standby.switch_and_archive();
+    let partial = || site.archive.objects("00000001").iter().any(|path| path.to_str().unwrap().ends_with(".partial"));
+    assert!(poll(|| partial().then_some(())).is_some(), "no .partial");
+
+    let json = site.reaches(&format!("--target-time '{time}'"));
+    assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(second), Some(third)), "{json:#}");
+    assert_eq!(json["path"].as_array().unwrap().len(), 2);
+    // The fourth is stored on the second timeline's first segment only, as a copy, and belongs to the first.
+    let json = site.reaches(&format!("--target-xid {fourth} --exclusive"));
+    assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(third), Some(fourth)), "{json:#}");
+    assert_eq!(json["first_excluded"]["timeline"], 1);
+    let json = site.reaches(&format!("--target-time '{between}'"));
+    assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(fourth), Some(fifth)), "{json:#}");
+    let recovered = site.recover("recovered", &backup, &Site::settings(&json));
+    assert_eq!(recovered.sql("select string_agg(i::text, ',' order by i) from t"), "1,2,3,4");
+    // Each transaction once, though several files have it.
+    let ends = site.list("--commits");
+    for xid in [first, second, third, fourth, fifth] {
+        assert_eq!(ends.iter().filter(|end| end["xid"].as_u64() == Some(xid)).count(), 1, "{xid}");
+    }
+    assert!(ends.iter().all(|line| line["gap_from"].is_null()));
+}
+
+/// A segment with a wrong record in it is archived all the same; recovery would stop there, and that is known before.
+#[test]
+fn pg16_damage_inside_a_segment() {
+    let site = Site::new(1);
+    let mut primary = site.primary(16);
+    primary.sql("create table t (i int)");
+    primary.switch_and_archive();
+    // Archiving fails for a while, so that the file can be damaged before it is stored.
+    let broken = Options { archive_command: Some("false".to_owned()), ..site.options.clone() };
+    primary.configure(&broken);
+    primary.sql("select pg_reload_conf()");
+    let good = insert(&primary, 1);
+    let time = primary.sql(NOW);
+    let at = parse_lsn(&primary.sql("select pg_current_wal_insert_lsn()"));
+    let bad = insert(&primary, 2);
+    let segment = primary.switch_wal();
+    let next = insert(&primary, 3);
+    let path = primary.data.join("pg_wal").join(&segment);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[usize::try_from(at % (1 << 20)).unwrap() + 30] ^= 1;
+    site.scratch.write(&path, &bytes);
+    primary.configure(&site.options);
+    primary.sql("select pg_reload_conf()");
+    primary.switch_and_archive();
+
+    // The good one is the last before the damage; nothing behind it says that it is over.
+    assert_eq!(xid(&site.reaches(&format!("--target-xid {good}")), "last_included"), Some(good));
+    let json = site.does_not_reach(&format!("--target-time '{time}'"));
+    assert_eq!(json["nearest_before"]["transaction"]["xid"].as_u64(), Some(good), "{json:#}");
+    assert_eq!(json["nearest_after"]["transaction"]["xid"].as_u64(), Some(next), "{json:#}");
+    site.does_not_reach(&format!("--target-xid {bad}"));
+    let overview = site.overview();
+    let gaps = &overview["systems"][0]["timelines"][0]["gaps"];
+    assert_eq!((&gaps[0]["kind"], gaps[0]["first"].as_str()), (&Value::from("damaged"), Some(&*segment)), "{overview:#}");
+    assert!(gaps[0]["detail"].as_str().unwrap().contains("checksum"), "{gaps}");
+}

@@ -93,6 +93,7 @@ fn the_readme_lists_every_exit_code() {
         (Kind::Denied, "access denied"),
         (Kind::Conflict, "conflict"),
         (Kind::Damaged, "damaged"),
+        (Kind::Target, "not reachable"),
         (Kind::Refused, "refused"),
         (Kind::Server, "PostgreSQL server"),
         (Kind::Problems, "problems"),
