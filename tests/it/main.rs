@@ -21,6 +21,7 @@ mod golden;
 mod push;
 mod recovery;
 mod resolve;
+mod resolve_random;
 mod resolve_reach;
 mod scan;
 mod store_faults;

@@ -135,11 +135,11 @@ fn number(name: &str, default: u64) -> u64 {
 fn recovers_as_resolved(major: u32) {
     let site = Site::new(1);
     let mut primary = site.primary(major);
+    primary.sql("create table other (i int)");
     let load = Load::start(&primary, 4);
     load.wait_for(10);
     let backup = primary.backup_to("base");
     let begin = primary.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')");
-    primary.sql("create table other (i int)");
     let client = primary.client();
     let query = |sql: &str| client.query(sql).unwrap_or_else(|error| primary.fail(&error));
     let (mut lsns, mut points) = (Vec::new(), Vec::new());
