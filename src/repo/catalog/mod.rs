@@ -23,7 +23,9 @@ use super::cluster::{ClusterName, Facts};
 use super::names;
 use super::open::Repository;
 use crate::error::{Error, Kind};
+use crate::format::node::{MAX_LEVEL, span};
 use crate::pg::{Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
+use nodes::at_once;
 use read::Cache;
 
 /// The catalog of one cluster in one repository. It holds no more than names and a small cache in memory.
@@ -244,7 +246,7 @@ impl Catalog<'_> {
     fn ends_of(&self, timeline: Timeline) -> Result<Option<(SegmentName, SegmentName)>, Error> {
         let first = self.segments_after(timeline, None, u64::MAX, 1)?.0.first().copied();
         let Some(first) = first else { return Ok(None) };
-        let mut last = first;
+        let mut last = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
         loop {
             let (more, whole) = self.segments_after(timeline, Some(last), u64::MAX, LISTED)?;
             last = more.last().copied().unwrap_or(last);
@@ -266,6 +268,27 @@ impl Catalog<'_> {
         }
         let name = |number| SegmentName::from_number(timeline, number, self.size());
         Ok(name(first).zip(name(last)))
+    }
+
+    /// The last segment under any node; whatever is stored after it is found from there with few requests.
+    fn last_under_nodes(&self, timeline: Timeline) -> Result<Option<u64>, Error> {
+        let levels: Vec<u32> = (1..=MAX_LEVEL).collect();
+        let list = |level: u32, low: u64| {
+            let (numbers, whole) = self.nodes_in(timeline, level, low, u64::MAX / span(level), LISTED)?;
+            Ok((numbers.last().map(|number| self.node_id(timeline, level, *number).last()), whole))
+        };
+        let lists = at_once(&levels, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;
+        let mut last = lists.iter().filter_map(|(last, _)| *last).max();
+        // Of the levels with many nodes only the beginning was seen: on from what the others cover, the highest first.
+        for (level, (_, whole)) in levels.iter().zip(&lists).rev() {
+            let mut whole = *whole;
+            while !whole {
+                let next = last.map_or(0, |last| last / span(*level) + u64::from(last % span(*level) == span(*level) - 1));
+                let (more, is_last) = list(*level, next)?;
+                (last, whole) = (last.max(more), is_last);
+            }
+        }
+        Ok(last)
     }
 
     fn first_after(&self, timeline: Timeline, number: u64) -> Result<Option<u64>, Error> {

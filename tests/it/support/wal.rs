@@ -57,9 +57,16 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// A log that begins with this segment.
     pub fn new(seed: u64, first_segment: u64) -> Self {
         let wal = Wal::new(16, SEGMENT_BYTES, first_segment);
         Self { wal, timeline: Timeline(1), begin: Lsn(0), random: fastrand::Rng::with_seed(seed), xid: 1000, time: 1 << 40 }
+    }
+
+    /// Goes on from this time and xid.
+    pub fn at(mut self, time: i64, xid: u32) -> Self {
+        (self.time, self.xid) = (time, xid);
+        self
     }
 
     pub fn lsn(&self) -> Lsn {
@@ -76,6 +83,12 @@ impl Writer {
         self.xid += 1;
         self.time += 1000;
         (self.time - self.random.i64(0..20_000), self.xid)
+    }
+
+    /// A restore point.
+    pub fn point(&mut self, name: &str) {
+        let (time, _) = self.next();
+        self.wal.restore_point(time, name);
     }
 
     /// A little of everything.
