@@ -87,9 +87,17 @@ impl Digest {
     /// # Errors
     /// When reading fails.
     pub fn of(source: &mut dyn Read) -> io::Result<Self> {
+        Self::of_copied(source, &mut io::sink())
+    }
+
+    /// Of a stream, read to its end and written to `sink` too, so that one pass over a file serves both.
+    ///
+    /// # Errors
+    /// When reading or writing fails.
+    pub fn of_copied(source: &mut dyn Read, sink: &mut dyn Write) -> io::Result<Self> {
         let mut hasher = Hashing::default();
-        copy(source, &mut io::sink(), &mut hasher, u64::MAX).map_err(|e| match e {
-            CodecError::Read(e) => e,
+        copy(source, sink, &mut hasher, u64::MAX).map_err(|e| match e {
+            CodecError::Read(e) | CodecError::Write(e) => e,
             other => io::Error::other(other),
         })?;
         Ok(hasher.digest())
@@ -412,7 +420,13 @@ mod tests {
 
     fn metadata(plain: &[u8]) -> Metadata {
         let digest = Digest::of(&mut &*plain).unwrap();
-        Metadata { plaintext_bytes: digest.bytes, plaintext_blake3: digest.blake3, sealed_unix_us: 1, writer: "test".to_owned() }
+        Metadata {
+            plaintext_bytes: digest.bytes,
+            plaintext_blake3: digest.blake3,
+            sealed_unix_us: 1,
+            writer: "test".to_owned(),
+            wal_summary: None,
+        }
     }
 
     fn sealed(plain: &[u8], keys: &Keyring) -> Vec<u8> {

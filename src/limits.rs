@@ -21,11 +21,19 @@ pub const TAG_BYTES: usize = 16;
 /// Longest encoded metadata block of an envelope, so that header and metadata come with one bounded ranged read.
 pub const MAX_METADATA_BYTES: usize = MIB;
 /// What a metadata read asks for first; most metadata fits, the rest costs a second read.
-pub const METADATA_READ_BYTES: usize = 16 * KIB;
+pub const METADATA_READ_BYTES: usize = 256 * KIB;
+/// Longest WAL summary in the metadata: what the other sections leave.
+pub const MAX_SUMMARY_BYTES: usize = MAX_METADATA_BYTES - 4 * KIB;
 /// Largest zstd window accepted when reading and used when writing (2^23 = 8 MiB): it bounds the memory of a reader.
 pub const MAX_WINDOW_LOG: u32 = 23;
 /// Largest small object (descriptor, wrapped key, registration) that is read into memory whole.
 pub const MAX_SMALL_OBJECT_BYTES: usize = MIB;
+
+/// Longest encoded node of the catalog: 16 entries of at most 200 bytes.
+pub const MAX_NODE_BYTES: usize = 4 * KIB;
+
+/// Objects of the catalog that are read at once.
+pub const CATALOG_READERS: usize = 16;
 
 /// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at least 5 MiB.
 pub const PART_BYTES: usize = 8 * MIB;
@@ -62,6 +70,8 @@ pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 /// What an optional repository gets of a push: archiving must not fall behind because of it.
 pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a push spends at most on the catalog after a segment is stored.
+pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
 /// pushing several files at once, in another order.
 pub const MISSING_ATTEMPTS: u32 = 4;
@@ -77,6 +87,8 @@ const _: () = {
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
+    // encode_within always succeeds then.
+    assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));
     assert!(MAX_WINDOW_LOG <= 23);
     assert!(MAX_TIMEOUT.as_secs() * 2 <= ABANDONED_AFTER.as_secs());
     assert!(RETRY_FIRST_DELAY.as_millis() <= RETRY_MAX_DELAY.as_millis());

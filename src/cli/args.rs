@@ -66,6 +66,10 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show what the repositories hold
     List(ListArgs),
+    /// Say exactly where a recovery to a target stops, and whether all it needs is there; touches nothing
+    Resolve(ResolveArgs),
+    /// Show every moment that the stored WAL can be recovered to: windows, gaps, timelines, restore points, commits
+    Catalog(CatalogArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -133,6 +137,90 @@ pub(super) struct ListArgs {
     /// Also list every stored file (with --json: one JSON object per line, and no summary)
     #[arg(long)]
     pub(super) files: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CatalogCommand {
+    /// Write the missing nodes of the catalog; what is stored of the log is not touched
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RebuildArgs {
+    /// Only this timeline, as a decimal number
+    #[arg(long, value_name = "N")]
+    pub(super) timeline: Option<u32>,
+    /// Delete the nodes that are there first (derived data only); the credentials must be allowed to delete
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub(super) struct ResolveArgs {
+    /// To the last transaction that ended at this time: '2026-11-21 03:36:21.123456+01:00', or '10 minutes ago'
+    #[arg(long, value_name = "TIME", group = "what", allow_hyphen_values = true)]
+    pub(super) target_time: Option<String>,
+    /// To the first record that begins at this position or later: 16/B374D848
+    #[arg(long, value_name = "LSN", group = "what")]
+    pub(super) target_lsn: Option<String>,
+    /// To the end of this transaction
+    #[arg(long, value_name = "XID", group = "what")]
+    pub(super) target_xid: Option<String>,
+    /// To the restore point that pg_create_restore_point() made under this name
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub(super) target_name: Option<String>,
+    /// To the end of what is archived, or only as far as makes a backup consistent
+    #[arg(long, value_name = "WHAT", group = "what")]
+    pub(super) target: Option<TargetWord>,
+    /// Stop before the target rather than after it: before the first transaction at that time, that record, that transaction
+    #[arg(long, conflicts_with_all = ["target", "target_name"])]
+    pub(super) exclusive: bool,
+    /// latest, current (the one that recovery starts on), a number such as 12, or 0xC [default: latest]
+    #[arg(long, value_name = "TIMELINE")]
+    pub(super) target_timeline: Option<String>,
+    /// Where recovery begins: the start LSN of a base backup, as in its backup_label [default: where the archive begins]
+    #[arg(long, value_name = "LSN")]
+    pub(super) from: Option<String>,
+    #[command(flatten)]
+    pub(super) zone: ZoneArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ZoneArg {
+    /// Time zone of times without one, and of those that are shown: UTC, +01:00, Europe/Amsterdam
+    #[arg(long, value_name = "ZONE", default_value = "UTC", allow_hyphen_values = true)]
+    pub(super) zone: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TargetWord {
+    Latest,
+    Immediate,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct CatalogArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<CatalogCommand>,
+    /// List restore points instead
+    #[arg(long, conflicts_with = "commits")]
+    pub(super) restore_points: bool,
+    /// List commits and rollbacks instead (with --json: one object per line)
+    #[arg(long)]
+    pub(super) commits: bool,
+    /// List from this time or LSN on
+    #[arg(long, value_name = "TIME|LSN", allow_hyphen_values = true)]
+    pub(super) from: Option<String>,
+    /// List up to this time or before this LSN
+    #[arg(long, value_name = "TIME|LSN", allow_hyphen_values = true)]
+    pub(super) to: Option<String>,
+    /// Which timeline to list, with its ancestors: latest, or a number [default: latest]
+    #[arg(long, value_name = "TIMELINE")]
+    pub(super) timeline: Option<String>,
+    #[command(flatten)]
+    pub(super) zone: ZoneArg,
 }
 
 #[derive(Debug, Args)]

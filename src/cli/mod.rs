@@ -1,14 +1,16 @@
 //! Arguments, exit codes, rendering of reports and errors.
 //!
 //! Lives here: everything between the process and `ops`. May not live here: what a command does. Raw arguments (`args`) become
-//! requests here, and reports become text or JSON (`render`).
+//! requests here (`targets`), and reports become text or JSON (`render`, `recovery`).
 
 mod args;
 mod exit;
 mod logging;
+mod recovery;
 mod render;
 mod run;
 mod shield;
+mod targets;
 
 pub use exit::exit_code;
 pub use run::main;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::error::Error;
+use crate::ops::catalog_rebuild::RebuildReport;
 use crate::ops::check::{CheckReport, Severity};
 use crate::ops::init::InitReport;
 use crate::ops::key_generate::KeyReport;
@@ -42,6 +43,26 @@ pub(super) fn init(reports: &[InitReport]) -> String {
         if let Some((cluster, system_id)) = &report.bound {
             let _ = writeln!(out, "  cluster {cluster} is system identifier {system_id}");
         }
+    }
+    out
+}
+
+/// What `catalog rebuild` did.
+pub(super) fn rebuild(reports: &[RebuildReport]) -> String {
+    let mut out = String::new();
+    for report in reports {
+        let _ = writeln!(
+            out,
+            "{} cluster {} timeline {}: {} nodes written, {} kept, {} deleted first; {} segments scanned; {} blocks without a node (at the ends, or with a hole)",
+            report.repository,
+            report.cluster,
+            report.timeline,
+            report.written,
+            report.kept,
+            report.deleted,
+            report.scanned_segments,
+            report.incomplete_blocks
+        );
     }
     out
 }
@@ -149,7 +170,7 @@ pub(super) fn list(reports: &[ListReport]) -> String {
 }
 
 /// Bytes in the largest binary unit that leaves at least one.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     for (unit, factor) in UNITS {
         if bytes >= factor {

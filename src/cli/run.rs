@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::args::{Cli, Command, Global, KeyCommand, LogFormat, OnError};
+use super::args::{CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
-use super::{logging, render, shield};
+use super::{logging, recovery, render, shield, targets};
 use crate::config::{Config, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -160,6 +161,29 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             list(&config, deadline, args.files, json)
         }
+        Command::Resolve(args) => {
+            let request = targets::resolve(args)?;
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let report = ops::resolve::run(&config, &request, deadline)?;
+            print_report(json, &report, |report| recovery::resolved(report, &request.zone))?;
+            if report.reachable {
+                return Ok(());
+            }
+            let reason = report.reason.unwrap_or_default();
+            let error = Error::new(Kind::Target, format!("{} cannot be reached: {reason}", report.target));
+            Err(Error { hint: report.hint, ..error })
+        }
+        Command::Catalog(CatalogArgs { command: Some(CatalogCommand::Rebuild(args)), .. }) => {
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = ops::catalog_rebuild::RebuildRequest { timeline: args.timeline, force: args.force };
+            let report = ops::catalog_rebuild::run(&config, &request, deadline)?;
+            print_report(json, &report, |report| render::rebuild(report))
+        }
+        Command::Catalog(args) => {
+            let request = targets::catalog(args)?;
+            let (config, deadline) = prepare(&cli.global, None, role)?;
+            catalog(&config, &request, deadline, json)
+        }
     }
 }
 
@@ -199,6 +223,35 @@ fn list(config: &Config, deadline: Deadline, files: bool, json: bool) -> Result<
         None if files && json => Ok(()),
         None => print_report(json, &report, |report| render::list(report)),
     }
+}
+
+/// The overview, or a list that is printed as it is found.
+fn catalog(config: &Config, request: &ops::catalog::CatalogRequest, deadline: Deadline, json: bool) -> Result<(), Error> {
+    if request.list.is_none() {
+        let report = ops::catalog::overview(config, deadline)?;
+        return print_report(json, &report, |report| recovery::catalog(report, &request.zone));
+    }
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut failure = None;
+    ops::catalog::list(config, request, deadline, &mut |line| {
+        let written = if json {
+            serde_json::to_writer(&mut out, line).map_err(io::Error::from).and_then(|()| writeln!(out))
+        } else {
+            writeln!(out, "{}", recovery::line(line, &request.zone))
+        };
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                failure = Some(e);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Err(e) = out.flush() {
+        failure.get_or_insert(e);
+    }
+    drop(out);
+    failure.map_or(Ok(()), |e| output_error(&e))
 }
 
 /// Settings and the deadline, and the watchdog that enforces it.

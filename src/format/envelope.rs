@@ -26,6 +26,8 @@ pub enum ObjectKind {
     Backup = 4,
     /// A cluster name's binding to a system identifier.
     Binding = 5,
+    /// A node of the catalog.
+    Node = 6,
 }
 
 /// How the content is compressed.
@@ -164,12 +166,15 @@ pub struct Metadata {
     pub sealed_unix_us: i64,
     /// Version of the program that wrote it.
     pub writer: String,
+    /// What the scan of a WAL segment found, encoded as `pg::scan` documents it. Absent: it was not scanned.
+    pub wal_summary: Option<Vec<u8>>,
 }
 
 const TAG_LENGTH: u16 = 1;
 const TAG_BLAKE3: u16 = 2;
 const TAG_SEALED: u16 = 3;
 const TAG_WRITER: u16 = 0x8001;
+const TAG_WAL_SUMMARY: u16 = 0x8010;
 /// Sections from this tag on may be skipped by those who don't know them.
 const TAG_OPTIONAL: u16 = 0x8000;
 
@@ -186,6 +191,9 @@ impl Metadata {
         section(TAG_BLAKE3, &self.plaintext_blake3);
         section(TAG_SEALED, &self.sealed_unix_us.to_le_bytes());
         section(TAG_WRITER, self.writer.as_bytes());
+        if let Some(summary) = &self.wal_summary {
+            section(TAG_WAL_SUMMARY, summary);
+        }
         out
     }
 
@@ -197,7 +205,8 @@ impl Metadata {
         let truncated = FormatError::Truncated("a metadata section is incomplete");
         let wrong_length = FormatError::Invalid("a metadata section has a wrong length");
         let mut cursor = Cursor(bytes);
-        let (mut length, mut hash, mut sealed, mut writer, mut previous) = (None, None, None, String::new(), None);
+        let (mut length, mut hash, mut sealed, mut writer, mut wal_summary) = (None, None, None, String::new(), None);
+        let mut previous = None;
         while !cursor.0.is_empty() {
             let tag = u16::from_le_bytes(cursor.array().ok_or(truncated.clone())?);
             let len = u32::from_le_bytes(cursor.array().ok_or(truncated.clone())?);
@@ -211,6 +220,7 @@ impl Metadata {
                 TAG_BLAKE3 => hash = Some(section.array().ok_or(wrong_length.clone())?),
                 TAG_SEALED => sealed = Some(i64::from_le_bytes(section.array().ok_or(wrong_length.clone())?)),
                 TAG_WRITER => writer = String::from_utf8_lossy(section.take(len as usize).unwrap_or_default()).into_owned(),
+                TAG_WAL_SUMMARY => wal_summary = section.take(len as usize).map(<[u8]>::to_vec),
                 other if other >= TAG_OPTIONAL => continue,
                 other => return Err(FormatError::Newer { field: "metadata section", value: other.into() }),
             }
@@ -220,7 +230,7 @@ impl Metadata {
         }
         match (length, hash, sealed) {
             (Some(plaintext_bytes), Some(plaintext_blake3), Some(sealed_unix_us)) => {
-                Ok(Self { plaintext_bytes, plaintext_blake3, sealed_unix_us, writer })
+                Ok(Self { plaintext_bytes, plaintext_blake3, sealed_unix_us, writer, wal_summary })
             }
             _ => Err(FormatError::Invalid("its metadata lacks length, hash or time")),
         }
@@ -262,6 +272,7 @@ mod tests {
             plaintext_blake3: [3; 32],
             sealed_unix_us: 1_700_000_000_000_000,
             writer: "0.1.0".into(),
+            wal_summary: None,
         }
     }
 
@@ -269,6 +280,8 @@ mod tests {
     fn header_and_metadata_round_trip() {
         assert_eq!(Header::parse(&header().encode()), Ok(header()));
         assert_eq!(Metadata::parse(&metadata().encode()), Ok(metadata()));
+        let with_summary = Metadata { wal_summary: Some(vec![1, 2, 3]), ..metadata() };
+        assert_eq!(Metadata::parse(&with_summary.encode()), Ok(with_summary));
     }
 
     #[test]

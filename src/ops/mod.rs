@@ -3,6 +3,8 @@
 //! Lives here: what a command does, readable top to bottom. May not live here: arguments, printing, exit codes (`cli`). What two
 //! commands share sinks one layer, or into [`cluster_facts`] and [`repositories`] here.
 
+pub mod catalog;
+pub mod catalog_rebuild;
 pub mod check;
 pub mod cluster_facts;
 pub mod fetch_wal;
@@ -11,6 +13,7 @@ pub mod key_generate;
 pub mod list;
 pub mod push_wal;
 pub mod repositories;
+pub mod resolve;
 
 use crate::error::{Error, Kind};
 use crate::fsio::FsError;

@@ -1,10 +1,10 @@
 //! `walvis push-wal`: what PostgreSQL's `archive_command` calls.
 //!
 //! It says success only when every required repository holds the whole file durably. The file is read through one open descriptor:
-//! once to check and hash it, once per repository to compress, seal and store it.
+//! once to check, hash and scan it, once per repository to compress, seal and store it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -18,9 +18,10 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
-use crate::limits::{MAX_HISTORY_FILE_BYTES, OPTIONAL_TIMEOUT};
-use crate::pg::{BackupHistory, SegmentCheck, TimelineHistory, WalFileName};
-use crate::repo::{ClusterName, Content, Facts, Stored, SystemId};
+use crate::limits::{CATALOG_TIMEOUT, MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES, OPTIONAL_TIMEOUT};
+use crate::pg::scan::{End, Scanner, Segment};
+use crate::pg::{BackupHistory, SegmentCheck, SegmentName, TimelineHistory, WalFileName, WalSegmentSize};
+use crate::repo::{ClusterName, Content, Facts, Repository, Stored, SystemId};
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -116,14 +117,39 @@ fn push_to(
     files: &[Inspected],
     deadline: Deadline,
 ) -> Result<Vec<Stored>, Error> {
-    let opened = repositories::open(repository, deadline)?;
+    let opened = Arc::new(repositories::open(repository, deadline)?);
     let mut stored = Vec::new();
     for file in files {
-        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)));
+        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file))).with_summary(file.wal_summary.clone());
         opened.bind(cluster, file.facts)?;
         stored.push(opened.put_wal(cluster, file.facts.system_id, &file.name, &content)?);
+        if let WalFileName::Segment(segment) = file.name {
+            write_nodes(&opened, cluster, file.facts, segment, deadline);
+        }
     }
     Ok(stored)
+}
+
+/// Writes the nodes of the catalog that a stored segment completes. Whatever goes wrong there is no reason to say that the segment was
+/// not archived: it is logged, and left for the next writer. A thread that hangs ends with the process.
+fn write_nodes(opened: &Arc<Repository>, cluster: &ClusterName, facts: Facts, segment: SegmentName, deadline: Deadline) {
+    let (sender, receiver) = mpsc::channel();
+    let (writer, name) = (Arc::clone(opened), cluster.clone());
+    std::thread::spawn(move || {
+        // Nobody waits any more if it took too long.
+        let _ = sender.send(writer.write_nodes_after(&name, facts, segment));
+    });
+    let error = match receiver.recv_timeout(CATALOG_TIMEOUT.min(deadline.remaining() / 2)) {
+        Ok(Ok(_)) => return,
+        Ok(Err(e)) => e,
+        Err(RecvTimeoutError::Timeout) => Error::new(Kind::Unreachable, "it takes too long"),
+        Err(RecvTimeoutError::Disconnected) => Error::new(Kind::Bug, "a thread panicked"),
+    };
+    let location = opened.location();
+    tracing::warn!(
+        "{segment} is stored in {location}, but the catalog could not be brought up to date: {error}{}",
+        hint_of(&error)
+    );
 }
 
 fn report(repository: &RepositoryConfig, files: &[Inspected], stored: &[Stored]) -> Vec<PushReport> {
@@ -144,6 +170,8 @@ struct Inspected {
     name: WalFileName,
     file: File,
     digest: Digest,
+    /// What the scan found; `None` for files without WAL.
+    wal_summary: Option<Vec<u8>>,
     facts: Facts,
 }
 
@@ -153,7 +181,7 @@ impl Inspected {
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(Kind::Config, format!("cannot read {}: {error}", path.display()))
 }
 
@@ -191,8 +219,49 @@ fn inspect(path: &Path, deadline: &Deadline) -> Result<Inspected, Error> {
         )
         .hint("find out how a file of another cluster came into pg_wal"));
     }
-    let digest = Digest::of(&mut fsio::reader(&file)).map_err(|e| unreadable(path, &e))?;
-    Ok(Inspected { name, file, digest, facts })
+    let (digest, wal_summary) = digest(&name, &file, facts.wal_segment_size).map_err(|e| unreadable(path, &e))?;
+    Ok(Inspected { name, file, digest, wal_summary, facts })
+}
+
+/// Hashes a file and scans what has WAL in it, in one pass. What the scan finds wrong is for the summary to say, and never keeps a
+/// file from being archived: it may be all that is left.
+fn digest(name: &WalFileName, file: &File, size: WalSegmentSize) -> io::Result<(Digest, Option<Vec<u8>>)> {
+    let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name else {
+        return Ok((Digest::of(&mut fsio::reader(file))?, None));
+    };
+    let Some(which) = Segment::new(*segment, size) else {
+        return Ok((Digest::of(&mut fsio::reader(file))?, None));
+    };
+    let mut scan = Scan(Scanner::new(which, ()));
+    let digest = Digest::of_copied(&mut fsio::reader(file), &mut scan)?;
+    let summary = scan.0.finish().summary;
+    // A .partial ends in the middle of the log: what follows is whatever the file held before.
+    if matches!(name, WalFileName::Segment(_)) {
+        match &summary.end {
+            End::Damaged(damage) => {
+                tracing::warn!("{name}: recovery will stop in it, at {}: {damage}; it is archived all the same", damage.at);
+            }
+            End::EndOfData { at } => {
+                tracing::warn!("{name}: recovery will stop in it, at {at}: there is no more data; it is archived all the same");
+            }
+            End::Full | End::Continues(_) | End::Continuation | End::Switch { .. } => {}
+        }
+    }
+    Ok((digest, summary.encode_within(MAX_SUMMARY_BYTES)))
+}
+
+/// Lets a scan read along.
+struct Scan(Scanner<()>);
+
+impl Write for Scan {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn unknown_cluster(path: &Path) -> Error {

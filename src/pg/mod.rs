@@ -9,6 +9,7 @@ mod lsn;
 mod names;
 mod page;
 pub mod scan;
+pub mod target;
 
 pub use control::{ControlFile, ControlFileError, PG_CONTROL_BYTES};
 pub use history::{BackupHistory, HistoryEntry, HistoryError, TimelineHistory};

@@ -3,6 +3,7 @@
 //! Lives here: names of objects, commit order, comparison of what exists with what is pushed, proofs of absence. May not live here:
 //! arguments, printing, the local data directory. Depends on `store`, `codec` and below.
 
+pub mod catalog;
 mod cluster;
 mod names;
 mod objects;
@@ -10,6 +11,7 @@ mod open;
 mod secret;
 mod wal;
 
+pub use catalog::Catalog;
 pub use cluster::{Binding, ClusterName, Facts};
 pub use names::{SystemId, WalObject};
 pub use objects::{Content, Stored};

@@ -43,7 +43,17 @@ pub(super) fn binding(cluster: &ClusterName, generation: u32) -> Result<Key, Err
     key(format!("{}{generation:08}", bindings_prefix(cluster)))
 }
 
-fn wal_prefix(cluster: &ClusterName, system_id: SystemId) -> String {
+/// All nodes of a level of the catalog, ascending.
+pub(super) fn nodes_prefix(cluster: &ClusterName, system_id: SystemId, timeline: Timeline, level: u32) -> String {
+    format!("{}{system_id}/index/{:08X}/{level}/", cluster_prefix(cluster), timeline.0)
+}
+
+/// The node over the segments from number `first` on.
+pub(super) fn node(cluster: &ClusterName, system_id: SystemId, timeline: Timeline, level: u32, first: u64) -> Result<Key, Error> {
+    key(format!("{}{first:016x}", nodes_prefix(cluster, system_id, timeline, level)))
+}
+
+pub(super) fn wal_prefix(cluster: &ClusterName, system_id: SystemId) -> String {
     format!("{}{system_id}/wal/", cluster_prefix(cluster))
 }
 

@@ -28,13 +28,14 @@ pub struct Content<'a> {
     digest: Digest,
     /// What two writers agree on; the digest's hash, unless they may differ in what does not matter.
     identity: [u8; 32],
+    wal_summary: Option<Vec<u8>>,
     open: OpenContent<'a>,
 }
 
 impl<'a> Content<'a> {
     /// A plaintext that was read before. Should it read otherwise now, it is not stored.
     pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
-        Self { digest, identity: digest.blake3, open: Box::new(open) }
+        Self { digest, identity: digest.blake3, wal_summary: None, open: Box::new(open) }
     }
 
     /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not refuse to
@@ -42,6 +43,13 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn identified_by(mut self, identity: &[u8]) -> Self {
         self.identity = *blake3::hash(identity).as_bytes();
+        self
+    }
+
+    /// Adds what the scan of this segment found, at most [`MAX_SUMMARY_BYTES`](crate::limits::MAX_SUMMARY_BYTES).
+    #[must_use]
+    pub fn with_summary(mut self, wal_summary: Option<Vec<u8>>) -> Self {
+        self.wal_summary = wal_summary;
         self
     }
 
@@ -64,6 +72,7 @@ impl Repository {
             plaintext_blake3: content.digest.blake3,
             sealed_unix_us: jiff::Timestamp::now().as_microsecond(),
             writer: env!("CARGO_PKG_VERSION").to_owned(),
+            wal_summary: content.wal_summary.clone(),
         };
         let content_id = ContentId(match self.keys().current() {
             Some(key) => key.fingerprint(&content.identity),

@@ -113,14 +113,23 @@ impl Repository {
     /// wrong key; [`Kind::Damaged`]; as the store's.
     pub fn open(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<Self, Error> {
         let mut store = settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?;
-        let Some(bytes) = read_whole(&*store, &key(DESCRIPTOR.to_owned())?)? else {
-            return Err(Error::new(Kind::Config, format!("there is no repository at {}", store.location()))
-                .hint("check the URL (is the disk mounted?); to make a new repository there run 'walvis init'"));
-        };
-        let descriptor = Descriptor::parse(&bytes).map_err(|e| descriptor_error(&*store, DESCRIPTOR, &e))?;
+        let descriptor = read_descriptor(&*store)?;
         if settings.create_if_absent.is_none() && descriptor.create_if_absent == CreateIfAbsent::Claims {
             store = settings.connect(deadline, CreateIfAbsent::Claims)?;
         }
+        Self::with_descriptor(store, descriptor, secret, level)
+    }
+
+    /// Opens the repository in a store that is connected already, decorated as the caller likes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn over(store: Arc<dyn Store>, secret: &Secret, level: i32) -> Result<Self, Error> {
+        let descriptor = read_descriptor(&*store)?;
+        Self::with_descriptor(store, descriptor, secret, level)
+    }
+
+    fn with_descriptor(store: Arc<dyn Store>, descriptor: Descriptor, secret: &Secret, level: i32) -> Result<Self, Error> {
         let keys = match (descriptor.cipher, secret) {
             (RepositoryCipher::None, Secret::None) => Keyring::Unencrypted,
             (RepositoryCipher::None, _) => {
@@ -321,6 +330,14 @@ fn write_first_key(
         // A random name: only our own create with a lost answer can have made it. Retry has no other way to say so.
         Created::Exists => Ok(store.settle(&name)?),
     }
+}
+
+fn read_descriptor(store: &dyn Store) -> Result<Descriptor, Error> {
+    let Some(bytes) = read_whole(store, &key(DESCRIPTOR.to_owned())?)? else {
+        return Err(Error::new(Kind::Config, format!("there is no repository at {}", store.location()))
+            .hint("check the URL (is the disk mounted?); to make a new repository there run 'walvis init'"));
+    };
+    Descriptor::parse(&bytes).map_err(|e| descriptor_error(store, DESCRIPTOR, &e))
 }
 
 /// Reads the data keys of this repository that the secret opens.

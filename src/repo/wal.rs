@@ -227,6 +227,38 @@ impl Repository {
         Ok(found)
     }
 
+    /// Visits the stored segments of a timeline from number `first` to `last` in order, with stored sizes.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn visit_segments(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        timeline: Timeline,
+        (first, last): (u64, u64),
+        visit: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Error> {
+        let prefix = names::timeline_prefix(cluster, facts.system_id, timeline);
+        let before = first.checked_sub(1).and_then(|number| SegmentName::from_number(timeline, number, facts.wal_segment_size));
+        let after = match before {
+            Some(name) => names::wal_file(cluster, facts.system_id, &WalFileName::Segment(name))?.as_str().to_owned(),
+            None => String::new(),
+        };
+        self.store().list(&prefix, &after, &mut |entry| {
+            if let Some(WalFileName::Segment(name)) = names::WalObject::parse(&entry.key).map(|object| object.file)
+                && let Some(number) = name.number(facts.wal_segment_size)
+            {
+                if number > last {
+                    return ControlFlow::Break(());
+                }
+                visit(number, entry.size_bytes);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+
     /// Visits every WAL object of a cluster in name order, with stored sizes.
     ///
     /// # Errors

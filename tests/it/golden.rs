@@ -112,6 +112,7 @@ fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind) -> 
         plaintext_blake3: digest.blake3,
         sealed_unix_us: 1_763_683_200_000_000,
         writer: "0.1.0".to_owned(),
+        wal_summary: None,
     };
     let mut out = Vec::new();
     let address = Address { repository_id: &REPOSITORY_ID, kind, name: object };

@@ -12,7 +12,10 @@
 )]
 
 mod support;
+/// What the WAL writer of the unit tests calls `crate::pg`.
+use walvis::pg;
 
+mod catalog_store;
 mod check;
 mod conformance;
 mod crash;
@@ -23,6 +26,9 @@ mod memory;
 mod outage;
 mod push;
 mod recovery;
+mod resolve;
+mod resolve_random;
+mod resolve_reach;
 mod scan;
 mod setup;
 mod shield;

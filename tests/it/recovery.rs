@@ -13,9 +13,9 @@ use crate::support::s3::S3Server;
 const PGBENCH: [&str; 4] = ["pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history"];
 
 /// How a server archives and restores in a test.
-struct Archive {
-    archive_command: String,
-    restore_command: String,
+pub(crate) struct Archive {
+    pub(crate) archive_command: String,
+    pub(crate) restore_command: String,
     /// What these need in the server's environment.
     env: Vec<(String, String)>,
     /// The directory that holds what was archived; of no use with S3.
@@ -36,7 +36,7 @@ impl Archive {
     }
 
     /// Walvis with an encrypted repository in a directory, told by a settings file.
-    fn walvis(scratch: &Scratch) -> Self {
+    pub(crate) fn walvis(scratch: &Scratch) -> Self {
         let directory = scratch.path().join("repository");
         let key = Self::generate_key(scratch);
         let config = scratch.path().join("walvis.toml");
@@ -81,7 +81,7 @@ impl Archive {
         }
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options {
             archive_command: Some(self.archive_command.clone()),
             restore_command: Some(self.restore_command.clone()),
@@ -91,7 +91,7 @@ impl Archive {
     }
 
     /// The stored objects whose file name begins with `name`.
-    fn objects(&self, name: &str) -> Vec<PathBuf> {
+    pub(crate) fn objects(&self, name: &str) -> Vec<PathBuf> {
         fn walk(dir: &Path, name: &str, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
@@ -108,7 +108,7 @@ impl Archive {
     }
 
     /// The one object of a segment.
-    fn object(&self, segment: &str) -> PathBuf {
+    pub(crate) fn object(&self, segment: &str) -> PathBuf {
         let objects = self.objects(segment);
         assert_eq!(objects.len(), 1, "objects of {segment}: {objects:?}");
         objects[0].clone()

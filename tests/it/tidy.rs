@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["cli"],
 ];
 /// Uses within one layer that are meant.
-const SIDEWAYS: [(&str, &str); 1] = [("format", "crypto")];
+const SIDEWAYS: [(&str, &str); 2] = [("format", "crypto"), ("format", "pg")];
 const MAX_LINES: usize = 700;
 
 fn root() -> &'static Path {
@@ -93,6 +93,7 @@ fn the_readme_lists_every_exit_code() {
         (Kind::Denied, "access denied"),
         (Kind::Conflict, "conflict"),
         (Kind::Damaged, "damaged"),
+        (Kind::Target, "not reachable"),
         (Kind::Refused, "refused"),
         (Kind::Server, "PostgreSQL server"),
         (Kind::Problems, "problems"),

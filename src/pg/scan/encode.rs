@@ -25,15 +25,16 @@ use crate::pg::Lsn;
 /// The version written, and the only one read.
 pub(super) const VERSION: u8 = 1;
 
-pub(super) fn zigzag(value: i64) -> u64 {
+pub(crate) fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
 }
 
-pub(super) fn unzigzag(value: u64) -> i64 {
+pub(crate) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Adds the shortest form of a number.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

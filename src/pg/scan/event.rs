@@ -286,6 +286,11 @@ pub trait Visitor {
     /// costs time; when it is `false` the code for it isn't there.
     const BLOCKS: bool = false;
 
+    /// A record that begins and ends in the segment, before [`found`](Self::found) is told what it says, if anything.
+    fn record(&mut self, start: Lsn) {
+        let _ = start;
+    }
+
     /// A record that says something. Its CRC is verified.
     fn found(&mut self, record: &Record<Event>) {
         let _ = record;
@@ -324,6 +329,10 @@ impl Visitor for Vec<Record<Event>> {
 
 impl<V: Visitor> Visitor for &mut V {
     const BLOCKS: bool = V::BLOCKS;
+
+    fn record(&mut self, start: Lsn) {
+        (**self).record(start);
+    }
 
     fn found(&mut self, record: &Record<Event>) {
         (**self).found(record);

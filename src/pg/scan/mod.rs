@@ -72,6 +72,9 @@ mod tests;
 #[cfg(test)]
 mod wal;
 
+pub(crate) use decode::take_varint;
+pub(crate) use encode::{put_varint, unzigzag, zigzag};
+
 pub use chain::{Break, Chain};
 pub use decode::DecodeError;
 pub use event::{

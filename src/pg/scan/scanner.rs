@@ -410,6 +410,7 @@ impl<V: Visitor> Scanner<V> {
         }
         self.last = Some(start);
         self.summary.add_record(start, header.prev);
+        self.visitor.record(start);
         let Some(what) = complete.event else { return };
         let record = Record { start, end, what };
         self.summary.add_event(&record);

@@ -1,6 +1,7 @@
 //! What is remembered of a segment.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use super::event::{Event, Mark, PgTime, Record, XactEnd, Xid};
 use super::page::{LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES};
@@ -294,6 +295,32 @@ impl XidRange {
         xid.get().wrapping_sub(oldest) <= self.newest.get().wrapping_sub(oldest)
     }
 
+    /// The shortest range that has all of both. In contrast to the ranges of single segments these may be of any width: the xids
+    /// of a year go around more than once.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        let within = |range: Self, xid: Xid| range.contains(xid);
+        let width = |range: Self| range.newest.get().wrapping_sub(range.oldest.get());
+        let from_to = |oldest: Self, newest: Self| Self { oldest: oldest.oldest, newest: newest.newest };
+        let ends = |range: Self, of: Self| (within(range, of.oldest), within(range, of.newest));
+        let after = |range: Self, xid: Xid| xid.get().wrapping_sub(range.oldest.get());
+        for (a, b) in [(self, other), (other, self)] {
+            if ends(a, b) == (true, true) {
+                // Both ends of b are in a: so is all of b, or the two together go around.
+                return if after(a, b.oldest) <= after(a, b.newest) { a } else { Self::ALL };
+            }
+        }
+        match ends(self, other) {
+            (true, _) => from_to(self, other),
+            (_, true) => from_to(other, self),
+            _ if width(from_to(self, other)) <= width(from_to(other, self)) => from_to(self, other),
+            _ => from_to(other, self),
+        }
+    }
+
+    /// Every transaction there can be.
+    pub const ALL: Self = Self { oldest: Xid(NonZeroU32::MIN), newest: Xid(NonZeroU32::MAX) };
+
     /// Widens the range. The distance is circular, as in `TransactionIdPrecedes`.
     fn add(&mut self, xid: Xid) {
         let before = |a: Xid, b: Xid| a.get().wrapping_sub(b.get()) as i32 <= 0;
@@ -306,8 +333,23 @@ impl XidRange {
 }
 
 impl XactStats {
+    /// Of both together.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            aborts: self.aborts.saturating_add(other.aborts),
+            min_time: self.min_time.min(other.min_time),
+            max_time: self.max_time.max(other.max_time),
+            xids: match (self.xids, other.xids) {
+                (Some(a), Some(b)) => Some(a.union(b)),
+                (a, b) => a.or(b),
+            },
+        }
+    }
+
     /// `stats` with one more.
-    pub(super) fn with(stats: Option<Self>, end: &XactEnd) -> Self {
+    pub fn with(stats: Option<Self>, end: &XactEnd) -> Self {
         let mut stats = stats.unwrap_or(Self { count: 0, aborts: 0, min_time: end.time, max_time: end.time, xids: None });
         stats.count += 1;
         stats.aborts += u64::from(!end.kind.is_commit());

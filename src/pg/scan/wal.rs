@@ -1,4 +1,6 @@
 //! A small writer of valid WAL for tests, after `CopyXLogRecordToWAL` and `ReserveXLogSwitch`. It keeps what a scan must find.
+//!
+//! The integration tests include this file too (`tests/it/support/wal.rs`).
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -104,6 +106,15 @@ impl Wal {
     pub(super) fn new(major: u16, segment_bytes: u64, first_segment: u64) -> Self {
         let (start, last) = (first_segment * segment_bytes, (first_segment * segment_bytes).saturating_sub(64));
         Self { major, segment_bytes, timeline: 1, start, bytes: Vec::new(), last, found: Vec::new() }
+    }
+
+    /// The log of a timeline that leaves this one here, from the segment in which it does: that begins with a copy of this one's.
+    #[allow(dead_code)]
+    pub(super) fn fork(&self, timeline: u32) -> Self {
+        let cut = self.bytes.len() / self.segment_bytes as usize * self.segment_bytes as usize;
+        let start = self.start + cut as u64;
+        let found = self.found.iter().filter(|record| record.start.0 >= start).cloned().collect();
+        Self { timeline, start, bytes: self.bytes[cut..].to_vec(), found, ..*self }
     }
 
     pub(super) fn lsn(&self) -> u64 {

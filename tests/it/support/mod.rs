@@ -4,3 +4,4 @@ pub mod command;
 pub mod postgres;
 pub mod s3;
 pub mod segment;
+pub mod wal;

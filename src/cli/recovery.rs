@@ -1,0 +1,153 @@
+//! The reports of `resolve` and `catalog` as text.
+
+use std::fmt::Write as _;
+
+use super::render::size;
+use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
+use crate::ops::resolve::report::{Moment, ResolveReport, TransactionReport};
+use crate::pg::target::{Zone, now, parse_time};
+
+/// Where a recovery stops.
+pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        // Writing into memory cannot fail, here and below.
+        let _ = writeln!(out, "{name:<15} {text}");
+    };
+    line("repository", format!("{}, cluster {}, system identifier {}", report.repository, report.cluster, report.system_id));
+    // The zone is said back also where nothing had to be converted: a time without one was taken in it.
+    let in_zone = report.target_in_zone.as_ref().map_or_else(String::new, |time| match report.zone.as_str() {
+        "UTC" => " (zone UTC)".to_owned(),
+        zone => format!(" ({time}, zone {zone})"),
+    });
+    let exclusive = if report.inclusive { "" } else { ", exclusive" };
+    line("target", format!("{}{in_zone}{exclusive}", report.target));
+    let legs = report.path.iter().map(|leg| match &leg.fork {
+        Some(fork) => format!("{} until {fork}", leg.timeline),
+        None => leg.timeline.to_string(),
+    });
+    line("timelines", legs.collect::<Vec<_>>().join(", then "));
+    if report.reachable {
+        let none = || "none".to_owned();
+        line("last included", report.last_included.as_ref().map_or_else(none, |t| transaction(t, zone)));
+        line("first excluded", report.first_excluded.as_ref().map_or_else(none, |t| transaction(t, zone)));
+        line(
+            "stops",
+            match &report.stop {
+                Some(stop) => format!("{} the record at {}", if stop.replayed { "after" } else { "before" }, stop.lsn),
+                None => "at the end of what is archived".to_owned(),
+            },
+        );
+        line("starts", report.start.clone().unwrap_or_default());
+        for setting in &report.settings {
+            line("setting", format!("{} = '{}'", setting.name, setting.value));
+        }
+    } else {
+        line("NOT REACHABLE", report.reason.clone().unwrap_or_default());
+        for (name, near) in [("nearest before", &report.nearest_before), ("nearest after", &report.nearest_after)] {
+            if let Some(near) = near {
+                line(name, moment(near, zone));
+            }
+        }
+    }
+    for place in &report.candidates {
+        let time = place.time.as_ref().map_or_else(String::new, |time| format!(", {}", both(time, zone)));
+        line("candidate", format!("{} on timeline {}{time}", place.lsn, place.timeline));
+    }
+    if let Some(backup) = &report.backup {
+        line("backup", format!("from {}, consistent at {}", backup.start, backup.stop));
+    }
+    if let Some(wal) = &report.wal {
+        let range = format!("{} to {}", wal.first, wal.last);
+        line("WAL needed", format!("{range}: {} segments, {} stored, {}", wal.segments, wal.present, size(wal.stored_bytes)));
+        for (first, last) in &wal.missing {
+            line("MISSING", format!("{first} to {last}"));
+        }
+    }
+    for (name, end) in [("earliest", &report.earliest), ("latest", &report.latest)] {
+        if let Some(end) = end {
+            line(name, moment(end, zone));
+        }
+    }
+    for note in &report.notes {
+        line("note", note.clone());
+    }
+    out
+}
+
+/// What can be recovered.
+pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "repository {}, cluster {}", report.repository, report.cluster);
+    for system in &report.systems {
+        let _ = writeln!(out, "  system identifier {}", system.system_id);
+        for one in &system.timelines {
+            timeline(&mut out, one, zone);
+        }
+    }
+    match (&report.newest_commit, report.newest_commit_age_s) {
+        (Some(commit), Some(age)) => {
+            let _ = writeln!(out, "newest archived commit: {}, {age} s ago", transaction(commit, zone));
+        }
+        _ => {
+            let _ = writeln!(out, "newest archived commit: none");
+        }
+    }
+    out
+}
+
+fn timeline(out: &mut String, report: &TimelineReport, zone: &Zone) {
+    let fork = match (report.parent, &report.fork) {
+        (Some(parent), Some(fork)) => format!(", left timeline {parent} at {fork}"),
+        _ => String::new(),
+    };
+    let _ = writeln!(out, "    timeline {}{fork}", report.timeline);
+    if report.history_missing {
+        let _ = writeln!(out, "      MISSING {:08X}.history: nobody knows where it began", report.timeline);
+    }
+    if report.windows.is_empty() {
+        let _ = writeln!(out, "      nothing recoverable");
+    }
+    for window in &report.windows {
+        let _ = writeln!(out, "      recoverable from {}", moment(&window.from, zone));
+        let _ = writeln!(out, "                   to {}", moment(&window.until, zone));
+    }
+    for gap in &report.gaps {
+        let what = if gap.first == gap.last { gap.first.clone() } else { format!("{} to {}", gap.first, gap.last) };
+        let _ = writeln!(out, "      GAP {}: {what}: {}", gap.kind, gap.detail);
+    }
+    if let (Some(first), Some(last)) = (report.unscanned.first(), report.unscanned.last()) {
+        let _ = writeln!(out, "      {} segments stored without a scan, {first} to {last}", report.unscanned.len());
+    }
+}
+
+/// A line of a list.
+pub(super) fn line(line: &Line, zone: &Zone) -> String {
+    match line {
+        Line::Transaction(end) => transaction(end, zone),
+        Line::RestorePoint { name, time, lsn, timeline } => {
+            format!("{:<17} timeline {timeline}  {}  {name}", lsn, both(time, zone))
+        }
+        Line::Gap { gap_from, gap_until } => format!("GAP from {gap_from} to {gap_until}"),
+    }
+}
+
+fn moment(moment: &Moment, zone: &Zone) -> String {
+    match &moment.transaction {
+        Some(end) => format!("{} ({})", moment.lsn, transaction(end, zone)),
+        None => format!("{} (no transaction)", moment.lsn),
+    }
+}
+
+fn transaction(end: &TransactionReport, zone: &Zone) -> String {
+    let xid = end.xid.map_or_else(|| "?".to_owned(), |xid| xid.to_string());
+    format!("{} of {xid} at {}, LSN {}, timeline {}", end.kind, both(&end.time, zone), end.lsn, end.timeline)
+}
+
+/// A moment in the zone that was stated, and in UTC if that is another one.
+fn both(time: &str, zone: &Zone) -> String {
+    match parse_time(time, &Zone::utc(), now()) {
+        Ok(moment) if zone.to_string() != "UTC" => format!("{} ({time})", zone.show(moment)),
+        _ => time.to_owned(),
+    }
+}

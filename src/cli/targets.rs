@@ -1,0 +1,84 @@
+//! From the arguments of `resolve` and `catalog` to requests.
+
+use super::args::{CatalogArgs, ResolveArgs, TargetWord, ZoneArg};
+use crate::error::{Error, Kind};
+use crate::ops::catalog::{Bound, CatalogRequest, List};
+use crate::ops::resolve::ResolveRequest;
+use crate::pg::Lsn;
+use crate::pg::scan::{RestorePointName, Xid};
+use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time};
+
+pub(super) fn resolve(args: &ResolveArgs) -> Result<ResolveRequest, Error> {
+    let zone = zone(&args.zone)?;
+    let target =
+        if let Some(text) = &args.target_time {
+            Target::Time(parse_time(text, &zone, now()).map_err(invalid)?)
+        } else if let Some(text) = &args.target_lsn {
+            Target::Lsn(lsn(text)?)
+        } else if let Some(text) = &args.target_xid {
+            Target::Xid(Xid::parse(text).map_err(invalid)?)
+        } else if let Some(text) = &args.target_name {
+            // The server keeps one byte for the end.
+            let name =
+                RestorePointName::new(text.as_bytes()).filter(|_| text.len() < RestorePointName::MAX_BYTES && !text.is_empty());
+            Target::Name(name.ok_or_else(|| {
+                usage(format!("{text:?} is not the name of a restore point")).hint("such names have 1 to 63 bytes")
+            })?)
+        } else {
+            match args.target {
+                Some(TargetWord::Immediate) => Target::Immediate,
+                Some(TargetWord::Latest) | None => Target::Latest,
+            }
+        };
+    Ok(ResolveRequest {
+        target,
+        inclusive: !args.exclusive,
+        timeline: timeline(args.target_timeline.as_deref())?,
+        from: args.from.as_deref().map(lsn).transpose()?,
+        zone,
+    })
+}
+
+pub(super) fn catalog(args: &CatalogArgs) -> Result<CatalogRequest, Error> {
+    let zone = zone(&args.zone)?;
+    let bound = |text: &String| match text.parse::<Lsn>() {
+        Ok(lsn) => Ok(Bound::Lsn(lsn)),
+        Err(_) => parse_time(text, &zone, now()).map(Bound::Time).map_err(invalid),
+    };
+    let (from, to) = (args.from.as_ref().map(bound).transpose()?, args.to.as_ref().map(bound).transpose()?);
+    let list = match (args.commits, args.restore_points) {
+        (true, _) => Some(List::Commits),
+        (_, true) => Some(List::RestorePoints),
+        _ => None,
+    };
+    let timeline = timeline(args.timeline.as_deref())?.unwrap_or_default();
+    if list.is_none() && (from.is_some() || to.is_some() || args.timeline.is_some()) {
+        return Err(
+            usage("--from, --to and --timeline choose what is listed".to_owned()).hint("add --commits or --restore-points")
+        );
+    }
+    if timeline == TargetTimeline::Current {
+        return Err(usage("no recovery starts here, so no timeline is current".to_owned()).hint("write latest, or a number"));
+    }
+    Ok(CatalogRequest { list, from, to, timeline, zone })
+}
+
+fn timeline(text: Option<&str>) -> Result<Option<TargetTimeline>, Error> {
+    text.map(|text| TargetTimeline::parse(text).map_err(invalid)).transpose()
+}
+
+fn zone(arg: &ZoneArg) -> Result<Zone, Error> {
+    Zone::parse(&arg.zone).map_err(invalid)
+}
+
+fn lsn(text: &str) -> Result<Lsn, Error> {
+    text.parse().map_err(|e| usage(format!("{e}")).hint("two hexadecimal numbers with a slash between"))
+}
+
+fn usage(what: String) -> Error {
+    Error::new(Kind::Usage, what)
+}
+
+fn invalid(error: InvalidTarget) -> Error {
+    usage(error.what).hint(error.hint)
+}

@@ -1,0 +1,376 @@
+//! `walvis catalog`: every moment that the stored WAL can be recovered to. Touches nothing.
+//!
+//! The overview asks for the parts in which reading stops, and steps over all others. Lists are told line by line as they are found,
+//! so a year of WAL takes no memory.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::repositories;
+use super::resolve::facts;
+use super::resolve::log::{PathLog, scanned};
+use super::resolve::report::{Moment, TransactionReport};
+use super::resolve::search::{Log, WantedEnds, WantedMarks, Window};
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::format::node::{Edge, Entry};
+use crate::pg::scan::{End, Mark, PgTime, XactEntry};
+use crate::pg::target::{TargetTimeline, Zone, now, show};
+use crate::pg::{Lsn, Timeline};
+use crate::repo::catalog::{Leg, Step, TimelineInfo};
+use crate::repo::{Catalog, ClusterName, Facts, Repository};
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct CatalogRequest {
+    /// What to list; `None` for the overview.
+    pub list: Option<List>,
+    /// From here on.
+    pub from: Option<Bound>,
+    /// Up to this time, or before this position.
+    pub to: Option<Bound>,
+    /// Of this timeline and its ancestors.
+    pub timeline: TargetTimeline,
+    /// The zone in which moments are shown beside UTC.
+    pub zone: Zone,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// Ends of transactions, rollbacks too: recovery by time stops at both.
+    Commits,
+    /// Restore points.
+    RestorePoints,
+}
+
+/// An end of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// By the server's clock.
+    Time(PgTime),
+    /// In the log.
+    Lsn(Lsn),
+}
+
+/// The overview of one cluster in one repository.
+#[derive(Debug, Clone, Serialize)]
+pub struct CatalogReport {
+    /// URL.
+    pub repository: String,
+    /// The cluster.
+    pub cluster: String,
+    /// Its system identifiers, oldest first; the last is the current one. No recovery leads from one to the next.
+    pub systems: Vec<SystemReport>,
+    /// The newest commit that is stored of the current system identifier, on its latest timeline.
+    pub newest_commit: Option<TransactionReport>,
+    /// Its age in seconds, by this host's clock: what would be lost at this moment.
+    pub newest_commit_age_s: Option<i64>,
+}
+
+/// One system identifier.
+#[derive(Debug, Clone, Serialize)]
+pub struct SystemReport {
+    /// Decimal text.
+    pub system_id: String,
+    /// Its timelines, ascending.
+    pub timelines: Vec<TimelineReport>,
+}
+
+/// What is recoverable of one timeline by itself, without its ancestors.
+#[derive(Debug, Clone, Serialize)]
+pub struct TimelineReport {
+    /// Its number.
+    pub timeline: u32,
+    /// The timeline that it left.
+    pub parent: Option<u32>,
+    /// Where it left it.
+    pub fork: Option<String>,
+    /// Its history is not stored although it must have one: nothing can be said of it.
+    pub history_missing: bool,
+    /// Stretches without a gap, in LSN order.
+    pub windows: Vec<WindowReport>,
+    /// Why each ends before the next begins, in LSN order.
+    pub gaps: Vec<GapReport>,
+    /// Segments that were stored without being scanned; they were read whole for this report.
+    pub unscanned: Vec<String>,
+}
+
+/// A stretch that recovery can run through.
+#[derive(Debug, Clone, Serialize)]
+pub struct WindowReport {
+    /// Where it begins, and the first transaction that ends in it.
+    pub from: Moment,
+    /// Where it ends, and the last commit in it.
+    pub until: Moment,
+}
+
+/// Something over which no recovery gets.
+#[derive(Debug, Clone, Serialize)]
+pub struct GapReport {
+    /// `missing`, `damaged`, `ends` (no more data in a segment) or `broken` (the next segment does not follow).
+    pub kind: &'static str,
+    /// The first segment concerned.
+    pub first: String,
+    /// The last.
+    pub last: String,
+    /// What is wrong, in words.
+    pub detail: String,
+}
+
+/// A line of a list.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// The end of a transaction.
+    Transaction(TransactionReport),
+    /// A restore point.
+    RestorePoint {
+        /// Its name.
+        name: String,
+        /// When it was made, by the server's clock.
+        time: String,
+        /// Where its record begins.
+        lsn: String,
+        /// On which timeline.
+        timeline: u32,
+    },
+    /// Nothing leads over this.
+    Gap {
+        /// Where the stretch before ends.
+        gap_from: String,
+        /// Where the next begins.
+        gap_until: String,
+    },
+}
+
+fn first_repository(config: &Config, deadline: Deadline) -> Result<Repository, Error> {
+    let first = config.repositories.first().ok_or_else(|| Error::new(Kind::Config, "no repository is configured"))?;
+    repositories::open(first, deadline)
+}
+
+/// Looks at the whole cluster in the first repository.
+///
+/// # Errors
+/// Unreachable, denied, damaged; [`Kind::Config`] when nothing is stored of the cluster.
+pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Error> {
+    let repository = first_repository(config, deadline)?;
+    let cluster = &config.cluster;
+    let current = facts(&repository, cluster)?;
+    let mut all: Vec<Facts> = Vec::new();
+    for binding in repository.bindings(cluster)? {
+        if all.iter().all(|facts| facts.system_id != binding.facts.system_id) {
+            all.push(binding.facts);
+        }
+    }
+    let mut report = CatalogReport {
+        repository: repository.location().to_owned(),
+        cluster: cluster.to_string(),
+        systems: Vec::new(),
+        newest_commit: None,
+        newest_commit_age_s: None,
+    };
+    for facts in all {
+        let catalog = repository.catalog(cluster, facts)?;
+        let timelines = catalog.timelines().iter();
+        let timelines = timelines.map(|info| timeline_report(&repository, cluster, &catalog, info)).collect::<Result<_, _>>()?;
+        report.systems.push(SystemReport { system_id: facts.system_id.to_string(), timelines });
+        if facts.system_id == current.system_id
+            && let Some((commit, timeline)) = newest_commit(&repository, cluster, &catalog)?
+        {
+            report.newest_commit_age_s = Some(now().0.saturating_sub(commit.end.time.0) / 1_000_000);
+            report.newest_commit = Some(TransactionReport::new(&commit, timeline));
+        }
+    }
+    Ok(report)
+}
+
+/// The last commit on the path to the latest timeline that has a path.
+fn newest_commit(
+    repository: &Repository,
+    cluster: &ClusterName,
+    catalog: &Catalog<'_>,
+) -> Result<Option<(XactEntry, Timeline)>, Error> {
+    let Some(latest) = catalog.timelines().iter().rfind(|info| has_path(info)) else { return Ok(None) };
+    let log = PathLog::open(repository, cluster, catalog, latest.timeline)?;
+    for window in log.windows().iter().rev() {
+        if let Some(commit) = log.last_commit(window.from, window.until)? {
+            return Ok(Some((commit, log.leg(commit.lsn).map_or(latest.timeline, |leg| leg.timeline))));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether it is known where a timeline began.
+fn has_path(info: &TimelineInfo) -> bool {
+    info.history.is_some() || info.timeline.0 <= 1
+}
+
+fn timeline_report(
+    repository: &Repository,
+    cluster: &ClusterName,
+    catalog: &Catalog<'_>,
+    info: &TimelineInfo,
+) -> Result<TimelineReport, Error> {
+    let parent = info.history.as_ref().and_then(|history| history.ancestors.last());
+    let mut report = TimelineReport {
+        timeline: info.timeline.0,
+        parent: parent.map(|parent| parent.timeline.0),
+        fork: parent.map(|parent| parent.switch.to_string()),
+        history_missing: !has_path(info),
+        windows: Vec::new(),
+        gaps: Vec::new(),
+        unscanned: Vec::new(),
+    };
+    if report.history_missing || info.segments.is_none() {
+        return Ok(report);
+    }
+    let log = PathLog::open(repository, cluster, catalog, info.timeline)?;
+    let Some(own) = log.path().legs().last().copied() else { return Ok(report) };
+    for window in log.windows().iter().filter(|window| window.until > own.begin) {
+        report.windows.push(window_report(&log, &Window { from: window.from.max(own.begin), until: window.until }, &own)?);
+    }
+    catalog.walk(log.path(), own.begin, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
+        match step {
+            Step::Skipped { .. } => {}
+            Step::Missing { first, last } => report.gaps.push(GapReport {
+                kind: "missing",
+                first: first.to_string(),
+                last: last.to_string(),
+                detail: "not stored".to_owned(),
+            }),
+            Step::Segment(entry) => report.gaps.extend(gap(catalog, &entry)?),
+            Step::Unscanned(name) => {
+                report.unscanned.push(name.to_string());
+                report.gaps.extend(gap(catalog, &scanned(catalog, log.path(), name)?)?);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    // Before the first segment of the timeline there is nothing that could be missing, unless the fork is there.
+    let first = info.segments.map(|(first, _)| first.to_string()).unwrap_or_default();
+    if own.begin.0 == 0 {
+        report.gaps.retain(|gap| gap.kind != "missing" || gap.last > first);
+    }
+    Ok(report)
+}
+
+fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg) -> Result<WindowReport, Error> {
+    let moment = |lsn: Lsn, end: Option<XactEntry>| Moment {
+        lsn: lsn.to_string(),
+        transaction: end.map(|end| TransactionReport::new(&end, own.timeline)),
+    };
+    let mut first = None;
+    log.ends(window.from, window.until, WantedEnds::All, &mut |end| {
+        first = Some(*end);
+        ControlFlow::Break(())
+    })?;
+    let last = log.last_commit(window.from, window.until)?;
+    Ok(WindowReport { from: moment(window.from, first), until: moment(window.until, last) })
+}
+
+/// What is wrong with a segment, or after it.
+fn gap(catalog: &Catalog<'_>, entry: &Entry) -> Result<Option<GapReport>, Error> {
+    let name = entry.segment.to_string();
+    let (kind, detail) = match entry.edge {
+        Edge::Follows | Edge::Open => return Ok(None),
+        Edge::Broken => ("broken", "the next segment does not continue this one".to_owned()),
+        Edge::Stops => match catalog.summary(entry.segment)?.map(|summary| summary.end) {
+            Some(End::Damaged(damage)) => ("damaged", damage.to_string()),
+            Some(End::EndOfData { at }) => ("ends", format!("there is no record after {at}")),
+            _ => ("ends", format!("reading ends at {}", entry.good_until)),
+        },
+    };
+    Ok(Some(GapReport { kind, first: name.clone(), last: name, detail }))
+}
+
+/// Lists what is asked for, line by line, until the visitor breaks.
+///
+/// # Errors
+/// As [`overview`]; [`Kind::Target`] when there is no such timeline.
+pub fn list(
+    config: &Config,
+    request: &CatalogRequest,
+    deadline: Deadline,
+    visit: &mut dyn FnMut(&Line) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let repository = first_repository(config, deadline)?;
+    let catalog = repository.catalog(&config.cluster, facts(&repository, &config.cluster)?)?;
+    let timeline = match request.timeline {
+        TargetTimeline::Number(timeline) => timeline,
+        TargetTimeline::Latest | TargetTimeline::Current => match catalog.timelines().last() {
+            Some(info) => info.timeline,
+            None => return Ok(()),
+        },
+    };
+    let log = PathLog::open(&repository, &config.cluster, &catalog, timeline)?;
+    let mut before: Option<&Window> = None;
+    for window in log.windows() {
+        let from = match request.from {
+            Some(Bound::Lsn(lsn)) => lsn.max(window.from),
+            _ => window.from,
+        };
+        let to = match request.to {
+            Some(Bound::Lsn(lsn)) => lsn.min(window.until),
+            _ => window.until,
+        };
+        if from >= to {
+            continue;
+        }
+        if let Some(before) = before {
+            let gap = Line::Gap { gap_from: before.until.to_string(), gap_until: window.from.to_string() };
+            if visit(&gap).is_break() {
+                return Ok(());
+            }
+        }
+        before = Some(window);
+        if list_window(&log, request, &Window { from, until: to }, visit)?.is_break() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn list_window(
+    log: &PathLog<'_>,
+    request: &CatalogRequest,
+    window: &Window,
+    visit: &mut dyn FnMut(&Line) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Error> {
+    let earliest = match request.from {
+        Some(Bound::Time(time)) => time,
+        _ => PgTime(i64::MIN),
+    };
+    let latest = match request.to {
+        Some(Bound::Time(time)) => time,
+        _ => PgTime(i64::MAX),
+    };
+    let timeline = |lsn| log.leg(lsn).map_or(Timeline(0), |leg| leg.timeline);
+    let within = |time: PgTime| earliest <= time && time <= latest;
+    let mut flow = ControlFlow::Continue(());
+    match request.list {
+        Some(List::Commits) => log.ends(window.from, window.until, WantedEnds::Between(earliest, latest), &mut |end| {
+            if within(end.end.time) {
+                flow = visit(&Line::Transaction(TransactionReport::new(end, timeline(end.lsn))));
+            }
+            flow
+        })?,
+        Some(List::RestorePoints) => log.marks(window.from, window.until, WantedMarks::RestorePoints, &mut |mark| {
+            if let Mark::RestorePoint { time, name } = &mark.what
+                && within(*time)
+            {
+                flow = visit(&Line::RestorePoint {
+                    name: name.to_string(),
+                    time: show(*time),
+                    lsn: mark.start.to_string(),
+                    timeline: timeline(mark.start).0,
+                });
+            }
+            flow
+        })?,
+        None => {}
+    }
+    Ok(flow)
+}

@@ -1,0 +1,82 @@
+//! `walvis catalog rebuild`: writes the nodes of the catalog that are missing, or all of them anew.
+//!
+//! Nodes are derived data: what is stored of the log is not touched, whatever happens here.
+
+use serde::Serialize;
+
+use super::repositories;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::pg::Timeline;
+
+/// What is asked.
+#[derive(Debug, Default)]
+pub struct RebuildRequest {
+    /// Only this timeline.
+    pub timeline: Option<u32>,
+    /// Delete the nodes that are there first.
+    pub force: bool,
+}
+
+/// What became of the nodes of one timeline.
+#[derive(Debug, Serialize)]
+pub struct RebuildReport {
+    /// URL.
+    pub repository: String,
+    /// The cluster.
+    pub cluster: String,
+    /// The timeline.
+    pub timeline: u32,
+    /// Nodes deleted first.
+    pub deleted: u64,
+    /// Nodes written.
+    pub written: u64,
+    /// Nodes that were there.
+    pub kept: u64,
+    /// Segments without a summary that were fetched and scanned.
+    pub scanned_segments: u64,
+    /// Blocks of 16 segments that cannot have a node: at the ends of the timeline, or with a hole.
+    pub incomplete_blocks: u64,
+}
+
+/// Rebuilds the catalog of the cluster in every repository.
+///
+/// # Errors
+/// [`Kind::Target`]: nothing is stored of the cluster or timeline; as [`rebuild`](crate::repo::Catalog::rebuild).
+pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Result<Vec<RebuildReport>, Error> {
+    let mut reports = Vec::new();
+    for repository in &config.repositories {
+        let opened = repositories::open(repository, deadline)?;
+        let nothing = |what: String| {
+            Error::new(Kind::Target, format!("nothing is stored of {what} in {}", opened.location()))
+                .hint("'walvis list' shows what is stored")
+        };
+        let cluster = &config.cluster;
+        let binding = opened.bindings(cluster)?.pop().ok_or_else(|| nothing(format!("cluster {cluster}")))?;
+        let catalog = opened.catalog(cluster, binding.facts)?;
+        let wanted: Vec<Timeline> = catalog
+            .timelines()
+            .iter()
+            .map(|info| info.timeline)
+            .filter(|timeline| request.timeline.is_none_or(|wanted| wanted == timeline.0))
+            .collect();
+        if let (Some(timeline), true) = (request.timeline, wanted.is_empty()) {
+            return Err(nothing(format!("timeline {timeline} of cluster {cluster}")));
+        }
+        for timeline in wanted {
+            let done = catalog.rebuild(timeline, request.force)?;
+            reports.push(RebuildReport {
+                repository: opened.location().to_owned(),
+                cluster: cluster.to_string(),
+                timeline: timeline.0,
+                deleted: done.deleted,
+                written: done.written,
+                kept: done.kept,
+                scanned_segments: done.scanned,
+                incomplete_blocks: done.incomplete,
+            });
+        }
+    }
+    Ok(reports)
+}

@@ -1,0 +1,292 @@
+//! A path of the catalog as the search sees it: stretches without a gap, and what is in them.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use super::search::{Log, WantedEnds, WantedMarks, Window};
+use crate::error::{Error, Kind};
+use crate::format::node::{Aggregate, Edge, Entry};
+use crate::pg::scan::{Mark, Record, Scanner, Segment, Visitor, XactEntry};
+use crate::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
+use crate::repo::catalog::{Leg, Path, Step};
+use crate::repo::{Catalog, ClusterName, Fetched, Repository};
+
+/// One path.
+pub struct PathLog<'a> {
+    repository: &'a Repository,
+    cluster: &'a ClusterName,
+    catalog: &'a Catalog<'a>,
+    path: Path,
+    windows: Vec<Window>,
+}
+
+impl<'a> PathLog<'a> {
+    /// The path to a timeline, with its stretches found.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn open(
+        repository: &'a Repository,
+        cluster: &'a ClusterName,
+        catalog: &'a Catalog<'a>,
+        target: Timeline,
+    ) -> Result<Self, Error> {
+        let path = catalog.path(target)?;
+        let windows = windows(catalog, &path)?;
+        Ok(Self { repository, cluster, catalog, path, windows })
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The leg on which a record begins.
+    pub fn leg(&self, lsn: Lsn) -> Option<&Leg> {
+        self.path.legs().iter().find(|leg| leg.begin <= lsn && lsn < leg.end)
+    }
+
+    fn size(&self) -> WalSegmentSize {
+        self.catalog.facts().wal_segment_size
+    }
+
+    /// Where the segment begins that the server needs last to read the record at `lsn` whole.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn segment_of_end(&self, lsn: Lsn) -> Result<Lsn, Error> {
+        let Some(entry) = self.catalog.entry_at(&self.path, lsn)? else { return Err(gone(lsn)) };
+        if let Some(crossing) = entry.crossing.as_ref().filter(|crossing| crossing.start == lsn) {
+            return Ok(Lsn(crossing.end.0.saturating_sub(1)));
+        }
+        // Of all records only the last that begins in a segment can cross its end, and the first that begins after it begins where it
+        // ends or later.
+        let crosses = entry.edge == Edge::Follows && entry.last_record == Some(lsn) && {
+            let summary = self.catalog.summary(entry.segment)?.ok_or_else(|| gone(lsn))?;
+            matches!(summary.end, crate::pg::scan::End::Continues(tail) if tail.start == lsn)
+        };
+        let mut end = entry.start;
+        if crosses {
+            let next = Lsn(entry.start.0.saturating_add(self.size().bytes()));
+            self.entries(next, Lsn(u64::MAX), &|_| true, &mut |entry| {
+                end = entry.start;
+                Ok(if entry.first_record.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+        }
+        Ok(end)
+    }
+
+    /// Walks over the entries between two positions that are wanted.
+    fn entries(
+        &self,
+        from: Lsn,
+        to: Lsn,
+        wanted: &dyn Fn(&Aggregate) -> bool,
+        visit: &mut dyn FnMut(&Entry) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        if from >= to {
+            return Ok(());
+        }
+        let mut on_step = |step| match self.entry_of(step)? {
+            Some(entry) => visit(&entry),
+            None => Ok(ControlFlow::Continue(())),
+        };
+        self.catalog.walk(&self.path, from, Lsn(to.0 - 1), wanted, &mut on_step)
+    }
+
+    /// The entry of a step; one is made of a segment that was stored without.
+    fn entry_of(&self, step: Step) -> Result<Option<Entry>, Error> {
+        match step {
+            Step::Segment(entry) => Ok(Some(entry)),
+            Step::Unscanned(name) => scanned(self.catalog, &self.path, name).map(Some),
+            // Between stretches, which is where nobody looks, or deleted since.
+            Step::Skipped { .. } | Step::Missing { .. } => Ok(None),
+        }
+    }
+
+    /// The first record that begins and ends in the stretch, in this segment.
+    fn first_in(&self, entry: &Entry, from: Lsn) -> Result<Option<Lsn>, Error> {
+        let (Some(first), Some(last)) = (entry.first_record, entry.last_record) else { return Ok(None) };
+        if last < from {
+            return Ok(None);
+        }
+        let follows = entry.edge == Edge::Follows;
+        if follows && first >= from {
+            return Ok(Some(first));
+        }
+        let segment = Segment::new(entry.segment, self.size()).ok_or_else(|| gone(from))?;
+        let mut sink = Sink(Scanner::new(segment, FirstRecord { from, found: None }));
+        let file = WalFileName::Segment(entry.segment);
+        match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut sink)? {
+            Fetched::Served(_) => {}
+            Fetched::Absent | Fetched::Missing { .. } => return Err(gone(from)),
+        }
+        let complete = sink.0.finish().visitor.found;
+        // What the segment's end cuts is complete when the next segment follows.
+        Ok(complete.or(follows.then_some(last)))
+    }
+}
+
+/// The entry of a segment that was stored without one.
+///
+/// # Errors
+/// As the catalog's.
+pub(in crate::ops) fn scanned(catalog: &Catalog<'_>, path: &Path, name: SegmentName) -> Result<Entry, Error> {
+    let start = name.start(catalog.facts().wal_segment_size).unwrap_or(Lsn(0));
+    catalog.entry_at(path, start)?.ok_or_else(|| gone(start))
+}
+
+fn gone(lsn: Lsn) -> Error {
+    Error::new(Kind::Unreachable, format!("the segment that holds {lsn} was there a moment ago and is gone"))
+        .hint("is somebody deleting from the repository? try again")
+}
+
+/// The stretches of a path.
+fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<Vec<Window>, Error> {
+    let mut windows: Vec<Window> = Vec::new();
+    let mut open: Option<Window> = None;
+    let size = catalog.facts().wal_segment_size;
+    let Some((first, _)) = path.stored() else { return Ok(windows) };
+    let from = first.start(size).unwrap_or(Lsn(0));
+    catalog.walk(path, from, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
+        let (first, last, stops_at) = match step {
+            Step::Missing { .. } => {
+                windows.extend(open.take());
+                return Ok(ControlFlow::Continue(()));
+            }
+            Step::Skipped { first, last, .. } => (first, last, None),
+            Step::Segment(entry) => (entry.segment, entry.segment, stops_at(&entry)),
+            Step::Unscanned(name) => (name, name, stops_at(&scanned(catalog, path, name)?)),
+        };
+        let bounds = first.start(size).zip(last.start(size));
+        let (from, until) = bounds.ok_or_else(|| Error::new(Kind::Damaged, format!("{first} is impossible")))?;
+        let until = Lsn(until.0.saturating_add(size.bytes()));
+        // A parent's segment stands for a child's that is not there: only up to the fork.
+        let forked = path.legs().iter().find(|leg| leg.timeline == last.timeline).map(|leg| leg.end).filter(|end| *end < until);
+        let stops_at = stops_at.into_iter().chain(forked).min();
+        let window = open.get_or_insert(Window { from, until });
+        window.until = stops_at.unwrap_or(until);
+        if stops_at.is_some() {
+            windows.extend(open.take().filter(|window| window.from < window.until));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    windows.extend(open);
+    Ok(windows)
+}
+
+/// Where recovery ends in a segment, if it does.
+fn stops_at(entry: &Entry) -> Option<Lsn> {
+    matches!(entry.edge, Edge::Stops | Edge::Broken).then_some(entry.good_until)
+}
+
+impl Log for PathLog<'_> {
+    fn windows(&self) -> &[Window] {
+        &self.windows
+    }
+
+    fn ends(
+        &self,
+        from: Lsn,
+        to: Lsn,
+        wanted: WantedEnds,
+        visit: &mut dyn FnMut(&XactEntry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let may_have = |aggregate: &Aggregate| match wanted {
+            WantedEnds::All => aggregate.xacts.is_some(),
+            WantedEnds::AtOrAfter(time) => aggregate.may_end_at_or_after(time),
+            WantedEnds::Between(from, to) => aggregate.may_end_at_or_after(from) && aggregate.may_end_at_or_before(to),
+            WantedEnds::Xid(xid) => aggregate.may_have_xid(xid),
+        };
+        self.entries(from, to, &may_have, &mut |entry| {
+            if !may_have(&entry.aggregate) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let found = self.catalog.transactions(&self.path, entry)?;
+            let mut within = found.iter().filter(|end| from <= end.lsn && end.lsn < to);
+            Ok(if within.any(|end| visit(end).is_break()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error> {
+        let mut last = None;
+        if from >= to {
+            return Ok(last);
+        }
+        let commits = |aggregate: &Aggregate| aggregate.xacts.is_some_and(|xacts| xacts.count > xacts.aborts);
+        self.catalog.walk_back(&self.path, from, Lsn(to.0 - 1), &commits, &mut |step| {
+            if let Some(entry) = self.entry_of(step)?
+                && entry.aggregate.xacts.is_some()
+            {
+                let found = self.catalog.transactions(&self.path, &entry)?;
+                last = found.into_iter().rfind(|end| from <= end.lsn && end.lsn < to && end.end.kind.is_commit());
+            }
+            Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(last)
+    }
+
+    fn marks(
+        &self,
+        from: Lsn,
+        to: Lsn,
+        wanted: WantedMarks<'_>,
+        visit: &mut dyn FnMut(&Record<Mark>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let may_have = |Aggregate { marks, .. }: &Aggregate| {
+            marks.incomplete
+                || match wanted {
+                    WantedMarks::Timed => marks.restore_points > 0 || marks.checkpoints > 0,
+                    WantedMarks::RestorePoints | WantedMarks::Named(_) => marks.restore_points > 0,
+                    WantedMarks::BackupEnds => marks.backup_ends > 0,
+                }
+        };
+        let named = |aggregate: &Aggregate| match wanted {
+            WantedMarks::Named(name) => may_have(aggregate) && aggregate.may_have_restore_point(name.as_bytes()),
+            _ => may_have(aggregate),
+        };
+        self.entries(from, to, &named, &mut |entry| {
+            if !named(&entry.aggregate) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let found = self.catalog.marks(&self.path, entry)?;
+            let mut within = found.iter().filter(|mark| from <= mark.start && mark.start < to);
+            Ok(if within.any(|mark| visit(mark).is_break()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    fn first_record(&self, from: Lsn, to: Lsn) -> Result<Option<Lsn>, Error> {
+        let mut found = None;
+        self.entries(from, to, &|_| true, &mut |entry| {
+            found = self.first_in(entry, from)?;
+            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(found.filter(|lsn| *lsn < to))
+    }
+}
+
+struct FirstRecord {
+    from: Lsn,
+    found: Option<Lsn>,
+}
+
+impl Visitor for FirstRecord {
+    fn record(&mut self, start: Lsn) {
+        if start >= self.from {
+            self.found.get_or_insert(start);
+        }
+    }
+}
+
+struct Sink<V>(Scanner<V>);
+
+impl<V: Visitor> Write for Sink<V> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! What `walvis resolve` answers.
+
+use serde::Serialize;
+
+use super::search::BackupEnd;
+use crate::pg::Timeline;
+use crate::pg::scan::{XactEntry, XactKind};
+use crate::pg::target::show;
+
+/// The answer. Moments are in UTC with microseconds, positions are LSNs as text.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ResolveReport {
+    /// URL.
+    pub repository: String,
+    /// The cluster.
+    pub cluster: String,
+    /// Decimal text.
+    pub system_id: String,
+    /// What was asked, with its moment in UTC.
+    pub target: String,
+    /// A time in the zone that was stated.
+    pub target_in_zone: Option<String>,
+    /// That zone.
+    pub zone: String,
+    /// Whether the target itself is to be replayed.
+    pub inclusive: bool,
+    /// Whether recovery reaches it with what is stored.
+    pub reachable: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The nearest reachable moment before a target that is out of reach.
+    pub nearest_before: Option<Moment>,
+    /// The nearest after it.
+    pub nearest_after: Option<Moment>,
+    /// What fits the target, where that is not one thing on this path.
+    pub candidates: Vec<Place>,
+    /// The timeline that recovery ends on.
+    pub timeline: u32,
+    /// How it gets there.
+    pub path: Vec<LegReport>,
+    /// Where recovery begins: as given, where the backup begins, or where the archive does.
+    pub start: Option<String>,
+    /// The newest backup known from the WAL from which recovery gets there, or the one that is the trouble.
+    pub backup: Option<BackupReport>,
+    /// The last commit that is replayed.
+    pub last_included: Option<TransactionReport>,
+    /// The first commit or rollback that is not.
+    pub first_excluded: Option<TransactionReport>,
+    /// Where recovery stops; nothing when it goes on to the end of what is stored.
+    pub stop: Option<StopReport>,
+    /// Settings of the server that make it stop there.
+    pub settings: Vec<Setting>,
+    /// The WAL that it needs.
+    pub wal: Option<WalReport>,
+    /// Where the archive of this path begins, with the first transaction that ends in it.
+    pub earliest: Option<Moment>,
+    /// Where it ends, with the last commit in it.
+    pub latest: Option<Moment>,
+    /// What else to know.
+    pub notes: Vec<String>,
+}
+
+/// The end of a transaction.
+#[derive(Debug, Clone, Serialize)]
+pub struct TransactionReport {
+    /// Its id, without epoch. Unknown for some prepared ones.
+    pub xid: Option<u32>,
+    /// When it ended, by the server's clock.
+    pub time: String,
+    /// Where the record of it begins.
+    pub lsn: String,
+    /// `commit`, `rollback`, `commit prepared` or `rollback prepared`.
+    pub kind: &'static str,
+    /// The timeline that the record was written on.
+    pub timeline: u32,
+}
+
+impl TransactionReport {
+    /// Of the end of a transaction on this timeline.
+    pub fn new(entry: &XactEntry, timeline: Timeline) -> Self {
+        let kind = match entry.end.kind {
+            XactKind::Commit => "commit",
+            XactKind::Abort => "rollback",
+            XactKind::CommitPrepared => "commit prepared",
+            XactKind::AbortPrepared => "rollback prepared",
+        };
+        let xid = entry.end.xid.map(crate::pg::scan::Xid::get);
+        Self { xid, time: show(entry.end.time), lsn: entry.lsn.to_string(), kind, timeline: timeline.0 }
+    }
+}
+
+/// A position with the transaction next to it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Moment {
+    /// The position.
+    pub lsn: String,
+    /// The transaction, if there is any.
+    pub transaction: Option<TransactionReport>,
+}
+
+/// Where something is that fits.
+#[derive(Debug, Clone, Serialize)]
+pub struct Place {
+    /// When it was written.
+    pub time: Option<String>,
+    /// Where its record begins.
+    pub lsn: String,
+    /// On which timeline.
+    pub timeline: u32,
+}
+
+/// One timeline of the path.
+#[derive(Debug, Clone, Serialize)]
+pub struct LegReport {
+    /// Its number.
+    pub timeline: u32,
+    /// Where it begins.
+    pub begin: String,
+    /// Where the next one leaves it.
+    pub fork: Option<String>,
+}
+
+/// A backup whose end is in the WAL.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupReport {
+    /// Where recovery from it begins.
+    pub start: String,
+    /// Where it is consistent.
+    pub stop: String,
+}
+
+impl BackupReport {
+    /// Of a backup that the search found.
+    pub fn new(backup: &BackupEnd) -> Self {
+        Self { start: backup.start.to_string(), stop: backup.stop.to_string() }
+    }
+}
+
+/// Where recovery stops.
+#[derive(Debug, Clone, Serialize)]
+pub struct StopReport {
+    /// Where a record begins.
+    pub lsn: String,
+    /// Whether it is replayed: `recovery_target_inclusive`.
+    pub replayed: bool,
+}
+
+/// A line of `postgresql.auto.conf`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// The setting.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+impl Setting {
+    /// A setting and its value.
+    pub fn new(name: &'static str, value: String) -> Self {
+        Self { name, value }
+    }
+}
+
+/// WAL segments.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct WalReport {
+    /// The first that is needed.
+    pub first: String,
+    /// The last.
+    pub last: String,
+    /// How many are needed.
+    pub segments: u64,
+    /// How many of these are there, by a listing made now.
+    pub present: u64,
+    /// The others: first and last of each run.
+    pub missing: Vec<(String, String)>,
+    /// Stored size of those that are there: what has to be downloaded.
+    pub stored_bytes: u64,
+}

@@ -1,0 +1,312 @@
+//! Summaries and what is made of them: entries, transactions, marks.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, PoisonError};
+
+use super::{Catalog, Path};
+use crate::error::{Error, Kind};
+use crate::format::node::{Aggregate, Edge, Entry};
+use crate::pg::scan::{Carry, Chain, End, Event, Mark, Record, Scanned, Scanner, Segment, Summary, Visitor, XactEnd, XactEntry};
+use crate::pg::{Lsn, SegmentName, WalFileName};
+use crate::repo::wal::Fetched;
+
+/// Summaries without transactions that were read lately: neighbours need each other.
+#[derive(Default)]
+pub(super) struct Cache(VecDeque<(SegmentName, Option<Arc<Summary>>)>);
+
+const CACHED: usize = 48;
+
+/// What is stored of a segment.
+#[derive(Debug, Clone)]
+pub(super) enum Stored {
+    /// Its summary, without the list of transactions.
+    Scanned(Arc<Summary>),
+    /// It is there, without a summary.
+    Unscanned,
+    /// It is not there.
+    Missing,
+}
+
+/// The record that crosses a segment's end, and whether the next segment follows.
+pub(super) struct Joined {
+    pub(super) edge: Edge,
+    pub(super) record: Option<Record<Event>>,
+}
+
+impl Catalog<'_> {
+    /// A segment's summary as it is stored; if it is stored without one, the segment is fetched and scanned. `None` when the segment
+    /// is not there. Its list of transactions may have been left out.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable.
+    pub fn summary(&self, segment: SegmentName) -> Result<Option<Summary>, Error> {
+        match self.read_summary(segment)? {
+            None => Ok(None),
+            Some(Some(summary)) => Ok(Some(summary)),
+            Some(None) => self.scan(segment).map(Some),
+        }
+    }
+
+    /// The ends of transactions whose records begin in a segment of the path, in LSN order; also the one that ends in a later segment.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable; damaged when the segment is gone.
+    pub fn transactions(&self, path: &Path, entry: &Entry) -> Result<Vec<XactEntry>, Error> {
+        let mut found: Vec<XactEntry> = if entry.aggregate.xacts.is_none() {
+            Vec::new()
+        } else {
+            match self.existing_summary(entry.segment)?.xacts {
+                Some(list) => list.iter().collect(),
+                None => {
+                    let mut list = Xacts(Vec::new());
+                    self.scan_with(entry.segment, None, &mut list)?;
+                    list.0
+                }
+            }
+        };
+        if let Some(crossing) = &entry.crossing {
+            let mut end = crossing.what;
+            if end.xid.is_none() {
+                end.xid = self.crossing_xid(path, entry, crossing.start)?;
+            }
+            found.push(XactEntry { lsn: crossing.start, end });
+        }
+        if let Some(cut) = path.cut(entry.segment) {
+            found.retain(|xact| xact.lsn < cut);
+        }
+        Ok(found)
+    }
+
+    /// Restore points, checkpoints and the like whose records begin in a segment of the path, as [`transactions`](Self::transactions).
+    ///
+    /// # Errors
+    /// As [`transactions`](Self::transactions).
+    pub fn marks(&self, path: &Path, entry: &Entry) -> Result<Vec<Record<Mark>>, Error> {
+        let summary = self.existing_summary(entry.segment)?;
+        let joined = self.join(&summary, &mut |number, needed| self.on_path(path, number, needed))?;
+        let mut found = match summary.marks {
+            Some(marks) => marks,
+            None => {
+                let mut list = Marks(Vec::new());
+                self.scan_with(entry.segment, None, &mut list)?;
+                list.0
+            }
+        };
+        if let Some(Record { start, end, what: Event::Mark(mark) }) = joined.record {
+            found.push(Record { start, end, what: mark });
+        }
+        if let Some(cut) = path.cut(entry.segment) {
+            found.retain(|mark| mark.start < cut);
+        }
+        Ok(found)
+    }
+
+    /// The entry of the segment that holds a position; `None` when it is not stored. An unscanned segment is scanned.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable.
+    pub fn entry_at(&self, path: &Path, lsn: Lsn) -> Result<Option<Entry>, Error> {
+        match self.on_path(path, path.number(lsn), true)? {
+            None => Ok(None),
+            Some(summary) => self.entry(path, &summary).map(Some),
+        }
+    }
+
+    /// The entry of a segment of a path.
+    pub(super) fn entry(&self, path: &Path, summary: &Summary) -> Result<Entry, Error> {
+        let joined = self.join(summary, &mut |number, needed| self.on_path(path, number, needed))?;
+        self.entry_of(summary, joined)
+    }
+
+    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by
+    /// number, and is told whether one is needed to know a record.
+    pub(super) fn join(
+        &self,
+        summary: &Summary,
+        next: &mut dyn FnMut(u64, bool) -> Result<Option<Arc<Summary>>, Error>,
+    ) -> Result<Joined, Error> {
+        if !summary.is_complete() {
+            return Ok(Joined { edge: Edge::Stops, record: None });
+        }
+        let (mut chain, mut found): (Chain, Vec<Record<Event>>) = (Chain::new(), Vec::new());
+        let begins = match &summary.end {
+            End::Continues(tail) => Some(tail.start),
+            _ => None,
+        };
+        // The first of a chain is always accepted.
+        if chain.push(summary, &mut found).is_err() {
+            return Ok(Joined { edge: Edge::Broken, record: None });
+        }
+        let mut number = summary.segment.end().0 / self.size().bytes();
+        loop {
+            let Some(follower) = next(number, begins.is_some())? else { return Ok(Joined { edge: Edge::Open, record: None }) };
+            if chain.push(&follower, &mut found).is_err() {
+                return Ok(Joined { edge: Edge::Broken, record: None });
+            }
+            if let Some(record) = found.iter().find(|record| Some(record.start) == begins) {
+                return Ok(Joined { edge: Edge::Follows, record: Some(record.clone()) });
+            }
+            if begins.is_none() || chain.open_record() != begins {
+                return Ok(Joined { edge: Edge::Follows, record: None });
+            }
+            number += 1;
+        }
+    }
+
+    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it. One that
+    /// is stored without is scanned if it is needed.
+    pub(super) fn on_path(&self, path: &Path, number: u64, needed: bool) -> Result<Option<Arc<Summary>>, Error> {
+        for leg in path.legs_of(number) {
+            let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { return Ok(None) };
+            match self.stored(name)? {
+                Stored::Missing => {}
+                Stored::Scanned(summary) => return Ok(Some(summary)),
+                Stored::Unscanned if !needed => return Ok(None),
+                Stored::Unscanned => return self.scan(name).map(|summary| Some(Arc::new(summary))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is stored of a segment, from the cache if it was read lately. Only presence is remembered: what is missing may come.
+    pub(super) fn stored(&self, segment: SegmentName) -> Result<Stored, Error> {
+        let cached = |cache: &Cache| cache.0.iter().find(|(name, _)| *name == segment).map(|(_, summary)| summary.clone());
+        let hit = cached(&self.cache.lock().unwrap_or_else(PoisonError::into_inner));
+        let summary = match hit {
+            Some(summary) => summary,
+            None => {
+                let Some(read) = self.read_summary(segment)? else { return Ok(Stored::Missing) };
+                let lean = read.map(|summary| Arc::new(Summary { xacts: None, ..summary }));
+                let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+                if cache.0.len() >= CACHED {
+                    cache.0.pop_front();
+                }
+                cache.0.push_back((segment, lean.clone()));
+                lean
+            }
+        };
+        Ok(summary.map_or(Stored::Unscanned, Stored::Scanned))
+    }
+
+    /// The stored summary: `None` when the segment is not there, `Some(None)` when it has none.
+    fn read_summary(&self, segment: SegmentName) -> Result<Option<Option<Summary>>, Error> {
+        let file = WalFileName::Segment(segment);
+        let Some(metadata) = self.repository.wal_metadata(&self.cluster, self.facts.system_id, &file)? else {
+            return Ok(None);
+        };
+        let Some(bytes) = metadata.wal_summary else { return Ok(Some(None)) };
+        let summary = Summary::decode(&bytes).map_err(|e| self.damaged(segment, &e.to_string()))?;
+        if Some(summary.segment) != Segment::new(segment, self.size()) {
+            return Err(self.damaged(segment, "its WAL summary is of another segment"));
+        }
+        Ok(Some(Some(summary)))
+    }
+
+    fn existing_summary(&self, segment: SegmentName) -> Result<Summary, Error> {
+        self.summary(segment)?.ok_or_else(|| self.damaged(segment, "it is gone"))
+    }
+
+    /// Fetches a segment and scans it.
+    pub(super) fn scan(&self, segment: SegmentName) -> Result<Summary, Error> {
+        Ok(self.scan_with(segment, None, ())?.summary)
+    }
+
+    fn scan_with<V: Visitor>(&self, segment: SegmentName, carry: Option<Carry>, visitor: V) -> Result<Scanned<V>, Error> {
+        let which = Segment::new(segment, self.size()).ok_or_else(|| self.damaged(segment, "its name is impossible"))?;
+        let mut sink = Sink(Scanner::resume(which, carry, visitor));
+        match self.repository.get_wal(&self.cluster, self.facts, &WalFileName::Segment(segment), &mut sink)? {
+            Fetched::Served(_) => Ok(sink.0.finish()),
+            Fetched::Absent | Fetched::Missing { .. } => Err(self.damaged(segment, "it is gone")),
+        }
+    }
+
+    /// The xid of a record that crosses segments where their summaries don't tell: from the segments themselves.
+    fn crossing_xid(&self, path: &Path, entry: &Entry, start: Lsn) -> Result<Option<crate::pg::scan::Xid>, Error> {
+        let mut carry = self.scan_with(entry.segment, None, ())?.carry;
+        let mut number = path.number(entry.start);
+        while carry.as_ref().is_some_and(|carry| carry.start() == start) {
+            number += 1;
+            let Some(next) = self.on_path(path, number, true)? else { return Ok(None) };
+            let Some(name) = SegmentName::from_number(next.segment.timeline(), number, self.size()) else { return Ok(None) };
+            let mut list = Xacts(Vec::new());
+            carry = self.scan_with(name, carry, &mut list)?.carry;
+            if let Some(xact) = list.0.iter().find(|xact| xact.lsn == start) {
+                return Ok(xact.end.xid);
+            }
+        }
+        Ok(None)
+    }
+
+    /// An entry from its parts.
+    pub(super) fn entry_of(&self, summary: &Summary, joined: Joined) -> Result<Entry, Error> {
+        let segment = SegmentName::holding(summary.segment.timeline(), summary.segment.start(), self.size())
+            .ok_or_else(|| Error::new(Kind::Bug, "a summary of no segment"))?;
+        let mut aggregate = Aggregate { segments: 1, xacts: summary.xact_stats, ..Aggregate::default() };
+        aggregate.stops = u64::from(matches!(joined.edge, Edge::Stops | Edge::Broken));
+        match &summary.marks {
+            Some(marks) => marks.iter().for_each(|mark| aggregate.marks.add(&mark.what)),
+            None => aggregate.marks.incomplete = true,
+        }
+        let mut crossing: Option<Record<XactEnd>> = None;
+        match joined.record {
+            Some(Record { start, end, what: Event::XactEnd(what) }) => {
+                aggregate.add_xact(&what);
+                crossing = Some(Record { start, end, what });
+            }
+            Some(Record { what: Event::Mark(mark), .. }) => aggregate.marks.add(&mark),
+            Some(_) | None => {}
+        }
+        Ok(Entry {
+            segment,
+            start: summary.segment.start(),
+            first_record: summary.first_record(),
+            last_record: summary.last_record(),
+            good_until: summary.good_until(),
+            edge: joined.edge,
+            crossing,
+            aggregate,
+        })
+    }
+
+    fn damaged(&self, segment: SegmentName, why: &str) -> Error {
+        Error::new(
+            Kind::Damaged,
+            format!("segment {segment} of cluster {} in {}: {why}", self.cluster, self.repository.location()),
+        )
+        .hint("take this object from another repository or copy")
+    }
+}
+
+struct Sink<V>(Scanner<V>);
+
+impl<V: Visitor> Write for Sink<V> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Xacts(Vec<XactEntry>);
+
+impl Visitor for Xacts {
+    fn found(&mut self, record: &Record<Event>) {
+        if let Event::XactEnd(end) = record.what {
+            self.0.push(XactEntry { lsn: record.start, end });
+        }
+    }
+}
+
+struct Marks(Vec<Record<Mark>>);
+
+impl Visitor for Marks {
+    fn found(&mut self, record: &Record<Event>) {
+        if let Event::Mark(mark) = &record.what {
+            self.0.push(Record { start: record.start, end: record.end, what: mark.clone() });
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Walks along a path.
+
+use std::ops::ControlFlow;
+
+use super::nodes::at_once;
+use super::read::Stored;
+use super::{Catalog, LISTED, Leg, Path};
+use crate::error::Error;
+use crate::format::node::{Aggregate, Children, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
+use crate::limits::CATALOG_READERS;
+use crate::pg::{Lsn, SegmentName, Timeline};
+
+/// What a walk comes across.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A segment.
+    Segment(Entry),
+    /// Consecutive segments that were passed over because their aggregate was not wanted. All are stored. At a timeline's end the
+    /// aggregate may be of more segments than these.
+    Skipped {
+        /// The first in LSN order.
+        first: SegmentName,
+        /// The last.
+        last: SegmentName,
+        /// What is known of them.
+        aggregate: Aggregate,
+    },
+    /// Consecutive segments that are not stored.
+    Missing {
+        /// The first in LSN order.
+        first: SegmentName,
+        /// The last.
+        last: SegmentName,
+    },
+    /// A segment that is stored without a summary.
+    Unscanned(SegmentName),
+}
+
+/// Most names that are listed at once on the way back.
+const MAX_WINDOW: u64 = 1 << 16;
+
+/// Whether a part of the log is worth looking into.
+pub type Wanted<'a> = &'a dyn Fn(&Aggregate) -> bool;
+/// Is told of every step, and says whether to go on.
+pub type Visit<'a> = &'a mut dyn FnMut(Step) -> Result<ControlFlow<()>, Error>;
+
+impl Catalog<'_> {
+    /// Walks from the segment that holds `from` to the one that holds `to`, or the last stored one if that is earlier, in LSN order.
+    /// Parts that are not wanted are passed over in one step, without looking inside.
+    ///
+    /// # Errors
+    /// As the visitor's; damaged, denied, unreachable.
+    pub fn walk(&self, path: &Path, from: Lsn, to: Lsn, wanted: Wanted<'_>, visit: Visit<'_>) -> Result<(), Error> {
+        self.walk_in(path, from, to, false, wanted, visit)
+    }
+
+    /// The same backwards: from the segment that holds `to`, or the last stored one, to the one that holds `from`.
+    ///
+    /// # Errors
+    /// As [`walk`](Self::walk).
+    pub fn walk_back(&self, path: &Path, from: Lsn, to: Lsn, wanted: Wanted<'_>, visit: Visit<'_>) -> Result<(), Error> {
+        self.walk_in(path, from, to, true, wanted, visit)
+    }
+
+    fn walk_in(&self, path: &Path, from: Lsn, to: Lsn, back: bool, wanted: Wanted<'_>, visit: Visit<'_>) -> Result<(), Error> {
+        let Some((_, last)) = path.stored_numbers() else { return Ok(()) };
+        let (from, to) = (path.number(from), path.number(to).min(last));
+        let mut ranges: Vec<(Leg, u64, u64)> = Vec::new();
+        let mut until = to;
+        for leg in path.legs().iter().rev() {
+            let low = path.number(leg.begin).max(from);
+            if low <= until && path.number(leg.begin) <= until {
+                ranges.push((*leg, low, until));
+            }
+            match path.number(leg.begin).checked_sub(1) {
+                Some(before) => until = until.min(before),
+                None => break,
+            }
+        }
+        if !back {
+            ranges.reverse();
+        }
+        let mut walker = Walker { catalog: self, path, back, wanted, visit, missing: None, ramp: 1 };
+        for (leg, low, high) in ranges {
+            // No more than 17 nodes at the highest level.
+            let level = (0..MAX_LEVEL).find(|level| span(level + 1) > high - low).unwrap_or(MAX_LEVEL);
+            if walker.gap(leg, level, low, high)?.is_break() {
+                return Ok(());
+            }
+        }
+        walker.flush().map(drop)
+    }
+}
+
+type Flow = Result<ControlFlow<()>, Error>;
+
+/// Goes on unless the visitor has seen enough.
+macro_rules! go {
+    ($flow:expr) => {
+        if $flow?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    };
+}
+
+struct Walker<'w, 'r> {
+    catalog: &'w Catalog<'r>,
+    path: &'w Path,
+    back: bool,
+    wanted: Wanted<'w>,
+    visit: Visit<'w>,
+    /// Missing segments not told of yet: more may follow.
+    missing: Option<(u64, u64)>,
+    /// How many wanted nodes are read at once. Who finds what he looks for in the first should not pay for sixteen.
+    ramp: usize,
+}
+
+/// A part of a range.
+enum Piece {
+    /// These are there.
+    Present(Vec<u64>),
+    /// From the first to the last segment number, none is.
+    Gap(u64, u64),
+}
+
+impl Walker<'_, '_> {
+    fn emit(&mut self, step: Step) -> Flow {
+        go!(self.flush());
+        (self.visit)(step)
+    }
+
+    /// Tells of the missing segments.
+    fn flush(&mut self) -> Flow {
+        let names = self.missing.take().and_then(|(low, high)| self.path.leg_name(low).zip(self.path.leg_name(high)));
+        match names {
+            Some((first, last)) => (self.visit)(Step::Missing { first, last }),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    fn skip(&mut self, timeline: Timeline, low: u64, high: u64, aggregate: Aggregate) -> Flow {
+        let name = |number| SegmentName::from_number(timeline, number, self.catalog.size());
+        match name(low).zip(name(high)) {
+            Some((first, last)) => self.emit(Step::Skipped { first, last, aggregate }),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// Segments that no node above `level` covers.
+    fn gap(&mut self, leg: Leg, level: u32, low: u64, high: u64) -> Flow {
+        let (mut low, mut high, unit, mut width) = (low, high, span(level), LISTED as u64);
+        while low <= high {
+            let (numbers, from, until);
+            if self.back {
+                from = (high / unit).saturating_sub(width - 1).saturating_mul(unit).max(low);
+                until = high;
+                numbers = self.list(leg, level, from, until, usize::MAX)?.0;
+                // Large holes take few requests.
+                width = if numbers.is_empty() { (width * 4).min(MAX_WINDOW) } else { LISTED as u64 };
+            } else {
+                let (listed, whole) = self.list(leg, level, low, high, LISTED)?;
+                from = low;
+                let end = listed.last().map_or(high, |last| last.saturating_mul(unit).saturating_add(unit - 1));
+                until = if whole { high } else { end.min(high) };
+                numbers = listed;
+            }
+            for piece in self.pieces(&numbers, unit, from, until) {
+                go!(match piece {
+                    Piece::Present(numbers) if level == 0 => self.segments(leg, &numbers),
+                    Piece::Present(numbers) => self.nodes(leg, level, &numbers, Some(CATALOG_READERS), (from, until)),
+                    Piece::Gap(low, high) if level == 0 => self.hole(leg, low, high),
+                    Piece::Gap(low, high) => self.gap(leg, level - 1, low, high),
+                });
+            }
+            match (self.back, from.checked_sub(1), until.checked_add(1)) {
+                (true, Some(before), _) => high = before,
+                (false, _, Some(after)) => low = after,
+                _ => break,
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn list(&self, leg: Leg, level: u32, low: u64, high: u64, limit: usize) -> Result<(Vec<u64>, bool), Error> {
+        if level == 0 {
+            self.catalog.segments_after(leg.timeline, low.checked_sub(1), high, limit)
+        } else {
+            self.catalog.nodes_in(leg.timeline, level, low / span(level), high / span(level), limit)
+        }
+    }
+
+    /// Cuts a range into what is there and what is not, in the order of the walk.
+    fn pieces(&self, numbers: &[u64], unit: u64, low: u64, high: u64) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let (mut next, mut run): (u64, Vec<u64>) = (low, Vec::new());
+        for number in numbers {
+            let first = number.saturating_mul(unit).max(low);
+            if next < first {
+                if !run.is_empty() {
+                    pieces.push(Piece::Present(std::mem::take(&mut run)));
+                }
+                pieces.push(Piece::Gap(next, first - 1));
+            }
+            run.push(*number);
+            next = number.saturating_mul(unit).saturating_add(unit);
+        }
+        if !run.is_empty() {
+            pieces.push(Piece::Present(run));
+        }
+        if next <= high {
+            pieces.push(Piece::Gap(next, high));
+        }
+        if self.back {
+            pieces.reverse();
+            for piece in &mut pieces {
+                if let Piece::Present(numbers) = piece {
+                    numbers.reverse();
+                }
+            }
+        }
+        pieces
+    }
+
+    /// Nodes in the order of the walk; of these only what is in the range.
+    fn nodes(&mut self, leg: Leg, level: u32, numbers: &[u64], width: Option<usize>, range: (u64, u64)) -> Flow {
+        let mut rest = numbers;
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(width.unwrap_or(self.ramp).min(rest.len()));
+            rest = later;
+            if width.is_none() {
+                self.ramp = (self.ramp * 2).min(CATALOG_READERS);
+            }
+            let ids: Vec<NodeId> = batch.iter().map(|number| self.catalog.node_id(leg.timeline, level, *number)).collect();
+            for (id, node) in ids.iter().zip(at_once(&ids, |id| self.catalog.read_node(*id))) {
+                let range = (id.first().max(range.0), id.last().min(range.1));
+                go!(match node? {
+                    Some(node) => self.node(leg, &node, range),
+                    // Deleted since it was listed, or since its parent was written.
+                    None => self.gap(leg, level - 1, range.0, range.1),
+                });
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn node(&mut self, leg: Leg, node: &Node, (low, high): (u64, u64)) -> Flow {
+        let whole = node.aggregate();
+        if !(self.wanted)(&whole) {
+            return self.skip(leg.timeline, low, high, whole);
+        }
+        let unit = span(node.id.level - 1);
+        let children: Vec<(u64, Aggregate, Option<&Entry>)> = match &node.children {
+            Children::Segments(entries) => {
+                (node.id.first()..).zip(entries).map(|(number, entry)| (number, entry.aggregate, Some(entry))).collect()
+            }
+            Children::Nodes(aggregates) => {
+                (node.id.number.saturating_mul(FANOUT)..).zip(aggregates).map(|(number, child)| (number, *child, None)).collect()
+            }
+        };
+        let mut inside: Vec<_> =
+            children.into_iter().filter(|(number, ..)| number * unit <= high && number * unit + (unit - 1) >= low).collect();
+        if self.back {
+            inside.reverse();
+        }
+        let mut descend = Vec::new();
+        for (number, aggregate, entry) in inside {
+            let is_wanted = (self.wanted)(&aggregate);
+            match entry {
+                Some(entry) if is_wanted => go!(self.emit(Step::Segment(entry.clone()))),
+                None if is_wanted => descend.push(number),
+                _ => {
+                    go!(self.nodes(leg, node.id.level - 1, &std::mem::take(&mut descend), None, (low, high)));
+                    let (first, last) = ((number * unit).max(low), (number * unit + (unit - 1)).min(high));
+                    go!(self.skip(leg.timeline, first, last, aggregate));
+                }
+            }
+        }
+        self.nodes(leg, node.id.level.saturating_sub(1), &descend, None, (low, high))
+    }
+
+    /// Stored segments under no node, in the order of the walk.
+    fn segments(&mut self, leg: Leg, numbers: &[u64]) -> Flow {
+        let name = |number: &u64| SegmentName::from_number(leg.timeline, *number, self.catalog.size());
+        let names: Vec<SegmentName> = numbers.iter().filter_map(name).collect();
+        let mut rest = names.as_slice();
+        while !rest.is_empty() {
+            let count = CATALOG_READERS.min(rest.len());
+            // One more than is told of: an entry needs the segment after it.
+            let ahead = if self.back { count } else { (count + 1).min(rest.len()) };
+            let read = at_once(rest.get(..ahead).unwrap_or_default(), |name| self.catalog.stored(*name));
+            let (batch, later) = rest.split_at(count);
+            rest = later;
+            for (name, stored) in batch.iter().zip(read) {
+                go!(self.segment(leg, *name, stored?));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn segment(&mut self, leg: Leg, name: SegmentName, stored: Stored) -> Flow {
+        match stored {
+            Stored::Unscanned => self.emit(Step::Unscanned(name)),
+            Stored::Missing => match name.number(self.catalog.size()) {
+                Some(number) => self.hole(leg, number, number),
+                None => Ok(ControlFlow::Continue(())),
+            },
+            Stored::Scanned(summary) => {
+                let entry = self.catalog.entry(self.path, &summary)?;
+                if (self.wanted)(&entry.aggregate) {
+                    self.emit(Step::Segment(entry))
+                } else {
+                    self.emit(Step::Skipped { first: name, last: name, aggregate: entry.aggregate })
+                }
+            }
+        }
+    }
+
+    /// Segments that are not stored on their timeline. The first of a timeline may be stored on its parent's.
+    fn hole(&mut self, leg: Leg, low: u64, high: u64) -> Flow {
+        if low != self.path.number(leg.begin) || leg.begin.0 == 0 {
+            self.miss(low, high);
+            return Ok(ControlFlow::Continue(()));
+        }
+        let rest = (low + 1, high);
+        if self.back && rest.0 <= rest.1 {
+            self.miss(rest.0, rest.1);
+        }
+        let mut is_stored = false;
+        for parent in self.path.legs_of(low).copied().filter(|parent| parent.timeline < leg.timeline).collect::<Vec<_>>() {
+            let Some(name) = SegmentName::from_number(parent.timeline, low, self.catalog.size()) else { continue };
+            match self.catalog.stored(name)? {
+                Stored::Missing => {}
+                stored => {
+                    go!(self.segment(parent, name, stored));
+                    is_stored = true;
+                    break;
+                }
+            }
+        }
+        if !is_stored {
+            self.miss(low, low);
+        }
+        if !self.back && rest.0 <= rest.1 {
+            self.miss(rest.0, rest.1);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Remembers missing segments, so that neighbours are told of together.
+    fn miss(&mut self, low: u64, high: u64) {
+        self.missing = Some(match self.missing {
+            None => (low, high),
+            // The walk goes over every number once and in order, so these are neighbours.
+            Some((first, last)) => (first.min(low), last.max(high)),
+        });
+    }
+}

@@ -1,0 +1,245 @@
+//! The writing of nodes: on the way, after a push, and all that are missing, in a rebuild.
+//!
+//! A node is a function of the segments under it and of the record that crosses its upper edge, all of which are immutable. So two
+//! writers write the same bytes, and the second finds that they are there.
+
+use std::sync::{Arc, Mutex};
+
+use super::nodes::at_once;
+use super::read::Stored as StoredSegment;
+use super::{Catalog, LISTED};
+use crate::error::{Error, Kind};
+use crate::format::envelope::ObjectKind;
+use crate::format::node::{Aggregate, Children, Edge, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
+use crate::limits::CATALOG_READERS;
+use crate::pg::scan::Summary;
+use crate::pg::{SegmentName, Timeline};
+use crate::repo::objects::Content;
+use crate::repo::{ClusterName, Facts, Repository};
+
+/// Summaries that a push reads at once: it has less memory than a search.
+const PUSH_READERS: usize = 4;
+
+/// What a rebuild did with a timeline's nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rebuilt {
+    /// Deleted first.
+    pub deleted: u64,
+    /// Written.
+    pub written: u64,
+    /// There before.
+    pub kept: u64,
+    /// Segments that had to be fetched and scanned because they are stored without a summary.
+    pub scanned: u64,
+    /// Blocks of 16 segments at the ends of the timeline, or with a hole, that cannot have a node.
+    pub incomplete: u64,
+}
+
+impl Repository {
+    /// Writes the nodes that a segment just stored completes; almost always none. It needs no permission but to read, list and create.
+    ///
+    /// # Errors
+    /// As the store's; conflict and damaged when a node is not what it must be. The segment itself is not affected.
+    pub fn write_nodes_after(&self, cluster: &ClusterName, facts: Facts, segment: SegmentName) -> Result<u64, Error> {
+        let Some(number) = segment.number(facts.wal_segment_size).filter(|number| number.is_multiple_of(FANOUT)) else {
+            return Ok(0);
+        };
+        let Some(block) = (number / FANOUT).checked_sub(1) else { return Ok(0) };
+        let catalog = Catalog::unlisted(self, cluster, facts);
+        // The block before gets a second chance: its writer may have failed, or a segment of it come late.
+        let first = block.saturating_sub(1);
+        let present = catalog.nodes_in(segment.timeline, 1, first, block, LISTED)?.0;
+        let mut written = 0;
+        for number in (first..=block).filter(|number| !present.contains(number)) {
+            let id = catalog.node_id(segment.timeline, 1, number);
+            let builder = Builder { catalog: &catalog, readers: PUSH_READERS, scanned: None };
+            if let Some(node) = builder.of_segments(id)? {
+                catalog.put_node(&node)?;
+                written += 1 + catalog.climb(id)?;
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Catalog<'_> {
+    /// Writes all nodes of a timeline that can be written and are missing; with `force` deletes those that are there first. Segments
+    /// that are stored without a summary are fetched and scanned for it. Interrupted, it can be run again and goes on.
+    ///
+    /// # Errors
+    /// As the store's; damaged when a node or segment is; denied when `force` may not delete.
+    pub fn rebuild(&self, timeline: Timeline, force: bool) -> Result<Rebuilt, Error> {
+        let mut done = Rebuilt::default();
+        if force {
+            // From the top: a node must never be above one that is being replaced.
+            for level in (1..=MAX_LEVEL).rev() {
+                for id in self.all_nodes(timeline, level)? {
+                    let name = self.node_name(id)?;
+                    self.repository.store().delete(&name).map_err(|e| {
+                        let e = Error::from(e);
+                        if e.kind == Kind::Denied {
+                            e.hint("rebuilding by force deletes nodes of the catalog first: use credentials that may delete, this once")
+                        } else {
+                            e
+                        }
+                    })?;
+                    done.deleted += 1;
+                }
+            }
+        }
+        self.rebuild_lowest(timeline, &mut done)?;
+        for level in 2..=MAX_LEVEL {
+            let below = self.all_nodes(timeline, level - 1)?;
+            if below.len() < FANOUT as usize {
+                break;
+            }
+            let present = self.all_nodes(timeline, level)?;
+            done.kept += present.len() as u64;
+            for family in below.chunk_by(|a, b| a.number / FANOUT == b.number / FANOUT) {
+                let Some(first) = family.first().filter(|_| family.len() as u64 == FANOUT) else { continue };
+                let id = self.node_id(timeline, level, first.number / FANOUT);
+                if present.contains(&id) {
+                    continue;
+                }
+                if let Some(node) = self.of_nodes(id)? {
+                    self.put_node(&node)?;
+                    done.written += 1;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn rebuild_lowest(&self, timeline: Timeline, done: &mut Rebuilt) -> Result<(), Error> {
+        let scanned = Mutex::new(0_u64);
+        let mut next = 0;
+        loop {
+            let (numbers, whole) = self.segments_after(timeline, next_before(next), u64::MAX, LISTED)?;
+            let (Some(low), Some(high)) = (numbers.first(), numbers.last()) else { break };
+            let present = self.nodes_in(timeline, 1, low / FANOUT, high / FANOUT, usize::MAX)?.0;
+            for block in numbers.chunk_by(|a, b| a / FANOUT == b / FANOUT) {
+                let Some(number) = block.first().map(|first| first / FANOUT) else { continue };
+                if !whole && number == high / FANOUT {
+                    // The rest of it comes with the next names.
+                    break;
+                }
+                if present.contains(&number) {
+                    done.kept += 1;
+                    continue;
+                }
+                let builder = Builder { catalog: self, readers: CATALOG_READERS, scanned: Some(&scanned) };
+                let node =
+                    if block.len() as u64 == FANOUT { builder.of_segments(self.node_id(timeline, 1, number))? } else { None };
+                match node {
+                    Some(node) => {
+                        self.put_node(&node)?;
+                        done.written += 1;
+                    }
+                    None => done.incomplete += 1,
+                }
+            }
+            if whole {
+                break;
+            }
+            // A list is longer than a block, so this is progress.
+            next = high / FANOUT * FANOUT;
+        }
+        done.scanned = scanned.into_inner().unwrap_or_default();
+        Ok(())
+    }
+
+    /// All nodes of a level, ascending: one in 16 of the level below.
+    fn all_nodes(&self, timeline: Timeline, level: u32) -> Result<Vec<NodeId>, Error> {
+        let numbers = self.nodes_in(timeline, level, 0, u64::MAX / span(level), usize::MAX)?.0;
+        Ok(numbers.into_iter().map(|number| self.node_id(timeline, level, number)).collect())
+    }
+
+    /// Writes the nodes above one that was just written, as far as their children are all there. Whoever writes the last child sees
+    /// all of them, since a store shows at once what was created.
+    fn climb(&self, mut id: NodeId) -> Result<u64, Error> {
+        let mut written = 0;
+        while id.level < MAX_LEVEL {
+            let parent = self.node_id(id.timeline, id.level + 1, id.number / FANOUT);
+            let first = parent.number * FANOUT;
+            if self.nodes_in(id.timeline, id.level, first, first + FANOUT - 1, LISTED)?.0.len() as u64 != FANOUT {
+                break;
+            }
+            let Some(node) = self.of_nodes(parent)? else { break };
+            self.put_node(&node)?;
+            written += 1;
+            id = parent;
+        }
+        Ok(written)
+    }
+
+    /// A node over nodes; `None` when one of them is gone.
+    fn of_nodes(&self, id: NodeId) -> Result<Option<Node>, Error> {
+        let first = id.number * FANOUT;
+        let below: Vec<NodeId> = (first..first + FANOUT).map(|n| self.node_id(id.timeline, id.level - 1, n)).collect();
+        let nodes = at_once(&below, |id| self.read_node(*id)).into_iter().collect::<Result<Option<Vec<Node>>, Error>>()?;
+        let aggregates = |nodes: Vec<Node>| nodes.iter().map(Node::aggregate).collect::<Vec<Aggregate>>();
+        Ok(nodes.map(|nodes| Node { id, children: Children::Nodes(aggregates(nodes)) }))
+    }
+
+    fn put_node(&self, node: &Node) -> Result<(), Error> {
+        let name = self.node_name(node.id)?;
+        let bytes = node.encode().ok_or_else(|| Error::new(Kind::Bug, format!("{name} cannot be encoded")))?;
+        self.repository.put(ObjectKind::Node, &name, &Content::of_bytes(&bytes)).map(drop)
+    }
+}
+
+fn next_before(number: u64) -> Option<u64> {
+    number.checked_sub(1)
+}
+
+/// Makes nodes of segments.
+struct Builder<'a, 'r> {
+    catalog: &'a Catalog<'r>,
+    readers: usize,
+    /// Whether segments without a summary are scanned, and how many were.
+    scanned: Option<&'a Mutex<u64>>,
+}
+
+impl Builder<'_, '_> {
+    /// `None` unless all segments are there with a summary, and it is known how the last one ends.
+    fn of_segments(&self, id: NodeId) -> Result<Option<Node>, Error> {
+        let numbers: Vec<u64> = (id.first()..=id.last()).collect();
+        let mut summaries: Vec<Arc<Summary>> = Vec::new();
+        for batch in numbers.chunks(self.readers) {
+            for summary in at_once(batch, |number| self.summary(id.timeline, *number)) {
+                match summary? {
+                    Some(summary) => summaries.push(summary),
+                    None => return Ok(None),
+                }
+            }
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        for summary in &summaries {
+            let joined = self.catalog.join(summary, &mut |number, _| {
+                let known = number.checked_sub(id.first()).and_then(|at| summaries.get(usize::try_from(at).ok()?));
+                match known {
+                    Some(summary) => Ok(Some(Arc::clone(summary))),
+                    None => self.summary(id.timeline, number),
+                }
+            })?;
+            if joined.edge == Edge::Open {
+                return Ok(None);
+            }
+            entries.push(self.catalog.entry_of(summary, joined)?);
+        }
+        Ok(Some(Node { id, children: Children::Segments(entries) }))
+    }
+
+    fn summary(&self, timeline: Timeline, number: u64) -> Result<Option<Arc<Summary>>, Error> {
+        let Some(name) = SegmentName::from_number(timeline, number, self.catalog.size()) else { return Ok(None) };
+        match (self.catalog.stored(name)?, self.scanned) {
+            (StoredSegment::Scanned(summary), _) => Ok(Some(summary)),
+            (StoredSegment::Unscanned, Some(scanned)) => {
+                let summary = self.catalog.scan(name)?;
+                *scanned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
+                Ok(Some(Arc::new(Summary { xacts: None, ..summary })))
+            }
+            (StoredSegment::Unscanned, None) | (StoredSegment::Missing, _) => Ok(None),
+        }
+    }
+}
