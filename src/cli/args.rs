@@ -18,6 +18,7 @@ pub(super) struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct Global {
     /// Settings file [default: /etc/walvis/walvis.toml; environment: WALVIS_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]

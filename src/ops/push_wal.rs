@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -135,10 +136,14 @@ fn push_to(
 fn write_nodes(opened: &Arc<Repository>, cluster: &ClusterName, facts: Facts, segment: SegmentName, deadline: Deadline) {
     let (sender, receiver) = mpsc::channel();
     let (writer, name) = (Arc::clone(opened), cluster.clone());
-    std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().spawn(move || {
         // Nobody waits any more if it took too long.
         let _ = sender.send(writer.write_nodes_after(&name, facts, segment));
     });
+    if let Err(e) = thread {
+        tracing::warn!("the catalog is left for the next push: cannot start a thread: {e}");
+        return;
+    }
     let error = match receiver.recv_timeout(CATALOG_TIMEOUT.min(deadline.remaining() / 2)) {
         Ok(Ok(_)) => return,
         Ok(Err(e)) => e,
@@ -232,9 +237,19 @@ fn digest(name: &WalFileName, file: &File, size: WalSegmentSize) -> io::Result<(
     let Some(which) = Segment::new(*segment, size) else {
         return Ok((Digest::of(&mut fsio::reader(file))?, None));
     };
-    let mut scan = Scan(Scanner::new(which, ()));
-    let digest = Digest::of_copied(&mut fsio::reader(file), &mut scan)?;
-    let summary = scan.0.finish().summary;
+    // A defect of the scan must not keep a segment from being archived either.
+    let scanned = catch_unwind(|| {
+        let mut scan = Scan(Scanner::new(which, ()));
+        let digest = Digest::of_copied(&mut fsio::reader(file), &mut scan)?;
+        Ok::<_, io::Error>((digest, scan.0.finish().summary))
+    });
+    let (digest, summary) = match scanned {
+        Ok(scanned) => scanned?,
+        Err(_) => {
+            tracing::error!("{name}: the scan failed by a defect of Walvis; it is archived unscanned");
+            return Ok((Digest::of(&mut fsio::reader(file))?, None));
+        }
+    };
     // A .partial ends in the middle of the log: what follows is whatever the file held before.
     if matches!(name, WalFileName::Segment(_)) {
         match &summary.end {
