@@ -22,7 +22,7 @@ use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
 use log::PathLog;
 use report::{BackupReport, LegReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport};
-use search::{Found, Log, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
+use search::{BackupEnd, Found, Log, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -144,10 +144,25 @@ impl Resolver<'_> {
             inclusive: request.inclusive,
             timeline: timeline.0,
             path: legs.collect(),
+            oldest_backup: self.oldest_backup()?.map(|backup| BackupReport::new(&backup)),
             earliest,
             latest,
             ..ResolveReport::default()
         })
+    }
+
+    fn oldest_backup(&self) -> Result<Option<BackupEnd>, Error> {
+        let mut oldest = None;
+        for window in self.log.windows() {
+            self.log.marks(window.from, window.until, WantedMarks::BackupEnds, &mut |mark| {
+                oldest = BackupEnd::of(mark).filter(|backup| backup.start >= window.from);
+                if oldest.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if oldest.is_some() {
+                break;
+            }
+        }
+        Ok(oldest)
     }
 
     fn transaction(&self, log: &PathLog<'_>, end: crate::pg::scan::XactEntry) -> TransactionReport {
@@ -183,13 +198,17 @@ impl Resolver<'_> {
         report.settings.push(Setting::new("recovery_target_timeline", report.timeline.to_string()));
         if found.backup.is_none() && self.request.from.is_none() {
             report.notes.push(
-                "no base backup that ends before this point is known from the WAL: one that was taken from a standby may; name its \
-                 start LSN with --from"
+                "no base backup that ends before this point is known from the WAL, so which WAL is needed is not known either: of one \
+                 that was taken from a standby, name the start LSN with --from"
                     .to_owned(),
             );
         }
         if found.last_included.is_none() {
             report.notes.push("no transaction commits between the start and this point".to_owned());
+        }
+        // Where the start is not known there may be years of it.
+        if found.backup.is_none() && self.request.from.is_none() {
+            return Ok(());
         }
         let last = match found.stop {
             Some(stop) => self.log.segment_of_end(stop.lsn)?,
