@@ -31,7 +31,7 @@ pub struct ResolveRequest {
     pub target: Target,
     /// Whether the target itself is replayed.
     pub inclusive: bool,
-    /// Which timeline; `None` is the latest, and then a restore point's name must be unique on all of them.
+    /// Which timeline; `None` is the latest, and then a restore point's name or a transaction must be unique on all of them.
     pub timeline: Option<TargetTimeline>,
     /// Where recovery begins: a backup's start LSN.
     pub from: Option<Lsn>,
@@ -70,8 +70,9 @@ pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Res
         Ok(found) if !elsewhere.is_empty() && request.timeline.is_none() && request.from.is_none() => {
             report.candidates = found.stop.map(|stop| resolver.place(&resolver.log, stop.lsn)).transpose()?.into_iter().collect();
             report.candidates.extend(elsewhere);
-            report.reason = Some("more than one restore point has this name".to_owned());
-            report.hint = Some("choose one with --target-timeline, --from, or its LSN with --target-lsn".to_owned());
+            // After a fork transactions of both timelines have the same ids, so this is common.
+            report.reason = Some(format!("more than one fits {}, on several timelines", report.target));
+            report.hint = Some("say which timeline is meant with --target-timeline".to_owned());
         }
         Ok(found) => resolver.reached(&mut report, &found)?,
         Err(unreachable) => resolver.out_of_reach(&mut report, &unreachable, elsewhere)?,
