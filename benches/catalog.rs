@@ -177,7 +177,6 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
             break;
         }
         let directory = format!("{prefix}/index/{:08X}/{level}", TIMELINE.0);
-        std::fs::create_dir_all(root.join(&directory)).unwrap();
         let mut aggregates = vec![Aggregate::default()];
         for number in 1..nodes as u64 {
             let id = NodeId { timeline: TIMELINE, size: size(), level, number };
@@ -189,6 +188,8 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
             };
             let node = Node { id, children };
             aggregates.push(node.aggregate());
+            let directory = format!("{directory}/{:012x}", id.first() >> 16);
+            std::fs::create_dir_all(root.join(&directory)).unwrap();
             maker.write(ObjectKind::Node, &format!("{directory}/{:016x}", id.first()), &node.encode().unwrap(), None);
         }
         below = aggregates;

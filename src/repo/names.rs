@@ -50,7 +50,12 @@ pub(super) fn nodes_prefix(cluster: &ClusterName, system_id: SystemId, timeline:
 
 /// The node over the segments from number `first` on.
 pub(super) fn node(cluster: &ClusterName, system_id: SystemId, timeline: Timeline, level: u32, first: u64) -> Result<Key, Error> {
-    key(format!("{}{first:016x}", nodes_prefix(cluster, system_id, timeline, level)))
+    key(format!("{}{}", nodes_prefix(cluster, system_id, timeline, level), node_suffix(first)))
+}
+
+/// What follows the prefix of a level. A directory of 65,536 segments' nodes is read quickly; one of all would not be.
+pub(super) fn node_suffix(first: u64) -> String {
+    format!("{:012x}/{first:016x}", first >> 16)
 }
 
 pub(super) fn wal_prefix(cluster: &ClusterName, system_id: SystemId) -> String {

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 use walvis::codec::{self, Address, CodecError, Digest, Sealing};
 use walvis::crypto::{DataKey, Keyring};
 use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind, SEALED_FRAME_BYTES};
+use walvis::format::node::{Aggregate, Children, Edge, Entry, Node, NodeId};
+use walvis::pg::scan::{PgTime, Record, Scanner, Segment, Summary, XactEnd, XactKind, Xid};
+use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
+
+use crate::support::wal::Writer;
 
 /// One vector.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +35,9 @@ struct Vector {
     object: String,
     /// BLAKE3 of the plaintext, if it can be read.
     plaintext_blake3: Option<String>,
+    /// Of a segment with a WAL summary: how many transactions that says end in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transactions: Option<u64>,
     /// The layer that must reject it otherwise, and a part of what it says.
     rejected_by: Option<String>,
     says: Option<String>,
@@ -66,8 +74,8 @@ fn keyring(vector: &Vector) -> Keyring {
 }
 
 fn kind(number: u8) -> ObjectKind {
-    use ObjectKind::{Backup, Binding, History, Partial, Segment};
-    [Segment, Partial, History, Backup, Binding].into_iter().find(|k| *k as u8 == number).unwrap()
+    use ObjectKind::{Backup, Binding, History, Node, Partial, Segment};
+    [Segment, Partial, History, Backup, Binding, Node].into_iter().find(|k| *k as u8 == number).unwrap()
 }
 
 #[test]
@@ -87,7 +95,20 @@ fn every_vector_is_read_or_rejected_as_it_says() {
         let opened = codec::open(object.as_slice(), address, &keyring(vector));
         let layer = if opened.is_ok() { "frames" } else { "preamble" };
         match (opened.and_then(|opened| opened.copy_to(&mut plain)), &vector.plaintext_blake3) {
-            (Ok(_), Some(hash)) => assert_eq!(blake3::hash(&plain).to_hex().as_str(), hash, "{}", vector.what),
+            (Ok(metadata), Some(hash)) => {
+                assert_eq!(blake3::hash(&plain).to_hex().as_str(), hash, "{}", vector.what);
+                let summary = metadata.wal_summary.map(|bytes| Summary::decode(&bytes).unwrap());
+                assert_eq!(summary.as_ref().map(|s| s.xact_stats.unwrap().count), vector.transactions, "{}", vector.what);
+                if let Some(summary) = summary {
+                    let mut scanner = Scanner::new(summary.segment, ());
+                    scanner.push(&plain);
+                    assert_eq!(scanner.finish().summary, summary, "{}", vector.what);
+                }
+                if vector.kind == ObjectKind::Node as u8 {
+                    let node = Node::decode(&plain).unwrap();
+                    assert_eq!(node.encode(), Some(plain), "{}", vector.what);
+                }
+            }
             (Err(e @ (CodecError::Damaged(_) | CodecError::UnknownKey(_))), None) => {
                 assert_eq!(vector.rejected_by.as_deref(), Some(layer), "{}: {e}", vector.what);
                 assert!(e.to_string().contains(vector.says.as_deref().unwrap()), "{}: {e}", vector.what);
@@ -105,19 +126,58 @@ fn plaintext(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind) -> Vec<u8> {
+fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind, wal_summary: Option<Vec<u8>>) -> Vec<u8> {
     let digest = Digest::of(&mut &*plain).unwrap();
     let metadata = Metadata {
         plaintext_bytes: digest.bytes,
         plaintext_blake3: digest.blake3,
         sealed_unix_us: 1_763_683_200_000_000,
         writer: "0.1.0".to_owned(),
-        wal_summary: None,
+        wal_summary,
     };
     let mut out = Vec::new();
     let address = Address { repository_id: &REPOSITORY_ID, kind, name: object };
     codec::seal(&mut &*plain, &mut out, address, key, &metadata, Sealing { level: 1, salt: [0xA5; 32] }).unwrap();
     out
+}
+
+/// A segment of 1 MiB, its summary, and how many transactions end in it.
+fn scanned() -> (Vec<u8>, Vec<u8>, u64) {
+    let mut writer = Writer::new(1, 1);
+    (0..10).for_each(|_| writer.little());
+    writer.point("golden");
+    writer.segment();
+    let (_, name, bytes) = writer.finish().segments.swap_remove(0);
+    let size = WalSegmentSize::new(bytes.len() as u64).unwrap();
+    let mut scanner = Scanner::new(Segment::new(name, size).unwrap(), ());
+    scanner.push(&bytes);
+    let summary = scanner.finish().summary;
+    (bytes, summary.encode(), summary.xact_stats.unwrap().count)
+}
+
+/// A node over 16 segments; every third one ends in the middle of a transaction.
+fn node() -> Vec<u8> {
+    let id = NodeId { timeline: Timeline(1), size: WalSegmentSize::new(16 << 20).unwrap(), level: 1, number: 7 };
+    let entry = |number: u64| {
+        let start = Lsn(number << 24);
+        let end = XactEnd { kind: XactKind::Commit, time: PgTime(1 << 49), xid: Xid::new(number as u32) };
+        let mut aggregate = Aggregate { segments: 1, ..Aggregate::default() };
+        let crossing = number.is_multiple_of(3).then(|| {
+            aggregate.add_xact(&end);
+            Record { start: Lsn(start.0 + (1 << 24) - 24), end: Lsn(start.0 + (1 << 24) + 64), what: end }
+        });
+        Entry {
+            segment: SegmentName::from_number(id.timeline, number, id.size).unwrap(),
+            start,
+            first_record: Some(Lsn(start.0 + 40)),
+            last_record: Some(Lsn(start.0 + (1 << 24) - 24)),
+            good_until: Lsn(start.0 + (1 << 24)),
+            edge: Edge::Follows,
+            crossing,
+            aggregate,
+        }
+    };
+    Node { id, children: Children::Segments((id.first()..=id.last()).map(entry).collect()) }.encode().unwrap()
 }
 
 /// Writes all vectors.
@@ -136,6 +196,7 @@ fn bless() {
         kind: ObjectKind::Segment as u8,
         object: OBJECT.to_owned(),
         plaintext_blake3: None,
+        transactions: None,
         rejected_by: None,
         says: None,
     };
@@ -149,7 +210,7 @@ fn bless() {
         ("other", "an object of another name", Some(&key), &other_name, ObjectKind::Segment, b"other"),
     ];
     for (file, what, key, object, kind, plain) in sealed {
-        std::fs::write(directory().join(file), seal(plain, key, object, kind)).unwrap();
+        std::fs::write(directory().join(file), seal(plain, key, object, kind, None)).unwrap();
         vectors.push(Vector {
             data_key: key.map(|_| hex::encode(DATA_KEY)),
             kind: kind as u8,
@@ -158,6 +219,26 @@ fn bless() {
             ..vector(file, what)
         });
     }
+    let (segment, summary, transactions) = scanned();
+    let node_name = "clusters/main/7123456789012345678/index/00000001/1/000000000000/0000000000000070";
+    let (segment_object, node_object) = (
+        seal(&segment, Some(&key), OBJECT, ObjectKind::Segment, Some(summary)),
+        seal(&node(), Some(&key), node_name, ObjectKind::Node, None),
+    );
+    let hash = |bytes: &[u8]| Some(blake3::hash(bytes).to_hex().to_string());
+    std::fs::write(directory().join("summary"), segment_object).unwrap();
+    std::fs::write(directory().join("node"), node_object).unwrap();
+    vectors.push(Vector {
+        plaintext_blake3: hash(&segment),
+        transactions: Some(transactions),
+        ..vector("summary", "a segment with a WAL summary")
+    });
+    vectors.push(Vector {
+        kind: ObjectKind::Node as u8,
+        object: node_name.to_owned(),
+        plaintext_blake3: hash(&node()),
+        ..vector("node", "a node of the catalog")
+    });
     let good = std::fs::read(directory().join("good")).unwrap();
     let first = codec::preamble_bytes(&good[..HEADER_BYTES]).unwrap() as usize;
     let (second, third, end) = (first + SEALED_FRAME_BYTES, first + 2 * SEALED_FRAME_BYTES, good.len());

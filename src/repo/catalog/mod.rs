@@ -272,12 +272,18 @@ impl Catalog<'_> {
 
     /// The last segment under any node; whatever is stored after it is found from there with few requests.
     fn last_under_nodes(&self, timeline: Timeline) -> Result<Option<u64>, Error> {
-        let levels: Vec<u32> = (1..=MAX_LEVEL).collect();
+        // Level 6 takes 16 million segments.
+        let mut levels: Vec<u32> = (1..=5).collect();
         let list = |level: u32, low: u64| {
             let (numbers, whole) = self.nodes_in(timeline, level, low, u64::MAX / span(level), LISTED)?;
             Ok((numbers.last().map(|number| self.node_id(timeline, level, *number).last()), whole))
         };
-        let lists = at_once(&levels, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;
+        let mut lists = at_once(&levels, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;
+        if lists.last().is_some_and(|(last, _)| last.is_some()) {
+            let higher: Vec<u32> = (6..=MAX_LEVEL).collect();
+            lists.extend(at_once(&higher, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?);
+            levels.extend(higher);
+        }
         let mut last = lists.iter().filter_map(|(last, _)| *last).max();
         // Of the levels with many nodes only the beginning was seen: on from what the others cover, the highest first.
         for (level, (_, whole)) in levels.iter().zip(&lists).rev() {

@@ -48,7 +48,7 @@ impl Catalog<'_> {
         let prefix = names::nodes_prefix(&self.cluster, self.facts.system_id, timeline, level);
         let after = match (low.saturating_mul(span(level))).checked_sub(1) {
             None => String::new(),
-            Some(before) => format!("{prefix}{before:016x}"),
+            Some(before) => format!("{prefix}{}", names::node_suffix(before)),
         };
         let (mut found, mut whole) = (Vec::new(), true);
         self.repository.store().list(&prefix, &after, &mut |entry| {
@@ -69,9 +69,9 @@ impl Catalog<'_> {
     }
 }
 
-/// The number of a node from the last part of its name.
+/// The number of a node from what follows the prefix of its level.
 fn number_of(name: &str, level: u32) -> Option<u64> {
-    let first = u64::from_str_radix(name, 16).ok().filter(|first| format!("{first:016x}") == name)?;
+    let first = u64::from_str_radix(name.split_once('/')?.1, 16).ok().filter(|first| names::node_suffix(*first) == name)?;
     first.is_multiple_of(span(level)).then(|| first / span(level))
 }
 

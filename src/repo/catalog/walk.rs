@@ -1,5 +1,6 @@
 //! Walks along a path.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::nodes::at_once;
@@ -115,6 +116,25 @@ struct Walker<'w, 'r> {
     ramp: usize,
 }
 
+/// What is known of a part of the log and not told of yet.
+enum Item {
+    /// A node to be read.
+    Node(NodeId),
+    /// A node that is not there.
+    Gone(NodeId),
+    /// A segment that is wanted.
+    Entry(Box<Entry>),
+    /// From the first to the last segment number, nothing is wanted.
+    Skip(u64, u64, Aggregate),
+    /// A node that could not be read: an error only if the walk comes here.
+    Failed(Error),
+}
+
+/// The level of a node's children.
+fn level_below(id: NodeId) -> u32 {
+    id.level.saturating_sub(1)
+}
+
 /// A part of a range.
 enum Piece {
     /// These are there.
@@ -167,7 +187,7 @@ impl Walker<'_, '_> {
             for piece in self.pieces(&numbers, unit, from, until) {
                 go!(match piece {
                     Piece::Present(numbers) if level == 0 => self.segments(leg, &numbers),
-                    Piece::Present(numbers) => self.nodes(leg, level, &numbers, Some(CATALOG_READERS), (from, until)),
+                    Piece::Present(numbers) => self.nodes(leg, level, &numbers, (from, until)),
                     Piece::Gap(low, high) if level == 0 => self.hole(leg, low, high),
                     Piece::Gap(low, high) => self.gap(leg, level - 1, low, high),
                 });
@@ -222,60 +242,81 @@ impl Walker<'_, '_> {
     }
 
     /// Nodes in the order of the walk; of these only what is in the range.
-    fn nodes(&mut self, leg: Leg, level: u32, numbers: &[u64], width: Option<usize>, range: (u64, u64)) -> Flow {
-        let mut rest = numbers;
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(width.unwrap_or(self.ramp).min(rest.len()));
-            rest = later;
-            if width.is_none() {
-                self.ramp = (self.ramp * 2).min(CATALOG_READERS);
-            }
-            let ids: Vec<NodeId> = batch.iter().map(|number| self.catalog.node_id(leg.timeline, level, *number)).collect();
-            for (id, node) in ids.iter().zip(at_once(&ids, |id| self.catalog.read_node(*id))) {
-                let range = (id.first().max(range.0), id.last().min(range.1));
-                go!(match node? {
-                    Some(node) => self.node(leg, &node, range),
-                    // Deleted since it was listed, or since its parent was written.
-                    None => self.gap(leg, level - 1, range.0, range.1),
-                });
+    ///
+    /// What is known and not told of yet stands in a queue. When a node is next that is not read, the first few such in the queue are
+    /// read at once, wherever they stand, and each gives way to its children.
+    fn nodes(&mut self, leg: Leg, level: u32, numbers: &[u64], range: (u64, u64)) -> Flow {
+        let id = |number: &u64| Item::Node(self.catalog.node_id(leg.timeline, level, *number));
+        let mut queue: VecDeque<Item> = numbers.iter().map(id).collect();
+        while let Some(item) = queue.pop_front() {
+            match item {
+                Item::Node(next) => {
+                    queue.push_front(Item::Node(next));
+                    // Nothing is known of the highest ones: all have to be read.
+                    let width = if next.level == level { CATALOG_READERS } else { self.ramp };
+                    if next.level < level {
+                        self.ramp = (self.ramp * 2).min(CATALOG_READERS);
+                    }
+                    queue = self.read_some(queue, width, range);
+                }
+                Item::Gone(id) => go!(self.gap(leg, level_below(id), id.first().max(range.0), id.last().min(range.1))),
+                Item::Entry(entry) => go!(self.emit(Step::Segment(*entry))),
+                Item::Skip(low, high, aggregate) => go!(self.skip(leg.timeline, low, high, aggregate)),
+                Item::Failed(error) => return Err(error),
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn node(&mut self, leg: Leg, node: &Node, (low, high): (u64, u64)) -> Flow {
+    /// Reads the first `width` nodes of a queue.
+    fn read_some(&self, queue: VecDeque<Item>, width: usize, range: (u64, u64)) -> VecDeque<Item> {
+        let ids: Vec<NodeId> =
+            queue.iter().filter_map(|item| if let Item::Node(id) = item { Some(*id) } else { None }).take(width).collect();
+        let mut read = at_once(&ids, |id| self.catalog.read_node(*id)).into_iter();
+        let mut later = VecDeque::with_capacity(queue.len());
+        for item in queue {
+            match item {
+                Item::Node(id) => match read.next() {
+                    None => later.push_back(Item::Node(id)),
+                    Some(Ok(Some(node))) => later.extend(self.children(node, range)),
+                    // Deleted since it was listed, or since its parent was written.
+                    Some(Ok(None)) => later.push_back(Item::Gone(id)),
+                    Some(Err(error)) => later.push_back(Item::Failed(error)),
+                },
+                other => later.push_back(other),
+            }
+        }
+        later
+    }
+
+    /// What stands for a node once it is read.
+    fn children(&self, node: Node, (low, high): (u64, u64)) -> Vec<Item> {
+        let (low, high) = (node.id.first().max(low), node.id.last().min(high));
         let whole = node.aggregate();
         if !(self.wanted)(&whole) {
-            return self.skip(leg.timeline, low, high, whole);
+            return vec![Item::Skip(low, high, whole)];
         }
-        let unit = span(node.id.level - 1);
-        let children: Vec<(u64, Aggregate, Option<&Entry>)> = match &node.children {
-            Children::Segments(entries) => {
-                (node.id.first()..).zip(entries).map(|(number, entry)| (number, entry.aggregate, Some(entry))).collect()
-            }
-            Children::Nodes(aggregates) => {
-                (node.id.number.saturating_mul(FANOUT)..).zip(aggregates).map(|(number, child)| (number, *child, None)).collect()
-            }
+        let skip_or = |first: u64, last: u64, aggregate: Aggregate, item: Item| {
+            if (self.wanted)(&aggregate) { item } else { Item::Skip(first.max(low), last.min(high), aggregate) }
         };
-        let mut inside: Vec<_> =
-            children.into_iter().filter(|(number, ..)| number * unit <= high && number * unit + (unit - 1) >= low).collect();
+        let inside = |first: u64, last: u64| first <= high && last >= low;
+        let mut items: Vec<Item> = match node.children {
+            Children::Segments(entries) => (node.id.first()..)
+                .zip(entries)
+                .filter(|(number, _)| inside(*number, *number))
+                .map(|(number, entry)| skip_or(number, number, entry.aggregate, Item::Entry(Box::new(entry))))
+                .collect(),
+            Children::Nodes(aggregates) => (node.id.number * FANOUT..)
+                .map(|number| NodeId { level: level_below(node.id), number, ..node.id })
+                .zip(aggregates)
+                .filter(|(id, _)| inside(id.first(), id.last()))
+                .map(|(id, aggregate)| skip_or(id.first(), id.last(), aggregate, Item::Node(id)))
+                .collect(),
+        };
         if self.back {
-            inside.reverse();
+            items.reverse();
         }
-        let mut descend = Vec::new();
-        for (number, aggregate, entry) in inside {
-            let is_wanted = (self.wanted)(&aggregate);
-            match entry {
-                Some(entry) if is_wanted => go!(self.emit(Step::Segment(entry.clone()))),
-                None if is_wanted => descend.push(number),
-                _ => {
-                    go!(self.nodes(leg, node.id.level - 1, &std::mem::take(&mut descend), None, (low, high)));
-                    let (first, last) = ((number * unit).max(low), (number * unit + (unit - 1)).min(high));
-                    go!(self.skip(leg.timeline, first, last, aggregate));
-                }
-            }
-        }
-        self.nodes(leg, node.id.level.saturating_sub(1), &descend, None, (low, high))
+        items
     }
 
     /// Stored segments under no node, in the order of the walk.

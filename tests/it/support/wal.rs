@@ -63,7 +63,8 @@ impl Writer {
         Self { wal, timeline: Timeline(1), begin: Lsn(0), random: fastrand::Rng::with_seed(seed), xid: 1000, time: 1 << 40 }
     }
 
-    /// Goes on from this time and xid.
+    /// Goes on from this time and xid; for `benches/catalog.rs`.
+    #[allow(dead_code)]
     pub fn at(mut self, time: i64, xid: u32) -> Self {
         (self.time, self.xid) = (time, xid);
         self
