@@ -266,6 +266,13 @@ fn forks(major: u32) {
     assert_eq!(overview["newest_commit"]["xid"].as_u64(), Some(child_end));
     let text = String::from_utf8(site.walvis("catalog --zone +01:00").stdout).unwrap();
     assert!(text.contains("left timeline 1 at") && text.contains("+01:00"), "{text}");
+    let output = site.walvis(&format!("resolve --target-time '{abandoned_time}' --zone +01:00"));
+    let answer = String::from_utf8(output.stdout).unwrap();
+    for words in
+        ["last included   commit of", "first excluded  commit of", "setting         recovery_target_lsn = ", ", zone +01:00)"]
+    {
+        assert!(answer.contains(words), "{answer}");
+    }
 }
 
 #[test]
