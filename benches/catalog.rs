@@ -189,7 +189,9 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
             let node = Node { id, children };
             aggregates.push(node.aggregate());
             let directory = format!("{directory}/{:012x}", id.first() >> 16);
-            std::fs::create_dir_all(root.join(&directory)).unwrap();
+            if number == 1 || (id.first() >> 16) != (id.first() - 1) >> 16 {
+                std::fs::create_dir_all(root.join(&directory)).unwrap();
+            }
             maker.write(ObjectKind::Node, &format!("{directory}/{:016x}", id.first()), &node.encode().unwrap(), None);
         }
         below = aggregates;

@@ -19,6 +19,7 @@ use walvis::store::fault::{Fault, Op};
 use walvis::store::memory::MemoryStore;
 use walvis::store::{ContentId, Key, ReadRange, Store};
 
+use crate::support::command::{Site, files_below};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 fn size() -> WalSegmentSize {
@@ -486,4 +487,43 @@ fn a_path_says_what_is_missing() {
         [(Timeline(1), two.begin), (Timeline(2), Lsn(u64::MAX))]
     );
     assert_eq!(catalog.timelines()[1].segments, Some((two.segments[0].1, two.segments.last().unwrap().1)));
+}
+
+/// The program itself: pushes leave nodes behind, never fail because of them, and say what recovery will stumble over.
+#[test]
+fn the_catalog_never_holds_up_archiving() {
+    let log = crossing_log(40);
+    let site = Site::new();
+    site.become_cluster(SYSTEM_ID, usize::try_from(SEGMENT_BYTES).unwrap());
+    let index = site.repository().join(format!("clusters/main/{SYSTEM_ID}/index"));
+    let push = |numbers: std::ops::RangeInclusive<u64>, damage: bool| {
+        let mut arguments = vec!["push-wal".to_owned()];
+        for (_, name, bytes) in log.segments.iter().filter(|(number, ..)| numbers.contains(number)) {
+            let mut bytes = bytes.clone();
+            if damage {
+                bytes[500_000] ^= 1;
+            }
+            site.write(&name.to_string(), bytes);
+            arguments.push(format!("pg_wal/{name}"));
+        }
+        site.run(arguments).exits(0)
+    };
+    assert_eq!(push(1..=31, false).stderr, "");
+    assert!(!index.exists());
+    // Something is in the way of the first node.
+    std::fs::create_dir_all(index.parent().unwrap()).unwrap();
+    std::fs::write(&index, "not a directory").unwrap();
+    push(32..=32, false).says(&["000000010000000000000020", "is stored", "could not be brought up to date"]);
+    std::fs::remove_file(&index).unwrap();
+    let damaged = push(33..=33, true);
+    damaged.says(&["000000010000000000000021", "recovery will stop", "0/21", "archived all the same"]);
+    let rebuilt = site.run(["catalog", "rebuild", "--json"]).exits(0);
+    let report: serde_json::Value = serde_json::from_str(&rebuilt.stdout).unwrap();
+    assert_eq!((&report[0]["written"], &report[0]["incomplete_blocks"]), (&1.into(), &2.into()), "{report}");
+    let nodes = files_below(&index);
+    assert_eq!(nodes.len(), 1, "{nodes:?}");
+    std::fs::write(&nodes[0], "not a node").unwrap();
+    let again = site.run(["catalog", "rebuild", "--force", "--timeline", "1"]).exits(0);
+    assert!(again.stdout.contains("1 nodes written, 0 kept, 1 deleted first"), "{}", again.stdout);
+    site.run(["catalog", "rebuild", "--timeline", "7"]).exits(15).says(&["timeline 7"]);
 }
