@@ -64,7 +64,10 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
             line("MISSING", format!("{first} to {last}"));
         }
     }
-    for (name, end) in [("earliest", &report.earliest), ("latest", &report.latest)] {
+    if let Some(oldest) = &report.oldest_backup {
+        line("oldest backup", format!("from {}, consistent at {}", oldest.start, oldest.stop));
+    }
+    for (name, end) in [("archived from", &report.earliest), ("archived until", &report.latest)] {
         if let Some(end) = end {
             line(name, moment(end, zone));
         }

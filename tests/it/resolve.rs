@@ -227,7 +227,7 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
     let client = primary.client();
     let query = |sql: &str| client.query(sql).unwrap_or_else(|error| primary.fail(&error));
     query("create table t (i int); create unlogged table u (i int)");
-    let mut expected: BTreeMap<u64, &str> = BTreeMap::new();
+    let (mut expected, mut long) = (BTreeMap::<u64, &str>::new(), 0);
     for i in 0..60 {
         let (kind, end) = match i % 5 {
             0..2 => ("commit", "commit"),
@@ -244,6 +244,9 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
             );
         }
         end.split("; ").for_each(|sql| drop(query(sql)));
+        if i == 30 {
+            long = xid;
+        }
         expected.insert(xid, kind);
         if i % 20 == 3 {
             query(&format!("select pg_create_restore_point('point {i}')"));
@@ -255,6 +258,15 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
     drop(client);
     primary.switch_and_archive();
 
+    // To replay the long commit, or to see that it is not to be replayed, takes the segments it ends in.
+    let begin = site.overview()["systems"][0]["timelines"][0]["windows"][0]["from"]["lsn"].as_str().unwrap().to_owned();
+    for (exclusive, end) in [("", "last_included"), ("--exclusive", "first_excluded")] {
+        let json = site.reaches(&format!("--target-xid {long} --from {begin} {exclusive}"));
+        assert_eq!(json[end]["xid"].as_u64(), Some(long), "{json:#}");
+        let holding = primary.segment_name(1, parse_lsn(json["stop"]["lsn"].as_str().unwrap()));
+        let last = json["wal"]["last"].as_str().unwrap();
+        assert!(if wal_segsize_mib == 1 { last > &*holding } else { last == holding }, "{last} {holding}");
+    }
     let ends = site.list("--commits");
     let found: BTreeMap<u64, &Value> = ends.iter().map(|end| (end["xid"].as_u64().unwrap(), end)).collect();
     for (xid, kind) in &expected {

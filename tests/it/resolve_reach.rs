@@ -69,6 +69,8 @@ fn pg18_ends_of_the_archive() {
         assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(first), Some(second)), "{json:#}");
         assert_eq!(lsn(&json["backup"]["stop"]), backup.stop_lsn);
         assert_eq!(json["start"].as_str(), Some(&*start));
+        assert_eq!(lsn(&json["oldest_backup"]["stop"]), backup.stop_lsn);
+        assert!(json["wal"]["stored_bytes"].as_u64().unwrap() > 0);
     }
     // Nothing is later than that: the server would fail, and so `latest` is offered.
     let json = site.does_not_reach(&format!("--target-time '{after}'"));
@@ -91,7 +93,8 @@ fn pg18_ends_of_the_archive() {
     let json = site.does_not_reach("--target-time 2000-01-02T00:00:00Z");
     assert!(json["nearest_after"]["lsn"].is_string(), "{json:#}");
     // The archive has that moment, but from this backup recovery would stop before it is consistent.
-    site.reaches(&format!("--target-time '{before_backup}'"));
+    let json = site.reaches(&format!("--target-time '{before_backup}'"));
+    assert!(json["backup"].is_null() && json["wal"].is_null() && !json["notes"].as_array().unwrap().is_empty(), "{json:#}");
     let json = site.does_not_reach(&format!("--target-lsn {start} --exclusive --from {start}"));
     assert_eq!(lsn(&json["backup"]["stop"]), backup.stop_lsn, "{json:#}");
     let settings = [("recovery_target_lsn", &*start), ("recovery_target_inclusive", "off")];
@@ -263,6 +266,13 @@ fn forks(major: u32) {
     assert_eq!(overview["newest_commit"]["xid"].as_u64(), Some(child_end));
     let text = String::from_utf8(site.walvis("catalog --zone +01:00").stdout).unwrap();
     assert!(text.contains("left timeline 1 at") && text.contains("+01:00"), "{text}");
+    let output = site.walvis(&format!("resolve --target-time '{abandoned_time}' --zone +01:00"));
+    let answer = String::from_utf8(output.stdout).unwrap();
+    for words in
+        ["last included   commit of", "first excluded  commit of", "setting         recovery_target_lsn = ", ", zone +01:00)"]
+    {
+        assert!(answer.contains(words), "{answer}");
+    }
 }
 
 #[test]

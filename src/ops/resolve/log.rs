@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use super::search::{Log, WantedEnds, WantedMarks, Window};
+use super::search::{BackupEnd, Log, WantedEnds, WantedMarks, Window};
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
 use crate::pg::scan::{Mark, Record, Scanner, Segment, Visitor, XactEntry};
@@ -220,6 +220,25 @@ impl Log for PathLog<'_> {
             {
                 let found = self.catalog.transactions(&self.path, &entry)?;
                 last = found.into_iter().rfind(|end| from <= end.lsn && end.lsn < to && end.end.kind.is_commit());
+            }
+            Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(last)
+    }
+
+    fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error> {
+        let mut last = None;
+        if from >= to {
+            return Ok(last);
+        }
+        let may_have = |aggregate: &Aggregate| aggregate.marks.incomplete || aggregate.marks.backup_ends > 0;
+        self.catalog.walk_back(&self.path, from, Lsn(to.0 - 1), &may_have, &mut |step| {
+            if let Some(entry) = self.entry_of(step)?
+                && may_have(&entry.aggregate)
+            {
+                let found = self.catalog.marks(&self.path, &entry)?;
+                let within = |mark: &&Record<Mark>| from <= mark.start && mark.start < to;
+                last = found.iter().filter(within).filter_map(BackupEnd::of).rfind(|backup| backup.start >= from);
             }
             Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

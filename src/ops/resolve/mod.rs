@@ -22,7 +22,7 @@ use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
 use log::PathLog;
 use report::{BackupReport, LegReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport};
-use search::{Found, Log, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
+use search::{BackupEnd, Found, Log, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct ResolveRequest {
     pub target: Target,
     /// Whether the target itself is replayed.
     pub inclusive: bool,
-    /// Which timeline; `None` is the latest, and then a restore point's name must be unique on all of them.
+    /// Which timeline; `None` is the latest, and then a restore point's name or a transaction must be unique on all of them.
     pub timeline: Option<TargetTimeline>,
     /// Where recovery begins: a backup's start LSN.
     pub from: Option<Lsn>,
@@ -70,8 +70,9 @@ pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Res
         Ok(found) if !elsewhere.is_empty() && request.timeline.is_none() && request.from.is_none() => {
             report.candidates = found.stop.map(|stop| resolver.place(&resolver.log, stop.lsn)).transpose()?.into_iter().collect();
             report.candidates.extend(elsewhere);
-            report.reason = Some("more than one restore point has this name".to_owned());
-            report.hint = Some("choose one with --target-timeline, --from, or its LSN with --target-lsn".to_owned());
+            // After a fork transactions of both timelines have the same ids, so this is common.
+            report.reason = Some(format!("more than one fits {}, on several timelines", report.target));
+            report.hint = Some("say which timeline is meant with --target-timeline".to_owned());
         }
         Ok(found) => resolver.reached(&mut report, &found)?,
         Err(unreachable) => resolver.out_of_reach(&mut report, &unreachable, elsewhere)?,
@@ -144,10 +145,25 @@ impl Resolver<'_> {
             inclusive: request.inclusive,
             timeline: timeline.0,
             path: legs.collect(),
+            oldest_backup: self.oldest_backup()?.map(|backup| BackupReport::new(&backup)),
             earliest,
             latest,
             ..ResolveReport::default()
         })
+    }
+
+    fn oldest_backup(&self) -> Result<Option<BackupEnd>, Error> {
+        let mut oldest = None;
+        for window in self.log.windows() {
+            self.log.marks(window.from, window.until, WantedMarks::BackupEnds, &mut |mark| {
+                oldest = BackupEnd::of(mark).filter(|backup| backup.start >= window.from);
+                if oldest.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if oldest.is_some() {
+                break;
+            }
+        }
+        Ok(oldest)
     }
 
     fn transaction(&self, log: &PathLog<'_>, end: crate::pg::scan::XactEntry) -> TransactionReport {
@@ -183,13 +199,17 @@ impl Resolver<'_> {
         report.settings.push(Setting::new("recovery_target_timeline", report.timeline.to_string()));
         if found.backup.is_none() && self.request.from.is_none() {
             report.notes.push(
-                "no base backup that ends before this point is known from the WAL: one that was taken from a standby may; name its \
-                 start LSN with --from"
+                "no base backup that ends before this point is known from the WAL, so which WAL is needed is not known either: of one \
+                 that was taken from a standby, name the start LSN with --from"
                     .to_owned(),
             );
         }
         if found.last_included.is_none() {
             report.notes.push("no transaction commits between the start and this point".to_owned());
+        }
+        // Where the start is not known there may be years of it.
+        if found.backup.is_none() && self.request.from.is_none() {
+            return Ok(());
         }
         let last = match found.stop {
             Some(stop) => self.log.segment_of_end(stop.lsn)?,

@@ -52,8 +52,10 @@ pub struct ResolveReport {
     pub stop: Option<StopReport>,
     /// Settings of the server that make it stop there.
     pub settings: Vec<Setting>,
-    /// The WAL that it needs.
+    /// The WAL that it needs; nothing where it is not known which backup it starts from.
     pub wal: Option<WalReport>,
+    /// The oldest backup on this path whose end is in the WAL: of those known, none reaches anything before its stop.
+    pub oldest_backup: Option<BackupReport>,
     /// Where the archive of this path begins, with the first transaction that ends in it.
     pub earliest: Option<Moment>,
     /// Where it ends, with the last commit in it.

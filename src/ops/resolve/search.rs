@@ -87,6 +87,12 @@ pub trait Log {
     /// As above.
     fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error>;
 
+    /// The last backup whose ending record begins in `from..to`, which lies in one window, and that does not begin before `from`.
+    ///
+    /// # Errors
+    /// As above.
+    fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error>;
+
     /// Visits what is remembered besides transactions, of records that begin in `from..to`, which lies in one window. Of those that
     /// are not `wanted` any may be left out.
     ///
@@ -144,6 +150,16 @@ pub struct BackupEnd {
     pub record: Lsn,
     /// Its stop LSN: where that record ends.
     pub stop: Lsn,
+}
+
+impl BackupEnd {
+    /// From the record that ends it; `None` if it is another mark.
+    pub fn of(mark: &Record<Mark>) -> Option<Self> {
+        match mark.what {
+            Mark::BackupEnd { start } => Some(Self { start, record: mark.start, stop: mark.end }),
+            _ => None,
+        }
+    }
 }
 
 /// Where and through what.
@@ -244,11 +260,14 @@ pub fn find(log: &dyn Log, wanted: &Wanted) -> Result<Result<Found, Unreachable>
         },
         Target::Immediate => {
             let mut newest = None;
-            for window in stretches {
-                for backup in backups(log, window)? {
-                    if wanted.from.is_none_or(|from| from == backup.start) {
-                        newest = Some((window, backup));
-                    }
+            for window in stretches.iter().rev() {
+                let backup = match wanted.from {
+                    Some(from) => backup_from(log, from, window.until)?,
+                    None => log.last_backup(window.from, window.until)?,
+                };
+                newest = backup.map(|backup| (window, backup));
+                if newest.is_some() {
+                    break;
                 }
             }
             match newest {
@@ -263,15 +282,15 @@ pub fn find(log: &dyn Log, wanted: &Wanted) -> Result<Result<Found, Unreachable>
 /// What is around the stop, and whether a backup gets there.
 fn finish(log: &dyn Log, wanted: &Wanted, window: &Window, stop: Option<Stop>) -> Result<Result<Found, Unreachable>, Error> {
     let edge = stop.map_or(window.until, Stop::excluded_from);
-    let reaches = |backup: &BackupEnd| backup.record < edge;
-    let known = backups(log, window)?;
-    if let (Some(from), Some(stop)) = (wanted.from, stop)
-        && let Some(own) = known.iter().find(|backup| backup.start == from)
-        && !reaches(own)
-    {
-        return Ok(Err(Unreachable::BeforeConsistency { backup: Some(*own), stop: stop.lsn }));
-    }
-    let backup = known.into_iter().rev().find(|b| reaches(b) && wanted.from.is_none_or(|from| from == b.start));
+    let backup = match wanted.from {
+        Some(from) => match backup_from(log, from, window.until)? {
+            Some(own) if own.record >= edge => {
+                return Ok(Err(Unreachable::BeforeConsistency { backup: Some(own), stop: stop.map_or(edge, |stop| stop.lsn) }));
+            }
+            own => own,
+        },
+        None => log.last_backup(window.from, edge)?,
+    };
     let last_included = log.last_commit(window.from, edge)?;
     let mut first_excluded = None;
     log.ends(edge, window.until, WantedEnds::All, &mut |entry| {
@@ -383,19 +402,12 @@ fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Res
     })
 }
 
-/// The backups that begin and end in a stretch, in the order of their ends.
-///
-/// # Errors
-/// As the log's.
-pub fn backups(log: &dyn Log, window: &Window) -> Result<Vec<BackupEnd>, Error> {
-    let mut found = Vec::new();
-    log.marks(window.from, window.until, WantedMarks::BackupEnds, &mut |mark| {
-        if let Mark::BackupEnd { start } = mark.what
-            && start >= window.from
-        {
-            found.push(BackupEnd { start, record: mark.start, stop: mark.end });
-        }
-        ControlFlow::Continue(())
+/// The backup that begins at `from`, if it ends before `until`.
+fn backup_from(log: &dyn Log, from: Lsn, until: Lsn) -> Result<Option<BackupEnd>, Error> {
+    let mut found = None;
+    log.marks(from, until, WantedMarks::BackupEnds, &mut |mark| {
+        found = BackupEnd::of(mark).filter(|backup| backup.start == from);
+        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(found)
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 
-use super::search::{Found, Log, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
+use super::search::{BackupEnd, Found, Log, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::Timeline;
@@ -63,6 +63,15 @@ impl Log for History {
     fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error> {
         Ok(self.within(from, to).rev().find_map(|(lsn, what)| match what {
             What::End(end) if end.kind.is_commit() => Some(XactEntry { lsn: *lsn, end: *end }),
+            _ => None,
+        }))
+    }
+
+    fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error> {
+        Ok(self.within(from, to).rev().find_map(|(lsn, what)| match what {
+            What::Mark(Mark::BackupEnd { start }) if *start >= from => {
+                Some(BackupEnd { start: *start, record: *lsn, stop: Lsn(lsn.0 + 8) })
+            }
             _ => None,
         }))
     }
