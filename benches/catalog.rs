@@ -26,9 +26,11 @@ use walvis::deadline::Deadline;
 use walvis::format::envelope::{Metadata, ObjectKind};
 use walvis::format::node::{Aggregate, Children, Edge, Entry, FANOUT, Node, NodeId, span};
 use walvis::limits::MAX_SUMMARY_BYTES;
+use walvis::ops::resolve::{self, ResolveRequest};
 /// For the WAL writer of the tests.
 use walvis::pg;
 use walvis::pg::scan::{Event, Mark, PgTime, Record, Scanner, Segment, Summary, XactStats, Xid, XidRange};
+use walvis::pg::target::{Target, Zone};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
 use walvis::repo::catalog::Step;
 use walvis::repo::{ClusterName, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
@@ -205,12 +207,22 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
     Targets { number: target, time: xact.time, xid: xact.xid.unwrap(), lsn }
 }
 
+fn facts() -> Facts {
+    Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size(), postgres_major: Some(16) }
+}
+
 /// Opens the repository and its catalog and looks for something, as a command does.
 fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
     let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
     let repository = Repository::over(store, &Secret::None, 1).unwrap();
-    let facts = Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size(), postgres_major: Some(16) };
-    let catalog = repository.catalog(&ClusterName::new("main").unwrap(), facts).unwrap();
+    let cluster = ClusterName::new("main").unwrap();
+    if what == "resolve" {
+        // All that the command answers: also the files of the restore, and the earliest and latest target.
+        let request =
+            ResolveRequest { target: Target::Time(target.time), inclusive: true, timeline: None, from: None, zone: Zone::utc() };
+        return resolve::answer(&repository, &cluster, &request).unwrap().reachable;
+    }
+    let catalog = repository.catalog(&cluster, facts()).unwrap();
     let path = catalog.path(TIMELINE).unwrap();
     if what == "LSN" {
         let entry = catalog.entry_at(&path, target.lsn).unwrap().unwrap();
@@ -253,9 +265,10 @@ fn main() {
     let (repository, _) = Repository::init(&settings, &Secret::None, 1, deadline).unwrap();
     let begin = Instant::now();
     let target = make(&root, segments, repository.descriptor().repository_id);
+    repository.bind(&ClusterName::new("main").unwrap(), facts()).unwrap();
     println!("{segments} segments, made in {:.1?}", begin.elapsed());
     for (latency, limit) in [(Duration::ZERO, Duration::from_millis(300)), (LATENCY, Duration::from_secs(2))] {
-        for what in ["time", "LSN", "xid", "name"] {
+        for what in ["time", "LSN", "xid", "name", "resolve"] {
             let mut best = Duration::MAX;
             let mut requests = (0, 0);
             for _ in 0..ROUNDS {
@@ -271,7 +284,7 @@ fn main() {
             }
             let verdict = if best <= limit { "within" } else { "OVER" };
             let (lists, reads) = requests;
-            println!("{what:>5}, {latency:?} per request: {best:.1?}, {lists} listings and {reads} reads; {verdict} {limit:?}");
+            println!("{what:>7}, {latency:?} per request: {best:.1?}, {lists} listings and {reads} reads; {verdict} {limit:?}");
         }
     }
 }
