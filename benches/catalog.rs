@@ -52,6 +52,8 @@ const XACTS: u64 = 200;
 const TIMELINE: Timeline = Timeline(1);
 /// The restore point that is looked for.
 const SOUGHT: &str = "sought";
+/// The log's only backup begins so many segments before what is looked for, so that a restore is a short one.
+const BACKUP_BEFORE: u64 = 20;
 const ROUNDS: u32 = 3;
 
 fn size() -> WalSegmentSize {
@@ -151,12 +153,17 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
     let target = last / 3;
     let (mut real, mut found): (Vec<(u64, Summary)>, Vec<Record<Event>>) = (Vec::new(), Vec::new());
     let edge = last / FANOUT * FANOUT;
-    for (first, until) in [(1, FANOUT), (target, target + 2), (edge, last)] {
+    let mut backup = true;
+    for (first, until) in [(1, FANOUT), (target - BACKUP_BEFORE, target + 2), (edge, last)] {
         let mut writer = Writer::new(first, first).at(FIRST_US + first as i64 * SEGMENT_US + 20_000, xid(first * XACTS).get());
         while writer.lsn().0 <= (until + 1) * SEGMENT_BYTES {
             (0..10).for_each(|_| writer.little());
-            if first == target {
+            let number = writer.lsn().0 / SEGMENT_BYTES;
+            if number == target {
                 writer.point(SOUGHT);
+            }
+            if (target - BACKUP_BEFORE + 1..target).contains(&number) && std::mem::take(&mut backup) {
+                writer.backup_end(Lsn((target - BACKUP_BEFORE) * SEGMENT_BYTES + 40));
             }
             writer.segment();
         }
@@ -220,7 +227,7 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
         // All that the command answers: also the files of the restore, and the earliest and latest target.
         let request =
             ResolveRequest { target: Target::Time(target.time), inclusive: true, timeline: None, from: None, zone: Zone::utc() };
-        return resolve::answer(&repository, &cluster, &request).unwrap().reachable;
+        return resolve::answer(&repository, &cluster, &request).unwrap().wal.is_some_and(|wal| wal.present > BACKUP_BEFORE / 2);
     }
     let catalog = repository.catalog(&cluster, facts()).unwrap();
     let path = catalog.path(TIMELINE).unwrap();
