@@ -57,13 +57,19 @@ pub(in crate::ops) fn facts(repository: &Repository, cluster: &ClusterName) -> R
 /// Unreachable, denied, damaged; usage. A target that is out of reach is a report.
 pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Result<ResolveReport, Error> {
     let first = config.repositories.first().ok_or_else(|| Error::new(Kind::Config, "no repository is configured"))?;
-    let repository = repositories::open(first, deadline)?;
-    let cluster = &config.cluster;
-    let catalog = repository.catalog(cluster, facts(&repository, cluster)?)?;
+    answer(&repositories::open(first, deadline)?, &config.cluster, request)
+}
+
+/// Resolves a target in an opened repository.
+///
+/// # Errors
+/// As [`run`].
+pub fn answer(repository: &Repository, cluster: &ClusterName, request: &ResolveRequest) -> Result<ResolveReport, Error> {
+    let catalog = repository.catalog(cluster, facts(repository, cluster)?)?;
     let timeline = target_timeline(&catalog, request)?;
-    let log = PathLog::open(&repository, cluster, &catalog, timeline)?;
+    let log = PathLog::open(repository, cluster, &catalog, timeline)?;
     let wanted = Wanted { target: request.target.clone(), inclusive: request.inclusive, from: request.from };
-    let resolver = Resolver { repository: &repository, cluster, catalog: &catalog, log, request };
+    let resolver = Resolver { repository, cluster, catalog: &catalog, log, request };
     let mut report = resolver.blank(timeline)?;
     let elsewhere = if resolver.looks_elsewhere() { resolver.elsewhere(timeline, &wanted)? } else { Vec::new() };
     match find(&resolver.log, &wanted)? {
