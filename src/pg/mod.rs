@@ -8,6 +8,7 @@ mod history;
 mod lsn;
 mod names;
 mod page;
+pub mod settings;
 pub mod scan;
 pub mod target;
 
