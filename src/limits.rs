@@ -103,8 +103,12 @@ pub const MISSING_DELAY: Duration = Duration::from_millis(500);
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
 /// Largest configurable time limit of a command that writes.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Longest time without any success that a command without a time limit of its own may be given. Storing one object takes at most
+/// three such requests, and [`ABANDONED_AFTER`] relies on [`MAX_TIMEOUT`].
+pub const MAX_STALL: Duration = Duration::from_secs(900);
 
 const _: () = {
+    assert!(MAX_STALL.as_secs() * 4 <= MAX_TIMEOUT.as_secs());
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);

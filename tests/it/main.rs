@@ -15,6 +15,7 @@ mod support;
 /// What the WAL writer of the unit tests calls `crate::pg`.
 use walvis::pg;
 
+mod backup_store;
 mod catalog_store;
 mod check;
 mod conformance;
@@ -22,6 +23,7 @@ mod crash;
 mod damage;
 mod fetch;
 mod golden;
+mod golden_backup;
 mod memory;
 mod outage;
 mod push;

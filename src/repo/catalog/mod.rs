@@ -27,7 +27,7 @@ use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
 use crate::pg::{Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
 use memo::Memo;
-use nodes::at_once;
+pub(super) use nodes::at_once;
 use read::Cache;
 
 /// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read lately.
