@@ -27,7 +27,7 @@ mod tree;
 pub use dir::{Dir, Item, ItemKind};
 pub use draft::{Draft, Durability, Published};
 pub use rebuild::{
-    Attributes, Lock, Owner, Rebuild, available_bytes, lock, make_private_dir, open_append, read_link, zero_range,
+    Attributes, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
 };
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};

@@ -195,13 +195,7 @@ impl Rebuild {
     ///
     /// # Errors
     /// [`Problem::Denied`], others.
-    pub fn finish_file(
-        &self,
-        file: &File,
-        path: &[u8],
-        attributes: Attributes,
-        modified_unix_us: i64,
-    ) -> Result<(), FsError> {
+    pub fn finish_file(&self, file: &File, path: &[u8], attributes: Attributes, modified_unix_us: i64) -> Result<(), FsError> {
         let fail = |action| move |e: Errno| FsError::new(action, self.path_of(path), e);
         if let Some(owner) = attributes.owner {
             nix::unistd::fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
@@ -219,13 +213,7 @@ impl Rebuild {
     ///
     /// # Errors
     /// As [`open_file`](Self::open_file), [`finish_file`](Self::finish_file).
-    pub fn put_file(
-        &self,
-        path: &[u8],
-        bytes: &[u8],
-        attributes: Attributes,
-        modified_unix_us: i64,
-    ) -> Result<(), FsError> {
+    pub fn put_file(&self, path: &[u8], bytes: &[u8], attributes: Attributes, modified_unix_us: i64) -> Result<(), FsError> {
         let temporary = [path, PUT_SUFFIX].concat();
         let file = self.open_file(&temporary)?;
         let fail = |action| move |e: std::io::Error| FsError::new(action, self.path_of(path), e);
@@ -336,7 +324,8 @@ fn remove_directory(parent: &Dir, name: &Path) -> Result<(), FsError> {
             }
         }
     }
-    nix::unistd::unlinkat(parent.fd(), name, UnlinkatFlags::RemoveDir).map_err(|e| FsError::new("remove", parent.path_of(name), e))
+    nix::unistd::unlinkat(parent.fd(), name, UnlinkatFlags::RemoveDir)
+        .map_err(|e| FsError::new("remove", parent.path_of(name), e))
 }
 
 fn no_follow(dir: &Dir, name: &OsStr) -> Result<Option<ItemKind>, FsError> {
@@ -416,16 +405,16 @@ pub fn open_append(path: &Path, owner: Option<Owner>) -> Result<File, FsError> {
     Ok(File::from(fd))
 }
 
-/// A lock on a file that is held until it is dropped, or its process ends.
+/// A lock on a directory that is held until it is dropped, or its process ends.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its effect")] File);
 
-/// Locks an existing file; `None` when another process has locked it.
+/// Locks an existing directory; `None` when another process has locked it.
 ///
 /// # Errors
-/// As [`super::open_regular`]; when the file system does not answer.
-pub fn lock(path: &Path) -> Result<Option<Lock>, FsError> {
-    let (file, _) = super::open_regular(path)?;
+/// As [`Dir::open`]; when the file system does not answer.
+pub fn lock_directory(path: &Path) -> Result<Option<Lock>, FsError> {
+    let file = File::open(path).map_err(|e| FsError::new("open directory", path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock(file))),
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),
@@ -502,13 +491,11 @@ mod tests {
     }
 
     #[test]
-    fn a_locked_file_is_told() {
+    fn a_locked_directory_is_told() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("lock");
-        std::fs::write(&path, b"").unwrap();
-        let held = lock(&path).unwrap();
-        assert!(held.is_some() && lock(&path).unwrap().is_none());
+        let held = lock_directory(place.path()).unwrap();
+        assert!(held.is_some() && lock_directory(place.path()).unwrap().is_none());
         drop(held);
-        assert!(lock(&path).unwrap().is_some());
+        assert!(lock_directory(place.path()).unwrap().is_some());
     }
 }

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn what_is_not_wanted_is_unset_before_what_is() {
-        let wanted = [("recovery_target_lsn", "0/5A3B4F0"), ("recovery_target_inclusive", "off"), ("recovery_target_timeline", "1")];
+        let wanted =
+            [("recovery_target_lsn", "0/5A3B4F0"), ("recovery_target_inclusive", "off"), ("recovery_target_timeline", "1")];
         let text = recovery_settings("by walvis\nx", "/w fetch-wal %f \"%p\"", &wanted, false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..3], ["", "# by walvis x", "restore_command = '/w fetch-wal %f \"%p\"'"]);

@@ -179,7 +179,10 @@ fn on_path(legs: &[Leg], backup: &BackupSummary) -> Result<(), String> {
         return Err(format!("it was taken on timeline {}, which does not lead to timeline {target}", backup.timeline));
     };
     if backup.checkpoint_lsn >= leg.end || backup.stop_lsn > leg.end {
-        return Err(format!("timeline {} was left at {}, before the backup ends at {}", backup.timeline, leg.end, backup.stop_lsn));
+        return Err(format!(
+            "timeline {} was left at {}, before the backup ends at {}",
+            backup.timeline, leg.end, backup.stop_lsn
+        ));
     }
     Ok(())
 }
@@ -243,4 +246,3 @@ pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) ->
         assuming: ASSUMPTION,
     }
 }
-

@@ -119,11 +119,7 @@ pub fn answer(repository: &Repository, cluster: &ClusterName, request: &ResolveR
     Ok(report)
 }
 
-fn target_timeline(
-    catalog: &Catalog<'_>,
-    request: &ResolveRequest,
-    backup: Option<&BackupSummary>,
-) -> Result<Timeline, Error> {
+fn target_timeline(catalog: &Catalog<'_>, request: &ResolveRequest, backup: Option<&BackupSummary>) -> Result<Timeline, Error> {
     let timelines = catalog.timelines();
     let none = || Error::new(Kind::Target, "no WAL is stored of this cluster").hint("'walvis list' shows what is stored");
     match request.timeline.unwrap_or_default() {
@@ -254,7 +250,9 @@ impl Resolver<'_> {
                     .to_owned(),
             );
         } else if stored.is_none() && self.request.from.is_none() {
-            report.notes.push("the repository has no base backup for this point: this one is known from the WAL alone".to_owned());
+            report
+                .notes
+                .push("the repository has no base backup for this point: this one is known from the WAL alone".to_owned());
         }
         if found.last_included.is_none() {
             report.notes.push("no transaction commits between the start and this point".to_owned());
