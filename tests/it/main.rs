@@ -32,6 +32,7 @@ mod resolve;
 mod resolve_clock;
 mod resolve_random;
 mod resolve_reach;
+mod restore;
 mod resolve_systems;
 mod scan;
 mod setup;
