@@ -46,16 +46,7 @@ pub struct Copied<'a> {
 
 impl<'a> Copied<'a> {
     pub fn new(repository: &'a Path, key: &'a Path, dir: &'a Path, stop_lsn: u64, major: u32) -> Self {
-        Self {
-            repository,
-            key,
-            dir,
-            stop_lsn,
-            version: major * 10_000,
-            tablespaces: Vec::new(),
-            started: None,
-            owner: None,
-        }
+        Self { repository, key, dir, stop_lsn, version: major * 10_000, tablespaces: Vec::new(), started: None, owner: None }
     }
 
     /// Stores it in cluster `main`.
@@ -138,15 +129,14 @@ impl<'a> Copied<'a> {
             data_directory: self.dir.display().to_string(),
             jobs: 2,
         };
-        repository
-            .put_manifest(&cluster, system_id, &summary, || Box::new(Cursor::new(whole.clone())))
-            .unwrap();
+        repository.put_manifest(&cluster, system_id, &summary, || Box::new(Cursor::new(whole.clone()))).unwrap();
         id
     }
 
     fn item(&self, path: &[u8], at: &Path, writer: &mut PackWriter<'_>) -> (Item, Uses) {
         let meta = fs::metadata(at).unwrap();
-        let named = |name: Option<String>, id: u32| self.owner.map_or_else(|| name.unwrap_or_else(|| id.to_string()), str::to_owned);
+        let named =
+            |name: Option<String>, id: u32| self.owner.map_or_else(|| name.unwrap_or_else(|| id.to_string()), str::to_owned);
         let user = nix::unistd::User::from_uid(meta.uid().into()).unwrap().map(|user| user.name);
         let group = nix::unistd::Group::from_gid(meta.gid().into()).unwrap().map(|group| group.name);
         let (owner, group, mode) = (named(user, meta.uid()), named(group, meta.gid()), meta.mode() & 0o7777);
