@@ -312,7 +312,7 @@ fn damage_stops_the_restore_and_the_next_run_goes_on() {
     site.primary.switch_and_archive();
     let packs: Vec<PathBuf> =
         files_below(&site.repository()).into_iter().filter(|path| path.to_str().unwrap().contains("/packs/")).collect();
-    assert!(packs.len() > 4, "{packs:?}");
+    assert!(packs.len() > 2, "{packs:?}");
     let pack = packs.last().unwrap();
     let flip = |path: &Path| {
         let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
@@ -534,7 +534,7 @@ fn the_newest_usable_backup_is_chosen() {
     assert_eq!(listed("--database postgres").len(), 2);
     assert!(listed("--database nobody").is_empty());
     let shown = text(&site.walvis("list"));
-    assert!(shown.contains(&format!("backup {second} "copied"")) && shown.contains("recoverable from"), "{shown}");
+    assert!(shown.contains(&format!(r#"backup {second} "copied""#)) && shown.contains("recoverable from"), "{shown}");
 
     // Its summary cannot be read any more.
     let manifest = files_below(&site.repository()).into_iter().find(|path| path.ends_with(second.to_string())).unwrap();
