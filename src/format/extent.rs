@@ -79,12 +79,12 @@ pub struct PackId {
 }
 
 impl PackId {
-    pub(super) fn put(self, out: &mut Vec<u8>) {
+    pub(in crate::format) fn put(self, out: &mut Vec<u8>) {
         self.backup.put(out);
         put_varint(out, self.number.into());
     }
 
-    pub(super) fn take(bytes: &mut &[u8]) -> Option<Self> {
+    pub(in crate::format) fn take(bytes: &mut &[u8]) -> Option<Self> {
         let backup = BackupId::take(bytes)?;
         Some(Self { backup, number: take_u32(bytes)? })
     }
@@ -246,7 +246,11 @@ impl ExtentTable {
 }
 
 /// Adds extents, with packs as numbers.
-pub(super) fn put_extents(out: &mut Vec<u8>, extents: &[Extent], index_of: &mut dyn FnMut(PackId) -> Option<u64>) -> Option<()> {
+pub(in crate::format) fn put_extents(
+    out: &mut Vec<u8>,
+    extents: &[Extent],
+    index_of: &mut dyn FnMut(PackId) -> Option<u64>,
+) -> Option<()> {
     let mut before: Option<Place> = None;
     for extent in extents {
         let Some(StoredExtent { hash, place }) = &extent.stored else {
@@ -265,7 +269,7 @@ pub(super) fn put_extents(out: &mut Vec<u8>, extents: &[Extent], index_of: &mut 
 }
 
 /// Takes `count` extents of a piece or file of `size_bytes`.
-pub(super) fn take_extents(
+pub(in crate::format) fn take_extents(
     rest: &mut &[u8],
     size_bytes: u64,
     count: u64,
@@ -291,16 +295,16 @@ pub(super) fn take_extents(
 }
 
 /// The rest of a place: its length, and whether it can be one.
-pub(super) fn take_place_rest(pack: PackId, offset: u64, rest: &mut &[u8]) -> Option<Place> {
+pub(in crate::format) fn take_place_rest(pack: PackId, offset: u64, rest: &mut &[u8]) -> Option<Place> {
     let sealed_bytes = take_u32(rest).filter(|bytes| (1..=MAX_RECORD_BYTES).contains(&(*bytes as usize)))?;
     Some(Place { pack, offset: u32::try_from(offset).ok()?, sealed_bytes })
 }
 
-pub(super) fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+pub(in crate::format) fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
     u32::try_from(take_varint(bytes)?).ok()
 }
 
-pub(super) fn take_array<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+pub(in crate::format) fn take_array<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (front, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(front)
