@@ -131,10 +131,8 @@ pub fn scan_live(path: &Path) -> Result<Option<(Attributes, Vec<LiveItem>)>, FsE
 /// # Errors
 /// [`Problem::Denied`], others.
 pub fn open_live(path: &Path) -> Result<Option<(File, Attributes)>, FsError> {
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW)
-        .open(path);
+    let opened =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW).open(path);
     let file = match opened {
         Ok(file) => file,
         Err(e) if matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => {

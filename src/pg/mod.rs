@@ -14,6 +14,7 @@ mod names;
 mod page;
 pub mod page_checksum;
 pub mod scan;
+mod tablespace_map;
 pub mod target;
 
 pub use backup_label::{BackupLabel, BackupLabelError};
@@ -23,3 +24,4 @@ pub use history::{BackupHistory, HistoryEntry, HistoryError, TimelineHistory};
 pub use lsn::{InvalidLsn, Lsn, Timeline, WalSegmentSize};
 pub use names::{SegmentName, WalFileName};
 pub use page::{FirstPage, PageError, SegmentCheck, major_of_magic};
+pub use tablespace_map::TablespaceMap;
