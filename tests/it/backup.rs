@@ -20,7 +20,7 @@ use walvis::repo::backups::PackReader;
 use walvis::repo::{ClusterName, KeySource, Repository, StoreSettings, StoreUrl, SystemId};
 
 use crate::support::command::{Ran, Running, eventually, files_below, run as run_program, start};
-use crate::support::postgres::{Cluster, Options, Postgres, Recovery, Scratch, run};
+use crate::support::postgres::{Cluster, Options, Postgres, Recovery, Role, Scratch, Stop, run};
 
 /// A host with a repository, where servers archive and backups are taken.
 struct Host {
@@ -87,15 +87,17 @@ impl Host {
     }
 
     fn repository(&self) -> Repository {
-        let settings =
-            StoreSettings { url: StoreUrl::File(self.scratch.path().join("repository")), create_if_absent: None };
+        let settings = StoreSettings { url: StoreUrl::File(self.scratch.path().join("repository")), create_if_absent: None };
         let deadline = Deadline::after(Duration::from_secs(60));
         let secret = KeySource::File(self.scratch.path().join("key")).read(&deadline).unwrap();
         Repository::open(&settings, &secret, 1, deadline).unwrap()
     }
 
     fn manifests(&self) -> usize {
-        files_below(&self.scratch.path().join("repository")).iter().filter(|path| path.to_str().unwrap().contains("/backups/")).count()
+        files_below(&self.scratch.path().join("repository"))
+            .iter()
+            .filter(|path| path.to_str().unwrap().contains("/backups/"))
+            .count()
     }
 }
 
@@ -230,7 +232,10 @@ fn a_backup_is_a_cluster(major: u32) {
     assert!(label.contains("LABEL: it's \\the first\n"), "{label}");
     for name in stored.files.keys() {
         let last = name.rsplit('/').next().unwrap();
-        assert!(!name.starts_with("pg_wal/") && !last.starts_with("pgsql_tmp") && !last.starts_with("pg_internal.init"), "{name}");
+        assert!(
+            !name.starts_with("pg_wal/") && !last.starts_with("pgsql_tmp") && !last.starts_with("pg_internal.init"),
+            "{name}"
+        );
         assert!(!["postmaster.pid", "postmaster.opts"].contains(&last), "{name}");
     }
     // Of an unlogged table only what it is reset to.
@@ -250,7 +255,7 @@ fn a_backup_is_a_cluster(major: u32) {
     assert_eq!(stored.head.facts.tablespaces.len(), 1);
 
     // The tablespace of a clone on the same host goes elsewhere.
-    cluster.stop(crate::support::postgres::Stop::Fast);
+    cluster.stop(Stop::Fast);
     fs::rename(&space, host.scratch.path().join("moved")).unwrap();
     host.scratch.make_dir("space");
     let root = host.scratch.path().join("restored");
@@ -315,4 +320,274 @@ fn a_backup_of_17_is_a_cluster() {
 #[test]
 fn a_backup_of_18_is_a_cluster() {
     a_backup_is_a_cluster(18);
+}
+
+#[test]
+fn pg_control_says_what_the_server_says() {
+    for major in 13..=18 {
+        let host = Host::new();
+        let mut primary = host.cluster("server", major, &host.options().setting("wal_level", "replica"));
+        let standby = standby_of(&host, &primary, "standby", "off");
+        primary.sql("create table t as select generate_series(1, 1000)");
+        primary.switch_and_archive();
+        for cluster in [&primary, &standby] {
+            cluster.sql("checkpoint");
+            let control = fs::read(cluster.data.join("global/pg_control")).unwrap();
+            let control = walvis::pg::ControlFile::parse(&control).unwrap();
+            let values = cluster.sql(
+                "select system_identifier, catalog_version_no, checkpoint_lsn, redo_lsn, timeline_id, min_recovery_end_lsn,
+                 min_recovery_end_timeline, data_page_checksum_version > 0, database_block_size, blocks_per_segment,
+                 bytes_per_wal_segment from pg_control_system(), pg_control_checkpoint(), pg_control_recovery(), pg_control_init()",
+            );
+            let found = format!(
+                "{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}",
+                control.system_id,
+                control.catalog_version,
+                control.checkpoint,
+                control.redo,
+                control.timeline,
+                control.min_recovery_point,
+                control.min_recovery_timeline,
+                if control.page_checksums { "t" } else { "f" },
+                control.page_bytes,
+                control.pages_per_file,
+                control.wal_segment_size.bytes()
+            );
+            // The standby goes on in between.
+            assert!(
+                found == values || cluster.sql("select pg_is_in_recovery()") == "t" && found.len() > 50,
+                "{major}: {found} {values}"
+            );
+        }
+        use walvis::pg::ClusterState;
+        let state = |cluster: &Cluster| {
+            walvis::pg::ControlFile::parse(&fs::read(cluster.data.join("global/pg_control")).unwrap()).unwrap().state
+        };
+        assert_eq!((state(&primary), state(&standby)), (ClusterState::InProduction, ClusterState::ArchiveRecovery));
+        primary.stop(Stop::Fast);
+        assert_eq!(state(&primary), ClusterState::ShutDown);
+    }
+}
+
+/// A standby that follows `primary` over the archive and its connection.
+fn standby_of(host: &Host, primary: &Cluster, name: &str, archive_mode: &str) -> Cluster {
+    let backup = primary.backup_to(&format!("{name}.copy"));
+    let options = host.options().setting("archive_mode", archive_mode).setting("primary_conninfo", &primary.conninfo());
+    let mut standby = Cluster::restore(&host.scratch, name, &backup, Role::Standby, &options);
+    standby.start();
+    standby
+}
+
+#[test]
+fn damaged_pages_are_reported_and_the_backup_counts_all_the_same() {
+    let host = Host::new();
+    let cluster = host.cluster("server", 15, &host.options());
+    cluster.sql("create table hurt as select i, md5(i::text) from generate_series(1, 20000) i");
+    cluster.sql("create database other");
+    let (path, blocks) = pages_of(&cluster, "hurt");
+    let (shared, _) = pages_of(&cluster, "pg_catalog.pg_database");
+    assert!(blocks > 10);
+    for block in [3, blocks - 1] {
+        damage(&path, block);
+    }
+    damage(&shared, 0);
+    let report: Value =
+        serde_json::from_str(&host.ran(&cluster, &[]).exits(18).says(&["3 damaged pages", "is stored"]).stdout).unwrap();
+    assert_eq!(report["pages_damaged"], 3);
+    let found: Vec<String> = report["damaged"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|page| format!("{} {} {}", page["file"].as_str().unwrap(), page["block"], page["relation"].as_str().unwrap()))
+        .collect();
+    let relative = |path: &Path| path.strip_prefix(&cluster.data).unwrap().display().to_string();
+    let hurt = relative(&path);
+    assert_eq!(
+        found,
+        [
+            format!("{hurt} 3 postgres: hurt"),
+            format!("{hurt} {} postgres: hurt", blocks - 1),
+            format!("{} 0 postgres: pg_database", relative(&shared))
+        ]
+    );
+    let stored = read_back(&host, &report);
+    assert_eq!(stored.head.facts.damage.len(), 3);
+    assert_eq!(stored.files[&hurt].1, fs::read(&path).unwrap());
+    let text = run_program(&mut host.command(&["base-backup", "--fast", "--server", &cluster.conninfo()])).exits(18).stdout;
+    assert!(text.contains(&format!("page 3 of postgres: hurt in {hurt}")), "{text}");
+}
+
+#[test]
+fn files_that_change_while_they_are_read_are_replayed() {
+    let host = Host::new();
+    let mut cluster = host.cluster("server", 16, &host.options());
+    for table in ["vanishes", "grows", "shrinks", "changes"] {
+        cluster.sql(&format!("create table {table} as select i, md5(i::text) as h from generate_series(1, 30000) i"));
+    }
+    let mut running = host.start(&cluster, &["--max-rate", "10", "--jobs", "2"]);
+    let log = || cluster.sql("select count(*) from pg_stat_activity where application_name = 'walvis'");
+    eventually("the backup runs", || log() == "1");
+    let mut rounds = 0;
+    while !running.has_ended() {
+        rounds += 1;
+        let name = format!("made{rounds}");
+        cluster.sql(&format!("create table {name} as select generate_series(1, 1000)"));
+        cluster.sql("insert into grows select i, 'new' from generate_series(1, 2000) i");
+        cluster.sql("update changes set h = md5(h) where i % 7 = 0");
+        match rounds {
+            2 => drop(cluster.sql("drop table vanishes")),
+            3 => drop(cluster.sql("delete from shrinks where i > 100")),
+            4 => drop(cluster.sql("vacuum shrinks")),
+            5 => drop(cluster.sql("create database passing")),
+            6 => drop(cluster.sql("drop database passing")),
+            _ => drop(cluster.sql("checkpoint")),
+        }
+    }
+    let report: Value = serde_json::from_str(&running.wait().exits(0).stdout).unwrap();
+    assert!(rounds > 3, "the backup was over too soon");
+    assert_eq!(report["pages_damaged"], 0);
+    let expected = |cluster: &Cluster| cluster.digest(&["grows", "shrinks", "changes"]);
+    let before = expected(&cluster);
+    cluster.switch_and_archive();
+    let root = host.scratch.path().join("restored");
+    read_back(&host, &report).write_to(&host.scratch, &root);
+    let mut restored = restored(&host, "restored", 16);
+    assert!(matches!(restored.wait_recovery(), Recovery::Promoted));
+    assert_eq!(expected(&restored), before);
+}
+
+#[test]
+fn a_standby_is_backed_up_with_the_help_of_its_primary() {
+    for major in [13, 18] {
+        let host = Host::new();
+        let primary = host.cluster("server", major, &host.options());
+        primary.sql("create table t as select generate_series(1, 5000) i");
+        let standby = standby_of(&host, &primary, "standby", "off");
+        eventually("the standby follows", || standby.sql("select count(*) from pg_class where relname = 't'") == "1");
+        primary.sql("insert into t select generate_series(1, 5000)");
+        let report = host.backup(&standby, &["--primary", &primary.conninfo()]);
+        assert_eq!((&report["from_standby"], &report["timeline"]), (&Value::Bool(true), &Value::from(1)));
+        assert_eq!(report["system_id"], primary.sql("select system_identifier from pg_control_system()"));
+        let root = host.scratch.path().join("restored");
+        let stored = read_back(&host, &report);
+        assert!(stored.files["backup_label"].1.windows(20).any(|text| text == b"BACKUP FROM: standby"));
+        stored.write_to(&host.scratch, &root);
+        // What followed the primary must not do so any more.
+        fs::remove_file(root.join("standby.signal")).unwrap();
+        let mut restored = restored(&host, "restored", major);
+        assert!(matches!(restored.wait_recovery(), Recovery::Promoted));
+        // The primary's directory is not the standby's, though the system identifier is the same.
+        let data = primary.data.display().to_string();
+        host.ran(&standby, &["--pgdata", &data]).exits(16).says(&["is not the data directory of the server"]);
+        host.ran(&primary, &["--primary", &primary.conninfo()]).exits(2);
+        // Without help the last segment does not come, and that is said.
+        let ran = host.ran(&standby, &["--timeout", "4"]).exits(17);
+        ran.says(&["did not arrive", "--primary"]);
+        assert_eq!(host.manifests(), 1);
+    }
+}
+
+#[test]
+fn another_servers_directory_is_refused() {
+    let host = Host::new();
+    let first = host.cluster("first", 15, &host.options());
+    let second = Host::new();
+    let other = second.cluster("other", 15, &second.options());
+    let data = other.data.display().to_string();
+    host.ran(&first, &["--pgdata", &data]).exits(16).says(&["is not the data directory of the server"]).tells_the_way_out();
+    let nowhere = host.scratch.path().join("nothing").display().to_string();
+    host.ran(&first, &["--pgdata", &nowhere]).exits(10).says(&["is no data directory"]).tells_the_way_out();
+    host.backup(&first, &[]);
+    // The name belongs to the first one now.
+    host.ran(&other, &[]).exits(16).says(&["belongs to system identifier"]).tells_the_way_out();
+    assert_eq!(host.manifests(), 1);
+}
+
+#[test]
+fn without_archiving_there_is_no_backup() {
+    let host = Host::new();
+    let off = host.cluster("off", 15, &Options { archive_command: None, ..host.options() });
+    host.ran(&off, &[]).exits(17).says(&["archive_mode is off"]).tells_the_way_out();
+    drop(off);
+    let empty = host.cluster(
+        "empty",
+        15,
+        &Options { archive_command: Some(String::new()), ..host.options() }.setting("archive_mode", "on"),
+    );
+    host.ran(&empty, &[]).exits(17).says(&["archive_command is empty"]).tells_the_way_out();
+    drop(empty);
+    // It archives, but elsewhere.
+    let elsewhere = host.cluster("elsewhere", 15, &Options { archive_command: Some("true".to_owned()), ..host.options() });
+    host.ran(&elsewhere, &["--timeout", "4"]).exits(17).says(&["did not arrive"]).tells_the_way_out();
+    elsewhere.sql("alter system set archive_command = 'false'");
+    elsewhere.sql("select pg_reload_conf()");
+    elsewhere.switch_wal();
+    let fails =
+        || elsewhere.sql("select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver") == "t";
+    eventually("the archiver fails", fails);
+    host.ran(&elsewhere, &[]).exits(17).says(&["the archiver fails"]).tells_the_way_out();
+    assert_eq!(host.manifests(), 0);
+}
+
+#[test]
+fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
+    let host = Host::new();
+    let mut cluster = host.cluster("server", 17, &host.options());
+    cluster.sql("create table t as select i, md5(i::text) from generate_series(1, 50000) i");
+    let sessions = "select count(*) from pg_stat_activity where application_name = 'walvis'";
+    let packs = || files_below(&host.scratch.path().join("repository")).iter().any(|p| p.to_str().unwrap().contains("/packs/"));
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        let running = host.start(&cluster, &["--max-rate", "4"]);
+        eventually("the backup runs", || cluster.sql(sessions) == "1");
+        std::thread::sleep(Duration::from_millis(500));
+        running.signal(signal);
+        let ran = running.wait();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ran.status), Some(signal as i32), "{}", ran.stderr);
+        if signal != Signal::SIGKILL {
+            assert!(ran.stderr.contains("interrupted by a signal"), "{}", ran.stderr);
+        }
+        assert_eq!(host.manifests(), 0);
+        eventually("the session ends", || cluster.sql(sessions) == "0");
+    }
+    // The server restarts during the backup.
+    let running = host.start(&cluster, &["--max-rate", "4"]);
+    eventually("the backup runs", || cluster.sql(sessions) == "1");
+    cluster.stop(Stop::Immediate);
+    running.wait().exits(17).says(&["the backup does not count"]);
+    cluster.start();
+    assert_eq!(host.manifests(), 0);
+    assert!(!packs(), "small clusters fill their packs at the end only");
+    let report = host.backup(&cluster, &[]);
+    assert_eq!(host.manifests(), 1);
+    read_back(&host, &report);
+}
+
+#[test]
+fn wrong_options_are_refused_before_anything_happens() {
+    let host = Host::new();
+    let cluster = host.cluster("server", 15, &host.options());
+    for wrong in
+        [&["--jobs", "0"][..], &["--max-rate", "0"], &["--annotate", "x"], &["--annotate", "=x"], &["--label", "two\nlines"]]
+    {
+        host.ran(&cluster, wrong).exits(2);
+    }
+    host.ran(&cluster, &["--annotate", "a=1", "--annotate", "a=2"]).exits(2).says(&["given twice"]).tells_the_way_out();
+    assert_eq!(host.manifests(), 0);
+}
+
+#[test]
+fn an_extent_in_a_pack_that_is_mostly_dead_is_stored_anew() {
+    let host = Host::new();
+    let cluster = host.cluster("server", 15, &host.options());
+    // Does not get shorter, so that it fills packs.
+    cluster.sql("create table big as select i, gen_random_uuid() u, gen_random_uuid() v from generate_series(1, 300000) i");
+    let first = host.backup(&cluster, &["--jobs", "1"]);
+    cluster.sql("update big set u = gen_random_uuid()");
+    cluster.sql("vacuum full big");
+    let second = host.backup(&cluster, &["--jobs", "1"]);
+    let third = host.backup(&cluster, &["--jobs", "1"]);
+    let stored = read_back(&host, &third);
+    let (live, total) = stored.head.packs.iter().fold((0, 0), |(l, t), used| (l + used.live_bytes, t + used.total_bytes));
+    assert!(live * 2 >= total, "{live} of {total} are used: {first:#} {second:#} {third:#}");
+    assert_eq!(third["stored_bytes"].as_u64().unwrap(), live);
 }

@@ -260,7 +260,7 @@ impl Backup<'_> {
             reader: PackReader::new(self.repository, self.cluster, source.system_id),
             start,
             page_checksums: self.control.page_checksums,
-            horizon: Horizon::new(&source.server, source.in_recovery, start),
+            horizon: Horizon::of(&source.server, source.in_recovery, start),
             throttle: Throttle::new(self.request.max_rate_mib_per_s.map(|mib| mib.saturating_mul(MIB as u64))),
             stop: AtomicBool::new(false),
             read_bytes: AtomicU64::new(0),
