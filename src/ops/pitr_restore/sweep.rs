@@ -152,9 +152,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::fsio::Attributes;
+    use crate::fsio::Access;
 
-    const DIRECTORY: Attributes = Attributes { mode: 0o700, owner: None };
+    const DIRECTORY: Access = Access { mode: 0o700, owner: None };
 
     fn put(root: &Path, path: &str) {
         let path = root.join(path);

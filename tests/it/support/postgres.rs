@@ -205,6 +205,13 @@ impl Cluster {
         cluster
     }
 
+    /// A data directory that is there already, under a name below the scratch directory. It is not started.
+    pub(crate) fn in_place(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
+        let cluster = Self::prepare(scratch, name, major, options);
+        cluster.configure(options);
+        cluster
+    }
+
     fn prepare(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
         let sockets = scratch.make_dir(&format!("{name}.s"));
         // sun_path holds 108 bytes; the name in it is `.s.PGSQL.5432.lock`.
