@@ -168,10 +168,13 @@ impl Owners {
     }
 }
 
+/// The ids of names. A number stands for itself: in a container the user often has no name.
 fn lookup(user: &str, group: &str) -> Option<Owner> {
-    let user = nix::unistd::User::from_name(user).ok().flatten()?;
-    let group = nix::unistd::Group::from_name(group).ok().flatten().map_or(user.gid, |group| group.gid);
-    Some(Owner { uid: user.uid.as_raw(), gid: group.as_raw() })
+    let known = nix::unistd::User::from_name(user).ok().flatten();
+    let uid = known.as_ref().map(|user| user.uid.as_raw()).or_else(|| user.parse().ok())?;
+    let gid = nix::unistd::Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
+    let gid = gid.or_else(|| group.parse().ok()).or(known.map(|user| user.gid.as_raw())).unwrap_or(uid);
+    Some(Owner { uid, gid })
 }
 
 /// What was restored.
@@ -406,6 +409,13 @@ mod tests {
     fn links_are_written_as_the_server_reads_them() {
         let links = [(16399, PathBuf::from("/a b")), (7, PathBuf::from("/c\\d\ne"))];
         assert_eq!(tablespace_map(&links), b"16399 /a b\n7 /c\\\\d\\\ne\n");
+    }
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        assert_eq!(lookup("root", "root"), Some(Owner { uid: 0, gid: 0 }));
+        assert_eq!(lookup("4001", "4002"), Some(Owner { uid: 4001, gid: 4002 }));
+        assert_eq!(lookup("no-such-user-here", "root"), None);
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl<'a> Sweep<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use std::fs;
     use std::path::Path;
