@@ -176,7 +176,8 @@ pub(super) fn list(reports: &[ListReport]) -> String {
 /// One base backup.
 fn backup(out: &mut String, line: &BackupLine) {
     let Some(summary) = &line.summary else {
-        let _ = writeln!(out, "    backup {} DAMAGED: {}", line.id, line.damaged.as_deref().unwrap_or_default());
+        let (id, damaged) = (line.only_id.as_deref().unwrap_or_default(), line.damaged.as_deref().unwrap_or_default());
+        let _ = writeln!(out, "    backup {id} DAMAGED: {damaged}");
         return;
     };
     let checksums = match summary.pages {
@@ -188,7 +189,7 @@ fn backup(out: &mut String, line: &BackupLine) {
     let _ = writeln!(
         out,
         "    backup {} {:?}: {} in {} files, {} new, took {}, {checksums}{standby}",
-        line.id,
+        summary.id,
         summary.label,
         size(summary.bytes),
         summary.files,

@@ -4,6 +4,7 @@
 //! position, so it opens nowhere else. Whoever knows where a record is needs the 68 bytes of the header, the record, and nothing else.
 //! The list of contents is in the metadata, so a pack can be checked without any manifest.
 
+use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
@@ -223,6 +224,17 @@ pub fn contents(metadata: &Metadata) -> Result<Vec<Record>, CodecError> {
     Ok(records)
 }
 
+/// Decompresses with a context that each thread keeps: making one takes as long as a record does.
+fn decompress(bytes: &[u8], room: &mut [u8]) -> io::Result<usize> {
+    thread_local! {
+        static CONTEXT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    CONTEXT.with_borrow_mut(|context| match context {
+        Some(context) => context.decompress_to_buffer(bytes, room),
+        None => context.insert(zstd::bulk::Decompressor::new()?).decompress_to_buffer(bytes, room),
+    })
+}
+
 /// Opens the records of one pack. Cheap to make and to keep.
 pub struct PackKey {
     cipher: FrameCipher,
@@ -271,7 +283,7 @@ impl PackKey {
             STORED if bytes.len() <= limit => out.extend_from_slice(bytes),
             ZSTD => {
                 out.resize(before + limit, 0);
-                let written = out.get_mut(before..).map_or(Ok(0), |room| zstd::bulk::decompress_to_buffer(bytes, room));
+                let written = out.get_mut(before..).map_or(Ok(0), |room| decompress(bytes, room));
                 out.truncate(before + written.as_ref().map_or(0, |written| *written));
                 written.map_err(|_| damaged("cannot be decompressed"))?;
             }

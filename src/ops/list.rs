@@ -64,11 +64,12 @@ pub struct SystemReport {
 /// A base backup.
 #[derive(Debug, Serialize)]
 pub struct BackupLine {
-    /// Its id.
-    pub id: String,
-    /// Why nothing else is known of it.
+    /// Its id, where that is all that is known of it.
+    #[serde(rename = "id", skip_serializing_if = "Option::is_none")]
+    pub only_id: Option<String>,
+    /// Why.
     pub damaged: Option<String>,
-    /// What is known of it.
+    /// What is known of it, its id included.
     #[serde(flatten)]
     pub summary: Option<BackupSummary>,
     /// How long it took.
@@ -197,7 +198,7 @@ fn backups(
         let time = |unix_us: i64| PgTime::from_unix_us(unix_us).map(show);
         let line = match summary {
             Err(e) if e.kind == Kind::Damaged => BackupLine {
-                id: id.to_string(),
+                only_id: Some(id.to_string()),
                 damaged: Some(e.what),
                 summary: None,
                 duration_s: None,
@@ -215,7 +216,7 @@ fn backups(
                     None => None,
                 };
                 BackupLine {
-                    id: id.to_string(),
+                    only_id: None,
                     damaged: None,
                     duration_s: Some((summary.stopped_unix_us - summary.started_unix_us) / 1_000_000),
                     window_from: Some(Bound { lsn: summary.stop_lsn.to_string(), time: time(summary.stopped_unix_us) }),

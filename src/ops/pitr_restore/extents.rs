@@ -208,7 +208,7 @@ impl Workshop<'_> {
             left.push(wants.len() - before);
         }
         wants.sort_unstable_by_key(|want| (want.stored.place, want.part, want.index));
-        let limit = (RANGES_MEMORY_BYTES / self.jobs.max(1) as u64).clamp(MIB as u64, MAX_RANGE_BYTES);
+        let limit = (RANGES_MEMORY_BYTES / self.jobs.max(1) as u64).clamp(256 * KIB as u64, MAX_RANGE_BYTES);
         let mut open: Option<(usize, File)> = None;
         let mut rest = wants.as_slice();
         while !rest.is_empty() {
