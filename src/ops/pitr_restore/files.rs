@@ -1,7 +1,8 @@
 //! The files of a backup: a first look at all of them, and their restore.
 
 use std::collections::HashMap;
-use std::io::{BufWriter, Write as _};
+use std::fs::File;
+use std::io::{BufWriter, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,8 @@ use super::extents::{Batches, Tally, Workshop};
 use super::place::local;
 use super::sweep::Sweep;
 use crate::error::{Error, Kind};
-use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item};
+use crate::format::extent::TableError;
+use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item, ManifestReader, ManifestWriter};
 use crate::fsio::{self, Access, ItemKind, Owner, Rebuild};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
@@ -53,8 +55,9 @@ pub struct Source<'a> {
 
 impl Source<'_> {
     /// Reads the manifest to its end.
-    fn visit(&self, visit: &mut dyn FnMut(Item) -> Result<ControlFlow<()>, Error>) -> Result<BackupFacts, Error> {
+    fn visit(&self, visit: &mut dyn FnMut(Item) -> Result<(), Error>) -> Result<BackupFacts, Error> {
         let id = self.summary.id;
+        let mut visit = |item| visit(item).map(ControlFlow::Continue);
         let read = self.repository.read_manifest(self.cluster, self.system_id, id, &mut |_, item| visit(item))?;
         let (_, head) = read.ok_or_else(|| {
             Error::new(Kind::Target, format!("backup {id} is gone from {}", self.repository.location()))
@@ -69,8 +72,43 @@ impl Source<'_> {
     }
 }
 
+/// A manifest in a file without a name: workers may take hours for what one request brought, and no connection lasts so long.
+struct Spool {
+    head: Vec<u8>,
+    file: File,
+}
+
+impl Spool {
+    fn visit(&self, visit: &mut dyn FnMut(Item) -> Result<ControlFlow<()>, Error>) -> Result<(), Error> {
+        let damaged = |e: TableError| Error::new(Kind::Bug, format!("read the manifest again: {e}"));
+        let mut reader = ManifestReader::default();
+        let mut source = self.head.chain(fsio::reader(&self.file));
+        let mut buffer = vec![0; SPOOL_READ_BYTES];
+        loop {
+            let read = source.read(&mut buffer).map_err(spool_error)?;
+            if read == 0 {
+                return reader.finish().map(drop).map_err(damaged);
+            }
+            reader.feed(buffer.get(..read).unwrap_or_default());
+            while let Some(item) = reader.next_item().map_err(damaged)? {
+                if visit(item)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+const SPOOL_READ_BYTES: usize = 64 * 1024;
+
+fn spool_error(e: std::io::Error) -> Error {
+    Error::new(Kind::Config, format!("the manifest cannot be kept in a temporary file: {e}"))
+        .hint("set TMPDIR to a directory with room: about 100 bytes per file of the cluster, more for large ones")
+}
+
 /// What a first look at a manifest gives.
 pub struct Survey {
+    spool: Spool,
     /// What is known of the backup.
     pub facts: BackupFacts,
     /// Files.
@@ -91,7 +129,9 @@ pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
     let mut needed: Vec<&[u8]> = NEEDED.to_vec();
     let (mut files, mut bytes, mut root) = (0, 0_u64, None);
     let mut tablespace_bytes: HashMap<u32, u64> = HashMap::new();
+    let mut writer = ManifestWriter::new(BufWriter::new(fsio::scratch().map_err(local)?));
     let facts = source.visit(&mut |item| {
+        writer.add(&item, &[]).map_err(spool_error)?;
         match item {
             Item::File(file) => {
                 needed.retain(|path| *path != file.path);
@@ -104,14 +144,17 @@ pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
             Item::Directory(directory) if directory.path.is_empty() => root = Some(directory),
             Item::Directory(_) => {}
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     })?;
+    // Which packs are used how much is of no interest here.
+    let (file, head) = writer.finish(&facts, |_| Some(0)).map_err(spool_error)?;
+    let file = file.into_inner().map_err(|e| spool_error(e.into_error()))?;
     if let Some(path) = needed.first() {
         let (id, path) = (source.summary.id, String::from_utf8_lossy(path));
         return Err(Error::new(Kind::Damaged, format!("backup {id} has no {path}: it cannot be started"))
             .hint("restore another backup: see 'walvis list'"));
     }
-    Ok(Survey { facts, files, bytes, tablespace_bytes, root })
+    Ok(Survey { spool: Spool { head, file }, facts, files, bytes, tablespace_bytes, root })
 }
 
 fn tablespace_of(path: &[u8]) -> Option<u32> {
@@ -218,8 +261,8 @@ pub struct How<'a> {
     pub jobs: usize,
     /// `tablespace_map`, where it is not the backup's own.
     pub tablespace_map: Option<Vec<u8>>,
-    /// Key of the extents' hashes, hexadecimal.
-    pub hash_key: &'a str,
+    /// The manifest.
+    pub survey: &'a Survey,
 }
 
 /// Restores all directories and files but `pg_control`, and writes `backup_manifest`. Nothing is durable yet.
@@ -228,10 +271,11 @@ pub struct How<'a> {
 /// Damaged, denied, unreachable; [`Kind::Config`] for local files.
 pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result<(Restored, Last), Error> {
     let started = Instant::now();
-    let hash_key: [u8; 32] = hex::decode(how.hash_key).ok().and_then(|key| key.try_into().ok()).ok_or_else(|| {
-        Error::new(Kind::Damaged, format!("backup {}: the key of its hashes makes no sense", source.summary.id))
-            .hint("restore another backup")
-    })?;
+    let hash_key: [u8; 32] =
+        hex::decode(&how.survey.facts.hash_key).ok().and_then(|key| key.try_into().ok()).ok_or_else(|| {
+            Error::new(Kind::Damaged, format!("backup {}: the key of its hashes makes no sense", source.summary.id))
+                .hint("restore another backup")
+        })?;
     let workshop = Workshop {
         tree: how.tree,
         reader: PackReader::new(source.repository, source.cluster, source.system_id),
@@ -306,7 +350,7 @@ fn dispatch(
     let mut told = Instant::now();
     // The failure of the workers is what is told then.
     let ended = |_| Error::new(Kind::Bug, "the workers ended before their work");
-    source.visit(&mut |item| {
+    how.survey.spool.visit(&mut |item| {
         if workshop.failed.load(Ordering::Acquire) {
             return Ok(ControlFlow::Break(()));
         }

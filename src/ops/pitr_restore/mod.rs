@@ -402,7 +402,7 @@ impl<'a> Job<'a> {
             reuse: place.is_reused(),
             jobs: self.jobs,
             tablespace_map: is_mapped.then(|| files::tablespace_map(&links)),
-            hash_key: &self.survey.facts.hash_key,
+            survey: &self.survey,
         };
         let began = Instant::now();
         let (mut restored, last) = files::restore(&self.source, how, &mut owners)?;

@@ -1,5 +1,6 @@
 //! The directory to restore into: what lies there, whether it may be taken, and the note that says whose it is meanwhile.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,7 @@ pub fn look(pgdata: &Path, delta: bool, ours: &Note, deadline: &Deadline) -> Res
         Some(_) => return Err(refused(format!("{} is not a directory", pgdata.display())).hint("name another --pgdata")),
     }
     let names = fsio::list_dir(pgdata).map_err(local)?;
-    if names.iter().all(|name| name == "lost+found") {
+    if names.iter().all(|name| is_nothing(name)) {
         return Ok(Place::Empty);
     }
     if let Some(process) = server_in(pgdata)? {
@@ -112,6 +113,11 @@ pub fn look(pgdata: &Path, delta: bool, ours: &Note, deadline: &Deadline) -> Res
         None => Err(refused(format!("{} is not a data directory: it has no global/pg_control", pgdata.display()))
             .hint("--delta removes what does not belong to the backup; name the data directory, or an empty one")),
     }
+}
+
+/// What an empty directory may have: the root of a file system has it, or a restore that was killed before its first step left it.
+fn is_nothing(name: &OsStr) -> bool {
+    name == "lost+found" || name.as_encoded_bytes().starts_with(fsio::TEMP_PREFIX.as_bytes())
 }
 
 fn foreign(pgdata: &Path, found: SystemId, ours: &Note) -> Error {
@@ -193,7 +199,7 @@ pub fn check_tablespace(oid: u32, target: &Path, pgdata: &Path, place: &Place) -
         Some(ItemKind::Directory) => {}
         Some(_) => return Err(refused(format!("tablespace {oid}: {} is not a directory", target.display()))),
     }
-    if fsio::list_dir(target).map_err(local)?.iter().all(|name| name == "lost+found") {
+    if fsio::list_dir(target).map_err(local)?.iter().all(|name| is_nothing(name)) {
         return Ok(());
     }
     let is_ours = match place {
