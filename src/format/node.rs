@@ -181,7 +181,7 @@ pub struct NodeId {
 
 /// Segments under a node of this level, or one segment at level 0.
 pub fn span(level: u32) -> u64 {
-    1_u64.checked_shl(4 * level).unwrap_or(u64::MAX)
+    1_u64.checked_shl(level.saturating_mul(4)).unwrap_or(u64::MAX)
 }
 
 impl NodeId {
