@@ -143,6 +143,19 @@ impl Dir {
         Ok(items)
     }
 
+    /// Only the names, for directories with very many of them.
+    ///
+    /// # Errors
+    /// As [`items`](Self::items).
+    pub(super) fn names(&self) -> Result<Vec<OsString>, FsError> {
+        let mut names = Vec::new();
+        self.scan(|item| {
+            names.push(item.name);
+            true
+        })?;
+        Ok(names)
+    }
+
     /// Whether a regular file is in it, those with a dot in front not counted: nobody publishes them. Reads no more of it than it
     /// takes to find one.
     pub(super) fn holds_a_file(&self) -> Result<bool, FsError> {

@@ -2,7 +2,7 @@
 //! once is read through the same descriptor.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -94,36 +94,56 @@ pub fn attributes(path: &Path) -> Result<Option<Attributes>, FsError> {
     }
 }
 
-/// A name in a live directory, with its attributes; those of a link itself.
-#[derive(Debug, Clone)]
-pub struct LiveItem {
-    /// The name.
-    pub name: OsString,
-    /// What it is.
-    pub attributes: Attributes,
+/// A directory that others write to, and the names in it.
+pub struct LiveDir {
+    dir: Dir,
+    /// Its own attributes.
+    pub own: Attributes,
+    /// Everything that was in it, in no order.
+    pub names: Vec<OsString>,
 }
 
-/// Attributes of a directory, the path to it followed if it is a link, and everything in it in no order; `None` when it is gone. What
-/// vanishes meanwhile is left out.
+impl LiveDir {
+    /// The attributes of what has a name in it, those of a link itself; `None` when it is gone.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn attributes(&self, name: &OsStr) -> Result<Option<Attributes>, FsError> {
+        match nix::sys::stat::fstatat(self.dir.fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Attributes::of(&stat))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(FsError::new("stat", self.dir.path().join(name), e)),
+        }
+    }
+
+    /// The names of the links in it.
+    ///
+    /// # Errors
+    /// As [`attributes`](Self::attributes).
+    pub fn links(&self) -> Result<Vec<OsString>, FsError> {
+        let mut links = Vec::new();
+        for name in &self.names {
+            if self.attributes(name)?.is_some_and(|attributes| attributes.kind == LiveKind::Link) {
+                links.push(name.clone());
+            }
+        }
+        Ok(links)
+    }
+}
+
+/// Opens a directory and lists it; the path to it is followed if it is a link. `None` when it is gone.
 ///
 /// # Errors
 /// [`Problem::Denied`], [`Problem::Unsupported`] when it is not a directory, others.
-pub fn scan_live(path: &Path) -> Result<Option<(Attributes, Vec<LiveItem>)>, FsError> {
+pub fn scan_live(path: &Path) -> Result<Option<LiveDir>, FsError> {
     let dir = match Dir::open(path) {
         Ok(dir) => dir,
         Err(e) if e.problem == Problem::Absent => return Ok(None),
         Err(e) => return Err(e),
     };
     let own = nix::sys::stat::fstat(dir.fd()).map_err(|e| FsError::new("stat", path, e))?;
-    let mut items = Vec::new();
-    for item in dir.items()? {
-        match nix::sys::stat::fstatat(dir.fd(), item.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => items.push(LiveItem { attributes: Attributes::of(&stat), name: item.name }),
-            Err(Errno::ENOENT) => {}
-            Err(e) => return Err(FsError::new("stat", path.join(item.name), e)),
-        }
-    }
-    Ok(Some((Attributes::of(&own), items)))
+    let names = dir.names()?;
+    Ok(Some(LiveDir { own: Attributes::of(&own), names, dir }))
 }
 
 /// Opens a regular file for reading, not through a link; `None` when it is gone, or something else has its name by now.
@@ -229,11 +249,17 @@ mod tests {
         std::fs::write(&file, b"0123456789").unwrap();
         std::os::unix::fs::symlink(&file, place.path().join("link")).unwrap();
         std::fs::create_dir(place.path().join("below")).unwrap();
-        let (own, items) = scan_live(place.path()).unwrap().unwrap();
-        assert_eq!(own.kind, LiveKind::Directory);
-        let mut kinds: Vec<_> = items.iter().map(|item| (item.name.to_str().unwrap().to_owned(), item.attributes.kind)).collect();
-        kinds.sort_by(|a, b| a.0.cmp(&b.0));
+        std::fs::write(place.path().join("gone"), b"").unwrap();
+        let live = scan_live(place.path()).unwrap().unwrap();
+        std::fs::remove_file(place.path().join("gone")).unwrap();
+        assert_eq!(live.own.kind, LiveKind::Directory);
+        assert_eq!(live.links().unwrap(), ["link"]);
+        let mut names = live.names.clone();
+        names.sort();
+        let kind = |name: &OsString| Some((name.to_str()?.to_owned(), live.attributes(name).unwrap()?.kind));
+        let kinds: Vec<_> = names.iter().filter_map(kind).collect();
         let expected = [("below", LiveKind::Directory), ("file", LiveKind::File), ("link", LiveKind::Link)];
+        assert_eq!(names.len(), 4);
         assert_eq!(kinds, expected.map(|(name, kind)| (name.to_owned(), kind)));
         assert!(open_live(&place.path().join("link")).unwrap().is_none());
         assert!(open_live(&place.path().join("below")).unwrap().is_none());

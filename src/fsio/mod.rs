@@ -28,7 +28,7 @@ mod tree;
 pub use dir::{Dir, Item, ItemKind};
 pub use draft::{Draft, Durability, Published};
 pub use live::{
-    Attributes, LiveItem, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
+    Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
 };
 pub use rebuild::{

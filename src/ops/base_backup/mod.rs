@@ -39,7 +39,7 @@ use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, FileEntry
 use crate::fsio::{self, Attributes};
 use crate::limits::{MAX_LABEL_BYTES, MIB};
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, tablespace_version_directory};
-use crate::pg::{ControlFile, TablespaceMap, Timeline};
+use crate::pg::{ControlFile, Lsn, SegmentName, TablespaceMap, Timeline, WalFileName};
 use crate::repo::backups::{PackReader, PackTarget, Packed, with_packs};
 use crate::repo::{ClusterName, Repository};
 
@@ -92,7 +92,6 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let source = Source::connect(config.server.as_deref(), request.pgdata.as_deref(), deadline)?;
     let control = read_control(&source.data_directory, &deadline)?;
     source.check_directory(&control)?;
-    repository.bind(&config.cluster, source.facts())?;
     if let Some(primary) = &request.primary {
         if !source.in_recovery {
             return Err(Error::new(Kind::Usage, "--primary is for backups of a standby, and the server is the primary itself"));
@@ -102,6 +101,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     }
     source
         .check_archiving(&|| wal::arrives(&repository, &config.cluster, source.facts(), control.timeline, control.checkpoint))?;
+    repository.bind(&config.cluster, source.facts())?;
     let jobs = request.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_JOBS);
     let started = jiff::Timestamp::now();
     let random = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
@@ -119,6 +119,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         id,
         jobs,
         level: settings.backup_compression_level,
+        is_required: !settings.optional,
         signed: std::cell::Cell::new(Instant::now()),
     };
     let copied = thread::scope(|scope| {
@@ -212,6 +213,8 @@ struct Backup<'a> {
     id: BackupId,
     jobs: usize,
     level: i32,
+    /// Whether every push has to store in this repository.
+    is_required: bool,
     /// When the session last answered.
     signed: std::cell::Cell<Instant>,
 }
@@ -319,11 +322,34 @@ impl Backup<'_> {
         if self.source.server.is_closed() {
             return Err(Error::new(Kind::Server, lost).hint(hint));
         }
-        if self.signed.get().elapsed() >= SIGN_OF_LIFE {
-            self.source.server.value("SELECT 1").map_err(|e| e.while_doing(lost).hint(hint))?;
-            self.signed.set(Instant::now());
+        if self.signed.get().elapsed() < SIGN_OF_LIFE {
+            return Ok(());
         }
-        Ok(())
+        let statement = "SELECT last_archived_wal FROM pg_catalog.pg_stat_archiver";
+        let row = self.source.server.row(statement).map_err(|e| e.while_doing(lost).hint(hint))?;
+        self.signed.set(Instant::now());
+        let archived = row.and_then(|row| row.into_iter().next()).flatten();
+        self.check_archived(shared.start, archived.as_deref())
+    }
+
+    /// What the server says it archived since the backup began has to be in the repository: better to find out now that it goes
+    /// elsewhere than after hours of copying.
+    fn check_archived(&self, start: Lsn, archived: Option<&str>) -> Result<(), Error> {
+        let size = self.source.wal_segment_size;
+        let Some(name) = archived.and_then(SegmentName::parse).filter(|_| self.is_required && !self.source.in_recovery) else {
+            return Ok(());
+        };
+        if name.start(size).is_none_or(|first| first < start) {
+            return Ok(());
+        }
+        if self.repository.wal_metadata(self.cluster, self.source.system_id, &WalFileName::Segment(name))?.is_some() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Server,
+            format!("the server says that it archived {name}, but {} does not hold it", self.repository.location()),
+        )
+        .hint("is archive_command 'walvis push-wal %p', with this repository and cluster name? 'walvis check' tells"))
     }
 
     /// `pg_control`, read until its checksum fits, after everything else: on a standby it says how far recovery has to come.
@@ -402,10 +428,9 @@ impl Backup<'_> {
     fn linked_tablespaces(&self) -> Result<HashSet<Vec<u8>>, Error> {
         use std::os::unix::ffi::OsStringExt;
         let path = walk::real(&self.source.data_directory, TABLESPACES);
-        let found = fsio::scan_live(&path).map_err(|e| file_error(Kind::Config, e))?;
-        let items = found.map(|(_, items)| items).unwrap_or_default();
-        let links = items.into_iter().filter(|item| item.attributes.kind == fsio::LiveKind::Link);
-        Ok(links.map(|item| item.name.into_vec()).collect())
+        let config = |e| file_error(Kind::Config, e);
+        let Some(found) = fsio::scan_live(&path).map_err(config)? else { return Ok(HashSet::new()) };
+        Ok(found.links().map_err(config)?.into_iter().map(OsStringExt::into_vec).collect())
     }
 
     fn wait_for_wal(&self, copied: &Copied) -> Result<(), Error> {

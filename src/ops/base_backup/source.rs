@@ -9,7 +9,7 @@ use crate::format::manifest::{DamagedPage, Database};
 use crate::fsio;
 use crate::ops::file_error;
 use crate::pg::data_directory::relation_file;
-use crate::pg::{BackupLabel, ControlFile, Lsn, WalSegmentSize};
+use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, WalSegmentSize};
 use crate::repo::{Facts, SystemId};
 use crate::server::{Server, quoted};
 
@@ -17,6 +17,8 @@ use crate::server::{Server, quoted};
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
 /// How long an archiver that failed last time is given to do better.
 const ARCHIVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the sizes of databases may take to find out.
+const SIZES_TIMEOUT_S: u32 = 60;
 /// Longest `postmaster.pid`.
 const MAX_PID_FILE_BYTES: usize = 64 * 1024;
 /// Databases that are connected to in order to find the names of damaged relations.
@@ -68,6 +70,8 @@ impl<'a> Source<'a> {
     pub(super) fn connect(conninfo: Option<&'a str>, pgdata: Option<&Path>, deadline: Deadline) -> Result<Self, Error> {
         let server = Server::connect(conninfo, deadline)?;
         // The session is idle for as long as the copying takes, and starting may wait for a checkpoint.
+        server.value("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")?;
+        let databases = databases(&server)?;
         server.rows(
             "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', \
              'lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')",
@@ -104,7 +108,6 @@ impl<'a> Source<'a> {
             Err(_) => None,
         });
         let in_recovery = server.value("SELECT pg_catalog.pg_is_in_recovery()")? == "t";
-        let databases = databases(&server)?;
         let system_id = SystemId(system_id);
         Ok(Self {
             server,
@@ -160,13 +163,25 @@ impl<'a> Source<'a> {
             Err(e) if e.problem == fsio::Problem::Absent => return Err(refused("no server runs there".to_owned())),
             Err(e) => return Err(file_error(Kind::Config, e)),
         };
-        // The port is in line 4. Two servers on one host cannot have the same one; a standby of the same cluster may have the same
-        // system identifier.
-        let port = self.server.setting("port")?.unwrap_or_default();
-        match lines.lines().nth(3).map(str::trim) {
-            Some(found) if found == port => Ok(()),
-            found => Err(refused(format!("the server there has port {}, the one asked {port}", found.unwrap_or("?")))),
+        // A standby of the same cluster has the same system identifier, and may run on the same host.
+        let recovers = control.state == ClusterState::ArchiveRecovery;
+        if recovers != self.in_recovery {
+            let role = |standby: bool| if standby { "a standby" } else { "a primary" };
+            return Err(refused(format!("it is of {}, the server is {}", role(recovers), role(self.in_recovery))));
         }
+        // The port is in line 4, the first directory for sockets in line 5.
+        let port = self.server.setting("port")?.unwrap_or_default();
+        let line = |number: usize| lines.lines().nth(number).map_or("", str::trim);
+        if line(3) != port {
+            return Err(refused(format!("the server there has port {}, the one asked {port}", line(3))));
+        }
+        // Not every role may know it.
+        let sockets = self.server.setting("unix_socket_directories").ok().flatten().unwrap_or_default();
+        let first = sockets.split(',').next().unwrap_or_default().trim().trim_matches('"');
+        if !first.is_empty() && !line(4).is_empty() && line(4) != first {
+            return Err(refused(format!("the server there has its socket in {}, the one asked in {first}", line(4))));
+        }
+        Ok(())
     }
 
     /// Makes sure that WAL is archived at all: a backup without it is worth nothing, and that should not be found out after hours.
@@ -240,7 +255,8 @@ impl<'a> Source<'a> {
     pub(super) fn stop(&self, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Stopped, Error> {
         let call = if self.major() >= 15 { "pg_backup_stop(false)" } else { "pg_stop_backup(false, false)" };
         // As hexadecimal digits: paths in the map are bytes, whatever the encoding of the database.
-        let bytes = |column: &str| format!("encode(convert_to({column}, getdatabaseencoding()), 'hex')");
+        let encoding = "pg_catalog.getdatabaseencoding()";
+        let bytes = |column: &str| format!("pg_catalog.encode(pg_catalog.convert_to({column}, {encoding}), 'hex')");
         let statement =
             format!("SELECT lsn, {}, {} FROM pg_catalog.{call}", bytes("labelfile"), bytes("coalesce(spcmapfile, '')"));
         let mut row = self
@@ -304,11 +320,20 @@ fn lsn(value: Option<String>) -> Result<Lsn, Error> {
 }
 
 fn databases(server: &Server) -> Result<Vec<Database>, Error> {
+    // The server looks at every file for this; where that takes too long, the names have to do.
+    server.value(&format!("SELECT pg_catalog.set_config('statement_timeout', '{SIZES_TIMEOUT_S}s', false)"))?;
     let rows = server.rows(
         "SELECT d.oid, d.datname, CASE WHEN pg_catalog.has_database_privilege(d.oid, 'CONNECT') \
          OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_catalog.pg_database_size(d.oid) END \
          FROM pg_catalog.pg_database d ORDER BY d.oid",
-    )?;
+    );
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::warn!("the sizes of databases are not known: {}", error.what);
+            server.rows("SELECT d.oid, d.datname FROM pg_catalog.pg_database d ORDER BY d.oid")?
+        }
+    };
     let mut databases = Vec::with_capacity(rows.len());
     for row in rows {
         let mut row = row.into_iter();
