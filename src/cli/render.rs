@@ -201,7 +201,8 @@ fn backup(out: &mut String, line: &BackupLine) {
         None => bound.lsn.clone(),
     };
     let from = line.window_from.as_ref().map_or_else(String::new, bound);
-    let until = line.window_until.as_ref().map_or_else(|| "NOWHERE: its WAL is missing".to_owned(), bound);
+    let nowhere = if line.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
+    let until = line.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
     let _ = writeln!(out, "      recoverable from {from} to {until}, timeline {}", summary.timeline);
     for database in line.databases.iter().flatten() {
         let _ = writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));

@@ -78,6 +78,8 @@ pub struct BackupLine {
     pub window_from: Option<Bound>,
     /// To when and where: where the archive ends that leads on from it; nothing if its WAL is not there.
     pub window_until: Option<Bound>,
+    /// Whether the WAL that it needs is there, where that is known.
+    pub has_wal: Option<bool>,
     /// Its databases, if one was asked for.
     pub databases: Option<Vec<Database>>,
 }
@@ -192,7 +194,15 @@ fn backups(
     if listed.is_empty() {
         return Ok(Vec::new());
     }
-    let windows = Windows::of(repository, cluster, facts)?;
+    // A damaged catalog is no reason to hide the backups.
+    let windows = match Windows::of(repository, cluster, facts) {
+        Ok(windows) => Some(windows),
+        Err(e) if matches!(e.kind, Kind::Damaged | Kind::Target) => {
+            tracing::warn!("how far the WAL of the backups reaches is not known: {e}");
+            None
+        }
+        Err(e) => return Err(e),
+    };
     let mut lines = Vec::new();
     for (id, summary) in listed.into_iter().rev() {
         let time = |unix_us: i64| PgTime::from_unix_us(unix_us).map(show);
@@ -204,6 +214,7 @@ fn backups(
                 duration_s: None,
                 window_from: None,
                 window_until: None,
+                has_wal: None,
                 databases: None,
             },
             Err(e) => return Err(e),
@@ -220,7 +231,8 @@ fn backups(
                     damaged: None,
                     duration_s: Some((summary.stopped_unix_us - summary.started_unix_us) / 1_000_000),
                     window_from: Some(Bound { lsn: summary.stop_lsn.to_string(), time: time(summary.stopped_unix_us) }),
-                    window_until: windows.until(&summary),
+                    window_until: windows.as_ref().and_then(|windows| windows.until(&summary)),
+                    has_wal: windows.as_ref().map(|windows| windows.until(&summary).is_some()),
                     databases,
                     summary: Some(summary),
                 }

@@ -86,8 +86,10 @@ impl TargetAction {
 const TARGETS: [&str; 5] =
     ["recovery_target", "recovery_target_time", "recovery_target_xid", "recovery_target_name", "recovery_target_lsn"];
 
-/// Commands that a restored server must not inherit: they would clean up the original's archive, or do what it does when promoted.
-const INHERITED_COMMANDS: [&str; 2] = ["archive_cleanup_command", "recovery_end_command"];
+/// What a restored server must not inherit from a standby: commands that would clean up the original's archive, or do what it does when
+/// promoted, and a delay that would make the recovery wait.
+const NOT_INHERITED: [(&str, &str); 3] =
+    [("archive_cleanup_command", ""), ("recovery_end_command", ""), ("recovery_min_apply_delay", "0")];
 
 /// The lines to add at the end of `postgresql.auto.conf`, where later lines win.
 ///
@@ -100,8 +102,8 @@ pub fn recovery_settings(comment: &str, restore_command: &str, wanted: &[(&str, 
         let _ = writeln!(out, "{name} = {}", quote_value(value));
     };
     line("restore_command", restore_command);
-    for name in INHERITED_COMMANDS {
-        line(name, "");
+    for (name, value) in NOT_INHERITED {
+        line(name, value);
     }
     if !archiving {
         line("archive_mode", "off");
