@@ -250,15 +250,20 @@ pub fn stat_no_follow(path: &Path) -> Result<Option<Stat>, FsError> {
 
 /// Reads an open file from its beginning, wherever others read in it: the same file twice, even if its name is gone by then.
 pub fn reader(file: &File) -> impl Read + '_ {
-    struct FromStart<'a>(&'a File, u64);
-    impl Read for FromStart<'_> {
+    reader_from(file, 0)
+}
+
+/// As [`reader`], from an offset on.
+pub fn reader_from(file: &File, offset: u64) -> impl Read + '_ {
+    struct From<'a>(&'a File, u64);
+    impl Read for From<'_> {
         fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
             let n = std::os::unix::fs::FileExt::read_at(self.0, out, self.1)?;
             self.1 += n as u64;
             Ok(n)
         }
     }
-    FromStart(file, 0)
+    From(file, offset)
 }
 
 /// A file without a name in the directory for temporary files, for what is too long for memory: nobody else can open it, and it is

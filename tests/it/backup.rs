@@ -642,6 +642,33 @@ fn large_files_go_in_pieces_and_zeros_are_not_stored() {
 }
 
 #[test]
+fn a_damaged_parent_is_passed_over() {
+    let host = Host::new();
+    let cluster = host.cluster("server", 15, &host.options());
+    cluster.sql("create table t as select i, md5(i::text) from generate_series(1, 20000) i");
+    let (first, second) = (host.backup(&cluster, &[]), host.backup(&cluster, &[]));
+    let objects = files_below(&host.scratch.path().join("repository"));
+    let id = |report: &Value| report["id"].as_str().unwrap().to_owned();
+    let manifest = objects.iter().find(|path| path.ends_with(format!("backups/{}", id(&second)))).unwrap();
+    let mut bytes = fs::read(manifest).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    host.scratch.write(manifest, &bytes);
+    let third = host.backup(&cluster, &[]);
+    assert_eq!(third["parent"], first["id"]);
+    let warnings = third["warnings"].to_string();
+    assert!(warnings.contains(&format!("backup {} could not be compared with", id(&second))), "{warnings}");
+    assert!(third["new_bytes"].as_u64().unwrap() * 50 < first["new_bytes"].as_u64().unwrap(), "{third:#}");
+    // Packs that are gone: tables in them cannot be read, so what they describe is stored anew.
+    for pack in objects.iter().filter(|path| path.to_str().unwrap().contains(&format!("packs/{}", id(&first)))) {
+        fs::remove_file(pack).unwrap();
+    }
+    let fourth = host.backup(&cluster, &[]);
+    assert!(fourth["warnings"].to_string().contains("a piece of an earlier backup is damaged"), "{fourth:#}");
+    assert_eq!(host.manifests(), 4);
+}
+
+#[test]
 fn wrong_options_are_refused_before_anything_happens() {
     let host = Host::new();
     let cluster = host.cluster("server", 15, &host.options());

@@ -58,11 +58,10 @@ pub(super) fn copy<'a>(
         if let Some(error) = collector.failure {
             return Err(error);
         }
-        let (count, warnings) = fed.map_err(|_| Error::new(Kind::Bug, "the thread that deals out files panicked"))?;
+        let count = fed.map_err(|_| Error::new(Kind::Bug, "the thread that deals out files panicked"))??;
         if collector.next != count {
             return Err(Error::new(Kind::Bug, format!("{} of {count} jobs were done", collector.next)));
         }
-        warnings.into_iter().for_each(|warning| gather.warn(warning));
         Ok(())
     })
 }
@@ -89,15 +88,15 @@ impl Window {
     }
 }
 
-/// Deals out the list; says how many jobs it was, and what was odd.
+/// Deals out the list; says how many jobs it was.
 fn feed(
     shared: &Shared<'_>,
     list: &FileList,
     mut parent: Option<ParentFiles>,
     sender: &SyncSender<(u64, Job)>,
     window: &Window,
-) -> (u64, Vec<String>) {
-    let (mut number, mut warnings) = (0, Vec::new());
+) -> Result<u64, Error> {
+    let mut number = 0;
     let mut send = |job: Job| {
         window.wait_for(number, shared);
         // Workers take jobs until there are no more, also after a failure.
@@ -110,20 +109,20 @@ fn feed(
         match listed {
             Listed::Directory(entry) => batch.push(Line::Directory(entry)),
             Listed::File(path, size_bytes) => {
-                let known = parent.as_mut().and_then(|parent| parent.find(&path, &mut warnings));
+                let known = parent.as_mut().map_or(Ok(None), |parent| parent.find(&path))?;
                 if size_bytes <= PIECE_BYTES {
                     batch.push(Line::File(path, Known::of(known.as_ref(), 0)));
                     batch_bytes += size_bytes;
                 } else {
                     if !batch.is_empty() && !send(Job::Batch(std::mem::take(&mut batch))) {
-                        return (number, warnings);
+                        return Ok(number);
                     }
                     batch_bytes = 0;
                     let file = Arc::new(LargeFile::new(path, size_bytes));
                     for index in 0..tables_in(size_bytes) {
                         let known = Known::of(known.as_ref(), index as usize);
                         if !send(Job::Piece(Arc::clone(&file), index, known)) {
-                            return (number, warnings);
+                            return Ok(number);
                         }
                     }
                 }
@@ -132,14 +131,14 @@ fn feed(
         if batch.len() >= BATCH_LINES || batch_bytes >= BATCH_BYTES {
             batch_bytes = 0;
             if !send(Job::Batch(std::mem::take(&mut batch))) {
-                return (number, warnings);
+                return Ok(number);
             }
         }
     }
     if !batch.is_empty() {
         send(Job::Batch(batch));
     }
-    (number, warnings)
+    Ok(number)
 }
 
 type Results = Sender<Result<(u64, Outcome), Error>>;

@@ -59,12 +59,24 @@ pub(super) struct Manifest {
     pub stored_bytes: u64,
 }
 
-fn scratch_file() -> Result<BufWriter<File>, Error> {
+pub(super) fn scratch_file() -> Result<BufWriter<File>, Error> {
     let file = fsio::scratch().map_err(|e| file_error(Kind::Config, e))?;
     Ok(BufWriter::with_capacity(MIB, file))
 }
 
-fn cannot_write(error: std::io::Error) -> Error {
+/// For a manifest that is only a temporary file.
+pub(super) fn no_facts() -> BackupFacts {
+    BackupFacts {
+        hash_key: String::new(),
+        databases: Vec::new(),
+        tablespaces: Vec::new(),
+        annotations: BTreeMap::new(),
+        damage: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn cannot_write(error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::InvalidInput => Error::new(Kind::Bug, format!("write the manifest: {error}")),
         _ => Error::new(Kind::Config, format!("cannot write the manifest to a temporary file: {error}"))
@@ -173,14 +185,6 @@ impl<'a> Gather<'a> {
     /// # Errors
     /// [`Kind::Config`] when the temporary file cannot be written or read.
     pub(super) fn merge(self, late: Vec<(FileEntry, Uses)>, keep: &dyn Fn(&[u8]) -> bool) -> Result<Manifest, Error> {
-        let facts = BackupFacts {
-            hash_key: String::new(),
-            databases: Vec::new(),
-            tablespaces: Vec::new(),
-            annotations: BTreeMap::new(),
-            damage: Vec::new(),
-            warnings: Vec::new(),
-        };
         let mut uses = self.uses;
         let mut late: Vec<FileEntry> = late
             .into_iter()
@@ -194,7 +198,7 @@ impl<'a> Gather<'a> {
         late.sort_by(|a, b| b.path.cmp(&a.path));
         let mut uses: Uses = uses.into_iter().collect();
         uses.sort_unstable();
-        let (gathered, head) = self.writer.finish(&facts, |_| Some(0)).map_err(cannot_write)?;
+        let (gathered, head) = self.writer.finish(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
         let gathered = gathered.into_inner().map_err(|e| cannot_write(e.into_error()))?;
         let mut manifest = Manifest { writer: ManifestWriter::new(scratch_file()?), files: 0, bytes: 0, stored_bytes: 0 };
         let mut reader = ManifestReader::default();

@@ -122,11 +122,9 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         is_required: !settings.optional,
         signed: std::cell::Cell::new(Instant::now()),
     };
-    let copied = thread::scope(|scope| {
-        let mut warnings = Vec::new();
-        let parent = parent::read_newest(scope, &repository, &config.cluster, source.system_id, &mut warnings)?;
-        backup.copy(&label, parent, warnings)
-    })?;
+    let mut warnings = Vec::new();
+    let parent = parent::read_newest(&repository, &config.cluster, source.system_id, &mut warnings)?;
+    let copied = backup.copy(&label, parent, warnings)?;
     let stopped_at = jiff::Timestamp::now();
     let waiting = Instant::now();
     backup.wait_for_wal(&copied)?;

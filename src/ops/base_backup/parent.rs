@@ -1,19 +1,25 @@
-//! The backup that a new one is compared with: its manifest is read as a stream, in step with the list of files, both by path.
+//! The backup that a new one is compared with.
+//!
+//! Its manifest is needed in step with the list of files, so for as long as the backup takes, and no store keeps a connection open for
+//! hours. So it is copied into a temporary file first. That also proves that it is whole before anything relies on it.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::Scope;
 
+use super::gather::{cannot_write, no_facts, scratch_file};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{Content, FileEntry, Item, ManifestHead};
+use crate::format::manifest::{Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
+use crate::fsio;
+use crate::limits::KIB;
 use crate::repo::{ClusterName, Repository, SystemId};
 
-/// Files that the reader of the manifest may be ahead.
-const AHEAD: usize = 512;
+/// What is read of the temporary file at once.
+const READ_BYTES: usize = 128 * KIB;
 
-/// What is known of the parent before its files.
+/// What is known of the parent besides its files.
 pub(super) struct ParentHead {
     /// Which backup it is.
     pub id: BackupId,
@@ -36,94 +42,99 @@ impl ParentHead {
     }
 }
 
-enum Message {
-    Head(Box<ParentHead>),
-    File(Box<FileEntry>),
-    /// The rest cannot be read, or nothing at all.
-    Failed(Error),
-}
-
-/// The files of the parent, as they are read.
+/// The files of the parent, in the order of their paths.
 pub(super) struct ParentFiles {
-    messages: Receiver<Message>,
-    next: Option<Box<FileEntry>>,
+    copy: File,
+    offset: u64,
+    reader: ManifestReader,
+    next: Option<FileEntry>,
     ended: bool,
 }
 
-/// Begins to read the newest backup whose manifest can be read; `None` when there is none. The thread ends when the files are dropped.
+/// Reads the newest backup whose manifest can be read; `None` when there is none.
 ///
 /// # Errors
-/// As the store's. Backups that are damaged are passed over with a warning.
-pub(super) fn read_newest<'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    repository: &'scope Repository,
-    cluster: &'scope ClusterName,
+/// As the store's; [`Kind::Config`] when the temporary file cannot be written. Backups that are damaged are passed over with a warning.
+pub(super) fn read_newest(
+    repository: &Repository,
+    cluster: &ClusterName,
     system_id: SystemId,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
     for id in repository.backup_ids(cluster, system_id)?.into_iter().rev() {
-        let (sender, messages) = sync_channel(AHEAD);
-        scope.spawn(move || read(repository, cluster, system_id, id, &sender));
-        match messages.recv() {
-            Ok(Message::Head(head)) => return Ok(Some((*head, ParentFiles { messages, next: None, ended: false }))),
-            Ok(Message::Failed(error)) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
-                tracing::warn!("backup {id} cannot be compared with: {}", error.what);
+        match read(repository, cluster, system_id, id) {
+            Ok(Some(parent)) => return Ok(Some(parent)),
+            // It expired meanwhile.
+            Ok(None) => {}
+            Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
                 warnings.push(format!("backup {id} could not be compared with: {}", error.what));
             }
-            Ok(Message::Failed(error)) => return Err(error.while_doing(format!("read the manifest of backup {id}"))),
-            // It expired meanwhile.
-            Ok(Message::File(_)) | Err(_) => {}
+            Err(error) => return Err(error.while_doing(format!("read the manifest of backup {id}"))),
         }
     }
     Ok(None)
 }
 
-fn read(repository: &Repository, cluster: &ClusterName, system_id: SystemId, id: BackupId, sender: &SyncSender<Message>) {
-    let mut is_known = false;
-    let result = repository.read_manifest(cluster, system_id, id, &mut |head, item| {
-        if !is_known {
-            is_known = true;
-            if sender.send(Message::Head(Box::new(ParentHead::of(id, head)))).is_err() {
-                return Ok(ControlFlow::Break(()));
-            }
+fn read(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_id: SystemId,
+    id: BackupId,
+) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
+    let mut writer = ManifestWriter::new(scratch_file()?);
+    let read = repository.read_manifest(cluster, system_id, id, &mut |_, item| {
+        if let Item::File(_) = &item {
+            writer.add(&item, &[]).map_err(cannot_write)?;
         }
-        let Item::File(entry) = item else { return Ok(ControlFlow::Continue(())) };
-        // Nobody listens any more when the backup failed.
-        let sent = sender.send(Message::File(Box::new(entry)));
-        Ok(if sent.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    });
-    if let Err(error) = result {
-        let _ = sender.send(Message::Failed(error));
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let Some((_, head)) = read else { return Ok(None) };
+    let (copy, front) = writer.finish(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
+    let copy = copy.into_inner().map_err(|e| cannot_write(e.into_error()))?;
+    let mut reader = ManifestReader::default();
+    reader.feed(&front);
+    Ok(Some((ParentHead::of(id, &head), ParentFiles { copy, offset: 0, reader, next: None, ended: false })))
 }
 
 impl ParentFiles {
     /// What the parent says of this file's content. Paths have to be asked for in ascending order.
     ///
-    /// When the manifest turns out to be damaged, the rest is not there and a warning is added: the parent is a help only.
-    pub(super) fn find(&mut self, path: &[u8], warnings: &mut Vec<String>) -> Option<Content> {
+    /// # Errors
+    /// When the temporary file cannot be read.
+    pub(super) fn find(&mut self, path: &[u8]) -> Result<Option<Content>, Error> {
         loop {
-            if self.next.is_none() && !self.ended {
-                match self.messages.recv() {
-                    Ok(Message::File(entry)) => self.next = Some(entry),
-                    Ok(Message::Head(_)) => {}
-                    Ok(Message::Failed(error)) => {
-                        tracing::warn!("the rest of the backup before this one cannot be compared with: {}", error.what);
-                        warnings.push(format!("a part of the backup before this one could not be compared with: {}", error.what));
-                        self.ended = true;
-                    }
-                    Err(_) => self.ended = true,
-                }
-            }
-            let next = self.next.take()?;
+            let Some(next) = self.advance()? else { return Ok(None) };
             match next.path.as_slice().cmp(path) {
                 std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Some(next.content),
+                std::cmp::Ordering::Equal => return Ok(Some(next.content)),
                 std::cmp::Ordering::Greater => {
                     self.next = Some(next);
-                    return None;
+                    return Ok(None);
                 }
             }
         }
+    }
+
+    fn advance(&mut self) -> Result<Option<FileEntry>, Error> {
+        if let Some(next) = self.next.take() {
+            return Ok(Some(next));
+        }
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Error::new(Kind::Config, format!("cannot read back the manifest of the backup before this one: {e}"))
+                .hint("it was copied into the directory for temporary files: check that disk, or set TMPDIR to another one")
+        };
+        while !self.ended {
+            match self.reader.next_item().map_err(|e| unreadable(&e))? {
+                Some(Item::File(entry)) => return Ok(Some(entry)),
+                Some(Item::Directory(_)) => continue,
+                None => {}
+            }
+            let mut buffer = vec![0; READ_BYTES];
+            let n = fsio::reader_from(&self.copy, self.offset).read(&mut buffer).map_err(|e| unreadable(&e))?;
+            self.offset += n as u64;
+            self.ended = n == 0;
+            self.reader.feed(buffer.get(..n).unwrap_or_default());
+        }
+        Ok(None)
     }
 }
