@@ -79,6 +79,13 @@ pub struct PackId {
 }
 
 impl PackId {
+    /// Reads what [`Display`](fmt::Display) writes, and nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (backup, number) = text.split_once('/')?;
+        let pack = Self { backup: BackupId::parse(backup)?, number: u32::from_str_radix(number, 16).ok()? };
+        (pack.to_string() == text).then_some(pack)
+    }
+
     pub(in crate::format) fn put(self, out: &mut Vec<u8>) {
         self.backup.put(out);
         put_varint(out, self.number.into());
@@ -358,6 +365,9 @@ mod tests {
         ) {
             let id = BackupId::new(started, random).unwrap();
             prop_assert_eq!(BackupId::parse(&id.to_string()), Some(id));
+            let pack = PackId { backup: id, number: random };
+            prop_assert_eq!(PackId::parse(&pack.to_string()), Some(pack));
+            prop_assert_eq!(PackId::parse(&format!("{id}/+000000f")), None);
             let bytes = (values.len() as u64 - 1) * EXTENT_BYTES as u64 + last;
             let extents = values.iter().enumerate().map(|(i, v)| extent(*v, id, extent_bytes(bytes, i as u64))).collect();
             let table = ExtentTable { bytes, extents };

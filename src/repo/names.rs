@@ -68,8 +68,13 @@ pub(super) fn manifest(cluster: &ClusterName, system_id: SystemId, id: BackupId)
     key(format!("{}{id}", backups_prefix(cluster, system_id)))
 }
 
+/// All packs of a cluster's base backups.
+pub(super) fn packs_prefix(cluster: &ClusterName, system_id: SystemId) -> String {
+    format!("{}{system_id}/packs/", cluster_prefix(cluster))
+}
+
 pub(super) fn pack(cluster: &ClusterName, system_id: SystemId, pack: PackId) -> Result<Key, Error> {
-    key(format!("{}{system_id}/packs/{pack}", cluster_prefix(cluster)))
+    key(format!("{}{pack}", packs_prefix(cluster, system_id)))
 }
 
 pub(super) fn wal_prefix(cluster: &ClusterName, system_id: SystemId) -> String {

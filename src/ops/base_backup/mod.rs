@@ -257,7 +257,7 @@ impl Backup<'_> {
         let shared = Shared {
             data_directory: &source.data_directory,
             hash_key,
-            mostly_dead: parent.as_ref().map_or(&nothing, |parent| &parent.mostly_dead),
+            shunned: parent.as_ref().map_or(&nothing, |parent| &parent.shunned),
             reader: PackReader::new(self.repository, self.cluster, source.system_id),
             start,
             page_checksums: self.control.page_checksums,

@@ -14,10 +14,15 @@ use crate::pg::Lsn;
 use crate::pg::page_checksum::{PAGE_BYTES, PAGES_PER_SEGMENT, Page, PageState, check_page};
 use crate::server::Server;
 
-/// Pauses before each reading again. The server writes a page with one call, which rarely takes a millisecond.
+/// Pauses before each reading again: damaged is what reads the same after all of them. The server writes a page with one call, which
+/// rarely takes a millisecond.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(2), Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
+/// Between readings after that, for a page that reads otherwise each time.
+const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// Most readings of one page.
+const MAX_ROUNDS: usize = 60;
 /// So many damaged pages of a piece are read again with all pauses.
 const MUCH: usize = 16;
 
@@ -108,34 +113,37 @@ impl PageFile<'_> {
         }
         // Where much is damaged, patience would only take long.
         let patience = if report.damaged.len() < MUCH { PAUSES.len() } else { 1 };
-        for pause in PAUSES.into_iter().take(patience) {
+        let mut suspects: Vec<(usize, usize)> = suspects.into_iter().map(|index| (index, 0)).collect();
+        for pause in PAUSES.into_iter().chain(std::iter::repeat(LAST_PAUSE)).take(MAX_ROUNDS) {
             if suspects.is_empty() {
                 return Ok(());
             }
             std::thread::sleep(pause);
             self.horizon.refresh().map_err(PagesError::Server)?;
-            let mut failure = None;
-            suspects.retain(|index| {
+            let mut open = Vec::new();
+            for (index, same) in suspects {
                 let at = offset + (index * PAGE_BYTES) as u64;
-                let Some(page) = pages.get_mut(*index) else { return false };
+                let Some(page) = pages.get_mut(index) else { continue };
                 let mut again = [0; PAGE_BYTES];
-                match fsio::read_full_at(self.file, self.path, &mut again, at) {
-                    // The relation became shorter: replay makes it so, too.
-                    Ok(n) if n < PAGE_BYTES => return false,
-                    Ok(_) => {}
-                    Err(e) => {
-                        failure = Some(e);
-                        return false;
-                    }
+                // Shorter: the relation was cut off, and replay does that, too.
+                if fsio::read_full_at(self.file, self.path, &mut again, at).map_err(PagesError::File)? < PAGE_BYTES {
+                    continue;
                 }
+                let same = if *page == again { same + 1 } else { 0 };
                 *page = again;
-                !self.is_sound(page, at, report)
-            });
-            if let Some(error) = failure {
-                return Err(PagesError::File(error));
+                if self.is_sound(page, at, report) {
+                    continue;
+                }
+                if same >= patience {
+                    report.damaged.push((self.block(at), self.describe(page, at)));
+                } else {
+                    open.push((index, same));
+                }
             }
+            suspects = open;
         }
-        for index in suspects {
+        // Never twice the same and never sound: whoever writes there does not do it as the server does.
+        for (index, _) in suspects {
             let at = offset + (index * PAGE_BYTES) as u64;
             let Some(page) = pages.get(index) else { continue };
             report.damaged.push((self.block(at), self.describe(page, at)));
@@ -245,7 +253,6 @@ mod tests {
                     turn = !turn;
                     let page = if turn { new } else { old };
                     file.write_all_at(&page[..4096], 0).unwrap();
-                    std::thread::yield_now();
                     file.write_all_at(&page[4096..], 4096).unwrap();
                     std::thread::sleep(Duration::from_millis(1));
                 }

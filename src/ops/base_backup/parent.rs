@@ -27,8 +27,8 @@ pub(super) struct ParentHead {
     pub hash_key: String,
     /// Bytes of the records of every pack that it refers to.
     pub total_bytes: HashMap<PackId, u64>,
-    /// Packs that are hardly used any more: what is in them is stored anew.
-    pub mostly_dead: HashSet<PackId>,
+    /// Packs that are hardly used any more, or gone: what is in them is stored anew.
+    pub shunned: HashSet<PackId>,
 }
 
 impl ParentHead {
@@ -37,7 +37,7 @@ impl ParentHead {
             id,
             hash_key: head.facts.hash_key.clone(),
             total_bytes: head.packs.iter().map(|used| (used.pack, used.total_bytes)).collect(),
-            mostly_dead: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
+            shunned: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
         }
     }
 }
@@ -63,7 +63,10 @@ pub(super) fn read_newest(
 ) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
     for id in repository.backup_ids(cluster, system_id)?.into_iter().rev() {
         match read(repository, cluster, system_id, id) {
-            Ok(Some(parent)) => return Ok(Some(parent)),
+            Ok(Some((mut head, files))) => {
+                shun_missing(repository, cluster, system_id, &mut head, warnings)?;
+                return Ok(Some((head, files)));
+            }
             // It expired meanwhile.
             Ok(None) => {}
             Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
@@ -73,6 +76,31 @@ pub(super) fn read_newest(
         }
     }
     Ok(None)
+}
+
+/// A pack that is not there, or too short, must not be relied on once more.
+fn shun_missing(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_id: SystemId,
+    head: &mut ParentHead,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    let mut missing: HashSet<PackId> = head.total_bytes.keys().copied().collect();
+    repository.visit_packs(cluster, system_id, &mut |pack, bytes| {
+        if head.total_bytes.get(&pack).is_some_and(|total| bytes >= *total) {
+            missing.remove(&pack);
+        }
+    })?;
+    if let Some(first) = missing.iter().min() {
+        let count = missing.len();
+        warnings.push(format!(
+            "{count} packs of backup {} are gone or truncated (first: {first}): it cannot be restored; what they held is stored anew",
+            head.id
+        ));
+    }
+    head.shunned.extend(missing);
+    Ok(())
 }
 
 fn read(

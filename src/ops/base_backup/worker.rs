@@ -130,8 +130,8 @@ pub(super) struct Shared<'a> {
     pub data_directory: &'a Path,
     /// Key of the hashes.
     pub hash_key: [u8; 32],
-    /// Packs of the parent that are not referred to any more.
-    pub mostly_dead: &'a HashSet<PackId>,
+    /// Packs of the parent that are not referred to any more: mostly dead, or gone.
+    pub shunned: &'a HashSet<PackId>,
     /// Reads tables of the parent.
     pub reader: PackReader<'a>,
     /// Where the backup began.
@@ -279,8 +279,10 @@ impl<'a, 'p> Worker<'a, 'p> {
             Known::Table(table) => match self.shared.reader.table(&table.place) {
                 Ok(table) => Ok(Some(table)),
                 Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
-                    tracing::warn!("cannot compare with an earlier backup: {}", error.what);
-                    outcome.warnings.push(format!("a piece of an earlier backup is damaged: {}", error.what));
+                    // Of packs that are gone it was said already.
+                    if !self.shared.shunned.contains(&table.place.pack) {
+                        outcome.warnings.push(format!("a piece of an earlier backup is damaged: {}", error.what));
+                    }
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -304,7 +306,7 @@ impl<'a, 'p> Worker<'a, 'p> {
         let uses = uses_of(&table.extents);
         if let Some(earlier) = earlier
             && known.as_ref() == Some(&table)
-            && !self.shared.mostly_dead.contains(&earlier.place.pack)
+            && !self.shared.shunned.contains(&earlier.place.pack)
         {
             return Ok((earlier, uses));
         }
@@ -394,7 +396,7 @@ impl<'a, 'p> Worker<'a, 'p> {
         if let Some(Extent { stored: Some(stored), crc32c: known_crc }) = known
             && stored.hash == hash
             && *known_crc == crc32c
-            && !self.shared.mostly_dead.contains(&stored.place.pack)
+            && !self.shared.shunned.contains(&stored.place.pack)
         {
             *reused_bytes += bytes.len() as u64;
             return Ok(Extent { crc32c, stored: Some(*stored) });

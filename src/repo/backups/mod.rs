@@ -19,7 +19,7 @@ use super::open::Repository;
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
-use crate::format::extent::BackupId;
+use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
 use crate::limits::CATALOG_READERS;
 
@@ -47,6 +47,26 @@ impl Repository {
         })?;
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// Visits all packs of a cluster in the order of their names, with the sizes of their objects: a request per thousand of them.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn visit_packs(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        visit: &mut dyn FnMut(PackId, u64),
+    ) -> Result<(), Error> {
+        let prefix = names::packs_prefix(cluster, system_id);
+        self.store().list(&prefix, "", &mut |entry| {
+            if let Some(pack) = entry.key.as_str().strip_prefix(&prefix).and_then(PackId::parse) {
+                visit(pack, entry.size_bytes);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
     }
 
     /// What is known of all backups of a cluster, oldest first, each with one small read. A manifest that cannot be read is an error
