@@ -15,7 +15,8 @@
 # bundling and block incrementals on. It is the distribution's package; as root a missing one is installed.
 #
 # WALVIS_BENCH_MB        size of the cluster in MiB                                                            [4096]
-# WALVIS_BENCH_NOISE     per cent of it that does not compress                                                   [50]
+# WALVIS_BENCH_NOISE     per cent of it that does not compress; half of the rest is pgbench's tables, which are
+#                        mostly blanks, half is text that compresses about 3 times                               [50]
 # WALVIS_BENCH_CHANGE    which rows change: `together` (all rows of one page in a hundred, at random) or
 #                        `scattered` (one row in a hundred, at random: in every second page)               [together]
 # WALVIS_BENCH_ROUNDS    rounds                                                                                   [2]
@@ -120,11 +121,12 @@ start() { # data directory, options of the server
 }
 stop() { as_server pg_ctl --pgdata "$1" --mode "${2:-fast}" --wait --timeout 600 --silent stop >/dev/null; }
 
-# One MiB of rows takes so many: 15 MiB per 1 of pgbench's scale (with its index), 7 rows of a kB per page.
+# pgbench has 15 MiB per 1 of its scale, with the index; 7 rows of noise fill a page; 5300 orders a MiB.
 make_cluster() {
-    local noise_mib=$((size_mib * noise / 100)) scale
-    scale=$(((size_mib - noise_mib) / 15))
-    say "making a cluster of $size_mib MiB: pgbench at scale $scale, $noise_mib MiB of noise"
+    local noise_mib=$((size_mib * noise / 100)) orders_mib scale
+    orders_mib=$(((size_mib - noise_mib) / 2))
+    scale=$(((size_mib - noise_mib) / 2 / 15))
+    say "making a cluster of $size_mib MiB: pgbench at scale $scale, $orders_mib MiB of text, $noise_mib MiB of noise"
     as_server initdb --pgdata "$work/data" --username postgres --auth trust --encoding UTF8 --locale C --data-checksums --no-sync >/dev/null
     as_server mkdir "$work/socket"
     cat <<CONF | as_server tee -a "$work/data/postgresql.conf" >/dev/null
@@ -142,7 +144,7 @@ CONF
     # Without WAL for what is loaded into a table of the same transaction.
     start "$work/data" "-c wal_level=minimal -c max_wal_senders=0 -c archive_mode=off"
     sql "create table noise (id int, data bytea); alter table noise alter data set storage external"
-    [[ $scale -eq 0 ]] || as_server pgbench --initialize --quiet --init-steps=dtgp --scale "$scale" >/dev/null 2>&1
+    as_server pgbench --initialize --quiet --init-steps=dtgp --scale "$((scale > 0 ? scale : 1))" >/dev/null 2>&1
     [[ $noise_mib -eq 0 ]] || "$python" - $((noise_mib * 128 * 7)) <<'PYTHON' | as_server psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --file - >&2
 import os, sys
 out = sys.stdout
@@ -151,6 +153,13 @@ for row in range(int(sys.argv[1])):
     out.write(f"{row}\t\\\\x{os.urandom(1100).hex()}\n")
 out.write("\\.\ncommit;\n")
 PYTHON
+    sql "create table orders as
+           select id, timestamptz '2026-01-01' + id * interval '7 seconds' as placed,
+             (array['new', 'paid', 'packed', 'sent', 'returned'])[1 + (random() * 4)::int] as state,
+             'Customer ' || (random() * 1e6)::int || ' of ' || (array['Amsterdam', 'Berlin', 'Lisbon', 'Oslo'])[1 + (random() * 3)::int]
+               || ', ' || (random() * 20)::int || ' pieces at ' || round((random() * 100)::numeric, 2) as words,
+             md5(random()::text) as token
+           from generate_series(1, $orders_mib * 5300) id"
     sql "checkpoint"
     stop "$work/data"
     start "$work/data"
@@ -167,15 +176,14 @@ change_rows() {
     local of=ctid::text
     [[ $change == scattered ]] || of="(ctid::text::point)[0]::text"
     local which="(hashtext($of || '/$1')::bigint + 2147483648) % 100 = 0"
-    if [[ $(sql "select to_regclass('pgbench_accounts') is not null") == t ]]; then
-        sql "update pgbench_accounts set abalance = abalance + 1 where $which"
-    fi
-    sql "update noise set id = -id where $which; checkpoint"
+    sql "update pgbench_accounts set abalance = abalance + 1 where $which; update orders set state = 'gone' where $which;
+         update noise set id = -id where $which; checkpoint"
 }
 tables() {
-    sql "select 'noise', count(*), sum(hashtextextended(t::text, 0)) from noise t"
-    [[ $(sql "select to_regclass('pgbench_accounts') is not null") != t ]] ||
-        sql "select 'pgbench_accounts', count(*), sum(hashtextextended(t::text, 0)) from pgbench_accounts t"
+    local table
+    for table in pgbench_accounts orders noise; do
+        sql "select '$table', count(*), sum(hashtextextended(t::text, 0)) from $table t"
+    done
 }
 # Everything so far is archived, so that a backup only waits for its own WAL.
 settle() {
