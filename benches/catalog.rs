@@ -72,9 +72,8 @@ impl Maker {
         let metadata = Metadata {
             plaintext_bytes: digest.bytes,
             plaintext_blake3: digest.blake3,
-            sealed_unix_us: 0,
-            writer: "bench".to_owned(),
             wal_summary,
+            ..Metadata::by_this_program()
         };
         let mut object = Vec::new();
         let address = Address { repository_id: &self.repository_id, kind, name };

@@ -5,17 +5,30 @@
 
 use std::time::{Duration, Instant};
 
-/// A moment, and the limit it was made from (for messages).
+use crate::limits::MAX_STALL;
+
+/// A moment, and the limit it was made from (for messages); or, for commands that may run for days, only the limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
-    at: Instant,
+    at: Option<Instant>,
     limit: Duration,
 }
 
 impl Deadline {
     /// The moment `limit` from now.
     pub fn after(limit: Duration) -> Self {
-        Self { at: Instant::now() + limit, limit }
+        Self { at: Some(Instant::now() + limit), limit }
+    }
+
+    /// No moment: every single request, with its retries, and every wait may take so long, at most [`MAX_STALL`]. For commands
+    /// whose time depends on the size of a database.
+    pub fn each(limit: Duration) -> Self {
+        Self { at: None, limit: limit.min(MAX_STALL) }
+    }
+
+    /// Whether it is a limit of every single request rather than a moment.
+    pub fn is_each(&self) -> bool {
+        self.at.is_none()
     }
 
     /// This moment, or the one `limit` from now if that is earlier.
@@ -24,9 +37,9 @@ impl Deadline {
         if self.remaining() <= limit { *self } else { Self::after(limit) }
     }
 
-    /// What is left; zero when it has passed.
+    /// What is left; zero when it has passed; the whole limit where it is one of every request.
     pub fn remaining(&self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
+        self.at.map_or(self.limit, |at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Whether it has passed.

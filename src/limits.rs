@@ -47,6 +47,27 @@ pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
 /// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per promotion.
 pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
 
+/// An extent of a file in a base backup: 8 pages, compressed and sealed by itself.
+pub const EXTENT_BYTES: usize = 64 * KIB;
+/// Extents that one table describes: a piece of 64 MiB.
+pub const EXTENTS_PER_TABLE: usize = 1024;
+/// A file of at most so many extents has them in the manifest, without a table.
+pub const MAX_INLINE_EXTENTS: usize = 4;
+/// Longest sealed record of a pack: an extent that does not get shorter, its codec byte and tag.
+pub const MAX_RECORD_BYTES: usize = EXTENT_BYTES + 1 + TAG_BYTES;
+/// A pack is closed when it has so many bytes; fewer where many workers write at once.
+pub const MAX_PACK_BYTES: usize = 32 * MIB;
+/// Packs are not made smaller than this.
+pub const MIN_PACK_BYTES: usize = 8 * MIB;
+/// What all packs that are being filled or stored take together.
+pub const PACKS_MEMORY_BYTES: usize = 160 * MIB;
+/// Most records of a pack, so that its list of contents fits into its metadata.
+pub const MAX_PACK_RECORDS: usize = 64 * KIB;
+/// Longest path of a file in a backup (`PATH_MAX`).
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Longest facts of a manifest: a database takes about 100 bytes there.
+pub const MAX_FACTS_BYTES: usize = 64 * MIB;
+
 /// Longest WAL record: what the server can allocate to read one (`MaxAllocSize`).
 pub const MAX_WAL_RECORD_BYTES: u32 = 0x3FFF_FFFF;
 /// Bytes kept from the beginning of each part of a record that crosses WAL segments.
@@ -82,14 +103,22 @@ pub const MISSING_DELAY: Duration = Duration::from_millis(500);
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
 /// Largest configurable time limit of a command that writes.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Longest time without any success that a command without a time limit of its own may be given. Storing one object takes at most
+/// three such requests, and [`ABANDONED_AFTER`] relies on [`MAX_TIMEOUT`].
+pub const MAX_STALL: Duration = Duration::from_secs(900);
 
 const _: () = {
+    assert!(MAX_STALL.as_secs() * 4 <= MAX_TIMEOUT.as_secs());
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
     // encode_within always succeeds then.
     assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));
     assert!(MAX_WINDOW_LOG <= 23);
+    // A table of extents that all lie in different packs: 16 bytes more each.
+    assert!(EXTENTS_PER_TABLE * (16 + 4 + 3 + 5 + 3 + 17) + 32 <= EXTENT_BYTES);
+    assert!(MAX_PACK_RECORDS * 6 + 4 * KIB <= MAX_METADATA_BYTES);
+    assert!(PACKS_MEMORY_BYTES >= 2 * MAX_PACK_BYTES);
     assert!(MAX_TIMEOUT.as_secs() * 2 <= ABANDONED_AFTER.as_secs());
     assert!(RETRY_FIRST_DELAY.as_millis() <= RETRY_MAX_DELAY.as_millis());
 };

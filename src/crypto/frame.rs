@@ -15,6 +15,10 @@ pub enum Domain {
     Metadata = 0,
     /// The frames of the content.
     Frame = 1,
+    /// A record of a pack that is an extent; the number is where it begins.
+    Extent = 2,
+    /// A record of a pack that is a table of extents; the number is where it begins.
+    Table = 3,
 }
 
 /// The bytes are not what was sealed under this key, for this object, at this place.

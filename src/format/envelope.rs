@@ -28,6 +28,10 @@ pub enum ObjectKind {
     Binding = 5,
     /// A node of the catalog.
     Node = 6,
+    /// Extents of a base backup.
+    Pack = 7,
+    /// The manifest of a base backup.
+    Manifest = 8,
 }
 
 /// How the content is compressed.
@@ -38,6 +42,8 @@ pub enum Codec {
     Stored = 0,
     /// One zstd frame.
     Zstd = 1,
+    /// Not a stream but records, each compressed by itself: a pack.
+    Records = 2,
 }
 
 /// How frames are protected.
@@ -124,6 +130,7 @@ impl Header {
         let codec = match codec {
             0 => Codec::Stored,
             1 => Codec::Zstd,
+            2 => Codec::Records,
             other => return Err(FormatError::Newer { field: "codec", value: other.into() }),
         };
         let cipher = match cipher {
@@ -168,17 +175,36 @@ pub struct Metadata {
     pub writer: String,
     /// What the scan of a WAL segment found, encoded as `pg::scan` documents it. Absent: it was not scanned.
     pub wal_summary: Option<Vec<u8>>,
+    /// Of a manifest: the backup's summary, JSON.
+    pub backup_summary: Option<Vec<u8>>,
+    /// Of a pack: its list of contents.
+    pub contents: Option<Vec<u8>>,
 }
 
 const TAG_LENGTH: u16 = 1;
 const TAG_BLAKE3: u16 = 2;
 const TAG_SEALED: u16 = 3;
+const TAG_CONTENTS: u16 = 4;
 const TAG_WRITER: u16 = 0x8001;
 const TAG_WAL_SUMMARY: u16 = 0x8010;
+const TAG_BACKUP_SUMMARY: u16 = 0x8020;
 /// Sections from this tag on may be skipped by those who don't know them.
 const TAG_OPTIONAL: u16 = 0x8000;
 
 impl Metadata {
+    /// Metadata of nothing, sealed never, by this version.
+    pub fn by_this_program() -> Self {
+        Self {
+            plaintext_bytes: 0,
+            plaintext_blake3: [0; 32],
+            sealed_unix_us: 0,
+            writer: env!("CARGO_PKG_VERSION").to_owned(),
+            wal_summary: None,
+            backup_summary: None,
+            contents: None,
+        }
+    }
+
     /// The sections.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
@@ -190,9 +216,14 @@ impl Metadata {
         section(TAG_LENGTH, &self.plaintext_bytes.to_le_bytes());
         section(TAG_BLAKE3, &self.plaintext_blake3);
         section(TAG_SEALED, &self.sealed_unix_us.to_le_bytes());
+        if let Some(contents) = &self.contents {
+            section(TAG_CONTENTS, contents);
+        }
         section(TAG_WRITER, self.writer.as_bytes());
-        if let Some(summary) = &self.wal_summary {
-            section(TAG_WAL_SUMMARY, summary);
+        for (tag, summary) in [(TAG_WAL_SUMMARY, &self.wal_summary), (TAG_BACKUP_SUMMARY, &self.backup_summary)] {
+            if let Some(summary) = summary {
+                section(tag, summary);
+            }
         }
         out
     }
@@ -205,7 +236,8 @@ impl Metadata {
         let truncated = FormatError::Truncated("a metadata section is incomplete");
         let wrong_length = FormatError::Invalid("a metadata section has a wrong length");
         let mut cursor = Cursor(bytes);
-        let (mut length, mut hash, mut sealed, mut writer, mut wal_summary) = (None, None, None, String::new(), None);
+        let (mut length, mut hash, mut sealed, mut writer) = (None, None, None, String::new());
+        let (mut wal_summary, mut backup_summary, mut contents) = (None, None, None);
         let mut previous = None;
         while !cursor.0.is_empty() {
             let tag = u16::from_le_bytes(cursor.array().ok_or(truncated.clone())?);
@@ -220,6 +252,8 @@ impl Metadata {
                 TAG_BLAKE3 => hash = Some(section.array().ok_or(wrong_length.clone())?),
                 TAG_SEALED => sealed = Some(i64::from_le_bytes(section.array().ok_or(wrong_length.clone())?)),
                 TAG_WRITER => writer = String::from_utf8_lossy(section.take(len as usize).unwrap_or_default()).into_owned(),
+                TAG_CONTENTS => contents = section.take(len as usize).map(<[u8]>::to_vec),
+                TAG_BACKUP_SUMMARY => backup_summary = section.take(len as usize).map(<[u8]>::to_vec),
                 TAG_WAL_SUMMARY => wal_summary = section.take(len as usize).map(<[u8]>::to_vec),
                 other if other >= TAG_OPTIONAL => continue,
                 other => return Err(FormatError::Newer { field: "metadata section", value: other.into() }),
@@ -230,7 +264,7 @@ impl Metadata {
         }
         match (length, hash, sealed) {
             (Some(plaintext_bytes), Some(plaintext_blake3), Some(sealed_unix_us)) => {
-                Ok(Self { plaintext_bytes, plaintext_blake3, sealed_unix_us, writer, wal_summary })
+                Ok(Self { plaintext_bytes, plaintext_blake3, sealed_unix_us, writer, wal_summary, backup_summary, contents })
             }
             _ => Err(FormatError::Invalid("its metadata lacks length, hash or time")),
         }
@@ -272,7 +306,7 @@ mod tests {
             plaintext_blake3: [3; 32],
             sealed_unix_us: 1_700_000_000_000_000,
             writer: "0.1.0".into(),
-            wal_summary: None,
+            ..Metadata::by_this_program()
         }
     }
 
@@ -280,8 +314,9 @@ mod tests {
     fn header_and_metadata_round_trip() {
         assert_eq!(Header::parse(&header().encode()), Ok(header()));
         assert_eq!(Metadata::parse(&metadata().encode()), Ok(metadata()));
-        let with_summary = Metadata { wal_summary: Some(vec![1, 2, 3]), ..metadata() };
-        assert_eq!(Metadata::parse(&with_summary.encode()), Ok(with_summary));
+        let with = |bytes: &[u8]| Some(bytes.to_vec());
+        let full = Metadata { wal_summary: with(&[1]), backup_summary: with(&[2, 3]), contents: with(&[4]), ..metadata() };
+        assert_eq!(Metadata::parse(&full.encode()), Ok(full));
     }
 
     #[test]
@@ -305,10 +340,10 @@ mod tests {
             assert!(matches!(Header::parse(&bytes), Err(FormatError::Newer { field: f, .. }) if f == field), "{field}");
         }
         let mut unknown = vec![0, 0, 0, 0, 0, 0];
-        unknown[0] = 4;
+        unknown[0] = 5;
         let mut with_unknown = metadata().encode();
         with_unknown.splice(66..66, unknown); // after length, hash and time
-        assert!(matches!(Metadata::parse(&with_unknown), Err(FormatError::Newer { field: "metadata section", value: 4 })));
+        assert!(matches!(Metadata::parse(&with_unknown), Err(FormatError::Newer { field: "metadata section", value: 5 })));
         let mut optional = metadata().encode();
         optional.extend_from_slice(&[0x99, 0x99, 2, 0, 0, 0, 1, 2]);
         assert_eq!(Metadata::parse(&optional), Ok(metadata()));

@@ -252,6 +252,18 @@ pub fn reader(file: &File) -> impl Read + '_ {
     FromStart(file, 0)
 }
 
+/// A file without a name in the directory for temporary files, for what is too long for memory: nobody else can open it, and it is
+/// gone when the process ends, however that is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn scratch() -> Result<File, FsError> {
+    let directory = std::env::temp_dir();
+    tempfile::tempfile_in(&directory).map_err(|e| {
+        FsError::new("make a temporary file in", directory, e).with_hint("set TMPDIR to a directory that can be written to")
+    })
+}
+
 /// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
 pub fn others_can_read(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)

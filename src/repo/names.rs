@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
+use crate::format::extent::{BackupId, PackId};
 use crate::pg::{Timeline, WalFileName};
 use crate::repo::ClusterName;
 use crate::store::Key;
@@ -56,6 +57,19 @@ pub(super) fn node(cluster: &ClusterName, system_id: SystemId, timeline: Timelin
 /// What follows the prefix of a level. A directory of 65,536 segments' nodes is read quickly; one of all would not be.
 pub(super) fn node_suffix(first: u64) -> String {
     format!("{:012x}/{first:016x}", first >> 16)
+}
+
+/// All manifests of a cluster's base backups, by time.
+pub(super) fn backups_prefix(cluster: &ClusterName, system_id: SystemId) -> String {
+    format!("{}{system_id}/backups/", cluster_prefix(cluster))
+}
+
+pub(super) fn manifest(cluster: &ClusterName, system_id: SystemId, id: BackupId) -> Result<Key, Error> {
+    key(format!("{}{id}", backups_prefix(cluster, system_id)))
+}
+
+pub(super) fn pack(cluster: &ClusterName, system_id: SystemId, pack: PackId) -> Result<Key, Error> {
+    key(format!("{}{system_id}/packs/{pack}", cluster_prefix(cluster)))
 }
 
 pub(super) fn wal_prefix(cluster: &ClusterName, system_id: SystemId) -> String {

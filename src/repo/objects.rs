@@ -29,13 +29,14 @@ pub struct Content<'a> {
     /// What two writers agree on; the digest's hash, unless they may differ in what does not matter.
     identity: [u8; 32],
     wal_summary: Option<Vec<u8>>,
+    backup_summary: Option<Vec<u8>>,
     open: OpenContent<'a>,
 }
 
 impl<'a> Content<'a> {
     /// A plaintext that was read before. Should it read otherwise now, it is not stored.
     pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
-        Self { digest, identity: digest.blake3, wal_summary: None, open: Box::new(open) }
+        Self { digest, identity: digest.blake3, wal_summary: None, backup_summary: None, open: Box::new(open) }
     }
 
     /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not refuse to
@@ -50,6 +51,13 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn with_summary(mut self, wal_summary: Option<Vec<u8>>) -> Self {
         self.wal_summary = wal_summary;
+        self
+    }
+
+    /// Adds the summary of the backup whose manifest this is, so that it can be read without the rest.
+    #[must_use]
+    pub fn described_by(mut self, backup_summary: Vec<u8>) -> Self {
+        self.backup_summary = Some(backup_summary);
         self
     }
 
@@ -71,8 +79,9 @@ impl Repository {
             plaintext_bytes: content.digest.bytes,
             plaintext_blake3: content.digest.blake3,
             sealed_unix_us: jiff::Timestamp::now().as_microsecond(),
-            writer: env!("CARGO_PKG_VERSION").to_owned(),
             wal_summary: content.wal_summary.clone(),
+            backup_summary: content.backup_summary.clone(),
+            ..Metadata::by_this_program()
         };
         let content_id = ContentId(match self.keys().current() {
             Some(key) => key.fingerprint(&content.identity),
@@ -178,7 +187,7 @@ impl Repository {
         Ok(self.get(kind, name, &mut bytes)?.map(|_| bytes.0))
     }
 
-    fn address<'a>(&'a self, kind: ObjectKind, name: &'a Key) -> Address<'a> {
+    pub(super) fn address<'a>(&'a self, kind: ObjectKind, name: &'a Key) -> Address<'a> {
         Address { repository_id: self.id(), kind, name: name.as_str() }
     }
 
@@ -274,7 +283,7 @@ impl Write for PartWriter<'_> {
     }
 }
 
-fn store_error(error: io::Error) -> Error {
+pub(super) fn store_error(error: io::Error) -> Error {
     match StoreError::from_io(error) {
         Ok(error) => error.into(),
         Err(error) => Error::new(Kind::Unreachable, format!("read or write an object: {error}")),

@@ -2,7 +2,7 @@
 //!
 //! Each request is retried by itself: a part of an upload, its completion, a page of a listing (from the last object seen), the
 //! rest of a body (from the byte reached). Whether a retry can help is asked of the error ([`StoreError::is_permanent`]); when to
-//! give up is the deadline's business, and the policy's.
+//! give up is the deadline's business, and the policy's; a deadline of every single request counts alone, from the first attempt.
 //!
 //! Under [`super::claims`], not above it: a claim is then held across the retries of the request that it guards.
 
@@ -81,7 +81,13 @@ impl<'a> Attempts<'a> {
         let ceiling =
             policy.first_delay.saturating_mul(1_u32.checked_shl(self.made - 1).unwrap_or(u32::MAX)).min(policy.max_delay);
         let delay = ceiling.mul_f64(fastrand::f64());
-        if self.made >= policy.attempts || delay >= self.retry.deadline.remaining() {
+        let deadline = &self.retry.deadline;
+        let over = if deadline.is_each() {
+            self.since.elapsed() + delay >= deadline.limit()
+        } else {
+            self.made >= policy.attempts || delay >= deadline.remaining()
+        };
+        if over {
             return Err(self.tell(error));
         }
         tracing::warn!(

@@ -134,6 +134,7 @@ fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind, wal
         sealed_unix_us: 1_763_683_200_000_000,
         writer: "0.1.0".to_owned(),
         wal_summary,
+        ..Metadata::by_this_program()
     };
     let mut out = Vec::new();
     let address = Address { repository_id: &REPOSITORY_ID, kind, name: object };

@@ -15,6 +15,7 @@ mod support;
 /// What the WAL writer of the unit tests calls `crate::pg`.
 use walvis::pg;
 
+mod backup_store;
 mod catalog_store;
 mod check;
 mod conformance;

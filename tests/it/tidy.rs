@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["cli"],
 ];
 /// Uses within one layer that are meant.
-const SIDEWAYS: [(&str, &str); 2] = [("format", "crypto"), ("format", "pg")];
+const SIDEWAYS: [(&str, &str); 3] = [("format", "crypto"), ("format", "pg"), ("deadline", "limits")];
 const MAX_LINES: usize = 700;
 
 fn root() -> &'static Path {

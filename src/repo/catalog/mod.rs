@@ -25,7 +25,7 @@ use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
 use crate::pg::{Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
-use nodes::at_once;
+pub(super) use nodes::at_once;
 use read::Cache;
 
 /// The catalog of one cluster in one repository. It holds no more than names and a small cache in memory.

@@ -76,7 +76,10 @@ fn number_of(name: &str, level: u32) -> Option<u64> {
 }
 
 /// Does something for each of at most [`CATALOG_READERS`] things at once; the answers are in order.
-pub(super) fn at_once<T: Sync, R: Send>(things: &[T], action: impl Fn(&T) -> Result<R, Error> + Sync) -> Vec<Result<R, Error>> {
+pub(in crate::repo) fn at_once<T: Sync, R: Send>(
+    things: &[T],
+    action: impl Fn(&T) -> Result<R, Error> + Sync,
+) -> Vec<Result<R, Error>> {
     debug_assert!(things.len() <= CATALOG_READERS + 1);
     if let [thing] = things {
         return vec![action(thing)];

@@ -5,6 +5,8 @@
 //!
 //! [`Opened::copy_to`] hands bytes on before the whole object is known to be good; a caller publishes them only after it returned `Ok`.
 
+pub mod pack;
+
 use std::io::{self, BufReader, Read, Write};
 
 use crate::crypto::{DataKey, Domain, FrameCipher, KeyId, Keyring};
@@ -243,6 +245,22 @@ pub fn open<R: Read>(mut source: R, address: Address<'_>, keys: &Keyring) -> Res
     let mut header = [0; HEADER_BYTES];
     let got = read_full(&mut source, &mut header)?;
     let header = Header::parse(header.get(..got).unwrap_or_default())?;
+    let cipher = cipher_for(&header, address, keys)?;
+    let mut sealed = vec![0; header.metadata_bytes as usize + TAG_BYTES];
+    let got = read_full(&mut source, &mut sealed)?;
+    let truncated = || CodecError::from(FormatError::Truncated("the metadata is incomplete"));
+    if got < sealed.len() {
+        return Err(truncated());
+    }
+    let (bytes, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>().ok_or_else(truncated)?;
+    cipher
+        .open(Domain::Metadata, 0, true, bytes, tag)
+        .map_err(|_| CodecError::Damaged("its header or metadata fails authentication".to_owned()))?;
+    Ok(Opened { metadata: Metadata::parse(bytes)?, header, cipher, source })
+}
+
+/// The cipher of an object, from its header.
+fn cipher_for(header: &Header, address: Address<'_>, keys: &Keyring) -> Result<FrameCipher, CodecError> {
     let key = match (keys, header.cipher) {
         (Keyring::Unencrypted, Cipher::None) => None,
         (Keyring::Encrypted { .. }, Cipher::ChaCha20Poly1305) => {
@@ -255,18 +273,7 @@ pub fn open<R: Read>(mut source: R, address: Address<'_>, keys: &Keyring) -> Res
             return Err(CodecError::Damaged("it is encrypted, in an unencrypted repository".to_owned()));
         }
     };
-    let cipher = FrameCipher::new(key, &header.salt, header.binding(address.repository_id, address.kind, address.name));
-    let mut sealed = vec![0; header.metadata_bytes as usize + TAG_BYTES];
-    let got = read_full(&mut source, &mut sealed)?;
-    let truncated = || CodecError::from(FormatError::Truncated("the metadata is incomplete"));
-    if got < sealed.len() {
-        return Err(truncated());
-    }
-    let (bytes, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>().ok_or_else(truncated)?;
-    cipher
-        .open(Domain::Metadata, 0, true, bytes, tag)
-        .map_err(|_| CodecError::Damaged("its header or metadata fails authentication".to_owned()))?;
-    Ok(Opened { metadata: Metadata::parse(bytes)?, header, cipher, source })
+    Ok(FrameCipher::new(key, &header.salt, header.binding(address.repository_id, address.kind, address.name)))
 }
 
 /// How many bytes of an object header and metadata take, from its header: what a second ranged read asks for.
@@ -300,6 +307,7 @@ impl<R: Read> Opened<R> {
         let limit = self.metadata.plaintext_bytes;
         match self.header.codec {
             Codec::Stored => copy(&mut frames, sink, &mut hashing, limit).map_err(from_decoder)?,
+            Codec::Records => return Err(CodecError::Damaged("it is a pack, where a stream belongs".to_owned())),
             Codec::Zstd => {
                 let buffered = BufReader::with_capacity(FRAME_BYTES, &mut frames);
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered).map_err(CodecError::Read)?.single_frame();
@@ -424,8 +432,7 @@ mod tests {
             plaintext_bytes: digest.bytes,
             plaintext_blake3: digest.blake3,
             sealed_unix_us: 1,
-            writer: "test".to_owned(),
-            wal_summary: None,
+            ..Metadata::by_this_program()
         }
     }
 

@@ -1,0 +1,243 @@
+//! The manifest of a base backup: what it is, and of every file its attributes and where its content is.
+//!
+//! Written last, it is the backup's commit point. It is written and read as a stream: header, then directories and files in the
+//! order of their paths. `docs/FORMAT.md` has the layout.
+
+mod stream;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+pub use stream::{ManifestReader, ManifestWriter};
+
+use super::extent::{BackupId, Extent, PackId, Place};
+
+/// What `list` and the choice of a backup need: JSON in the metadata of the manifest's envelope, read with one small request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupSummary {
+    /// The backup.
+    pub id: BackupId,
+    /// What the operator called it.
+    pub label: String,
+    /// When it began, microseconds since 1970 UTC, by the clock of the database host.
+    pub started_unix_us: i64,
+    /// When its last file was read.
+    pub stopped_unix_us: i64,
+    /// Where recovery begins: the redo position of its checkpoint.
+    #[serde(with = "lsn_text")]
+    pub start_lsn: crate::pg::Lsn,
+    /// The record of that checkpoint.
+    #[serde(with = "lsn_text")]
+    pub checkpoint_lsn: crate::pg::Lsn,
+    /// Where a restored cluster is consistent: the first position after its backup-end record (standby: minimum recovery point).
+    #[serde(with = "lsn_text")]
+    pub stop_lsn: crate::pg::Lsn,
+    /// The timeline that it was taken on.
+    pub timeline: u32,
+    /// The cluster's system identifier, decimal.
+    pub system_id: String,
+    /// `server_version_num`.
+    pub postgres_version_num: u32,
+    /// Catalog version, part of the name of tablespace directories.
+    pub catalog_version: u32,
+    /// Size of a WAL segment.
+    pub wal_segment_bytes: u64,
+    /// Whether a standby was read.
+    pub from_standby: bool,
+    /// Number of files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// What was stored for it, compressed, without the manifest.
+    pub new_bytes: u64,
+    /// Of the files' length, what was referred to in earlier packs.
+    pub reused_bytes: u64,
+    /// What a restore has to read, compressed.
+    pub stored_bytes: u64,
+    /// What became of the page checksums.
+    pub pages: PageChecksums,
+    /// The backup it was compared with.
+    pub parent: Option<BackupId>,
+    /// The data directory that was read.
+    pub data_directory: String,
+    /// How many read at once.
+    pub jobs: u32,
+}
+
+/// Page checksums in a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PageChecksums {
+    /// Whether the cluster has them.
+    pub enabled: bool,
+    /// Pages whose checksum fits.
+    pub verified: u64,
+    /// Pages that are damaged; the first ones are in [`BackupFacts::damage`].
+    pub damaged: u64,
+}
+
+/// The rest of what is known of a backup, at the head of its manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupFacts {
+    /// Key of the extents' hashes, 64 hexadecimal digits.
+    pub hash_key: String,
+    /// Databases, if they could be asked for.
+    pub databases: Vec<Database>,
+    /// Tablespaces outside the data directory.
+    pub tablespaces: Vec<Tablespace>,
+    /// What the operator noted.
+    pub annotations: BTreeMap<String, String>,
+    /// The first damaged pages.
+    pub damage: Vec<DamagedPage>,
+    /// What was skipped or odd.
+    pub warnings: Vec<String>,
+}
+
+/// A database of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Object id.
+    pub oid: u32,
+    /// Name when the backup began.
+    pub name: String,
+    /// `pg_database_size`, where it could be asked.
+    pub bytes: Option<u64>,
+}
+
+/// A tablespace of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// Object id: the link's name in `pg_tblspc`.
+    pub oid: u32,
+    /// Where it was.
+    pub path: String,
+}
+
+/// A damaged page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedPage {
+    /// The file, relative to the data directory.
+    pub file: String,
+    /// Number of the page in the relation, across its segment files.
+    pub block: u64,
+    /// The relation, if its name could be found.
+    pub relation: Option<String>,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// A directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// Relative to the data directory, as in PostgreSQL's `backup_manifest`; empty for the data directory itself.
+    pub path: Vec<u8>,
+    /// Permissions.
+    pub mode: u32,
+    /// Name of its owner.
+    pub owner: String,
+    /// Name of its group.
+    pub group: String,
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Relative to the data directory, as in PostgreSQL's `backup_manifest`: `base/5/1259`.
+    pub path: Vec<u8>,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Permissions.
+    pub mode: u32,
+    /// Name of its owner.
+    pub owner: String,
+    /// Name of its group.
+    pub group: String,
+    /// When it was last changed, microseconds since 1970 UTC.
+    pub modified_unix_us: i64,
+    /// CRC-32C of its content.
+    pub crc32c: u32,
+    /// Where its content is.
+    pub content: Content,
+}
+
+/// Where the content of a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// At most [`MAX_INLINE_EXTENTS`] extents.
+    Extents(Vec<Extent>),
+    /// A table for each piece of 64 MiB.
+    Tables(Vec<TableRef>),
+}
+
+/// A table in a pack, and what is known of its piece without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableRef {
+    /// Where it is.
+    pub place: Place,
+    /// CRC-32C of the piece.
+    pub crc32c: u32,
+}
+
+/// One line of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A directory.
+    Directory(DirectoryEntry),
+    /// A file.
+    File(FileEntry),
+}
+
+impl Item {
+    /// Its path.
+    pub fn path(&self) -> &[u8] {
+        match self {
+            Self::Directory(entry) => &entry.path,
+            Self::File(entry) => &entry.path,
+        }
+    }
+}
+
+/// What a backup uses of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackUse {
+    /// The pack.
+    pub pack: PackId,
+    /// Bytes of the records that the backup refers to.
+    pub live_bytes: u64,
+    /// Bytes of all its records.
+    pub total_bytes: u64,
+}
+
+impl PackUse {
+    /// Whether so little of it is used that the rest costs more than storing that anew.
+    pub fn is_mostly_dead(&self) -> bool {
+        self.live_bytes.saturating_mul(2) < self.total_bytes
+    }
+}
+
+/// Head of a manifest: everything but directories and files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestHead {
+    /// What is known of the backup.
+    pub facts: BackupFacts,
+    /// Every pack that it refers to.
+    pub packs: Vec<PackUse>,
+    /// Number of directories and files.
+    pub items: u64,
+    /// Owners and groups, by the numbers that items have for them.
+    names: Vec<String>,
+}
+
+mod lsn_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::pg::Lsn;
+
+    pub(super) fn serialize<S: Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(lsn)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lsn, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,335 @@
+//! Packs and manifests in a repository: what was appended is read back, and every damage is named.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use walvis::codec::pack::RecordKind;
+use walvis::crypto::WrappingKey;
+use walvis::deadline::Deadline;
+use walvis::error::{Error, Kind};
+use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent};
+use walvis::format::manifest::{BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestWriter, PageChecksums, TableRef};
+use walvis::limits::EXTENT_BYTES;
+use walvis::pg::Lsn;
+use walvis::repo::backups::{PackReader, PackTarget, Packed, with_packs};
+use walvis::repo::{ClusterName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
+use walvis::store::fault::{Effect, Fault, Op};
+use walvis::store::memory::MemoryStore;
+use walvis::store::retry::{Policy, Retry};
+use walvis::store::{ContentId, ErrorKind, Key, ReadRange, Store};
+
+const SYSTEM: SystemId = SystemId(7);
+
+struct World {
+    memory: Arc<MemoryStore>,
+    store: Arc<Fault>,
+    repository: Repository,
+    secret: Secret,
+    cluster: ClusterName,
+    id: BackupId,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("repository");
+        let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None };
+        let secret = Secret::Key(WrappingKey::generate().unwrap());
+        Repository::init(&settings, &secret, 1, Deadline::after(Duration::from_secs(60))).unwrap();
+        let memory = Arc::new(MemoryStore::new());
+        for file in crate::support::command::files_below(&root) {
+            let name = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            let body = Bytes::from(std::fs::read(&file).unwrap());
+            let _ = memory.create(&Key::new(name).unwrap(), body, &ContentId([0; 16])).unwrap();
+        }
+        let store = Arc::new(Fault::new(Arc::clone(&memory) as Arc<dyn Store>));
+        let repository = Repository::over(Arc::clone(&store) as Arc<dyn Store>, &secret, 1).unwrap();
+        let id = BackupId::new(1_795_241_700, 7).unwrap();
+        Self { memory, store, repository, secret, cluster: ClusterName::new("main").unwrap(), id }
+    }
+
+    fn target(&self, pack_bytes: usize) -> PackTarget<'_> {
+        PackTarget {
+            repository: &self.repository,
+            cluster: &self.cluster,
+            system_id: SYSTEM,
+            backup: self.id,
+            level: 3,
+            uploaders: 2,
+            pack_bytes,
+        }
+    }
+
+    fn names(&self, part: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        self.memory
+            .list("", "", &mut |entry| {
+                names.extend(Some(entry.key.to_string()).filter(|name| name.contains(part)));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        names
+    }
+
+    fn replace(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let key = Key::new(name).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut self.memory.read(&key, ReadRange::All).unwrap().body, &mut bytes).unwrap();
+        change(&mut bytes);
+        self.memory.delete(&key).unwrap();
+        let _ = self.memory.create(&key, bytes.into(), &ContentId([0; 16])).unwrap();
+    }
+}
+
+/// Differs from every other number's, and does not get shorter.
+fn extent(number: u64) -> Vec<u8> {
+    let mut bytes = vec![0; EXTENT_BYTES];
+    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+type Written = Vec<(u64, Place)>;
+
+fn write(world: &World, workers: u64, each: u64) -> Result<(Written, Packed), Error> {
+    with_packs(&world.target(300_000), |writers| {
+        std::thread::scope(|scope| {
+            let work = |worker: u64| {
+                let mut writer = writers.writer()?;
+                let mut places = Vec::new();
+                for number in worker * each..(worker + 1) * each {
+                    places.push((number, writer.append(RecordKind::Extent, &extent(number))?));
+                }
+                writer.finish()?;
+                Ok(places)
+            };
+            let threads: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+            let results: Result<Vec<Written>, Error> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            results.map(|places| places.concat())
+        })
+    })
+}
+
+#[test]
+fn what_several_workers_append_is_read_back() {
+    let world = World::new();
+    let (written, packed) = write(&world, 3, 21).unwrap();
+    assert_eq!(written.len(), 63);
+    assert_eq!(packed.packs.len(), world.names("/packs/").len());
+    assert!(packed.packs.len() >= 12 && packed.stored_bytes > 63 * EXTENT_BYTES as u64, "{packed:?}");
+    let reader = PackReader::new(&world.repository, &world.cluster, SYSTEM);
+    let mut records = 0;
+    for (pack, bytes) in &packed.packs {
+        let contents = reader.contents(*pack).unwrap();
+        assert_eq!(contents.iter().map(|record| u64::from(record.sealed_bytes)).sum::<u64>(), *bytes);
+        records += contents.len();
+    }
+    assert_eq!(records, 63);
+    for (number, place) in written {
+        let mut sealed = reader.range(place.pack, place.offset.into(), place.end()).unwrap();
+        let mut out = Vec::new();
+        reader.open(RecordKind::Extent, &place, &mut sealed, Some(EXTENT_BYTES), &mut out).unwrap();
+        assert_eq!(out, extent(number));
+    }
+}
+
+#[test]
+fn a_pack_that_cannot_be_stored_fails_all_workers_and_hangs_none() {
+    let world = World::new();
+    world.store.add(Op::Create, "/packs/", 2, 100, Effect::Fail(ErrorKind::NoSpace));
+    let error = write(&world, 3, 40).unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
+    assert!(error.what.contains("/packs/"), "{error:?}");
+}
+
+#[test]
+fn a_pack_whose_answer_was_lost_is_found_again_and_compared() {
+    let world = World::new();
+    world.store.add(Op::Create, "/packs/", 1, 1, Effect::LoseAnswer(ErrorKind::TimedOut));
+    let retry =
+        Retry::new(Arc::clone(&world.store) as Arc<dyn Store>, Policy::default(), Deadline::each(Duration::from_secs(60)));
+    let repository = Repository::over(Arc::new(retry), &world.secret, 1).unwrap();
+    let packed = with_packs(&PackTarget { repository: &repository, ..world.target(1 << 20) }, |writers| {
+        let mut writer = writers.writer()?;
+        writer.append(RecordKind::Extent, b"once")?;
+        writer.finish()
+    });
+    assert_eq!(packed.unwrap().1.packs.len(), 1);
+    // The same name again, as if two backups had one id.
+    let error = write(&world, 1, 1).unwrap_err();
+    assert_eq!(error.kind, Kind::Conflict, "{error:?}");
+}
+
+#[test]
+fn damaged_packs_are_named() {
+    let world = World::new();
+    let (written, _) = write(&world, 1, 4).unwrap();
+    let place = written[0].1;
+    let open = |world: &World| {
+        let reader = PackReader::new(&world.repository, &world.cluster, SYSTEM);
+        let mut sealed = reader.range(place.pack, place.offset.into(), place.end())?;
+        reader.open(RecordKind::Extent, &place, &mut sealed, None, &mut Vec::new())
+    };
+    open(&world).unwrap();
+    let name = world.names("/packs/").remove(0);
+    let named = |error: Error| {
+        assert_eq!(error.kind, Kind::Damaged, "{error:?}");
+        assert!(error.what.contains(&name) && error.hint.is_some(), "{error:?}");
+    };
+    world.replace(&name, |bytes| {
+        let middle = bytes.len() - 200_000;
+        bytes[middle] ^= 1;
+    });
+    named(open(&world).unwrap_err());
+    world.replace(&name, |bytes| bytes.truncate(1000));
+    named(open(&world).unwrap_err());
+    world.replace(&name, |bytes| bytes[0] ^= 1);
+    named(open(&world).unwrap_err());
+    world.memory.delete(&Key::new(name.clone()).unwrap()).unwrap();
+    named(open(&world).unwrap_err());
+}
+
+fn summary(world: &World) -> BackupSummary {
+    BackupSummary {
+        id: world.id,
+        label: "nightly".to_owned(),
+        started_unix_us: 1,
+        stopped_unix_us: 2,
+        start_lsn: Lsn(0x100_0028),
+        checkpoint_lsn: Lsn(0x100_0060),
+        stop_lsn: Lsn(0x100_0100),
+        timeline: 1,
+        system_id: SYSTEM.to_string(),
+        postgres_version_num: 150_018,
+        catalog_version: 202_209_061,
+        wal_segment_bytes: 16 << 20,
+        from_standby: false,
+        files: 1000,
+        bytes: 1,
+        new_bytes: 1,
+        reused_bytes: 0,
+        stored_bytes: 1,
+        pages: PageChecksums::default(),
+        parent: None,
+        data_directory: "/var/lib/postgresql/15/main".to_owned(),
+        jobs: 2,
+    }
+}
+
+fn facts() -> BackupFacts {
+    BackupFacts {
+        hash_key: "11".repeat(32),
+        databases: vec![],
+        tablespaces: vec![],
+        annotations: std::collections::BTreeMap::new(),
+        damage: vec![],
+        warnings: vec![],
+    }
+}
+
+fn file(number: u32, pack: PackId) -> Item {
+    let place = Place { pack, offset: number * 100, sealed_bytes: 100 };
+    let (size_bytes, content) = if number.is_multiple_of(2) {
+        let stored = Some(StoredExtent { hash: number.to_le_bytes().repeat(4).try_into().unwrap(), place });
+        (10, Content::Extents(vec![Extent { crc32c: number, stored }]))
+    } else {
+        (1 << 20, Content::Tables(vec![TableRef { place, crc32c: number }]))
+    };
+    Item::File(FileEntry {
+        path: format!("base/5/{number:08}").into_bytes(),
+        size_bytes,
+        mode: 0o600,
+        owner: "postgres".to_owned(),
+        group: "postgres".to_owned(),
+        modified_unix_us: 5,
+        crc32c: number,
+        content,
+    })
+}
+
+fn put_manifest(world: &World, pack: PackId, files: u32) {
+    let mut writer = ManifestWriter::new(Vec::new());
+    for number in 0..files {
+        writer.add(&file(number, pack), &[]).unwrap();
+    }
+    let (body, head) = writer.finish(&facts(), |_| Some(1 << 20)).unwrap();
+    let whole = [head, body].concat();
+    world
+        .repository
+        .put_manifest(&world.cluster, SYSTEM, &summary(world), || Box::new(std::io::Cursor::new(whole.clone())))
+        .unwrap();
+}
+
+#[test]
+fn manifests_are_listed_and_read_as_a_stream() {
+    let world = World::new();
+    let pack = PackId { backup: world.id, number: 0 };
+    assert!(world.repository.backups(&world.cluster, SYSTEM).unwrap().is_empty());
+    put_manifest(&world, pack, 20_000);
+    let listed = world.repository.backups(&world.cluster, SYSTEM).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].1.as_ref().unwrap(), &summary(&world));
+
+    let mut number = 0;
+    let (read, head) = world
+        .repository
+        .read_manifest(&world.cluster, SYSTEM, world.id, &mut |_, item| {
+            assert_eq!(item, file(number, pack));
+            number += 1;
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap()
+        .unwrap();
+    assert_eq!((number, read, head.facts), (20_000, summary(&world), facts()));
+
+    let mut seen = 0;
+    let early = world.repository.read_manifest(&world.cluster, SYSTEM, world.id, &mut |_, _| {
+        seen += 1;
+        Ok(if seen == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    assert_eq!((seen, early.unwrap().unwrap().0), (5, summary(&world)));
+    let other = BackupId::new(1, 1).unwrap();
+    assert!(world.repository.read_manifest(&world.cluster, SYSTEM, other, &mut |_, _| panic!("no item")).unwrap().is_none());
+}
+
+#[test]
+fn damaged_manifests_are_named_and_hide_no_other() {
+    let world = World::new();
+    let pack = PackId { backup: world.id, number: 0 };
+    put_manifest(&world, pack, 20_000);
+    let name = world.names("/backups/").remove(0);
+    let read = |world: &World| {
+        world.repository.read_manifest(&world.cluster, SYSTEM, world.id, &mut |_, _| Ok(ControlFlow::Continue(())))
+    };
+    world.replace(&name, |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    let error = read(&world).unwrap_err();
+    assert_eq!(error.kind, Kind::Damaged);
+    assert!(error.what.contains(&name), "{error:?}");
+    world.replace(&name, |bytes| bytes[70] ^= 1);
+    let listed = world.repository.backups(&world.cluster, SYSTEM).unwrap();
+    assert!(matches!(&listed[0].1, Err(error) if error.kind == Kind::Damaged && error.what.contains(&name)));
+}
+
+#[test]
+fn tables_are_read_back_and_bound_to_their_place() {
+    let world = World::new();
+    let zeros = Extent::zeros(EXTENT_BYTES);
+    let table = ExtentTable { bytes: 10 * EXTENT_BYTES as u64, extents: vec![zeros; 10] };
+    let encoded = table.encode().unwrap();
+    let (place, _) = with_packs(&world.target(1 << 20), |writers| {
+        let mut writer = writers.writer()?;
+        writer.append(RecordKind::Extent, b"in front")?;
+        let place = writer.append(RecordKind::Table, &encoded)?;
+        writer.finish()?;
+        Ok(place)
+    })
+    .unwrap();
+    let reader = PackReader::new(&world.repository, &world.cluster, SYSTEM);
+    assert_eq!(reader.table(&place).unwrap(), table);
+    let extent_place = Place { offset: 0, sealed_bytes: place.offset, ..place };
+    assert_eq!(reader.table(&extent_place).unwrap_err().kind, Kind::Damaged);
+}
