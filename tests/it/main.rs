@@ -25,6 +25,7 @@ mod fetch;
 mod golden;
 mod memory;
 mod outage;
+mod pitr;
 mod push;
 mod recovery;
 mod resolve;
