@@ -1,7 +1,8 @@
 //! Random targets of all kinds, on every version, in a directory and in S3: what is recovered is what the server held.
 
 use crate::pitr::{Site, number, promote, random};
-use crate::support::postgres::{Cluster, Entry, Journal, Load, Point, Stop, parse_lsn};
+use crate::support::postgres::restored::wrong_pages;
+use crate::support::postgres::{Cluster, Entry, Journal, Load, Options, Point, Role, Stop, parse_lsn};
 use crate::support::s3::S3Server;
 
 /// A target, and the last transaction of the journal that it has.
@@ -20,7 +21,7 @@ fn moment(entries: &[Entry], random: &mut fastrand::Rng) -> (String, u64) {
         .collect();
     let (from, to, n) = *random.choice(&gaps).expect("two transactions that are a millisecond apart");
     let between = random.i64(from + 400..to - 400);
-    (jiff::Timestamp::from_microsecond(between).unwrap().to_string(), n)
+    (jiff::Timestamp::from_microsecond(between).unwrap().strftime("%Y-%m-%d %H:%M:%S%.6f+00:00").to_string(), n)
 }
 
 fn target(kind: usize, entries: &[Entry], points: &[Point], random: &mut fastrand::Rng) -> Target {
@@ -281,4 +282,58 @@ fn pg16_shuts_down_at_the_target() {
     std::fs::remove_file(cluster.data.join("recovery.signal")).unwrap();
     promote(&mut cluster);
     cluster.assert_journal(point.n);
+}
+
+/// What all of the above rests on, without a backup by Walvis: the journal knows what PostgreSQL recovers to, and notices when it is
+/// one transaction off.
+fn the_journal_knows(major: u32) {
+    let site = Site::new();
+    let mut primary = site.primary(major);
+    let journal = Journal::start(&primary, 3);
+    journal.wait_for(10);
+    let backup = primary.backup_to("base");
+    journal.wait_for(20);
+    let point = primary.journal_point("here");
+    journal.wait_for(10);
+    let entries = primary.journal();
+    primary.switch_and_archive();
+    primary.destroy();
+    journal.abandon();
+    let reachable: Vec<Entry> = entries.into_iter().filter(|entry| entry.before > backup.stop_lsn).collect();
+    let mut random = random();
+    for kind in 0..4 {
+        let Target { arguments, n } = target(kind, &reachable, std::slice::from_ref(&point), &mut random);
+        let (setting, value) = (arguments[0].replace("--target-", "recovery_target_"), arguments[1].clone());
+        let inclusive = if arguments.len() == 3 { "off" } else { "on" };
+        let options = Options { archive_command: None, ..site.options.clone() }
+            .setting(&setting, &value)
+            .setting("recovery_target_inclusive", inclusive)
+            .setting("recovery_target_action", "promote");
+        let mut cluster = Cluster::restore(&site.scratch, &format!("r{kind}"), &backup, Role::Recovery, &options);
+        promote(&mut cluster);
+        cluster.assert_journal(n);
+        assert!(cluster.journal_end(n - 1).ends_with("|f") && !cluster.journal_end(n + 1).ends_with("|t"));
+        cluster.sql("update accounts set balance = balance + 1 where id = 7");
+        assert_eq!(cluster.journal_end(n), format!("{n}|{n}|f"));
+        cluster.amcheck();
+        cluster.stop(Stop::Fast);
+        cluster.assert_checksums();
+        // A flipped bit is noticed by ours, and by theirs.
+        let file = cluster.data.join("global/1262");
+        let mut content = std::fs::read(&file).unwrap();
+        content[8000] ^= 1;
+        site.scratch.write(&file, &content);
+        assert_eq!(wrong_pages(&cluster.data).1, ["global/1262 block 0"]);
+        assert_ne!(cluster.pg_checksums(), Some(true));
+    }
+}
+
+#[test]
+fn pg13_the_journal_knows() {
+    the_journal_knows(13);
+}
+
+#[test]
+fn pg18_the_journal_knows() {
+    the_journal_knows(18);
 }

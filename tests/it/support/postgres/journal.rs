@@ -192,10 +192,15 @@ impl Cluster {
         rows.iter().map(entry).collect()
     }
 
-    /// Fails the test unless the tables hold what they held when transaction `n` of the journal had been committed, and nothing later.
+    /// Whether the tables hold what they held when transaction `n` of the journal had been committed, and nothing later: the number of
+    /// the last transaction, how many there are, and whether the checksum is that of `n`.
+    pub(crate) fn journal_end(&self, n: u64) -> String {
+        self.sql(&format!("select max(n), count(*), {DIGEST} = (select digest from journal where n = {n}) from journal"))
+    }
+
+    /// Fails the test unless the tables are as after transaction `n`.
     pub(crate) fn assert_journal(&self, n: u64) {
-        let found =
-            self.sql(&format!("select max(n), count(*), {DIGEST} = (select digest from journal where n = {n}) from journal"));
+        let found = self.journal_end(n);
         if found != format!("{n}|{n}|t") {
             self.fail(&format!(
                 "the journal is to end with {n}; its end, its length, and whether the tables are as then: {found}"
