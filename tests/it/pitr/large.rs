@@ -5,6 +5,7 @@ use std::fs;
 use crate::pitr::{Made, Site};
 use crate::support::command::Running;
 use crate::support::postgres::{Cluster, Options, Stop};
+use crate::support::s3::S3Server;
 
 /// Waits for the end of a process, and gives its peak resident memory in MiB. The kernel keeps the peak; only what a process takes
 /// in its very last instant can be missed.
@@ -95,6 +96,27 @@ fn pg16_a_relation_of_two_segments() {
     assert_eq!(again.sql("select count(*) from big where body = 'changed'"), "0");
     again.stop(Stop::Fast);
     again.assert_checksums();
+}
+
+/// Packs go to S3 in parts, and come back in ranges, of many connections: as little memory.
+#[test]
+fn pg14_memory_on_s3() {
+    let server = S3Server::start_tls();
+    let site = Site::on_s3(&server);
+    let rows = "create table noise as select i, sha512(i::text::bytea) as a, sha512((-i)::text::bytea) as b from generate_series(1, 1000000) i";
+    let mut primary = loaded(&site, 14, &[], &[rows]);
+    let mut running = site.start_backup(&primary, &["--jobs", "4"]);
+    let peak = peak_mib(&mut running);
+    let made = Made::of(&running.wait().exits(0));
+    assert_peak("a backup to S3", peak);
+    assert!(made.number("new_bytes") > 128 << 20, "{:#}", made.json);
+    primary.stop(Stop::Fast);
+    let place = site.place("restored");
+    let mut running = site.start(&["pitr-restore", "--pgdata", place.to_str().unwrap(), "--target", "immediate", "--jobs", "4"]);
+    let peak = peak_mib(&mut running);
+    running.wait().exits(0);
+    assert_peak("a restore from S3", peak);
+    site.restored("restored", 14);
 }
 
 #[test]
