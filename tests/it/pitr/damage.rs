@@ -150,6 +150,55 @@ fn a_manifest_under_another_name() {
     succeeds_now(&site);
 }
 
+/// The backup that a new one is compared with is a help: damaged, it costs space, never a backup.
+#[test]
+fn pg17_a_parent_that_is_damaged() {
+    let site = Site::new();
+    let primary = site.primary(17);
+    primary.sql("create table words as select i, repeat(md5(i::text), 8) as body from generate_series(1, 20000) i");
+    let first = site.backup(&primary, &[]);
+    let manifest = objects(&site, "/backups/").pop().unwrap();
+    let whole = fs::read(&manifest).unwrap();
+    let mut random = random();
+    for at in [10, whole.len() as u64 / 2, random.u64(..whole.len() as u64), whole.len() as u64 - 1] {
+        flip(&manifest, at, random.u8(..8));
+        let second = site.backup(&primary, &[]);
+        assert!(second.number("new_bytes") * 10 > first.number("new_bytes") * 9, "{:#}", second.json);
+        let mut restored =
+            site.restore("restored", 17, &[&TARGET[..], &["--backup", second.id(), "--target-action", "promote"]].concat());
+        crate::pitr::promote(&mut restored);
+        assert_eq!(restored.sql("select count(*) from words"), "20000");
+        restored.stop(Stop::Fast);
+        drop(restored);
+        fs::remove_dir_all(site.place("restored")).unwrap();
+        let of_second = objects(&site, "/backups/").into_iter().find(|path| path.ends_with(second.id())).unwrap();
+        fs::remove_file(of_second).unwrap();
+        site.scratch.write(&manifest, &whole);
+    }
+    // Where the tables and extents are that it would use again.
+    let packs = objects(&site, &format!("/packs/{}", first.id()));
+    let mut restored = 0;
+    for _ in 0..number("WALVIS_TEST_FLIPS", 12) / 3 {
+        let pack = random.choice(&packs).unwrap();
+        let (at, bit) = (random.u64(..fs::metadata(pack).unwrap().len()), random.u8(..8));
+        flip(pack, at, bit);
+        let next = site.backup(&primary, &["--annotate", "parent=damaged"]);
+        let ran = site.try_restore("restored", &[&TARGET[..], &["--backup", next.id()]].concat());
+        match ran.code() {
+            0 => {
+                assert_manifest(&site.place("restored"), 17);
+                restored += 1;
+            }
+            // It refers to what is damaged: that is said, and nothing starts.
+            14 => site.assert_cannot_start("restored", 17),
+            _ => panic!("{ran:?}"),
+        }
+        fs::remove_dir_all(site.place("restored")).unwrap();
+        flip(pack, at, bit);
+    }
+    println!("{restored} restores did not need what was damaged");
+}
+
 /// What `--delta` keeps is what has the right content, whatever length and time say.
 #[test]
 fn a_data_directory_that_rots() {

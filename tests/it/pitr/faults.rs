@@ -284,3 +284,19 @@ fn pg13_a_server_that_goes_away() {
     site.backup(&primary, &[]);
     site.restore("restored", 13, &IMMEDIATE);
 }
+
+/// Two backups at once, as when a timer and an operator meet: both count, and both can be restored.
+#[test]
+fn pg16_two_backups_at_once() {
+    let site = Site::new();
+    let primary = filled(&site, 16);
+    let both = [site.start_backup(&primary, &["--label", "one"]), site.start_backup(&primary, &["--label", "other"])];
+    let ids = both.map(|running| Made::of(&running.wait().exits(0)).id().to_owned());
+    assert_eq!(site.backups().len(), 2);
+    for id in ids {
+        let mut restored = site.recover(&id, 16, &[&IMMEDIATE[..], &["--backup", &id]].concat());
+        assert_eq!(restored.digest(&["words", "noise"]), primary.digest(&["words", "noise"]));
+        restored.stop(Stop::Fast);
+        restored.assert_checksums();
+    }
+}
