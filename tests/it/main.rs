@@ -23,6 +23,7 @@ mod crash;
 mod damage;
 mod fetch;
 mod golden;
+mod golden_backup;
 mod memory;
 mod outage;
 mod pitr;
