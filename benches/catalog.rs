@@ -26,9 +26,11 @@ use walvis::deadline::Deadline;
 use walvis::format::envelope::{Metadata, ObjectKind};
 use walvis::format::node::{Aggregate, Children, Edge, Entry, FANOUT, Node, NodeId, span};
 use walvis::limits::MAX_SUMMARY_BYTES;
+use walvis::ops::resolve::{self, ResolveRequest};
 /// For the WAL writer of the tests.
 use walvis::pg;
 use walvis::pg::scan::{Event, Mark, PgTime, Record, Scanner, Segment, Summary, XactStats, Xid, XidRange};
+use walvis::pg::target::{Target, Zone};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
 use walvis::repo::catalog::Step;
 use walvis::repo::{ClusterName, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
@@ -50,6 +52,8 @@ const XACTS: u64 = 200;
 const TIMELINE: Timeline = Timeline(1);
 /// The restore point that is looked for.
 const SOUGHT: &str = "sought";
+/// The log's only backup begins so many segments before what is looked for, so that a restore is a short one.
+const BACKUP_BEFORE: u64 = 20;
 const ROUNDS: u32 = 3;
 
 fn size() -> WalSegmentSize {
@@ -148,12 +152,17 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
     let target = last / 3;
     let (mut real, mut found): (Vec<(u64, Summary)>, Vec<Record<Event>>) = (Vec::new(), Vec::new());
     let edge = last / FANOUT * FANOUT;
-    for (first, until) in [(1, FANOUT), (target, target + 2), (edge, last)] {
+    let mut backup = true;
+    for (first, until) in [(1, FANOUT), (target - BACKUP_BEFORE, target + 2), (edge, last)] {
         let mut writer = Writer::new(first, first).at(FIRST_US + first as i64 * SEGMENT_US + 20_000, xid(first * XACTS).get());
         while writer.lsn().0 <= (until + 1) * SEGMENT_BYTES {
             (0..10).for_each(|_| writer.little());
-            if first == target {
+            let number = writer.lsn().0 / SEGMENT_BYTES;
+            if number == target {
                 writer.point(SOUGHT);
+            }
+            if (target - BACKUP_BEFORE + 1..target).contains(&number) && std::mem::take(&mut backup) {
+                writer.backup_end(Lsn((target - BACKUP_BEFORE) * SEGMENT_BYTES + 40));
             }
             writer.segment();
         }
@@ -204,12 +213,22 @@ fn make(root: &FilePath, segments: u64, repository_id: [u8; 16]) -> Targets {
     Targets { number: target, time: xact.time, xid: xact.xid.unwrap(), lsn }
 }
 
+fn facts() -> Facts {
+    Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size(), postgres_major: Some(16) }
+}
+
 /// Opens the repository and its catalog and looks for something, as a command does.
 fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
     let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
     let repository = Repository::over(store, &Secret::None, 1).unwrap();
-    let facts = Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size(), postgres_major: Some(16) };
-    let catalog = repository.catalog(&ClusterName::new("main").unwrap(), facts).unwrap();
+    let cluster = ClusterName::new("main").unwrap();
+    if what == "resolve" {
+        // All that the command answers: also the files of the restore, and the earliest and latest target.
+        let request =
+            ResolveRequest { target: Target::Time(target.time), inclusive: true, timeline: None, from: None, zone: Zone::utc() };
+        return resolve::answer(&repository, &cluster, &request).unwrap().wal.is_some_and(|wal| wal.present > BACKUP_BEFORE / 2);
+    }
+    let catalog = repository.catalog(&cluster, facts()).unwrap();
     let path = catalog.path(TIMELINE).unwrap();
     if what == "LSN" {
         let entry = catalog.entry_at(&path, target.lsn).unwrap().unwrap();
@@ -252,9 +271,10 @@ fn main() {
     let (repository, _) = Repository::init(&settings, &Secret::None, 1, deadline).unwrap();
     let begin = Instant::now();
     let target = make(&root, segments, repository.descriptor().repository_id);
+    repository.bind(&ClusterName::new("main").unwrap(), facts()).unwrap();
     println!("{segments} segments, made in {:.1?}", begin.elapsed());
     for (latency, limit) in [(Duration::ZERO, Duration::from_millis(300)), (LATENCY, Duration::from_secs(2))] {
-        for what in ["time", "LSN", "xid", "name"] {
+        for what in ["time", "LSN", "xid", "name", "resolve"] {
             let mut best = Duration::MAX;
             let mut requests = (0, 0);
             for _ in 0..ROUNDS {
@@ -270,7 +290,7 @@ fn main() {
             }
             let verdict = if best <= limit { "within" } else { "OVER" };
             let (lists, reads) = requests;
-            println!("{what:>5}, {latency:?} per request: {best:.1?}, {lists} listings and {reads} reads; {verdict} {limit:?}");
+            println!("{what:>7}, {latency:?} per request: {best:.1?}, {lists} listings and {reads} reads; {verdict} {limit:?}");
         }
     }
 }

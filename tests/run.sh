@@ -32,6 +32,7 @@ if ! command -v cargo >/dev/null; then
 fi
 want build-essential "the C parts of zstd and TLS" cc --version
 want strace "the tests of durability, which watch system calls" strace -V
+want libfaketime "the tests of clocks that are set back" bash -c 'ls /usr/lib/*/faketime/libfaketime.so.1'
 want python3-venv "the S3 server of the tests" python3 -c 'import venv, ensurepip'
 
 bash tests/install-postgres.sh "$tools/postgres" 13 14 15 16 17 18 || missing+=("PostgreSQL, see the messages of install-postgres above")

@@ -71,6 +71,8 @@ pub(super) enum Command {
     Resolve(ResolveArgs),
     /// Show every moment that the stored WAL can be recovered to: windows, gaps, timelines, restore points, commits
     Catalog(CatalogArgs),
+    /// Restore a base backup and have PostgreSQL recover it to a target; proves first that the target is reached
+    PitrRestore(RestoreArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -138,6 +140,9 @@ pub(super) struct ListArgs {
     /// Also list every stored file (with --json: one JSON object per line, and no summary)
     #[arg(long)]
     pub(super) files: bool,
+    /// Only the base backups that hold a database of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    pub(super) database: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,7 +163,7 @@ pub(super) struct RebuildArgs {
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
-pub(super) struct ResolveArgs {
+pub(super) struct TargetArgs {
     /// To the last transaction that ended at this time: '2026-11-21 03:36:21.123456+01:00', or '10 minutes ago'
     #[arg(long, value_name = "TIME", group = "what", allow_hyphen_values = true)]
     pub(super) target_time: Option<String>,
@@ -177,14 +182,26 @@ pub(super) struct ResolveArgs {
     /// Stop before the target rather than after it: before the first transaction at that time, that record, that transaction
     #[arg(long, conflicts_with_all = ["target", "target_name"])]
     pub(super) exclusive: bool,
+    /// Stop after the target [the default]
+    #[arg(long, conflicts_with = "exclusive")]
+    pub(super) inclusive: bool,
     /// latest, current (the one that recovery starts on), a number such as 12, or 0xC [default: latest]
     #[arg(long, value_name = "TIMELINE")]
     pub(super) target_timeline: Option<String>,
-    /// Where recovery begins: the start LSN of a base backup, as in its backup_label [default: where the archive begins]
-    #[arg(long, value_name = "LSN")]
-    pub(super) from: Option<String>,
+    /// From this base backup [default: the newest from which the target is reached]
+    #[arg(long, value_name = "ID")]
+    pub(super) backup: Option<String>,
     #[command(flatten)]
     pub(super) zone: ZoneArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResolveArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Where recovery begins: the start LSN of a base backup, as in its backup_label [default: where the archive begins]
+    #[arg(long, value_name = "LSN", conflicts_with = "backup")]
+    pub(super) from: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -222,6 +239,52 @@ pub(super) struct CatalogArgs {
     pub(super) timeline: Option<String>,
     #[command(flatten)]
     pub(super) zone: ZoneArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The data directory to make: absent or empty, unless --delta
+    #[arg(long, value_name = "DIR")]
+    pub(super) pgdata: PathBuf,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// What the server does when it has reached the target
+    #[arg(long, value_name = "ACTION", default_value = "pause")]
+    pub(super) target_action: ActionArg,
+    /// Put a tablespace elsewhere: OID=/new/path or /old/path=/new/path; once for each
+    #[arg(long, value_name = "FROM=TO")]
+    pub(super) tablespace_map: Vec<String>,
+    /// Take over the data directory of a stopped server: keep what is the same, replace what differs, REMOVE the rest
+    #[arg(long)]
+    pub(super) delta: bool,
+    /// Only print what would be done
+    #[arg(long, conflicts_with = "start")]
+    pub(super) plan: bool,
+    /// Start the server, wait until it has reached the target, and say so
+    #[arg(long)]
+    pub(super) start: bool,
+    /// Whether the restored server archives: into the original's repository, unless you change its settings
+    #[arg(long, value_name = "WHAT", default_value = "off")]
+    pub(super) archiving: Archiving,
+    /// How many threads restore [default: number of cores]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: Option<u16>,
+    /// Where the server's programs are [default: looked for]
+    #[arg(long, value_name = "DIR")]
+    pub(super) bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ActionArg {
+    Pause,
+    Promote,
+    Shutdown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Archiving {
+    Off,
+    Keep,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod exit;
 mod logging;
 mod recovery;
 mod render;
+mod restore;
 mod run;
 mod shield;
 mod targets;

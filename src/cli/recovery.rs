@@ -55,7 +55,14 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         line("candidate", format!("{} on timeline {}{time}", place.lsn, place.timeline));
     }
     if let Some(backup) = &report.backup {
-        line("backup", format!("from {}, consistent at {}", backup.start, backup.stop));
+        let id = backup.id.as_ref().map_or_else(String::new, |id| format!("{id} "));
+        line("backup", format!("{id}from {}, consistent at {}", backup.start, backup.stop));
+        if let (Some(label), Some(bytes), Some(stored)) = (&backup.label, backup.bytes, backup.stored_bytes) {
+            line("", format!("{label:?}, {} of files, {} stored", size(bytes), size(stored)));
+        }
+        if let Some(damaged) = backup.damaged_pages.filter(|damaged| *damaged > 0) {
+            line("DAMAGED", format!("{damaged} pages of this backup were damaged already when it was taken"));
+        }
     }
     if let Some(wal) = &report.wal {
         let range = format!("{} to {}", wal.first, wal.last);
@@ -63,6 +70,10 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         for (first, last) in &wal.missing {
             line("MISSING", format!("{first} to {last}"));
         }
+    }
+    if let Some(estimate) = &report.estimate {
+        let download = size(estimate.download_bytes);
+        line("estimate", format!("{download} to download, about {}; {}", duration(estimate.seconds), estimate.assuming));
     }
     if let Some(oldest) = &report.oldest_backup {
         line("oldest backup", format!("from {}, consistent at {}", oldest.start, oldest.stop));
@@ -76,6 +87,15 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         line("note", note.clone());
     }
     out
+}
+
+/// Seconds in the two largest units.
+pub(super) fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
 }
 
 /// What can be recovered.

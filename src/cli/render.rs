@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use crate::error::Error;
+use crate::format::manifest::PageChecksums;
 use crate::ops::catalog_rebuild::RebuildReport;
 use crate::ops::check::{CheckReport, Severity};
 use crate::ops::init::InitReport;
 use crate::ops::key_generate::KeyReport;
-use crate::ops::list::ListReport;
+use crate::ops::list::{BackupLine, Bound, ListReport};
 
 /// One line of what happened, one of what to do.
 pub(super) fn error(error: &Error) -> String {
@@ -163,10 +164,47 @@ pub(super) fn list(reports: &[ListReport]) -> String {
                 if !system.histories.is_empty() {
                     let _ = writeln!(out, "    histories: {}", system.histories.join(", "));
                 }
+                for line in &system.backups {
+                    backup(&mut out, line);
+                }
             }
         }
     }
     out
+}
+
+/// One base backup.
+fn backup(out: &mut String, line: &BackupLine) {
+    let Some(summary) = &line.summary else {
+        let _ = writeln!(out, "    backup {} DAMAGED: {}", line.id, line.damaged.as_deref().unwrap_or_default());
+        return;
+    };
+    let checksums = match summary.pages {
+        PageChecksums { enabled: false, .. } => "no page checksums".to_owned(),
+        PageChecksums { damaged: 0, verified, .. } => format!("{verified} pages verified"),
+        PageChecksums { damaged, .. } => format!("{damaged} PAGES DAMAGED"),
+    };
+    let standby = if summary.from_standby { ", of a standby" } else { "" };
+    let _ = writeln!(
+        out,
+        "    backup {} {:?}: {} in {} files, {} new, took {}, {checksums}{standby}",
+        line.id,
+        summary.label,
+        size(summary.bytes),
+        summary.files,
+        size(summary.new_bytes),
+        super::recovery::duration(u64::try_from(line.duration_s.unwrap_or_default()).unwrap_or_default()),
+    );
+    let bound = |bound: &Bound| match &bound.time {
+        Some(time) => format!("{} ({time})", bound.lsn),
+        None => bound.lsn.clone(),
+    };
+    let from = line.window_from.as_ref().map_or_else(String::new, bound);
+    let until = line.window_until.as_ref().map_or_else(|| "NOWHERE: its WAL is missing".to_owned(), bound);
+    let _ = writeln!(out, "      recoverable from {from} to {until}, timeline {}", summary.timeline);
+    for database in line.databases.iter().flatten() {
+        let _ = writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));
+    }
 }
 
 /// Bytes in the largest binary unit that leaves at least one.

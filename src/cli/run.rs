@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::args::{CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, LogFormat, OnError};
+use super::args::{CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
-use super::{logging, recovery, render, shield, targets};
+use super::{logging, recovery, render, restore, shield, targets};
 use crate::config::{Config, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -159,7 +159,12 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
         }
         Command::List(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            list(&config, deadline, args.files, json)
+            list(&config, deadline, args, json)
+        }
+        Command::PitrRestore(args) => {
+            let (config, deadline) = prepare_long(&cli.global, None, role)?;
+            let request = restore::request(args, &cli.global, &config)?;
+            pitr_restore(&config, &request, deadline, json)
         }
         Command::Resolve(args) => {
             let request = targets::resolve(args)?;
@@ -194,7 +199,8 @@ fn log_pushed(reports: &[ops::push_wal::PushReport]) -> Result<(), Error> {
     Ok(())
 }
 
-fn list(config: &Config, deadline: Deadline, files: bool, json: bool) -> Result<(), Error> {
+fn list(config: &Config, deadline: Deadline, args: &ListArgs, json: bool) -> Result<(), Error> {
+    let files = args.files;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failure = None;
     let mut on_file = |stored: &ops::list::StoredFile<'_>| {
@@ -213,7 +219,7 @@ fn list(config: &Config, deadline: Deadline, files: bool, json: bool) -> Result<
             failure.get_or_insert(e);
         }
     };
-    let report = ops::list::run(config, deadline, if files { Some(&mut on_file) } else { None })?;
+    let report = ops::list::run(config, args.database.as_deref(), deadline, if files { Some(&mut on_file) } else { None })?;
     if let Err(e) = out.flush() {
         failure.get_or_insert(e);
     }
@@ -254,8 +260,45 @@ fn catalog(config: &Config, request: &ops::catalog::CatalogRequest, deadline: De
     failure.map_or(Ok(()), |e| output_error(&e))
 }
 
+/// The plan is printed before anything is done; as JSON it is part of the one result, and logged before.
+fn pitr_restore(
+    config: &Config,
+    request: &ops::pitr_restore::RestoreRequest,
+    deadline: Deadline,
+    json: bool,
+) -> Result<(), Error> {
+    let mut out_of_reach = false;
+    let result = ops::pitr_restore::run(config, request, deadline, &mut |plan| {
+        out_of_reach = plan.restore.is_none();
+        if !json {
+            return print(restore::plan(plan, &request.target.zone).as_bytes());
+        }
+        if out_of_reach {
+            return print_report(true, &serde_json::json!({"plan": plan, "restored": null, "server": null}), |_| String::new());
+        }
+        tracing::info!("{}", serde_json::to_string(plan).map_err(|e| Error::new(Kind::Bug, e.to_string()))?);
+        Ok(())
+    });
+    print_report(json, &result?, restore::restored)
+}
+
+/// As [`prepare`], for commands whose time depends on the size of a database: the limit is that of every single request.
+fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
+    let config = load(global, server)?;
+    let deadline = Deadline::each(config.timeout);
+    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    Ok((config, deadline))
+}
+
 /// Settings and the deadline, and the watchdog that enforces it.
 fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
+    let config = load(global, server)?;
+    let deadline = Deadline::after(config.timeout);
+    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    Ok((config, deadline))
+}
+
+fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
     let overrides = Overrides {
         config: global.config.clone(),
         repository: global.repository.clone(),
@@ -272,10 +315,7 @@ fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Confi
     }
     // An empty one counts as unset.
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let config = Config::load(&overrides, &env, &names)?;
-    let deadline = Deadline::after(config.timeout);
-    shield::against_hanging(deadline, role.code(Kind::Unreachable));
-    Ok((config, deadline))
+    Config::load(&overrides, &env, &names)
 }
 
 fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! From the arguments of `resolve` and `catalog` to requests.
 
-use super::args::{CatalogArgs, ResolveArgs, TargetWord, ZoneArg};
+use super::args::{CatalogArgs, ResolveArgs, TargetArgs, TargetWord, ZoneArg};
 use crate::error::{Error, Kind};
+use crate::format::extent::BackupId;
 use crate::ops::catalog::{Bound, CatalogRequest, List};
 use crate::ops::resolve::ResolveRequest;
 use crate::pg::Lsn;
@@ -9,6 +10,12 @@ use crate::pg::scan::{RestorePointName, Xid};
 use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time};
 
 pub(super) fn resolve(args: &ResolveArgs) -> Result<ResolveRequest, Error> {
+    let from = args.from.as_deref().map(lsn).transpose()?;
+    Ok(ResolveRequest { from, ..target(&args.target)? })
+}
+
+/// A target, and from which backup.
+pub(super) fn target(args: &TargetArgs) -> Result<ResolveRequest, Error> {
     let zone = zone(&args.zone)?;
     let target =
         if let Some(text) = &args.target_time {
@@ -34,9 +41,15 @@ pub(super) fn resolve(args: &ResolveArgs) -> Result<ResolveRequest, Error> {
         target,
         inclusive: !args.exclusive,
         timeline: timeline(args.target_timeline.as_deref())?,
-        from: args.from.as_deref().map(lsn).transpose()?,
+        from: None,
+        backup: args.backup.as_deref().map(backup).transpose()?,
         zone,
     })
+}
+
+fn backup(text: &str) -> Result<BackupId, Error> {
+    BackupId::parse(text)
+        .ok_or_else(|| usage(format!("{text:?} is not the id of a backup")).hint("such ids look like 20261121T061500Z-1a2b3c4d"))
 }
 
 pub(super) fn catalog(args: &CatalogArgs) -> Result<CatalogRequest, Error> {

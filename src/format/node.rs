@@ -167,7 +167,7 @@ pub struct Entry {
 }
 
 /// What a node is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId {
     /// The timeline.
     pub timeline: Timeline,

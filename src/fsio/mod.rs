@@ -20,11 +20,15 @@ use nix::libc;
 
 mod dir;
 mod draft;
+mod rebuild;
 mod temp;
 mod tree;
 
 pub use dir::{Dir, Item, ItemKind};
 pub use draft::{Draft, Durability, Published};
+pub use rebuild::{
+    Attributes, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
+};
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
 

@@ -1,14 +1,23 @@
-//! `walvis list`: what the repositories hold. Reads names, sizes and bindings; no content.
+//! `walvis list`: what the repositories hold. Reads names, sizes, bindings, and what is known of each base backup; no content.
+
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
 use super::repositories;
+use super::resolve::log::PathLog;
+use super::resolve::search::{Log, Window};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
+use crate::format::extent::BackupId;
+use crate::format::manifest::{BackupSummary, Database};
+use crate::pg::scan::PgTime;
+use crate::pg::target::show;
 use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
-use crate::repo::{Binding, ClusterName, Repository, SystemId};
+use crate::repo::catalog::Leg;
+use crate::repo::{Binding, ClusterName, Facts, Repository, SystemId};
 
 /// How many gaps are listed per timeline; all are counted.
 const GAPS_LISTED: usize = 10;
@@ -48,6 +57,37 @@ pub struct SystemReport {
     pub histories: Vec<String>,
     /// Stored bytes of all these objects.
     pub stored_bytes: u64,
+    /// Base backups, newest first.
+    pub backups: Vec<BackupLine>,
+}
+
+/// A base backup.
+#[derive(Debug, Serialize)]
+pub struct BackupLine {
+    /// Its id.
+    pub id: String,
+    /// Why nothing else is known of it.
+    pub damaged: Option<String>,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub summary: Option<BackupSummary>,
+    /// How long it took.
+    pub duration_s: Option<i64>,
+    /// From when and where on it can be recovered: where it is consistent.
+    pub window_from: Option<Bound>,
+    /// To when and where: where the archive ends that leads on from it; nothing if its WAL is not there.
+    pub window_until: Option<Bound>,
+    /// Its databases, if one was asked for.
+    pub databases: Option<Vec<Database>>,
+}
+
+/// An end of a window.
+#[derive(Debug, Serialize)]
+pub struct Bound {
+    /// Position.
+    pub lsn: String,
+    /// Time, where one is known: when the backup ended, or the last transaction of the archive did.
+    pub time: Option<String>,
 }
 
 /// What is stored of one timeline.
@@ -90,11 +130,17 @@ pub struct StoredFile<'a> {
 /// Is told of every stored file.
 pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile<'_>);
 
-/// Lists all repositories. With `on_file` each stored file is reported as it is seen.
+/// Lists all repositories. With `on_file` each stored file is reported as it is seen. With `database` only those backups are listed
+/// that hold a database of this name.
 ///
 /// # Errors
 /// The first repository that cannot be listed.
-pub fn run(config: &Config, deadline: Deadline, mut on_file: Option<OnFile<'_>>) -> Result<Vec<ListReport>, Error> {
+pub fn run(
+    config: &Config,
+    database: Option<&str>,
+    deadline: Deadline,
+    mut on_file: Option<OnFile<'_>>,
+) -> Result<Vec<ListReport>, Error> {
     let mut reports = Vec::new();
     for repository in &config.repositories {
         let opened = repositories::open(repository, deadline)?;
@@ -119,11 +165,113 @@ pub fn run(config: &Config, deadline: Deadline, mut on_file: Option<OnFile<'_>>)
                     system.add(&object.file, bytes);
                 }
             })?;
+            let mut seen: Vec<SystemId> = Vec::new();
+            for facts in opened.bindings(&name)?.into_iter().map(|binding| binding.facts) {
+                let system = systems.iter_mut().find(|system| system.is(facts.system_id));
+                if let Some(system) = system.filter(|_| !seen.contains(&facts.system_id)) {
+                    system.backups = backups(&opened, &name, facts, database)?;
+                    seen.push(facts.system_id);
+                }
+            }
             clusters.push(ClusterReport { name: name.to_string(), system_ids: systems });
         }
         reports.push(ListReport { repository: opened.location().to_owned(), encrypted: is_encrypted(&opened), clusters });
     }
     Ok(reports)
+}
+
+/// The base backups of a cluster, newest first.
+fn backups(
+    repository: &Repository,
+    cluster: &ClusterName,
+    facts: Facts,
+    database: Option<&str>,
+) -> Result<Vec<BackupLine>, Error> {
+    let listed = repository.backups(cluster, facts.system_id)?;
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let windows = Windows::of(repository, cluster, facts)?;
+    let mut lines = Vec::new();
+    for (id, summary) in listed.into_iter().rev() {
+        let time = |unix_us: i64| PgTime::from_unix_us(unix_us).map(show);
+        let line = match summary {
+            Err(e) if e.kind == Kind::Damaged => BackupLine {
+                id: id.to_string(),
+                damaged: Some(e.what),
+                summary: None,
+                duration_s: None,
+                window_from: None,
+                window_until: None,
+                databases: None,
+            },
+            Err(e) => return Err(e),
+            Ok(summary) => {
+                let databases = match database {
+                    Some(name) => match databases(repository, cluster, facts, id)? {
+                        found if found.iter().any(|database| database.name == name) => Some(found),
+                        _ => continue,
+                    },
+                    None => None,
+                };
+                BackupLine {
+                    id: id.to_string(),
+                    damaged: None,
+                    duration_s: Some((summary.stopped_unix_us - summary.started_unix_us) / 1_000_000),
+                    window_from: Some(Bound { lsn: summary.stop_lsn.to_string(), time: time(summary.stopped_unix_us) }),
+                    window_until: windows.until(&summary),
+                    databases,
+                    summary: Some(summary),
+                }
+            }
+        };
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+/// The databases of a backup: at the head of its manifest.
+fn databases(repository: &Repository, cluster: &ClusterName, facts: Facts, id: BackupId) -> Result<Vec<Database>, Error> {
+    let read = repository.read_manifest(cluster, facts.system_id, id, &mut |_, _| Ok(ControlFlow::Break(())))?;
+    Ok(read.map(|(_, head)| head.facts.databases).unwrap_or_default())
+}
+
+/// Where the archive leads on from each timeline.
+struct Windows {
+    /// The path to each timeline that has one: its legs, and where its stretches begin and end, with the last commit in each.
+    paths: Vec<(Vec<Leg>, Vec<(Window, Option<String>)>)>,
+}
+
+impl Windows {
+    fn of(repository: &Repository, cluster: &ClusterName, facts: Facts) -> Result<Self, Error> {
+        let catalog = repository.catalog(cluster, facts)?;
+        let mut paths = Vec::new();
+        for info in catalog.timelines() {
+            if info.segments.is_none() || (info.history.is_none() && info.timeline.0 > 1) {
+                continue;
+            }
+            let log = PathLog::open(repository, cluster, &catalog, info.timeline)?;
+            let mut windows = Vec::new();
+            for window in log.windows() {
+                let last = log.last_commit(window.from, window.until)?;
+                windows.push((window.clone(), last.map(|end| show(end.end.time))));
+            }
+            paths.push((log.path().legs().to_vec(), windows));
+        }
+        Ok(Self { paths })
+    }
+
+    /// How far the newest timeline that a backup leads to can be recovered.
+    fn until(&self, backup: &BackupSummary) -> Option<Bound> {
+        for (legs, windows) in self.paths.iter().rev() {
+            let leads = legs.iter().any(|leg| leg.timeline.0 == backup.timeline && backup.stop_lsn <= leg.end);
+            let window = windows.iter().find(|(window, _)| window.from <= backup.start_lsn && backup.stop_lsn <= window.until);
+            if let (true, Some((window, last))) = (leads, window) {
+                return Some(Bound { lsn: window.until.to_string(), time: last.clone() });
+            }
+        }
+        None
+    }
 }
 
 fn is_encrypted(repository: &Repository) -> bool {
@@ -139,6 +287,7 @@ impl SystemReport {
             timelines: Vec::new(),
             histories: Vec::new(),
             stored_bytes: 0,
+            backups: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;
 pub mod list;
+pub mod pitr_restore;
 pub mod push_wal;
 pub mod repositories;
 pub mod resolve;

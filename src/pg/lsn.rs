@@ -49,7 +49,7 @@ impl fmt::Display for Timeline {
 }
 
 /// The size of a WAL segment file: a power of two from 1 MiB to 1 GiB (`initdb --wal-segsize`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WalSegmentSize(u64);
 
 impl WalSegmentSize {

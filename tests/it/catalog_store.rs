@@ -461,7 +461,39 @@ fn a_lookup_takes_few_requests() {
         assert!(count(Op::List) <= 12, "{:?}", &calls[before..]);
         assert!(count(Op::Read) <= 16 + 13 + 4, "{:?}", &calls[before..]);
         assert!(calls[before..].iter().all(|(op, _)| matches!(op, Op::List | Op::Read)));
+        // What was listed and read for one question is there for the next.
+        let before = calls.len();
+        catalog.walk_back(&path, Lsn(0), Lsn(u64::MAX), &|_| false, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
+        let calls = world.store.log();
+        assert!(calls[before..].iter().all(|(op, name)| *op == Op::Read && !name.contains("/index/")), "{:?}", &calls[before..]);
     }
+}
+
+/// What a catalog remembers from its walks is not what it writes nodes by.
+#[test]
+fn a_rebuild_sees_what_came_after_the_walks() {
+    let log = crossing_log(70);
+    let world = World::new();
+    let (early, late) = log.segments.split_at(40);
+    early.iter().for_each(|(_, name, bytes)| world.put(*name, bytes, true));
+    let catalog = world.catalog();
+    let path = catalog.path(Timeline(1)).unwrap();
+    let walk = || catalog.walk(&path, Lsn(0), Lsn(u64::MAX), &|_| true, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
+    walk();
+    assert_eq!(catalog.rebuild(Timeline(1), false).unwrap().written, 1);
+    walk();
+    late.iter().for_each(|(_, name, bytes)| world.put(*name, bytes, true));
+    let first: Vec<String> = world.nodes().into_keys().collect();
+    let done = catalog.rebuild(Timeline(1), false).unwrap();
+    assert!(done.kept == 1 && done.written >= 2, "{done:?}");
+    let whole = 1 + done.written;
+    let done = catalog.rebuild(Timeline(1), true).unwrap();
+    assert_eq!((done.deleted, done.written), (whole, whole), "{done:?}");
+    let all = world.nodes();
+    assert!(all.len() as u64 == whole && first.iter().all(|name| all.contains_key(name)));
+    // A catalog opened now sees all of it.
+    let stored: BTreeMap<_, _> = log.segments.iter().map(|(_, name, _)| (*name, true)).collect();
+    compare_all(&world, &[&log], &stored, &mut fastrand::Rng::with_seed(1));
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Site {
     }
 
     /// Recovers as PostgreSQL understands the target and as it was resolved: both must end with the same tables.
-    fn recovers_equally(&self, i: usize, backup: &Backup, arguments: &str, own: &[(&str, &str)], tables: &[&str]) {
+    pub(crate) fn recovers_equally(&self, i: usize, backup: &Backup, arguments: &str, own: &[(&str, &str)], tables: &[&str]) {
         let json = self.reaches(arguments);
         assert_eq!(parse_lsn(json["backup"]["stop"].as_str().unwrap()), backup.stop_lsn, "{json:#}");
         let resolved = Self::settings(&json);

@@ -1,8 +1,9 @@
 //! `walvis resolve`: where a recovery to a target stops, and whether everything it needs is there. Touches nothing.
 //!
-//! [`search`] has the server's rules, [`mod@log`] gives it a path of the catalog, [`report`] is what comes out. Here is what is around
+//! [`search`] has the server's rules, [`mod@log`] gives it a path of the catalog, [`backups`] chooses, [`report`] is what comes out. Here is what is around
 //! them: which repository, which path, which files, and what else to say about a target that is out of reach.
 
+pub mod backups;
 pub mod log;
 pub mod report;
 pub mod search;
@@ -16,10 +17,13 @@ use super::repositories;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::extent::BackupId;
+use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{Mark, PgTime};
 use crate::pg::target::{Target, TargetTimeline, Zone, show};
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
+use backups::{Backups, Choice, usable};
 use log::PathLog;
 use report::{BackupReport, LegReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport};
 use search::{BackupEnd, Found, Log, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
@@ -35,6 +39,8 @@ pub struct ResolveRequest {
     pub timeline: Option<TargetTimeline>,
     /// Where recovery begins: a backup's start LSN.
     pub from: Option<Lsn>,
+    /// From which backup of the repository; `None` is the newest that fits.
+    pub backup: Option<BackupId>,
     /// The zone in which moments are shown beside UTC.
     pub zone: Zone,
 }
@@ -57,16 +63,49 @@ pub(in crate::ops) fn facts(repository: &Repository, cluster: &ClusterName) -> R
 /// Unreachable, denied, damaged; usage. A target that is out of reach is a report.
 pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Result<ResolveReport, Error> {
     let first = config.repositories.first().ok_or_else(|| Error::new(Kind::Config, "no repository is configured"))?;
-    let repository = repositories::open(first, deadline)?;
-    let cluster = &config.cluster;
-    let catalog = repository.catalog(cluster, facts(&repository, cluster)?)?;
-    let timeline = target_timeline(&catalog, request)?;
-    let log = PathLog::open(&repository, cluster, &catalog, timeline)?;
+    answer(&repositories::open(first, deadline)?, &config.cluster, request)
+}
+
+/// Resolves a target in an opened repository.
+///
+/// # Errors
+/// As [`run`].
+pub fn answer(repository: &Repository, cluster: &ClusterName, request: &ResolveRequest) -> Result<ResolveReport, Error> {
+    let catalog = repository.catalog(cluster, facts(repository, cluster)?)?;
+    let backups = Backups::of(repository, cluster, catalog.facts().system_id)?;
+    let named = request.backup.map(|id| backups.named(id)).transpose()?;
+    let timeline = target_timeline(&catalog, request, named)?;
+    let log = PathLog::open(repository, cluster, &catalog, timeline)?;
     let wanted = Wanted { target: request.target.clone(), inclusive: request.inclusive, from: request.from };
-    let resolver = Resolver { repository: &repository, cluster, catalog: &catalog, log, request };
+    let resolver = Resolver { repository, cluster, catalog: &catalog, log, request };
     let mut report = resolver.blank(timeline)?;
     let elsewhere = if resolver.looks_elsewhere() { resolver.elsewhere(timeline, &wanted)? } else { Vec::new() };
-    match find(&resolver.log, &wanted)? {
+    for (id, why) in &backups.unreadable {
+        report.notes.push(format!("backup {id} is left out: {why}"));
+    }
+    if let Some(backup) = named.filter(|_| elsewhere.is_empty() || request.timeline.is_some()) {
+        match usable(&resolver.log, resolver.log.path().legs(), backup, &wanted, None)? {
+            Ok(found) => resolver.reached(&mut report, &found, Some(backup))?,
+            Err(why) => {
+                report.backup = Some(BackupReport::stored(backup));
+                report.reason = Some(format!("not from backup {}: {why}", backup.id));
+                report.hint = Some("leave --backup out to have the newest usable one chosen".to_owned());
+            }
+        }
+        return Ok(report);
+    }
+    let whole = find(&resolver.log, &wanted)?;
+    let legs = resolver.log.path().legs();
+    // Of a start that was given, nobody knows which backup's it is.
+    let is_one = (elsewhere.is_empty() || request.timeline.is_some()) && request.from.is_none();
+    if is_one && let Some(Choice { backup, found }) = backups.choose(&resolver.log, legs, &wanted, &whole)? {
+        resolver.reached(&mut report, &found, Some(&backup))?;
+        if whole.as_ref().is_ok_and(|whole| whole.stop != found.stop) {
+            report.notes.push("seen from an older backup, recovery would stop elsewhere: the clock was set back".to_owned());
+        }
+        return Ok(report);
+    }
+    match whole {
         Ok(found) if !elsewhere.is_empty() && request.timeline.is_none() && request.from.is_none() => {
             report.candidates = found.stop.map(|stop| resolver.place(&resolver.log, stop.lsn)).transpose()?.into_iter().collect();
             report.candidates.extend(elsewhere);
@@ -74,19 +113,22 @@ pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Res
             report.reason = Some(format!("more than one fits {}, on several timelines", report.target));
             report.hint = Some("say which timeline is meant with --target-timeline".to_owned());
         }
-        Ok(found) => resolver.reached(&mut report, &found)?,
+        Ok(found) => resolver.reached(&mut report, &found, None)?,
         Err(unreachable) => resolver.out_of_reach(&mut report, &unreachable, elsewhere)?,
     }
     Ok(report)
 }
 
-fn target_timeline(catalog: &Catalog<'_>, request: &ResolveRequest) -> Result<Timeline, Error> {
+fn target_timeline(catalog: &Catalog<'_>, request: &ResolveRequest, backup: Option<&BackupSummary>) -> Result<Timeline, Error> {
     let timelines = catalog.timelines();
     let none = || Error::new(Kind::Target, "no WAL is stored of this cluster").hint("'walvis list' shows what is stored");
     match request.timeline.unwrap_or_default() {
         TargetTimeline::Number(timeline) => Ok(timeline),
         TargetTimeline::Latest => timelines.last().map(|info| info.timeline).ok_or_else(none),
         TargetTimeline::Current => {
+            if let Some(backup) = backup {
+                return Ok(Timeline(backup.timeline));
+            }
             let Some(from) = request.from else {
                 return timelines.iter().find(|info| info.segments.is_some()).map(|info| info.timeline).ok_or_else(none);
             };
@@ -184,31 +226,39 @@ impl Resolver<'_> {
         Ok(Moment { lsn: window.until.to_string(), transaction: last.map(|end| self.transaction(&self.log, end)) })
     }
 
-    fn reached(&self, report: &mut ResolveReport, found: &Found) -> Result<(), Error> {
+    /// `stored` is the backup of the repository that recovery starts from.
+    fn reached(&self, report: &mut ResolveReport, found: &Found, stored: Option<&BackupSummary>) -> Result<(), Error> {
         report.reachable = true;
-        let start = self.request.from.or(found.backup.map(|backup| backup.start)).unwrap_or(found.start);
+        let known = self.request.from.or(stored.map(|backup| backup.start_lsn)).or(found.backup.map(|backup| backup.start));
+        let start = known.unwrap_or(found.start);
         report.start = Some(start.to_string());
-        report.backup = found.backup.map(|backup| BackupReport::new(&backup));
+        report.backup = stored.map(BackupReport::stored).or(found.backup.map(|backup| BackupReport::new(&backup)));
         report.stop = found.stop.map(|stop| StopReport { lsn: stop.lsn.to_string(), replayed: stop.after });
         report.last_included = found.last_included.map(|end| self.transaction(&self.log, end));
         report.first_excluded = found.first_excluded.map(|end| self.transaction(&self.log, end));
-        if let Some(stop) = found.stop {
+        if self.request.target == Target::Immediate && stored.is_some() {
+            report.settings.push(Setting::new("recovery_target", "immediate".to_owned()));
+        } else if let Some(stop) = found.stop {
             report.settings.push(Setting::new("recovery_target_lsn", stop.lsn.to_string()));
             report.settings.push(Setting::new("recovery_target_inclusive", if stop.after { "on" } else { "off" }.to_owned()));
         }
         report.settings.push(Setting::new("recovery_target_timeline", report.timeline.to_string()));
-        if found.backup.is_none() && self.request.from.is_none() {
+        if known.is_none() {
             report.notes.push(
-                "no base backup that ends before this point is known from the WAL, so which WAL is needed is not known either: of one \
-                 that was taken from a standby, name the start LSN with --from"
+                "no base backup that ends before this point is in the repository or known from the WAL, so which WAL is needed is not \
+                 known either: of one that was taken from a standby, name the start LSN with --from"
                     .to_owned(),
             );
+        } else if stored.is_none() && self.request.from.is_none() {
+            report
+                .notes
+                .push("the repository has no base backup for this point: this one is known from the WAL alone".to_owned());
         }
         if found.last_included.is_none() {
             report.notes.push("no transaction commits between the start and this point".to_owned());
         }
         // Where the start is not known there may be years of it.
-        if found.backup.is_none() && self.request.from.is_none() {
+        if known.is_none() {
             return Ok(());
         }
         let last = match found.stop {
@@ -221,6 +271,7 @@ impl Resolver<'_> {
             report.reason = Some("WAL that recovery needs is missing".to_owned());
             report.hint = Some("look for it in another repository, or on a server that still has it".to_owned());
         }
+        report.estimate = stored.map(|backup| backups::estimate(backup, wal.segments, wal.stored_bytes));
         report.wal = Some(wal);
         Ok(())
     }

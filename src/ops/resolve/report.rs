@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use super::backups::Estimate;
 use super::search::BackupEnd;
+use crate::format::manifest::BackupSummary;
 use crate::pg::Timeline;
-use crate::pg::scan::{XactEntry, XactKind};
+use crate::pg::scan::{PgTime, XactEntry, XactKind};
 use crate::pg::target::show;
 
 /// The answer. Moments are in UTC with microseconds, positions are LSNs as text.
@@ -42,7 +44,8 @@ pub struct ResolveReport {
     pub path: Vec<LegReport>,
     /// Where recovery begins: as given, where the backup begins, or where the archive does.
     pub start: Option<String>,
-    /// The newest backup known from the WAL from which recovery gets there, or the one that is the trouble.
+    /// The newest backup from which recovery gets there, or the one that is the trouble: of those that the repository has, or else
+    /// of those known from the WAL.
     pub backup: Option<BackupReport>,
     /// The last commit that is replayed.
     pub last_included: Option<TransactionReport>,
@@ -54,6 +57,8 @@ pub struct ResolveReport {
     pub settings: Vec<Setting>,
     /// The WAL that it needs; nothing where it is not known which backup it starts from.
     pub wal: Option<WalReport>,
+    /// What a restore of the chosen backup would cost.
+    pub estimate: Option<Estimate>,
     /// The oldest backup on this path whose end is in the WAL: of those known, none reaches anything before its stop.
     pub oldest_backup: Option<BackupReport>,
     /// Where the archive of this path begins, with the first transaction that ends in it.
@@ -124,19 +129,58 @@ pub struct LegReport {
     pub fork: Option<String>,
 }
 
-/// A backup whose end is in the WAL.
+/// A backup that is in the repository, or whose end is in the WAL.
 #[derive(Debug, Clone, Serialize)]
 pub struct BackupReport {
     /// Where recovery from it begins.
     pub start: String,
     /// Where it is consistent.
     pub stop: String,
+    /// The rest is known only of one that is in the repository: its id,
+    pub id: Option<String>,
+    /// what the operator called it,
+    pub label: Option<String>,
+    /// when it began,
+    pub started: Option<String>,
+    /// the timeline that it was taken on,
+    pub timeline: Option<u32>,
+    /// the length of its files,
+    pub bytes: Option<u64>,
+    /// what a restore reads of it, compressed,
+    pub stored_bytes: Option<u64>,
+    /// and how many of its pages are damaged.
+    pub damaged_pages: Option<u64>,
 }
 
 impl BackupReport {
     /// Of a backup that the search found.
     pub fn new(backup: &BackupEnd) -> Self {
-        Self { start: backup.start.to_string(), stop: backup.stop.to_string() }
+        Self {
+            start: backup.start.to_string(),
+            stop: backup.stop.to_string(),
+            id: None,
+            label: None,
+            started: None,
+            timeline: None,
+            bytes: None,
+            stored_bytes: None,
+            damaged_pages: None,
+        }
+    }
+
+    /// Of a backup that is in the repository.
+    pub fn stored(backup: &BackupSummary) -> Self {
+        Self {
+            start: backup.start_lsn.to_string(),
+            stop: backup.stop_lsn.to_string(),
+            id: Some(backup.id.to_string()),
+            label: Some(backup.label.clone()),
+            started: PgTime::from_unix_us(backup.started_unix_us).map(show),
+            timeline: Some(backup.timeline),
+            bytes: Some(backup.bytes),
+            stored_bytes: Some(backup.stored_bytes),
+            damaged_pages: Some(backup.pages.damaged),
+        }
     }
 }
 

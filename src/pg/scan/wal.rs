@@ -234,6 +234,13 @@ impl Wal {
         self.expect(at, Event::Mark(Mark::RestorePoint { time: PgTime(time), name }));
     }
 
+    /// The end of a base backup that began there.
+    #[allow(dead_code)]
+    pub(super) fn backup_end(&mut self, start: Lsn) {
+        let at = self.record(0, 0x50, 0, &main_data(&start.0.to_le_bytes()));
+        self.expect(at, Event::Mark(Mark::BackupEnd { start }));
+    }
+
     pub(super) fn checkpoint(&mut self, kind: CheckpointKind, time_unix_s: i64) {
         let redo = self.last;
         let mut main = redo.to_le_bytes().to_vec();

@@ -8,6 +8,7 @@
 //! exists at this position. At a fork the child's first segment begins with a copy of the parent's, so it stands for both; only
 //! while it is not stored the parent's is taken, and of that only what begins before the fork.
 
+mod memo;
 mod nodes;
 mod read;
 mod walk;
@@ -25,16 +26,18 @@ use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
 use crate::pg::{Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
+use memo::Memo;
 pub(super) use nodes::at_once;
 use read::Cache;
 
-/// The catalog of one cluster in one repository. It holds no more than names and a small cache in memory.
+/// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read lately.
 pub struct Catalog<'a> {
     repository: &'a Repository,
     cluster: ClusterName,
     facts: Facts,
     timelines: Vec<TimelineInfo>,
     cache: Mutex<Cache>,
+    memo: Memo,
 }
 
 /// What is stored of a timeline.
@@ -151,7 +154,14 @@ impl Repository {
 impl<'a> Catalog<'a> {
     /// A catalog that knows no timelines: for those who write.
     fn unlisted(repository: &'a Repository, cluster: &ClusterName, facts: Facts) -> Self {
-        Catalog { repository, cluster: cluster.clone(), facts, timelines: Vec::new(), cache: Mutex::default() }
+        Catalog {
+            repository,
+            cluster: cluster.clone(),
+            facts,
+            timelines: Vec::new(),
+            cache: Mutex::default(),
+            memo: Memo::default(),
+        }
     }
 }
 
@@ -244,11 +254,11 @@ impl Catalog<'_> {
 
     /// The first and last stored segment of a timeline.
     fn ends_of(&self, timeline: Timeline) -> Result<Option<(SegmentName, SegmentName)>, Error> {
-        let first = self.segments_after(timeline, None, u64::MAX, 1)?.0.first().copied();
+        let first = self.known_names(timeline, 0, 0, u64::MAX, LISTED)?.0.first().copied();
         let Some(first) = first else { return Ok(None) };
         let mut last = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
         loop {
-            let (more, whole) = self.segments_after(timeline, Some(last), u64::MAX, LISTED)?;
+            let (more, whole) = self.known_names(timeline, 0, last.saturating_add(1), u64::MAX, LISTED)?;
             last = more.last().copied().unwrap_or(last);
             if whole {
                 break;
@@ -275,7 +285,7 @@ impl Catalog<'_> {
         // Level 6 takes 16 million segments.
         let mut levels: Vec<u32> = (1..=5).collect();
         let list = |level: u32, low: u64| {
-            let (numbers, whole) = self.nodes_in(timeline, level, low, u64::MAX / span(level), LISTED)?;
+            let (numbers, whole) = self.known_names(timeline, level, low, u64::MAX / span(level), LISTED)?;
             Ok((numbers.last().map(|number| self.node_id(timeline, level, *number).last()), whole))
         };
         let mut lists = at_once(&levels, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;

@@ -202,11 +202,7 @@ impl Walker<'_, '_> {
     }
 
     fn list(&self, leg: Leg, level: u32, low: u64, high: u64, limit: usize) -> Result<(Vec<u64>, bool), Error> {
-        if level == 0 {
-            self.catalog.segments_after(leg.timeline, low.checked_sub(1), high, limit)
-        } else {
-            self.catalog.nodes_in(leg.timeline, level, low / span(level), high / span(level), limit)
-        }
+        self.catalog.known_names(leg.timeline, level, low / span(level), high / span(level), limit)
     }
 
     /// Cuts a range into what is there and what is not, in the order of the walk.
@@ -272,13 +268,13 @@ impl Walker<'_, '_> {
     fn read_some(&self, queue: VecDeque<Item>, width: usize, range: (u64, u64)) -> VecDeque<Item> {
         let ids: Vec<NodeId> =
             queue.iter().filter_map(|item| if let Item::Node(id) = item { Some(*id) } else { None }).take(width).collect();
-        let mut read = at_once(&ids, |id| self.catalog.read_node(*id)).into_iter();
+        let mut read = at_once(&ids, |id| self.catalog.known_node(*id)).into_iter();
         let mut later = VecDeque::with_capacity(queue.len());
         for item in queue {
             match item {
                 Item::Node(id) => match read.next() {
                     None => later.push_back(Item::Node(id)),
-                    Some(Ok(Some(node))) => later.extend(self.children(node, range)),
+                    Some(Ok(Some(node))) => later.extend(self.children(&node, range)),
                     // Deleted since it was listed, or since its parent was written.
                     Some(Ok(None)) => later.push_back(Item::Gone(id)),
                     Some(Err(error)) => later.push_back(Item::Failed(error)),
@@ -290,7 +286,7 @@ impl Walker<'_, '_> {
     }
 
     /// What stands for a node once it is read.
-    fn children(&self, node: Node, (low, high): (u64, u64)) -> Vec<Item> {
+    fn children(&self, node: &Node, (low, high): (u64, u64)) -> Vec<Item> {
         let (low, high) = (node.id.first().max(low), node.id.last().min(high));
         let whole = node.aggregate();
         if !(self.wanted)(&whole) {
@@ -300,17 +296,17 @@ impl Walker<'_, '_> {
             if (self.wanted)(&aggregate) { item } else { Item::Skip(first.max(low), last.min(high), aggregate) }
         };
         let inside = |first: u64, last: u64| first <= high && last >= low;
-        let mut items: Vec<Item> = match node.children {
+        let mut items: Vec<Item> = match &node.children {
             Children::Segments(entries) => (node.id.first()..)
                 .zip(entries)
                 .filter(|(number, _)| inside(*number, *number))
-                .map(|(number, entry)| skip_or(number, number, entry.aggregate, Item::Entry(Box::new(entry))))
+                .map(|(number, entry)| skip_or(number, number, entry.aggregate, Item::Entry(Box::new(entry.clone()))))
                 .collect(),
             Children::Nodes(aggregates) => (node.id.number * FANOUT..)
                 .map(|number| NodeId { level: level_below(node.id), number, ..node.id })
                 .zip(aggregates)
                 .filter(|(id, _)| inside(id.first(), id.last()))
-                .map(|(id, aggregate)| skip_or(id.first(), id.last(), aggregate, Item::Node(id)))
+                .map(|(id, aggregate)| skip_or(id.first(), id.last(), *aggregate, Item::Node(id)))
                 .collect(),
         };
         if self.back {

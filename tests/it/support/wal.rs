@@ -92,6 +92,12 @@ impl Writer {
         self.wal.restore_point(time, name);
     }
 
+    /// The end of a base backup; for `benches/catalog.rs`.
+    #[allow(dead_code)]
+    pub fn backup_end(&mut self, start: Lsn) {
+        self.wal.backup_end(start);
+    }
+
     /// A little of everything.
     pub fn little(&mut self) {
         for _ in 0..self.random.u32(0..4) {

@@ -1,0 +1,204 @@
+//! `pitr-restore`: from arguments to a request, how the server will call this program, and the report as text.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::args::{ActionArg, Archiving, Global, RestoreArgs};
+use super::recovery;
+use super::render::size;
+use super::targets;
+use crate::config::{Config, DEFAULT_FILE};
+use crate::error::{Error, Kind};
+use crate::ops::pitr_restore::{PlanReport, RestoreReport, RestoreRequest, TablespaceKey};
+use crate::pg::settings::{Invocation, TargetAction};
+use crate::pg::target::Zone;
+use crate::repo::KeySource;
+
+/// Variables that have no flag, and hold no secret: they are set in the call itself.
+const VARIABLES: [&str; 7] = [
+    "WALVIS_KEY_COMMAND",
+    "WALVIS_PASSPHRASE_FILE",
+    "WALVIS_REQUEST_TIMEOUT_S",
+    "WALVIS_S3_ENDPOINT",
+    "WALVIS_S3_REGION",
+    "WALVIS_S3_PATH_STYLE",
+    "WALVIS_S3_CA_FILE",
+];
+
+pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> Result<RestoreRequest, Error> {
+    Ok(RestoreRequest {
+        pgdata: args.pgdata.clone(),
+        target: targets::target(&args.target)?,
+        action: match args.target_action {
+            ActionArg::Pause => TargetAction::Pause,
+            ActionArg::Promote => TargetAction::Promote,
+            ActionArg::Shutdown => TargetAction::Shutdown,
+        },
+        tablespace_map: args.tablespace_map.iter().map(|text| tablespace(text)).collect::<Result<_, _>>()?,
+        delta: args.delta,
+        plan: args.plan,
+        start: args.start,
+        archiving: args.archiving == Archiving::Keep,
+        jobs: args.jobs.map(usize::from),
+        bin_dir: args.bin_dir.clone(),
+        invocation: invocation(global, config)?,
+    })
+}
+
+/// `16399=/new/path` or `/old/path=/new/path`.
+fn tablespace(text: &str) -> Result<(TablespaceKey, PathBuf), Error> {
+    let invalid = || {
+        Error::new(Kind::Usage, format!("--tablespace-map {text:?} makes no sense"))
+            .hint("write 16399=/new/path or /old/path=/new/path, with absolute paths")
+    };
+    let (from, to) = text.split_once('=').ok_or_else(invalid)?;
+    let key = match from.parse::<u32>() {
+        Ok(oid) => TablespaceKey::Oid(oid),
+        Err(_) if from.starts_with('/') => TablespaceKey::Path(from.to_owned()),
+        Err(_) => return Err(invalid()),
+    };
+    if !to.starts_with('/') {
+        return Err(invalid());
+    }
+    Ok((key, PathBuf::from(to)))
+}
+
+/// How a server that knows nothing of this process's environment and directory calls this program with the same settings.
+fn invocation(global: &Global, config: &Config) -> Result<Invocation, Error> {
+    let program = std::env::current_exe()
+        .map_err(|e| Error::new(Kind::Config, format!("cannot find the path of this program: {e}")).hint("is /proc mounted?"))?;
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let file = global.config.clone().or_else(|| env("WALVIS_CONFIG").map(PathBuf::from));
+    let mut options = Vec::new();
+    if let Some(file) = &file {
+        options.extend(["--config".to_owned(), absolute(file)?]);
+    } else if !crate::fsio::exists(Path::new(DEFAULT_FILE)).unwrap_or(false) {
+        tracing::debug!("no settings file: the repository is named in restore_command itself");
+    }
+    if global.repository.is_some() || env("WALVIS_REPOSITORY").is_some() {
+        if let Some(repository) = config.repositories.first() {
+            options.extend(["--repository".to_owned(), repository.store.location()]);
+        }
+    }
+    options.extend(["--cluster".to_owned(), config.cluster.to_string()]);
+    let key = global.key_file.clone().or_else(|| env("WALVIS_KEY_FILE").map(PathBuf::from));
+    if let Some(key) = &key {
+        options.extend(["--key-file".to_owned(), absolute(key)?]);
+    }
+    let mut environment = Vec::new();
+    for name in VARIABLES {
+        let Some(value) = env(name) else { continue };
+        let value =
+            if matches!(name, "WALVIS_PASSPHRASE_FILE" | "WALVIS_S3_CA_FILE") { absolute(Path::new(&value))? } else { value };
+        environment.push((name.to_owned(), value));
+    }
+    if config.repositories.iter().any(|repository| repository.key == KeySource::PassphraseEnvironment) {
+        tracing::warn!("the passphrase is only in WALVIS_PASSPHRASE: set it in the environment of the restored server too");
+    }
+    if ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"].iter().any(|name| env(name).is_some()) {
+        tracing::warn!("AWS credentials are in the environment: the restored server needs them too, to fetch WAL");
+    }
+    Ok(Invocation { environment, program: text(&program)?, options })
+}
+
+fn absolute(path: &Path) -> Result<String, Error> {
+    text(&std::path::absolute(path).map_err(|e| Error::new(Kind::Config, format!("{}: {e}", path.display())))?)
+}
+
+fn text(path: &Path) -> Result<String, Error> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::new(Kind::Config, format!("{} is not UTF-8, so it cannot stand in restore_command", path.display()))
+            .hint("use another path")
+    })
+}
+
+/// What will be done.
+pub(super) fn plan(report: &PlanReport, zone: &Zone) -> String {
+    let mut out = recovery::resolved(&report.resolve, zone);
+    let Some(plan) = &report.restore else { return out };
+    let mut line = |name: &str, text: String| {
+        // Writing into memory cannot fail.
+        let _ = writeln!(out, "{name:<15} {text}");
+    };
+    let place = match plan.place {
+        "absent" => "which will be made",
+        "empty" => "which is empty",
+        "unfinished" => "which has an unfinished restore: what is right is kept",
+        _ => "which has a cluster: what is the same is kept, the rest is REPLACED OR REMOVED",
+    };
+    line("restore into", format!("{}, {place}", plan.pgdata.display()));
+    let owner = plan.owner.as_ref().map_or_else(String::new, |owner| format!(", owned by {owner}"));
+    line("files", format!("{}, {}; {} free{owner}", plan.files, size(plan.bytes), size(plan.available_bytes)));
+    for tablespace in &plan.tablespaces {
+        let from =
+            if Path::new(&tablespace.from) == tablespace.to { String::new() } else { format!(", was in {}", tablespace.from) };
+        let (oid, to, bytes) = (tablespace.oid, tablespace.to.display(), size(tablespace.bytes));
+        line("tablespace", format!("{oid} in {to}, {bytes}{from}"));
+    }
+    for setting in &plan.settings {
+        line("will be set", format!("{} = '{}'", setting.name, setting.value));
+    }
+    line("archiving", if plan.archiving { "as the original: KEPT ON" } else { "off in the restored server" }.to_owned());
+    line("threads", plan.jobs.to_string());
+    if let Some(programs) = &plan.programs {
+        line("then start", format!("PostgreSQL {} in {}", plan.postgres_major, programs.display()));
+    }
+    for note in &plan.notes {
+        line("note", note.clone());
+    }
+    out
+}
+
+/// What was done.
+pub(super) fn restored(report: &RestoreReport) -> String {
+    let mut out = String::new();
+    if let Some(restored) = &report.restored {
+        let _ = writeln!(
+            out,
+            "\nrestored        {} files, {} in {:.1} s: {} read with {} requests, {} kept, {} zeros, {} removed",
+            restored.files,
+            size(restored.bytes),
+            restored.seconds,
+            size(restored.read_bytes),
+            restored.requests,
+            size(restored.kept_bytes),
+            size(restored.zero_bytes),
+            restored.removed
+        );
+    }
+    match (&report.server, report.restored.is_some()) {
+        (Some(server), _) => {
+            let at = server.lsn.as_ref().map_or_else(String::new, |lsn| format!(" at {lsn}"));
+            let timeline = server.timeline.map_or_else(String::new, |timeline| format!(" on timeline {timeline}"));
+            let _ = writeln!(out, "recovered       {}{at}{timeline} after {:.1} s", server.state, server.seconds);
+            if let Some(process) = server.process {
+                let _ = writeln!(out, "server          process {process}, first messages in {}", server.log.display());
+            }
+            if server.state == "paused" {
+                let _ = writeln!(
+                    out,
+                    "                look around; SELECT pg_wal_replay_resume() ends recovery, and the server takes writes"
+                );
+            }
+        }
+        (None, true) => {
+            let _ = writeln!(out, "start it, and it recovers; it has reached the target only when its log says so");
+        }
+        (None, false) => {}
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tablespace_maps_are_read() {
+        assert_eq!(tablespace("16399=/new").unwrap(), (TablespaceKey::Oid(16399), PathBuf::from("/new")));
+        assert_eq!(tablespace("/old=/n=w").unwrap(), (TablespaceKey::Path("/old".to_owned()), PathBuf::from("/n=w")));
+        for bad in ["", "16399", "16399=", "16399=new", "old=/new", "=/new"] {
+            assert_eq!(tablespace(bad).unwrap_err().kind, Kind::Usage, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The files of a backup: a first look at all of them, and their restore.
+
+use std::collections::HashMap;
+use std::io::{BufWriter, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::extents::{Batches, Tally, Workshop};
+use super::place::local;
+use super::sweep::Sweep;
+use crate::error::{Error, Kind};
+use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item};
+use crate::fsio::{self, Attributes, ItemKind, Owner, Rebuild};
+use crate::pg::data_directory::tablespace_version_directory;
+use crate::pg::{BackupManifest, Timeline, WalRange};
+use crate::repo::backups::PackReader;
+use crate::repo::{ClusterName, Repository, SystemId};
+
+/// PostgreSQL's list of files, which `pg_verifybackup` reads.
+pub const BACKUP_MANIFEST: &[u8] = b"backup_manifest";
+const PG_CONTROL: &[u8] = b"global/pg_control";
+const TABLESPACE_MAP: &[u8] = b"tablespace_map";
+/// Without these a directory is no backup.
+const NEEDED: [&[u8]; 3] = [b"PG_VERSION", b"backup_label", PG_CONTROL];
+/// What says how the server that was backed up ran, or recovers: nothing of it is for the restored one.
+const LEFT_OUT: [&[u8]; 6] = [
+    b"recovery.signal",
+    b"standby.signal",
+    b"postmaster.pid",
+    b"postmaster.opts",
+    BACKUP_MANIFEST,
+    super::place::NOTE.as_bytes(),
+];
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// A backup in a repository.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// Its system identifier.
+    pub system_id: SystemId,
+    /// The backup.
+    pub summary: &'a BackupSummary,
+}
+
+impl Source<'_> {
+    /// Reads the manifest to its end.
+    fn visit(&self, visit: &mut dyn FnMut(Item) -> Result<ControlFlow<()>, Error>) -> Result<BackupFacts, Error> {
+        let id = self.summary.id;
+        let read = self.repository.read_manifest(self.cluster, self.system_id, id, &mut |_, item| visit(item))?;
+        let (_, head) = read.ok_or_else(|| {
+            Error::new(Kind::Target, format!("backup {id} is gone from {}", self.repository.location()))
+                .hint("it was there a moment ago; try again to have another one chosen")
+        })?;
+        Ok(head.facts)
+    }
+
+    /// The server's major version.
+    pub fn postgres_major(&self) -> u32 {
+        self.summary.postgres_version_num / 10_000
+    }
+}
+
+/// What a first look at a manifest gives.
+pub struct Survey {
+    /// What is known of the backup.
+    pub facts: BackupFacts,
+    /// Files.
+    pub files: u64,
+    /// Bytes in the data directory.
+    pub bytes: u64,
+    /// Bytes in each tablespace.
+    pub tablespace_bytes: HashMap<u32, u64>,
+    /// The data directory itself.
+    pub root: Option<DirectoryEntry>,
+}
+
+/// Reads a manifest whole: afterwards it is known to be undamaged, and how much room its files take.
+///
+/// # Errors
+/// Damaged, denied, unreachable.
+pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
+    let mut needed: Vec<&[u8]> = NEEDED.to_vec();
+    let (mut files, mut bytes, mut root) = (0, 0_u64, None);
+    let mut tablespace_bytes: HashMap<u32, u64> = HashMap::new();
+    let facts = source.visit(&mut |item| {
+        match item {
+            Item::File(file) => {
+                needed.retain(|path| *path != file.path);
+                files += 1;
+                match tablespace_of(&file.path) {
+                    Some(oid) => *tablespace_bytes.entry(oid).or_default() += file.size_bytes,
+                    None => bytes = bytes.saturating_add(file.size_bytes),
+                }
+            }
+            Item::Directory(directory) if directory.path.is_empty() => root = Some(directory),
+            Item::Directory(_) => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if let Some(path) = needed.first() {
+        let (id, path) = (source.summary.id, String::from_utf8_lossy(path));
+        return Err(Error::new(Kind::Damaged, format!("backup {id} has no {path}: it cannot be started"))
+            .hint("restore another backup: see 'walvis list'"));
+    }
+    Ok(Survey { facts, files, bytes, tablespace_bytes, root })
+}
+
+fn tablespace_of(path: &[u8]) -> Option<u32> {
+    let rest = path.strip_prefix(b"pg_tblspc/")?;
+    let oid = rest.split(|byte| *byte == b'/').next()?;
+    std::str::from_utf8(oid).ok()?.parse().ok()
+}
+
+/// Whose files are.
+pub struct Owners {
+    is_root: bool,
+    fallback: Option<Owner>,
+    known: HashMap<(String, String), Option<Owner>>,
+}
+
+impl Owners {
+    /// As root files get the owners that the backup recorded, where these exist here, and otherwise the data directory's, which are
+    /// the recorded ones, those of an existing directory or the one above it, or `postgres`. Others own what they make.
+    pub fn new(pgdata: &Path, root: Option<&DirectoryEntry>) -> Self {
+        let is_root = nix::unistd::geteuid().is_root();
+        let mut owners = Self { is_root, fallback: None, known: HashMap::new() };
+        if !is_root {
+            return owners;
+        }
+        let unprivileged = |owner: &Owner| owner.uid != 0;
+        let of_path = |path: &Path| Owner::of(path).ok().filter(unprivileged);
+        owners.fallback = root
+            .and_then(|root| lookup(&root.owner, &root.group))
+            .filter(unprivileged)
+            .or_else(|| of_path(pgdata))
+            .or_else(|| of_path(pgdata.parent().unwrap_or(pgdata)))
+            .or_else(|| lookup("postgres", "postgres"));
+        owners
+    }
+
+    /// The data directory's.
+    pub fn of_root(&self) -> Option<Owner> {
+        self.fallback
+    }
+
+    /// Who they are, for people.
+    pub fn describe(&self) -> Option<String> {
+        let owner = self.fallback?;
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(owner.uid)).ok().flatten();
+        Some(user.map_or_else(|| owner.uid.to_string(), |user| user.name))
+    }
+
+    fn of(&mut self, user: &str, group: &str) -> Option<Owner> {
+        if !self.is_root {
+            return None;
+        }
+        let names = (user.to_owned(), group.to_owned());
+        *self.known.entry(names).or_insert_with(|| lookup(user, group).or(self.fallback))
+    }
+}
+
+fn lookup(user: &str, group: &str) -> Option<Owner> {
+    let user = nix::unistd::User::from_name(user).ok().flatten()?;
+    let group = nix::unistd::Group::from_name(group).ok().flatten().map_or(user.gid, |group| group.gid);
+    Some(Owner { uid: user.uid.as_raw(), gid: group.as_raw() })
+}
+
+/// What was restored.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Restored {
+    /// Files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// Of that, what was there already with the right content.
+    pub kept_bytes: u64,
+    /// Of that, zeros.
+    pub zero_bytes: u64,
+    /// Read from packs, as it is stored there.
+    pub read_bytes: u64,
+    /// With so many requests.
+    pub requests: u64,
+    /// What lay in the directory and did not belong to the backup.
+    pub removed: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What is written after all others, and last.
+pub struct Last {
+    /// Content of `global/pg_control`.
+    pub control: Vec<u8>,
+    /// Its attributes, and when it was changed.
+    pub control_attributes: (Attributes, i64),
+    /// Attributes for what the restore itself adds.
+    pub attributes: Attributes,
+}
+
+/// How files are restored.
+pub struct How<'a> {
+    /// Where.
+    pub tree: &'a Rebuild,
+    /// Whether what is there is looked at.
+    pub reuse: bool,
+    /// Threads.
+    pub jobs: usize,
+    /// `tablespace_map`, where it is not the backup's own.
+    pub tablespace_map: Option<Vec<u8>>,
+    /// Key of the extents' hashes, hexadecimal.
+    pub hash_key: &'a str,
+}
+
+/// Restores all directories and files but `pg_control`, and writes `backup_manifest`. Nothing is durable yet.
+///
+/// # Errors
+/// Damaged, denied, unreachable; [`Kind::Config`] for local files.
+pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result<(Restored, Last), Error> {
+    let started = Instant::now();
+    let hash_key: [u8; 32] = hex::decode(how.hash_key).ok().and_then(|key| key.try_into().ok()).ok_or_else(|| {
+        Error::new(Kind::Damaged, format!("backup {}: the key of its hashes makes no sense", source.summary.id))
+            .hint("restore another backup")
+    })?;
+    let workshop = Workshop {
+        tree: how.tree,
+        reader: PackReader::new(source.repository, source.cluster, source.system_id),
+        hash_key,
+        reuse: how.reuse,
+        jobs: how.jobs,
+        tally: Tally::default(),
+        failed: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    let (queue, batches) = sync_channel(how.jobs);
+    // Each worker holds it: when the last one is gone the sender learns it.
+    let batches = Arc::new(Mutex::new(batches));
+    let result = std::thread::scope(|scope| {
+        let workshop = &workshop;
+        let threads: Vec<_> = (0..how.jobs)
+            .map(|_| {
+                let batches = Arc::clone(&batches);
+                scope.spawn(move || workshop.work(&batches))
+            })
+            .collect();
+        drop(batches);
+        let result = dispatch(source, &how, owners, workshop, Batches::new(queue));
+        for thread in threads {
+            if thread.join().is_err() {
+                let mut failure = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert(Error::new(Kind::Bug, "a thread that restores files panicked"));
+            }
+        }
+        result
+    });
+    if let Some(failure) = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(failure);
+    }
+    let (mut restored, control, attributes) = result?;
+    let control_attributes = (owners.attributes(control.mode, &control.owner, &control.group), control.modified_unix_us);
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    restored.kept_bytes = count(&workshop.tally.kept);
+    restored.zero_bytes = count(&workshop.tally.zeros);
+    restored.read_bytes = count(&workshop.tally.read);
+    restored.requests = count(&workshop.tally.requests);
+    restored.seconds = started.elapsed().as_secs_f64();
+    Ok((restored, Last { control: workshop.content(&control)?, control_attributes, attributes }))
+}
+
+impl Owners {
+    fn attributes(&mut self, mode: u32, user: &str, group: &str) -> Attributes {
+        Attributes { mode, owner: self.of(user, group) }
+    }
+}
+
+/// Reads the manifest, makes directories, hands files to the workers, and removes what does not belong.
+fn dispatch(
+    source: &Source<'_>,
+    how: &How<'_>,
+    owners: &mut Owners,
+    workshop: &Workshop<'_>,
+    mut batches: Batches,
+) -> Result<(Restored, FileEntry, Attributes), Error> {
+    let summary = source.summary;
+    let tree = how.tree;
+    let version_directory = tablespace_version_directory(source.postgres_major(), summary.catalog_version);
+    let mut sweep = how.reuse.then(|| Sweep::new(tree, version_directory)).transpose()?;
+    let listing = tree.open_file(BACKUP_MANIFEST).map_err(local)?;
+    let list_error = |e: std::io::Error| local(fsio::FsError::new("write", tree.path_of(BACKUP_MANIFEST), e));
+    listing.set_len(0).map_err(list_error)?;
+    let mut list =
+        BackupManifest::new(BufWriter::new(&listing), source.postgres_major(), source.system_id.0).map_err(list_error)?;
+    let mut restored = Restored::default();
+    let mut control = None;
+    let mut own = Attributes { mode: 0o600, owner: owners.of_root() };
+    let mut told = Instant::now();
+    // The failure of the workers is what is told then.
+    let ended = |_| Error::new(Kind::Bug, "the workers ended before their work");
+    source.visit(&mut |item| {
+        if workshop.failed.load(Ordering::Acquire) {
+            return Ok(ControlFlow::Break(()));
+        }
+        if told.elapsed() > PROGRESS_EVERY {
+            told = Instant::now();
+            let (done, total) = (workshop.tally.done(), summary.bytes);
+            tracing::info!(done_bytes = done, total_bytes = total, "restored {} of {} MiB", done >> 20, total >> 20);
+        }
+        match item {
+            Item::Directory(directory) => {
+                if let Some(sweep) = sweep.as_mut().filter(|_| !directory.path.is_empty()) {
+                    sweep.advance(&directory.path, ItemKind::Directory)?;
+                }
+                let attributes = owners.attributes(directory.mode, &directory.owner, &directory.group);
+                if directory.path.is_empty() && directory.mode & 0o040 != 0 {
+                    own.mode = 0o640;
+                }
+                tree.make_directory(&directory.path, attributes).map_err(local)?;
+            }
+            Item::File(file) if LEFT_OUT.contains(&file.path.as_slice()) => {}
+            Item::File(file) => {
+                restored.files += 1;
+                restored.bytes = restored.bytes.saturating_add(file.size_bytes);
+                let map = how.tablespace_map.as_ref().filter(|_| file.path == TABLESPACE_MAP);
+                let (size, crc32c) = map.map_or((file.size_bytes, file.crc32c), |map| (map.len() as u64, crc32c::crc32c(map)));
+                if !file.path.starts_with(b"pg_wal/") {
+                    list.add_file(&file.path, size, file.modified_unix_us, crc32c).map_err(list_error)?;
+                }
+                if file.path == PG_CONTROL {
+                    control = Some(file);
+                    return Ok(ControlFlow::Continue(()));
+                }
+                if let Some(sweep) = sweep.as_mut() {
+                    sweep.advance(&file.path, ItemKind::File)?;
+                }
+                let attributes = owners.attributes(file.mode, &file.owner, &file.group);
+                match map {
+                    Some(map) => tree.put_file(TABLESPACE_MAP, map, attributes, file.modified_unix_us).map_err(local)?,
+                    None => batches.add(file, attributes).map_err(ended)?,
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    batches.finish().map_err(ended)?;
+    if let Some(sweep) = sweep.as_mut().filter(|_| !workshop.failed.load(Ordering::Acquire)) {
+        sweep.finish()?;
+        restored.removed = sweep.removed;
+    }
+    let range = WalRange { timeline: Timeline(summary.timeline), start: summary.start_lsn, end: summary.stop_lsn };
+    list.finish(&[range]).and_then(|mut buffer| buffer.flush()).map_err(list_error)?;
+    tree.finish_file(&listing, BACKUP_MANIFEST, own, jiff::Timestamp::now().as_microsecond()).map_err(local)?;
+    let control = control.ok_or_else(|| Error::new(Kind::Damaged, format!("backup {} has no pg_control", summary.id)))?;
+    Ok((restored, control, own))
+}
+
+/// The last step: everything is durable, so the directory may become one that a server starts in.
+///
+/// # Errors
+/// [`Kind::Config`].
+pub fn put_control(tree: &Rebuild, last: &Last) -> Result<(), Error> {
+    let (attributes, modified) = last.control_attributes;
+    tree.put_file(PG_CONTROL, &last.control, attributes, modified).map_err(local)
+}
+
+/// Takes `pg_control` away, durably: from then on no server starts there.
+///
+/// # Errors
+/// [`Kind::Config`].
+pub fn remove_control(tree: &Rebuild) -> Result<(), Error> {
+    if tree.remove(PG_CONTROL).map_err(local)? {
+        tree.sync_parent(PG_CONTROL).map_err(local)?;
+    }
+    Ok(())
+}
+
+/// `tablespace_map` for other directories: the server makes the links anew from it. It escapes line ends and backslashes
+/// (`do_pg_backup_start`).
+pub fn tablespace_map(links: &[(u32, PathBuf)]) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut out = Vec::new();
+    for (oid, target) in links {
+        out.extend_from_slice(format!("{oid} ").as_bytes());
+        for byte in target.as_os_str().as_bytes() {
+            if matches!(byte, b'\n' | b'\r' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(*byte);
+        }
+        out.push(b'\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_written_as_the_server_reads_them() {
+        let links = [(16399, PathBuf::from("/a b")), (7, PathBuf::from("/c\\d\ne"))];
+        assert_eq!(tablespace_map(&links), b"16399 /a b\n7 /c\\\\d\\\ne\n");
+    }
+
+    #[test]
+    fn tablespaces_are_told_from_their_paths() {
+        assert_eq!(tablespace_of(b"pg_tblspc/16399/PG_15_1/5/1"), Some(16399));
+        assert_eq!(tablespace_of(b"base/5/1"), None);
+        assert_eq!(tablespace_of(b"pg_tblspc/x/1"), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! The choice of the base backup: the newest one in the repository from which the server would get to the target.
+//!
+//! A backup is usable when its timeline is on the path and the path leaves that timeline only after the backup's end; when the WAL
+//! from its start on is there; and when recovery from it stops no earlier than where it is consistent.
+//!
+//! For a time there is more to it. The server counts only what it replays: from a backup that began later than the time it would
+//! stop at the first transaction after the backup, and everything before would be there although it is later than the time. So a
+//! backup is taken only if the search from the beginning of the archive stops at the same record; or if the backup began by then
+//! and what was committed last before it is not later. The second rule is for logs in which an earlier transaction is later by its
+//! time, because the clock was wrong for a while: the answer is then where the server would stop from this backup.
+
+use super::search::{Found, Log, Unreachable, Wanted, find};
+use crate::error::{Error, Kind};
+use crate::format::extent::BackupId;
+use crate::format::manifest::BackupSummary;
+use crate::pg::scan::PgTime;
+use crate::pg::target::Target;
+use crate::repo::catalog::Leg;
+use crate::repo::{ClusterName, Repository, SystemId};
+
+/// The backups that a repository has of a cluster.
+#[derive(Default)]
+pub struct Backups {
+    /// Those that can be read, the newest by position first.
+    pub readable: Vec<BackupSummary>,
+    /// The others, and why.
+    pub unreadable: Vec<(BackupId, String)>,
+}
+
+/// A backup, and where recovery from it stops.
+pub struct Choice {
+    /// The backup.
+    pub backup: BackupSummary,
+    /// Where it stops.
+    pub found: Found,
+}
+
+impl Backups {
+    /// Lists them.
+    ///
+    /// # Errors
+    /// As the store's. A manifest that is damaged is no error here.
+    pub fn of(repository: &Repository, cluster: &ClusterName, system_id: SystemId) -> Result<Self, Error> {
+        let mut backups = Self::default();
+        for (id, summary) in repository.backups(cluster, system_id)? {
+            match summary {
+                Ok(summary) => backups.readable.push(summary),
+                Err(error) if error.kind == Kind::Damaged => backups.unreadable.push((id, error.what)),
+                Err(error) => return Err(error),
+            }
+        }
+        backups.readable.sort_by_key(|backup| std::cmp::Reverse((backup.stop_lsn, backup.id)));
+        Ok(backups)
+    }
+
+    /// The one that the operator named.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] when there is none of that id; [`Kind::Damaged`] when its manifest cannot be read.
+    pub fn named(&self, id: BackupId) -> Result<&BackupSummary, Error> {
+        if let Some(backup) = self.readable.iter().find(|backup| backup.id == id) {
+            return Ok(backup);
+        }
+        Err(match self.unreadable.iter().find(|(other, _)| *other == id) {
+            Some((_, why)) => Error::new(Kind::Damaged, why.clone()).hint("choose another backup: see 'walvis list'"),
+            None => Error::new(Kind::Target, format!("there is no backup {id}")).hint("'walvis list' shows the backups"),
+        })
+    }
+
+    /// The newest from which the target is reached, or `None`.
+    ///
+    /// # Errors
+    /// As the log's.
+    pub fn choose(
+        &self,
+        log: &dyn Log,
+        legs: &[Leg],
+        wanted: &Wanted,
+        whole: &Result<Found, Unreachable>,
+    ) -> Result<Option<Choice>, Error> {
+        for backup in self.readable.iter().filter(|backup| may_be_usable(backup, wanted, whole)) {
+            if let Ok(found) = usable(log, legs, backup, wanted, Some(whole))? {
+                return Ok(Some(Choice { backup: backup.clone(), found }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Leaves out what needs no look into the log.
+fn may_be_usable(backup: &BackupSummary, wanted: &Wanted, whole: &Result<Found, Unreachable>) -> bool {
+    let stop = match whole {
+        Ok(found) => found.stop,
+        Err(_) if matches!(wanted.target, Target::Time(_) | Target::Immediate) => None,
+        Err(_) => return false,
+    };
+    match wanted.target {
+        Target::Latest | Target::Immediate => true,
+        Target::Time(time) => began_by(backup, time) || stop.is_some_and(|stop| backup.stop_lsn <= stop.lsn),
+        Target::Lsn(_) | Target::Xid(_) | Target::Name(_) => stop.is_some_and(|stop| backup.stop_lsn <= stop.lsn),
+    }
+}
+
+fn began_by(backup: &BackupSummary, time: PgTime) -> bool {
+    PgTime::from_unix_us(backup.started_unix_us).is_some_and(|began| began <= time)
+}
+
+/// Where recovery from a backup stops, or why it cannot be used. `whole` is what the search from the beginning of the archive gave;
+/// without it, as for a backup that the operator named, the first restore point or transaction after the backup's start counts.
+///
+/// # Errors
+/// As the log's.
+pub fn usable(
+    log: &dyn Log,
+    legs: &[Leg],
+    backup: &BackupSummary,
+    wanted: &Wanted,
+    whole: Option<&Result<Found, Unreachable>>,
+) -> Result<Result<Found, String>, Error> {
+    if let Err(why) = on_path(legs, backup) {
+        return Ok(Err(why));
+    }
+    let found = match from_backup(log, backup, wanted)? {
+        Ok(found) => found,
+        Err(unreachable) => return Ok(Err(describe(&unreachable, backup))),
+    };
+    let consistent = match found.stop {
+        None => found.window.until >= backup.stop_lsn,
+        // Its own end is replayed.
+        Some(stop) if stop.after && found.backup.is_some_and(|end| end.record == stop.lsn) => {
+            found.backup.is_some_and(|end| end.stop == backup.stop_lsn)
+        }
+        Some(stop) => stop.lsn >= backup.stop_lsn,
+    };
+    if !consistent {
+        let stop = found.stop.map_or(found.window.until, |stop| stop.lsn);
+        return Ok(Err(format!("recovery would stop at {stop}, before the backup is consistent at {}", backup.stop_lsn)));
+    }
+    match (&wanted.target, whole) {
+        (Target::Time(time), whole) => {
+            let searched;
+            let whole = match whole {
+                Some(whole) => whole,
+                None => {
+                    searched = find(log, &Wanted { from: None, ..wanted.clone() })?;
+                    &searched
+                }
+            };
+            if whole.as_ref().is_ok_and(|whole| whole.stop == found.stop) {
+                return Ok(Ok(found));
+            }
+            let later = |at: PgTime| if wanted.inclusive { at > *time } else { at >= *time };
+            let window = log.windows().iter().find(|window| window.from <= backup.start_lsn && backup.start_lsn < window.until);
+            let before = match window {
+                Some(window) => log.last_commit(window.from, backup.start_lsn)?,
+                None => None,
+            };
+            Ok(if began_by(backup, *time) && before.is_none_or(|end| !later(end.end.time)) {
+                Ok(found)
+            } else {
+                Err("it holds transactions that are later than the target".to_owned())
+            })
+        }
+        // Another of the same name or id, or beyond a gap.
+        (Target::Lsn(_) | Target::Xid(_) | Target::Name(_), Some(Ok(whole))) if whole.stop != found.stop => {
+            Ok(Err("recovery from it stops elsewhere".to_owned()))
+        }
+        (Target::Latest, Some(Ok(whole))) if whole.window.until != found.window.until => {
+            Ok(Err("recovery from it ends at a gap".to_owned()))
+        }
+        _ => Ok(Ok(found)),
+    }
+}
+
+/// Whether the path to the target goes through the backup.
+fn on_path(legs: &[Leg], backup: &BackupSummary) -> Result<(), String> {
+    let target = legs.last().map_or(0, |leg| leg.timeline.0);
+    let Some(leg) = legs.iter().find(|leg| leg.timeline.0 == backup.timeline) else {
+        return Err(format!("it was taken on timeline {}, which does not lead to timeline {target}", backup.timeline));
+    };
+    if backup.checkpoint_lsn >= leg.end || backup.stop_lsn > leg.end {
+        return Err(format!(
+            "timeline {} was left at {}, before the backup ends at {}",
+            backup.timeline, leg.end, backup.stop_lsn
+        ));
+    }
+    Ok(())
+}
+
+fn from_backup(log: &dyn Log, backup: &BackupSummary, wanted: &Wanted) -> Result<Result<Found, Unreachable>, Error> {
+    let wanted = Wanted { from: Some(backup.start_lsn), ..wanted.clone() };
+    if wanted.target != Target::Immediate || !backup.from_standby {
+        return find(log, &wanted);
+    }
+    // The end of a backup from a standby is in no record: it is consistent at the position that its pg_control has.
+    let at_end = Wanted { target: Target::Lsn(backup.stop_lsn), inclusive: false, ..wanted.clone() };
+    match find(log, &at_end)? {
+        Err(Unreachable::After) => find(log, &Wanted { target: Target::Latest, ..wanted }),
+        other => Ok(other),
+    }
+}
+
+fn describe(unreachable: &Unreachable, backup: &BackupSummary) -> String {
+    match unreachable {
+        Unreachable::Empty | Unreachable::NoStart => format!("the WAL at its start, {}, is not archived", backup.start_lsn),
+        Unreachable::Before | Unreachable::BeforeConsistency { .. } => {
+            format!("the target is before the backup is consistent at {}", backup.stop_lsn)
+        }
+        Unreachable::After => "the target is after everything that is archived".to_owned(),
+        Unreachable::Gap { from, until } => format!("nothing leads from {from} to {until}"),
+        Unreachable::NotFound(_) => "the target is not in the WAL after its start".to_owned(),
+        Unreachable::Ambiguous(_) => "more than one fits the target".to_owned(),
+        Unreachable::NoBackup => "its end is not in the WAL that is archived".to_owned(),
+    }
+}
+
+/// How long a restore takes, by stated assumptions.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// What is read from the repository: what the backup uses of packs, and the WAL.
+    pub download_bytes: u64,
+    /// Length of the files that are written.
+    pub restored_bytes: u64,
+    /// WAL that is replayed, uncompressed.
+    pub replayed_bytes: u64,
+    /// Seconds, by these rates.
+    pub seconds: u64,
+    /// The rates.
+    pub assuming: &'static str,
+}
+
+/// Assumed, not measured: files written per second.
+const RESTORED_PER_S: u64 = 200 * 1024 * 1024;
+/// Assumed, not measured: WAL replayed per second. It is one process's work, and depends on what is in it.
+const REPLAYED_PER_S: u64 = 50 * 1024 * 1024;
+const ASSUMPTION: &str = "assumes 200 MiB/s of files restored and 50 MiB/s of WAL replayed; measured nowhere";
+
+/// The estimate for a backup and so many segments of WAL.
+pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) -> Estimate {
+    let replayed_bytes = segments.saturating_mul(backup.wal_segment_bytes);
+    Estimate {
+        download_bytes: backup.stored_bytes.saturating_add(wal_stored_bytes),
+        restored_bytes: backup.bytes,
+        replayed_bytes,
+        seconds: (backup.bytes / RESTORED_PER_S).saturating_add(replayed_bytes / REPLAYED_PER_S).saturating_add(1),
+        assuming: ASSUMPTION,
+    }
+}
