@@ -104,11 +104,13 @@ impl Site {
         self.listed().iter().map(|backup| backup["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// What `list` says of the backups.
+    /// What `list` says of the backups, oldest first.
     #[track_caller]
     pub(crate) fn listed(&self) -> Vec<Value> {
         let list = self.json(&["list"]);
-        find_backups(&list).cloned().unwrap_or_default()
+        let mut backups = find_backups(&list).cloned().unwrap_or_default();
+        backups.sort_by_key(|backup| backup["id"].as_str().unwrap().to_owned());
+        backups
     }
 
     /// Where something is restored to.
