@@ -23,6 +23,8 @@ pub const DEFAULT_FILE: &str = "/etc/walvis/walvis.toml";
 pub const DEFAULT_CLUSTER: &str = "main";
 /// zstd level when none is given: the fastest of the standard ones; WAL is written faster than it is read.
 pub const DEFAULT_COMPRESSION_LEVEL: i32 = 1;
+/// zstd level of base backups when none is given: they are kept longer than WAL and nobody waits for them.
+pub const DEFAULT_BACKUP_COMPRESSION_LEVEL: i32 = 3;
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// What the command line says.
@@ -64,8 +66,10 @@ pub struct RepositoryConfig {
     pub key: KeySource,
     /// Whether a push may succeed without it.
     pub optional: bool,
-    /// zstd level.
+    /// zstd level of WAL.
     pub compression_level: i32,
+    /// zstd level of base backups.
+    pub backup_compression_level: i32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -396,6 +400,7 @@ impl RawRepository {
             key: keys.pop().unwrap_or(KeySource::None),
             optional: self.optional.unwrap_or(false),
             compression_level,
+            backup_compression_level: self.compression_level.unwrap_or(DEFAULT_BACKUP_COMPRESSION_LEVEL),
         })
     }
 

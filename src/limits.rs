@@ -65,6 +65,8 @@ pub const PACKS_MEMORY_BYTES: usize = 160 * MIB;
 pub const MAX_PACK_RECORDS: usize = 64 * KIB;
 /// Longest path of a file in a backup (`PATH_MAX`).
 pub const MAX_PATH_BYTES: usize = 4096;
+/// Longest label of a backup; PostgreSQL allows 1024.
+pub const MAX_LABEL_BYTES: usize = 500;
 /// Longest facts of a manifest: a database takes about 100 bytes there.
 pub const MAX_FACTS_BYTES: usize = 64 * MIB;
 

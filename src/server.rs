@@ -14,6 +14,14 @@ use crate::error::{Error, Kind};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A TCP connection that is silent for so long is probed: a host that is gone is noticed within two minutes, and no router forgets it.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Between probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Probes without an answer.
+const KEEPALIVE_RETRIES: u32 = 5;
+/// How often a caller that waits for a long statement is asked whether to go on.
+const ASK: Duration = Duration::from_millis(200);
 
 /// A connection, with a runtime of its own.
 pub struct Server {
@@ -33,6 +41,14 @@ impl Server {
     /// # Errors
     /// [`Kind::Server`] when it cannot connect; [`Kind::Config`] when the string makes no sense.
     pub fn connect(conninfo: Option<&str>, deadline: Deadline) -> Result<Self, Error> {
+        Self::connect_to(conninfo, None, deadline)
+    }
+
+    /// As [`connect`](Self::connect), to this database whatever the string says.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_to(conninfo: Option<&str>, database: Option<&str>, deadline: Deadline) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -43,7 +59,11 @@ impl Server {
             Error::new(Kind::Config, format!("server connection string: {e}"))
                 .hint("write it as for psql, for example 'host=/var/run/postgresql port=5432 user=postgres dbname=postgres'")
         })?;
+        if let Some(database) = database {
+            config.dbname(database);
+        }
         complete(&mut config);
+        config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(KEEPALIVE_RETRIES);
         config.application_name("walvis").connect_timeout(CONNECT_TIMEOUT.min(deadline.remaining()));
         let (client, connection) =
             bounded(&runtime, &deadline, "connect to the server", config.connect(NoTls))?.map_err(|e| {
@@ -59,17 +79,52 @@ impl Server {
         Ok(Self { runtime, client, deadline })
     }
 
+    /// All rows of a query, as text.
+    ///
+    /// # Errors
+    /// [`Kind::Server`] with what the server says.
+    pub fn rows(&self, sql: &str) -> Result<Vec<Row>, Error> {
+        let answer = bounded(&self.runtime, &self.deadline, "query the server", self.client.simple_query(sql))?;
+        rows_of(sql, answer)
+    }
+
     /// The first row of a query, as text; `None` for no row.
     ///
     /// # Errors
     /// [`Kind::Server`] with what the server says.
-    pub fn row(&self, sql: &str) -> Result<Option<Vec<Option<String>>>, Error> {
-        let messages = bounded(&self.runtime, &self.deadline, "query the server", self.client.simple_query(sql))?
-            .map_err(|e| server_error(format!("the server refuses '{sql}': {}", detail(&e))))?;
-        Ok(messages.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
-            _ => None,
-        }))
+    pub fn row(&self, sql: &str) -> Result<Option<Row>, Error> {
+        Ok(self.rows(sql)?.into_iter().next())
+    }
+
+    /// The first row of a statement that may take as long as it likes, such as one that waits for a checkpoint. `go_on` is asked
+    /// several times a second; with its error the statement is cancelled.
+    ///
+    /// # Errors
+    /// As `go_on`'s; [`Kind::Server`] with what the server says, also for no row.
+    pub fn row_patiently(&self, sql: &str, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Row, Error> {
+        let answer = self.runtime.block_on(async {
+            let statement = self.client.simple_query(sql);
+            tokio::pin!(statement);
+            loop {
+                match tokio::time::timeout(ASK, &mut statement).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(_) => {
+                        if let Err(error) = go_on() {
+                            // As far as possible: the session ends soon in any case.
+                            let cancel = self.client.cancel_token();
+                            let _ = tokio::time::timeout(CONNECT_TIMEOUT, cancel.cancel_query(NoTls)).await;
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+        })?;
+        rows_of(sql, answer)?.into_iter().next().ok_or_else(|| server_error(format!("the server answers '{sql}' with nothing")))
+    }
+
+    /// Whether the session is known to have ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// The first value of the first row.
@@ -89,6 +144,23 @@ impl Server {
         let row = self.row(&format!("SELECT pg_catalog.current_setting('{name}', true)"))?;
         Ok(row.and_then(|row| row.into_iter().next()).flatten())
     }
+}
+
+/// A row, each value as text.
+pub type Row = Vec<Option<String>>;
+
+fn rows_of(sql: &str, answer: Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>) -> Result<Vec<Row>, Error> {
+    let messages = answer.map_err(|e| server_error(format!("the server refuses '{sql}': {}", detail(&e))))?;
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+/// A text as a literal of SQL, whatever the session's `standard_conforming_strings` is.
+pub fn quoted(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// Runs a request, within the time limit.

@@ -63,6 +63,8 @@ pub(super) enum Command {
     PushWal(PushArgs),
     /// Fetch a file for recovery: restore_command = 'walvis fetch-wal %f %p'
     FetchWal(FetchArgs),
+    /// Back up a running primary or standby into the repository
+    BaseBackup(BackupArgs),
     /// Try the whole way from the server to the repositories and back, and say what is wrong
     Check(CheckArgs),
     /// Show what the repositories hold
@@ -133,6 +135,34 @@ pub(super) struct CheckArgs {
     /// Look at the repositories only
     #[arg(long, conflicts_with = "server")]
     pub(super) no_server: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackupArgs {
+    /// The data directory [default: where the server says it is]
+    #[arg(long, value_name = "DIR")]
+    pub(super) pgdata: Option<PathBuf>,
+    /// How to connect to the server, as for psql: 'host=/var/run/postgresql user=postgres' [environment: WALVIS_SERVER, PGHOST, …]
+    #[arg(long, value_name = "CONNINFO")]
+    pub(super) server: Option<String>,
+    /// What to call the backup
+    #[arg(long, value_name = "TEXT")]
+    pub(super) label: Option<String>,
+    /// Let the server make its checkpoint at once rather than spread over time
+    #[arg(long)]
+    pub(super) fast: bool,
+    /// How many files to read at once [default: number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) jobs: Option<u16>,
+    /// Read at most so many MiB per second
+    #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_rate: Option<u32>,
+    /// Note something with the backup; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) annotate: Vec<String>,
+    /// The primary of the standby that is backed up: ends its current WAL segment, so that the backup need not wait for that
+    #[arg(long, value_name = "CONNINFO")]
+    pub(super) primary: Option<String>,
 }
 
 #[derive(Debug, Args)]

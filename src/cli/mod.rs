@@ -6,8 +6,10 @@
 mod args;
 mod exit;
 mod logging;
+mod progress;
 mod recovery;
 mod render;
+mod render_backup;
 mod restore;
 mod run;
 mod shield;

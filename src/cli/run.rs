@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::args::{CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
+use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
-use super::{logging, recovery, render, restore, shield, targets};
+use super::progress::ProgressLine;
+use super::{logging, recovery, render, render_backup, restore, shield, targets};
 use crate::config::{Config, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -157,6 +158,7 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
             }
             Ok(())
         }
+        Command::BaseBackup(args) => base_backup(&cli.global, args, role),
         Command::List(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             list(&config, deadline, args, json)
@@ -190,6 +192,33 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
             catalog(&config, &request, deadline, json)
         }
     }
+}
+
+/// Takes a backup, with a progress line, and ends it in good order when a signal says so.
+fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Error> {
+    let request = targets::base_backup(args)?;
+    let config = load(global, args.server.clone())?;
+    // As long as it takes; every request has the time limit for itself.
+    let deadline = Deadline::each(config.timeout);
+    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    let interrupted = shield::interruption();
+    let progress = ProgressLine::new();
+    let hooks = ops::base_backup::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show(state) };
+    let result = ops::base_backup::run(&config, &request, deadline, &hooks);
+    progress.clear();
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => return Err(interrupted.end_with(error)),
+    };
+    print_report(global.json, &report, render_backup::report)?;
+    if report.pages_damaged > 0 {
+        return Err(Error::new(
+            Kind::Problems,
+            format!("{} damaged pages; backup {} is stored, with the damage in it", report.pages_damaged, report.id),
+        )
+        .hint("the pages are listed above: look at the disk, and at older backups for undamaged copies"));
+    }
+    Ok(())
 }
 
 fn log_pushed(reports: &[ops::push_wal::PushReport]) -> Result<(), Error> {

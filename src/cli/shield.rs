@@ -5,7 +5,7 @@
 
 use std::io::Write;
 use std::panic;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SI
 
 use super::exit::exit_code;
 use crate::deadline::Deadline;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 
 /// How long after the deadline a call that hangs is given up. Whatever does not hang has failed by itself before.
 const GRACE: Duration = Duration::from_secs(2);
@@ -78,6 +78,44 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
     });
     if let Err(e) = watchdog {
         tracing::warn!("cannot start the watchdog thread: {e}");
+    }
+}
+
+/// Whether somebody wants the command to end.
+pub(super) struct Interruption {
+    signal: Arc<AtomicUsize>,
+}
+
+/// From now on the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at once.
+pub(super) fn interruption() -> Interruption {
+    let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+        // They fail only for signals that cannot be caught, which these are not. The order matters: the flag is looked at before it
+        // is set.
+        let _ = signal_hook::flag::register_conditional_default(number, Arc::clone(&again));
+        let _ = signal_hook::flag::register(number, Arc::clone(&again));
+        let _ = signal_hook::flag::register_usize(number, Arc::clone(&signal), usize::try_from(number).unwrap_or_default());
+    }
+    Interruption { signal }
+}
+
+impl Interruption {
+    /// An error as soon as a signal came.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(Error::new(Kind::Server, "interrupted by a signal").hint("nothing that is not complete counts")),
+        }
+    }
+
+    /// If a signal came, says why, and lets it have the effect that it has by default: whoever waits for the process sees it.
+    pub(super) fn end_with(&self, error: Error) -> Error {
+        let number = self.signal.load(Ordering::Relaxed);
+        if number != 0 {
+            say(&super::render::error(&error));
+            let _ = signal_hook::low_level::emulate_default_handler(i32::try_from(number).unwrap_or(SIGTERM));
+        }
+        error
     }
 }
 

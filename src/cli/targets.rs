@@ -1,8 +1,11 @@
-//! From the arguments of `resolve` and `catalog` to requests.
+//! From the arguments of `resolve`, `catalog` and `base-backup` to requests.
 
-use super::args::{CatalogArgs, ResolveArgs, TargetArgs, TargetWord, ZoneArg};
+use std::collections::BTreeMap;
+
+use super::args::{BackupArgs, CatalogArgs, ResolveArgs, TargetArgs, TargetWord, ZoneArg};
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
+use crate::ops::base_backup::BackupRequest;
 use crate::ops::catalog::{Bound, CatalogRequest, List};
 use crate::ops::resolve::ResolveRequest;
 use crate::pg::Lsn;
@@ -74,6 +77,27 @@ pub(super) fn catalog(args: &CatalogArgs) -> Result<CatalogRequest, Error> {
         return Err(usage("no recovery starts here, so no timeline is current".to_owned()).hint("write latest, or a number"));
     }
     Ok(CatalogRequest { list, from, to, timeline, zone })
+}
+
+pub(super) fn base_backup(args: &BackupArgs) -> Result<BackupRequest, Error> {
+    let mut annotations = BTreeMap::new();
+    for text in &args.annotate {
+        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return Err(usage(format!("{text:?} is no annotation")).hint("write --annotate key=value"));
+        };
+        if annotations.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(usage(format!("annotation {key} is given twice")).hint("give each key one value"));
+        }
+    }
+    Ok(BackupRequest {
+        pgdata: args.pgdata.clone(),
+        label: args.label.clone(),
+        fast: args.fast,
+        jobs: args.jobs.map(usize::from),
+        max_rate_mib_per_s: args.max_rate.map(u64::from),
+        annotations,
+        primary: args.primary.clone(),
+    })
 }
 
 fn timeline(text: Option<&str>) -> Result<Option<TargetTimeline>, Error> {

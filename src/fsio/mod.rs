@@ -1,6 +1,6 @@
 //! The file system, raw: the only module that opens, writes, renames or removes files.
 //!
-//! Lives here: directory handles ([`Dir`]), the durable publish of one file ([`Draft`]), a tree of published files ([`Tree`]), and
+//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), the durable publish of one file ([`Draft`]), a tree of published files ([`Tree`]), and
 //! the few helpers that the rest needs ([`read_bounded`], [`open_regular`], [`create_secret`], …). `clippy.toml` bans the calls of
 //! `std::fs` everywhere else, so that no caller can forget an fsync. May not live here: what the bytes mean, retries, store
 //! errors. Depends on `limits` only.
@@ -20,12 +20,17 @@ use nix::libc;
 
 mod dir;
 mod draft;
+mod live;
 mod rebuild;
 mod temp;
 mod tree;
 
 pub use dir::{Dir, Item, ItemKind};
 pub use draft::{Draft, Durability, Published};
+pub use live::{
+    LiveAttributes, LiveItem, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
+    scan_live,
+};
 pub use rebuild::{
     Attributes, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
 };

@@ -17,6 +17,18 @@ const ATTEMPTS: usize = 20;
 /// # Errors
 /// [`Kind::Config`] when it cannot be read, [`Kind::Damaged`] when it stays damaged.
 pub fn of_data_directory(data_directory: &Path, deadline: &Deadline) -> Result<Option<Facts>, Error> {
+    Ok(control_of(data_directory, deadline)?.map(|(control, _)| Facts {
+        system_id: SystemId(control.system_id),
+        wal_segment_size: control.wal_segment_size,
+        postgres_major: None,
+    }))
+}
+
+/// As [`of_data_directory`]: what it says, and its bytes.
+///
+/// # Errors
+/// As [`of_data_directory`].
+pub fn control_of(data_directory: &Path, deadline: &Deadline) -> Result<Option<(ControlFile, Vec<u8>)>, Error> {
     let path = data_directory.join("global/pg_control");
     let mut attempt = 0;
     loop {
@@ -27,13 +39,7 @@ pub fn of_data_directory(data_directory: &Path, deadline: &Deadline) -> Result<O
             Err(e) => return Err(file_error(Kind::Config, e)),
         };
         match ControlFile::parse(&bytes) {
-            Ok(control) => {
-                return Ok(Some(Facts {
-                    system_id: SystemId(control.system_id),
-                    wal_segment_size: control.wal_segment_size,
-                    postgres_major: None,
-                }));
-            }
+            Ok(control) => return Ok(Some((control, bytes))),
             Err(ControlFileError::Checksum) if attempt < ATTEMPTS && !deadline.is_over() => {
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }

@@ -3,6 +3,7 @@
 //! Lives here: what a command does, readable top to bottom. May not live here: arguments, printing, exit codes (`cli`). What two
 //! commands share sinks one layer, or into [`cluster_facts`] and [`repositories`] here.
 
+pub mod base_backup;
 pub mod catalog;
 pub mod catalog_rebuild;
 pub mod check;

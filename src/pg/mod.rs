@@ -15,6 +15,7 @@ mod page;
 pub mod page_checksum;
 pub mod scan;
 pub mod settings;
+mod tablespace_map;
 pub mod target;
 
 pub use backup_label::{BackupLabel, BackupLabelError};
@@ -24,3 +25,4 @@ pub use history::{BackupHistory, HistoryEntry, HistoryError, TimelineHistory};
 pub use lsn::{InvalidLsn, Lsn, Timeline, WalSegmentSize};
 pub use names::{SegmentName, WalFileName};
 pub use page::{FirstPage, PageError, SegmentCheck, major_of_magic};
+pub use tablespace_map::TablespaceMap;

@@ -1,0 +1,61 @@
+//! The report of `base-backup` as text.
+
+use std::fmt::Write as _;
+
+use super::render::size;
+use crate::ops::base_backup::report::BackupReport;
+
+/// Most lines of damaged pages and warnings that are printed; `--json` has all.
+const LINES: usize = 20;
+
+/// What was backed up.
+pub(super) fn report(report: &BackupReport) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        // Writing into memory cannot fail.
+        let _ = writeln!(out, "{name:<12} {text}");
+    };
+    line("backup", format!("{} of cluster {} in {}", report.id, report.cluster, report.repository));
+    line("label", report.label.clone());
+    let version = report.postgres_version_num;
+    let role = if report.from_standby { "standby" } else { "primary" };
+    line("server", format!("PostgreSQL {}.{}, {role}, {}", version / 10_000, version % 10_000, report.data_directory));
+    line("from", format!("{}, consistent at {}, timeline {}", report.start_lsn, report.stop_lsn, report.timeline));
+    line("read", format!("{} in {} files, with {} jobs", size(report.bytes), report.files, report.jobs));
+    let parent = report.parent.as_ref().map_or_else(
+        || "no earlier backup to compare with".to_owned(),
+        |parent| format!("{} were stored already by {parent} or before it", size(report.reused_bytes)),
+    );
+    line("stored", format!("{} new; {parent}", size(report.new_bytes)));
+    line("restore", format!("reads {}", size(report.stored_bytes)));
+    line(
+        "checksums",
+        match (report.page_checksums, report.pages_damaged) {
+            (false, _) => "the cluster has none".to_owned(),
+            (true, 0) => format!("{} pages verified", report.pages_verified),
+            (true, damaged) => format!("{} pages verified, {damaged} DAMAGED", report.pages_verified),
+        },
+    );
+    let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
+    line(
+        "took",
+        format!("{}, of these {} waiting for WAL to be archived", seconds(report.duration_ms), seconds(report.waited_for_wal_ms)),
+    );
+    for (key, value) in &report.annotations {
+        line("note", format!("{key} = {value}"));
+    }
+    for page in report.damaged.iter().take(LINES) {
+        let relation = page.relation.as_ref().map_or_else(String::new, |relation| format!(" of {relation}"));
+        line("DAMAGED", format!("page {}{relation} in {}: {}", page.block, page.file, page.detail));
+    }
+    if report.pages_damaged as usize > LINES.min(report.damaged.len()) {
+        line("DAMAGED", format!("and {} more pages", report.pages_damaged as usize - LINES.min(report.damaged.len())));
+    }
+    for warning in report.warnings.iter().take(LINES) {
+        line("warning", warning.clone());
+    }
+    if report.warnings.len() > LINES {
+        line("warning", format!("and {} more", report.warnings.len() - LINES));
+    }
+    out
+}

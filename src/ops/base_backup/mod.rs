@@ -1,0 +1,426 @@
+//! `walvis base-backup`: copies a running cluster into a repository. `docs/BACKUP.md` has the design.
+//!
+//! The backup counts from the moment its manifest is stored, which is the last thing that happens: whatever goes wrong before leaves
+//! packs that nothing refers to, and a session whose end ends the backup on the server, too.
+
+mod copy;
+mod gather;
+mod pages;
+mod parent;
+pub mod report;
+mod source;
+mod throttle;
+mod wal;
+mod walk;
+mod worker;
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::gather::{Gather, Manifest};
+use self::pages::Horizon;
+use self::parent::{ParentFiles, ParentHead};
+use self::report::{BackupReport, Progress};
+use self::source::{Source, Stopped};
+use self::throttle::Throttle;
+use self::walk::{FileList, Layout};
+use self::worker::{Shared, Uses, Worker};
+use super::{cluster_facts, file_error, repositories};
+use crate::config::Config;
+use crate::crypto::random_bytes;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::format::extent::BackupId;
+use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, FileEntry, PageChecksums, Tablespace};
+use crate::fsio::{self, LiveAttributes};
+use crate::limits::{MAX_LABEL_BYTES, MIB};
+use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, tablespace_version_directory};
+use crate::pg::{ControlFile, TablespaceMap, Timeline};
+use crate::repo::backups::{PackReader, PackTarget, Packed, with_packs};
+use crate::repo::{ClusterName, Repository};
+
+/// How often a sign of life is sent over the idle session; an answer is the proof that it still is there.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// Most workers: more would only wait for the disk.
+pub const MAX_JOBS: usize = 64;
+
+/// What is asked.
+#[derive(Debug, Default)]
+pub struct BackupRequest {
+    /// The data directory, if it is not where the server says.
+    pub pgdata: Option<PathBuf>,
+    /// What to call the backup.
+    pub label: Option<String>,
+    /// Whether the server shall make its checkpoint at once rather than spread over time.
+    pub fast: bool,
+    /// How many read at once; the number of processors if not given.
+    pub jobs: Option<usize>,
+    /// How fast to read, at most.
+    pub max_rate_mib_per_s: Option<u64>,
+    /// What to note.
+    pub annotations: BTreeMap<String, String>,
+    /// How to connect to the primary of the standby that is read.
+    pub primary: Option<String>,
+}
+
+/// What the caller wants to be asked and told.
+pub struct Hooks<'a> {
+    /// Asked several times a second: an error ends the backup.
+    pub go_on: &'a dyn Fn() -> Result<(), Error>,
+    /// Told several times a second.
+    pub progress: &'a dyn Fn(Progress),
+}
+
+/// Takes a backup into the first repository.
+///
+/// `deadline` bounds single requests, not the backup; it is also how long the archiver may make no progress at the end.
+///
+/// # Errors
+/// [`Kind::Server`]: the server, its archiver, or the session; [`Kind::Config`]: a file cannot be read; [`Kind::Refused`]: another
+/// server's directory, or another cluster's name; as the store's. Damaged pages are no error here: they are in the report.
+pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: &Hooks<'_>) -> Result<BackupReport, Error> {
+    let since = Instant::now();
+    check_request(request)?;
+    let Some(settings) = config.repositories.first() else {
+        return Err(Error::new(Kind::Config, "no repository is configured"));
+    };
+    let repository = repositories::open(settings, deadline)?;
+    let source = Source::connect(config.server.as_deref(), request.pgdata.as_deref(), deadline)?;
+    let control = read_control(&source.data_directory, &deadline)?;
+    source.check_directory(&control)?;
+    repository.bind(&config.cluster, source.facts())?;
+    if let Some(primary) = &request.primary {
+        if !source.in_recovery {
+            return Err(Error::new(Kind::Usage, "--primary is for backups of a standby, and the server is the primary itself"));
+        }
+        // Before hours of copying rather than after: a switch too many costs nothing.
+        wal::switch_on_primary(primary, source.facts(), deadline)?;
+    }
+    source
+        .check_archiving(&|| wal::arrives(&repository, &config.cluster, source.facts(), control.timeline, control.checkpoint))?;
+    let jobs = request.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_JOBS);
+    let started = jiff::Timestamp::now();
+    let random = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
+    let id = BackupId::new(started.as_second(), u32::from_le_bytes(random))
+        .ok_or_else(|| Error::new(Kind::Config, format!("the clock says {started}")))?;
+    let label = request.label.clone().unwrap_or_else(|| format!("walvis {id}"));
+    let backup = Backup {
+        repository: &repository,
+        cluster: &config.cluster,
+        source: &source,
+        control,
+        request,
+        deadline,
+        hooks,
+        id,
+        jobs,
+        level: settings.backup_compression_level,
+        signed: std::cell::Cell::new(Instant::now()),
+    };
+    let copied = thread::scope(|scope| {
+        let mut warnings = Vec::new();
+        let parent = parent::read_newest(scope, &repository, &config.cluster, source.system_id, &mut warnings)?;
+        backup.copy(&label, parent, warnings)
+    })?;
+    let stopped_at = jiff::Timestamp::now();
+    let waiting = Instant::now();
+    backup.wait_for_wal(&copied)?;
+    let waited = waiting.elapsed();
+    let Copied { stopped, manifest, facts, pages, reused_bytes, packed, parent, .. } = copied;
+    let summary = BackupSummary {
+        id,
+        label,
+        started_unix_us: started.as_microsecond(),
+        stopped_unix_us: stopped_at.as_microsecond(),
+        start_lsn: stopped.label.start,
+        checkpoint_lsn: stopped.label.checkpoint,
+        stop_lsn: stopped.stop,
+        timeline: stopped.label.timeline.0,
+        system_id: source.system_id.to_string(),
+        postgres_version_num: source.version_num,
+        catalog_version: backup.control.catalog_version,
+        wal_segment_bytes: source.wal_segment_size.bytes(),
+        from_standby: stopped.label.from_standby,
+        files: manifest.files,
+        bytes: manifest.bytes,
+        new_bytes: packed.stored_bytes,
+        reused_bytes,
+        stored_bytes: manifest.stored_bytes,
+        pages,
+        parent: parent.as_ref().map(|parent| parent.id),
+        data_directory: source.data_directory.display().to_string(),
+        jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
+    };
+    let (head, items) = manifest.finish(&facts, |pack| {
+        let known = parent.as_ref().and_then(|parent| parent.total_bytes.get(&pack));
+        packed.packs.get(&pack).or(known).copied()
+    })?;
+    (hooks.go_on)()?;
+    repository
+        .put_manifest(&config.cluster, source.system_id, &summary, || Box::new(head.as_slice().chain(fsio::reader(&items))))?;
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let times = (millis(since.elapsed()), millis(waited));
+    Ok(BackupReport::new(repository.location(), &config.cluster.to_string(), summary, facts, times))
+}
+
+fn check_request(request: &BackupRequest) -> Result<(), Error> {
+    let usage = |what: String, hint: &str| Err(Error::new(Kind::Usage, what).hint(hint));
+    if let Some(label) = &request.label
+        && (label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control))
+    {
+        return usage(
+            format!("a label of {} bytes with this content cannot be used", label.len()),
+            "use at most 500 bytes and no line breaks",
+        );
+    }
+    if request.jobs == Some(0) || request.max_rate_mib_per_s == Some(0) {
+        return usage("--jobs and --max-rate are at least 1".to_owned(), "leave the option out for the default");
+    }
+    Ok(())
+}
+
+/// What `pg_control` says now.
+fn read_control(data_directory: &Path, deadline: &Deadline) -> Result<ControlFile, Error> {
+    let found = cluster_facts::control_of(data_directory, deadline)?;
+    let (control, _) = found.ok_or_else(|| {
+        Error::new(Kind::Config, format!("{} is no data directory that can be seen from here", data_directory.display()))
+            .hint("run the backup on the database host, or name the directory with --pgdata")
+    })?;
+    Ok(control)
+}
+
+/// What the manifest keeps of it.
+fn tablespaces(map: &TablespaceMap) -> Vec<Tablespace> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let entry = |(oid, path): &(Vec<u8>, Vec<u8>)| Some(Tablespace { oid: text(oid).parse().ok()?, path: text(path) });
+    map.entries.iter().filter_map(entry).collect()
+}
+
+/// A backup under way.
+struct Backup<'a> {
+    repository: &'a Repository,
+    cluster: &'a ClusterName,
+    source: &'a Source<'a>,
+    control: ControlFile,
+    request: &'a BackupRequest,
+    deadline: Deadline,
+    hooks: &'a Hooks<'a>,
+    id: BackupId,
+    jobs: usize,
+    level: i32,
+    /// When the session last answered.
+    signed: std::cell::Cell<Instant>,
+}
+
+/// What is there when all files are stored.
+struct Copied {
+    stopped: Stopped,
+    stop_timeline: Timeline,
+    manifest: Manifest,
+    facts: BackupFacts,
+    pages: PageChecksums,
+    reused_bytes: u64,
+    packed: Packed,
+    parent: Option<ParentHead>,
+}
+
+impl Backup<'_> {
+    /// Starts the backup on the server, copies everything, and ends it.
+    fn copy(&self, label: &str, parent: Option<(ParentHead, ParentFiles)>, warnings: Vec<String>) -> Result<Copied, Error> {
+        let source = self.source;
+        (self.hooks.progress)(Progress::Starting);
+        let start = source.start(label, self.request.fast, self.hooks.go_on)?;
+        self.check_checkpoint()?;
+        tracing::info!("backup {} begins at {start}", self.id);
+        let (parent, files) = parent.unzip();
+        // A parent whose key makes no sense is of no use.
+        let inherited = parent.as_ref().and_then(|parent| hex::decode(&parent.hash_key).ok()?.try_into().ok());
+        let (parent, files) = if inherited.is_some() { (parent, files) } else { (None, None) };
+        let hash_key = match inherited {
+            Some(key) => key,
+            None => random_bytes().map_err(|e| Error::new(Kind::Bug, e))?,
+        };
+        let version_directory = tablespace_version_directory(source.major(), self.control.catalog_version);
+        let layout = Layout {
+            data_directory: &source.data_directory,
+            postgres_major: source.major(),
+            version_directory: &version_directory,
+            statistics: source.statistics.as_deref(),
+        };
+        let mut list = FileList::gather(&layout, self.hooks.go_on)?;
+        let nothing = HashSet::new();
+        let shared = Shared {
+            data_directory: &source.data_directory,
+            hash_key,
+            mostly_dead: parent.as_ref().map_or(&nothing, |parent| &parent.mostly_dead),
+            reader: PackReader::new(self.repository, self.cluster, source.system_id),
+            start,
+            page_checksums: self.control.page_checksums,
+            horizon: Horizon::new(&source.server, source.in_recovery, start),
+            throttle: Throttle::new(self.request.max_rate_mib_per_s.map(|mib| mib.saturating_mul(MIB as u64))),
+            stop: AtomicBool::new(false),
+            read_bytes: AtomicU64::new(0),
+        };
+        let warnings = [warnings, std::mem::take(&mut list.warnings)].concat();
+        let target = PackTarget::for_jobs(self.repository, self.cluster, source.system_id, self.id, self.level, self.jobs);
+        let ((gather, late, stopped), packed) = with_packs(&target, |writers| {
+            let mut gather = Gather::new(&source.data_directory, warnings)?;
+            let packs = (0..self.jobs).map(|_| writers.writer()).collect::<Result<Vec<_>, _>>()?;
+            copy::copy(&shared, &list, files, packs, &mut gather, &|| self.tick(&shared, &list))?;
+            let mut last = Worker::new(&shared, writers.writer()?);
+            let (control, stopped) = (self.control_file(&mut last)?, source.stop(self.hooks.go_on)?);
+            let mut late = vec![control];
+            late.extend(self.said_files(&mut last, &stopped)?);
+            last.finish()?;
+            Ok((gather, late, stopped))
+        })?;
+        let stop_timeline = Timeline(source.stop_timeline(stopped.label.timeline.0)?);
+        let pages = PageChecksums { enabled: self.control.page_checksums, verified: gather.verified, damaged: gather.damaged };
+        let reused_bytes = gather.reused_bytes;
+        let (manifest, facts) = self.finish_manifest(gather, late, &stopped, hash_key)?;
+        drop(shared);
+        Ok(Copied { stopped, stop_timeline, manifest, facts, pages, reused_bytes, packed, parent })
+    }
+
+    /// The checkpoint that the server knows is the one in the directory: another proof that the two belong together, since a standby of
+    /// the same cluster has the same system identifier.
+    fn check_checkpoint(&self) -> Result<(), Error> {
+        let mut seen = (String::new(), String::new());
+        for _ in 0..10 {
+            let server = self.source.server.value("SELECT checkpoint_lsn FROM pg_catalog.pg_control_checkpoint()")?;
+            let directory = read_control(&self.source.data_directory, &self.deadline)?.checkpoint.to_string();
+            if server == directory {
+                return Ok(());
+            }
+            seen = (server, directory);
+            // Another checkpoint came in between.
+            thread::sleep(Duration::from_millis(100));
+        }
+        let path = self.source.data_directory.display();
+        let (server, directory) = seen;
+        Err(Error::new(
+            Kind::Refused,
+            format!("{path} is not the data directory of the server that was asked: its checkpoint is {directory}, the server's {server}"),
+        )
+        .hint("name the directory with --pgdata and the server with --server"))
+    }
+
+    /// Whether to go on: asked several times a second.
+    fn tick(&self, shared: &Shared<'_>, list: &FileList) -> Result<(), Error> {
+        (self.hooks.go_on)()?;
+        let done_bytes = shared.read_bytes.load(Ordering::Relaxed);
+        (self.hooks.progress)(Progress::Reading { done_bytes, total_bytes: list.bytes, files: list.files });
+        let lost = "the session on the server ended, and with it the backup";
+        let hint = "did the server restart? The backup does not count; take another one";
+        if self.source.server.is_closed() {
+            return Err(Error::new(Kind::Server, lost).hint(hint));
+        }
+        if self.signed.get().elapsed() >= SIGN_OF_LIFE {
+            self.source.server.value("SELECT 1").map_err(|e| e.while_doing(lost).hint(hint))?;
+            self.signed.set(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// `pg_control`, read until its checksum fits, after everything else: on a standby it says how far recovery has to come.
+    fn control_file(&self, worker: &mut Worker<'_, '_>) -> Result<(FileEntry, Uses), Error> {
+        let found = cluster_facts::control_of(&self.source.data_directory, &self.deadline)?;
+        let path = walk::real(&self.source.data_directory, CONTROL);
+        let attributes = fsio::attributes(&path).map_err(|e| file_error(Kind::Config, e))?;
+        let (Some((_, bytes)), Some(attributes)) = (found, attributes) else {
+            return Err(Error::new(Kind::Config, format!("{} is gone", path.display())));
+        };
+        worker.content(CONTROL, &attributes, &bytes)
+    }
+
+    /// What the server says at the end, as the files that recovery wants.
+    fn said_files(&self, worker: &mut Worker<'_, '_>, stopped: &Stopped) -> Result<Vec<(FileEntry, Uses)>, Error> {
+        let directory = fsio::attributes(&self.source.data_directory).map_err(|e| file_error(Kind::Config, e))?;
+        let Some(directory) = directory else {
+            return Err(Error::new(Kind::Config, format!("{} is gone", self.source.data_directory.display())));
+        };
+        // As the server would: its group may read if it may read the directory.
+        let mode = if directory.mode & 0o040 == 0 { 0o600 } else { 0o640 };
+        let modified_unix_us = jiff::Timestamp::now().as_microsecond();
+        let attributes = LiveAttributes { mode, modified_unix_us, ..directory };
+        let mut files = vec![worker.content(BACKUP_LABEL, &attributes, &stopped.label_file)?];
+        if !stopped.map_file.is_empty() {
+            files.push(worker.content(TABLESPACE_MAP, &attributes, &stopped.map_file)?);
+        }
+        Ok(files)
+    }
+
+    /// Puts the manifest together. A tablespace that was made after the backup began is in the log, and must not be in the backup.
+    fn finish_manifest(
+        &self,
+        mut gather: Gather<'_>,
+        late: Vec<(FileEntry, Uses)>,
+        stopped: &Stopped,
+        hash_key: [u8; 32],
+    ) -> Result<(Manifest, BackupFacts), Error> {
+        let map = TablespaceMap::parse(&stopped.map_file)
+            .ok_or_else(|| Error::new(Kind::Server, "the server's tablespace_map makes no sense"))?;
+        let links = self.linked_tablespaces()?;
+        let known: HashSet<&[u8]> = map.entries.iter().map(|(oid, _)| oid.as_slice()).collect();
+        let keep = |path: &[u8]| match path.strip_prefix(TABLESPACES).and_then(|rest| rest.strip_prefix(b"/")) {
+            Some(rest) => {
+                let oid = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
+                known.contains(oid) || !links.contains(oid)
+            }
+            None => true,
+        };
+        let mut damage: Vec<DamagedPage> = std::mem::take(&mut gather.damage)
+            .into_iter()
+            .map(|damage| DamagedPage {
+                file: String::from_utf8_lossy(&damage.path).into_owned(),
+                block: damage.block,
+                relation: None,
+                detail: damage.detail,
+            })
+            .collect();
+        self.source.name_relations(&mut damage);
+        let warnings = std::mem::take(&mut gather.warnings);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let facts = BackupFacts {
+            hash_key: hex::encode(hash_key),
+            databases: self.source.databases.clone(),
+            tablespaces: tablespaces(&map),
+            annotations: self.request.annotations.clone(),
+            damage,
+            warnings,
+        };
+        Ok((gather.merge(late, &keep)?, facts))
+    }
+
+    /// Names of the links to tablespaces as they are now; what is no link is a tablespace in place.
+    fn linked_tablespaces(&self) -> Result<HashSet<Vec<u8>>, Error> {
+        use std::os::unix::ffi::OsStringExt;
+        let path = walk::real(&self.source.data_directory, TABLESPACES);
+        let found = fsio::scan_live(&path).map_err(|e| file_error(Kind::Config, e))?;
+        let items = found.map(|(_, items)| items).unwrap_or_default();
+        let links = items.into_iter().filter(|item| item.attributes.kind == fsio::LiveKind::Link);
+        Ok(links.map(|item| item.name.into_vec()).collect())
+    }
+
+    fn wait_for_wal(&self, copied: &Copied) -> Result<(), Error> {
+        (self.hooks.progress)(Progress::WaitingForWal);
+        if let Some(primary) = &self.request.primary {
+            wal::switch_on_primary(primary, self.source.facts(), self.deadline)?;
+        }
+        let needed = wal::NeededWal {
+            repository: self.repository,
+            cluster: self.cluster,
+            facts: self.source.facts(),
+            start: copied.stopped.label.start,
+            stop: copied.stopped.stop,
+            timelines: (copied.stopped.label.timeline, copied.stop_timeline),
+        };
+        needed.wait(self.source, self.deadline.limit(), self.hooks.go_on)
+    }
+}

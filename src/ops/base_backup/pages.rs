@@ -1,0 +1,171 @@
+//! Telling damaged pages from those that are merely being written.
+//!
+//! A page is damaged if its checksum does not fit, it is not new, its LSN is before the backup's start (a later one will be replayed
+//! over), and reading it again gives the same. Nor can a page be ahead of what the server has logged.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::fsio::{self, FsError};
+use crate::pg::Lsn;
+use crate::pg::page_checksum::{PAGE_BYTES, PAGES_PER_SEGMENT, Page, PageState, check_page};
+use crate::server::Server;
+
+/// Pauses before each reading again. The server writes a page with one call, which rarely takes a millisecond.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(2), Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
+
+/// So many damaged pages of a piece are read again with all pauses.
+const MUCH: usize = 16;
+
+/// How far the server has logged, as far as it is known: asked for only when a page is newer than the last answer.
+pub(super) struct Horizon<'a> {
+    server: &'a Server,
+    question: &'static str,
+    known: AtomicU64,
+}
+
+impl<'a> Horizon<'a> {
+    /// `start` is a position that the log has certainly reached.
+    pub(super) fn new(server: &'a Server, in_recovery: bool, start: Lsn) -> Self {
+        let question = if in_recovery {
+            // A page may be written before the end of its record counts as replayed; what was received is beyond that.
+            "SELECT greatest(pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_last_wal_receive_lsn())"
+        } else {
+            "SELECT pg_catalog.pg_current_wal_insert_lsn()"
+        };
+        Self { server, question, known: AtomicU64::new(start.0) }
+    }
+
+    fn is_beyond(&self, lsn: Lsn) -> bool {
+        lsn.0 > self.known.load(Ordering::Relaxed)
+    }
+
+    fn refresh(&self) -> Result<(), Error> {
+        let answer = self.server.value(self.question)?;
+        if let Ok(lsn) = answer.parse::<Lsn>() {
+            self.known.fetch_max(lsn.0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// What was found in the pages of a piece.
+#[derive(Debug, Default)]
+pub(super) struct PageReport {
+    /// Pages whose checksum fits.
+    pub verified: u64,
+    /// Damaged ones: number within the relation, and what is wrong.
+    pub damaged: Vec<(u64, String)>,
+}
+
+/// Why pages could not be verified.
+pub(super) enum PagesError {
+    /// The file.
+    File(FsError),
+    /// The server.
+    Server(Error),
+}
+
+/// A relation file whose pages are verified.
+pub(super) struct PageFile<'a> {
+    /// The open file.
+    pub file: &'a File,
+    /// Its path, for messages.
+    pub path: &'a Path,
+    /// Which gigabyte of the relation it is.
+    pub segment: u32,
+    /// Where the backup began.
+    pub start: Lsn,
+    /// How far the server has logged.
+    pub horizon: &'a Horizon<'a>,
+}
+
+impl PageFile<'_> {
+    fn block(&self, offset: u64) -> u64 {
+        u64::from(self.segment) * PAGES_PER_SEGMENT + offset / PAGE_BYTES as u64
+    }
+
+    /// Verifies the whole pages of `bytes`, which were read at `offset`, a multiple of the page size. A page that reads better the
+    /// second time is replaced.
+    ///
+    /// # Errors
+    /// When the file or the server cannot be read any more.
+    pub(super) fn verify(&self, bytes: &mut [u8], offset: u64, report: &mut PageReport) -> Result<(), PagesError> {
+        let (pages, _) = bytes.as_chunks_mut::<PAGE_BYTES>();
+        let mut suspects: Vec<usize> = Vec::new();
+        for (index, page) in pages.iter().enumerate() {
+            if self.is_sound(page, offset + (index * PAGE_BYTES) as u64, report) {
+                continue;
+            }
+            suspects.push(index);
+        }
+        // Where much is damaged, patience would only take long.
+        let patience = if report.damaged.len() < MUCH { PAUSES.len() } else { 1 };
+        for pause in PAUSES.into_iter().take(patience) {
+            if suspects.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+            self.horizon.refresh().map_err(PagesError::Server)?;
+            let mut failure = None;
+            suspects.retain(|index| {
+                let at = offset + (index * PAGE_BYTES) as u64;
+                let Some(page) = pages.get_mut(*index) else { return false };
+                let mut again = [0; PAGE_BYTES];
+                match fsio::read_full_at(self.file, self.path, &mut again, at) {
+                    // The relation became shorter: replay makes it so, too.
+                    Ok(n) if n < PAGE_BYTES => return false,
+                    Ok(_) => {}
+                    Err(e) => {
+                        failure = Some(e);
+                        return false;
+                    }
+                }
+                *page = again;
+                !self.is_sound(page, at, report)
+            });
+            if let Some(error) = failure {
+                return Err(PagesError::File(error));
+            }
+        }
+        for index in suspects {
+            let at = offset + (index * PAGE_BYTES) as u64;
+            let Some(page) = pages.get(index) else { continue };
+            report.damaged.push((self.block(at), self.describe(page, at)));
+        }
+        Ok(())
+    }
+
+    fn state(&self, page: &Page, offset: u64) -> PageState {
+        // Relations have at most 2^32 - 2 pages.
+        check_page(page, self.block(offset) as u32, self.start)
+    }
+
+    fn is_sound(&self, page: &Page, offset: u64, report: &mut PageReport) -> bool {
+        match self.state(page, offset) {
+            PageState::New => true,
+            PageState::Valid { lsn } if !self.horizon.is_beyond(lsn) => {
+                report.verified += 1;
+                true
+            }
+            PageState::Newer { lsn } if !self.horizon.is_beyond(lsn) => true,
+            _ => false,
+        }
+    }
+
+    fn describe(&self, page: &Page, offset: u64) -> String {
+        match self.state(page, offset) {
+            PageState::Mismatch { found, expected } => format!("its checksum is {found:04x}, its content has {expected:04x}"),
+            PageState::NewWithContent => "it is marked as empty, but is not".to_owned(),
+            PageState::Valid { lsn } | PageState::Newer { lsn } => {
+                let known = Lsn(self.horizon.known.load(Ordering::Relaxed));
+                format!("it says it was changed at {lsn}, but the server has only come to {known}")
+            }
+            PageState::New => "it is empty".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The list of what a backup consists of, sorted by path.
+//!
+//! Memory: 24 bytes and the name for each file, so less than 50 bytes where names are relation numbers; a path per directory.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind};
+use crate::format::manifest::DirectoryEntry;
+use crate::fsio::{self, LiveAttributes, LiveItem, LiveKind, OwnerNames};
+use crate::ops::file_error;
+use crate::pg::data_directory::{
+    self as rules, DatabaseDirectory, Fork, RelationFileName, TABLESPACES, is_emptied, is_left_out, is_of_unlogged_relation,
+    is_temporary_relation,
+};
+
+/// What is known of the cluster before its files are looked at.
+pub(super) struct Layout<'a> {
+    /// The data directory.
+    pub data_directory: &'a Path,
+    /// Major version.
+    pub postgres_major: u32,
+    /// Name of the directory in each tablespace that is this cluster's.
+    pub version_directory: &'a str,
+    /// A directory for temporary statistics below the data directory, relative to it (13 and 14).
+    pub statistics: Option<&'a Path>,
+}
+
+/// A file or directory of the list.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Where its name begins in the list's names.
+    name_at: u32,
+    /// Its length.
+    name_bytes: u16,
+    is_directory: bool,
+    /// The directory it is in; for a directory, itself.
+    directory: u32,
+    /// Size when the list was made.
+    size_bytes: u64,
+}
+
+/// A directory of the list.
+struct Directory {
+    path: Vec<u8>,
+    mode: u32,
+    owner: String,
+    group: String,
+}
+
+/// What a backup consists of.
+#[derive(Default)]
+pub(super) struct FileList {
+    directories: Vec<Directory>,
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+    /// What was left out although nobody expects that.
+    pub warnings: Vec<String>,
+    /// Number of files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+}
+
+/// One line of the list.
+pub(super) enum Listed {
+    /// A directory.
+    Directory(DirectoryEntry),
+    /// A file, with its path and its size when the list was made.
+    File(Vec<u8>, u64),
+}
+
+impl FileList {
+    /// Walks the data directory.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when a directory cannot be read.
+    pub(super) fn gather(layout: &Layout<'_>, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Self, Error> {
+        let mut walk =
+            Walk { layout, list: Self::default(), owners: OwnerNames::default(), inside: locations_inside(layout)?, go_on };
+        walk.directory(Vec::new())?;
+        for path in rules::directories_in_wal(layout.postgres_major) {
+            walk.empty_directory(path.to_vec())?;
+        }
+        let mut list = walk.list;
+        list.sort();
+        Ok(list)
+    }
+
+    fn sort(&mut self) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.sort_unstable_by(|a, b| self.compare(a, b));
+        self.entries = entries;
+    }
+
+    /// By path, byte by byte.
+    fn compare(&self, a: &Entry, b: &Entry) -> Ordering {
+        if a.directory == b.directory && !a.is_directory && !b.is_directory {
+            return self.name(a).cmp(self.name(b));
+        }
+        let chain = |entry: &Entry| {
+            let (directory, name) = (self.directory_path(entry), self.name(entry));
+            let slash: &[u8] = if directory.is_empty() || name.is_empty() { b"" } else { b"/" };
+            [directory, slash, name]
+        };
+        let (a, b) = (chain(a), chain(b));
+        a.iter().copied().flatten().cmp(b.iter().copied().flatten())
+    }
+
+    fn name(&self, entry: &Entry) -> &[u8] {
+        self.names.get(entry.name_at as usize..entry.name_at as usize + usize::from(entry.name_bytes)).unwrap_or_default()
+    }
+
+    fn directory_path(&self, entry: &Entry) -> &[u8] {
+        self.directories.get(entry.directory as usize).map_or(&[], |directory| &directory.path)
+    }
+
+    /// The lines, in the order of their paths.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Listed> + '_ {
+        self.entries.iter().filter_map(|entry| {
+            if entry.is_directory {
+                let Directory { path, mode, owner, group } = self.directories.get(entry.directory as usize)?;
+                return Some(Listed::Directory(DirectoryEntry {
+                    path: path.clone(),
+                    mode: *mode,
+                    owner: owner.clone(),
+                    group: group.clone(),
+                }));
+            }
+            Some(Listed::File(join(self.directory_path(entry), self.name(entry)), entry.size_bytes))
+        })
+    }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+/// The real path of something below the data directory. Tablespaces are reached through their links.
+pub(super) fn real(data_directory: &Path, relative: &[u8]) -> PathBuf {
+    if relative.is_empty() { data_directory.to_owned() } else { data_directory.join(std::ffi::OsStr::from_bytes(relative)) }
+}
+
+/// Tablespaces that lie below the data directory itself: walked through their links, and not a second time where they are.
+fn locations_inside(layout: &Layout<'_>) -> Result<HashSet<Vec<u8>>, Error> {
+    let config = |e| file_error(Kind::Config, e);
+    let mut inside = HashSet::new();
+    let Some(root) = fsio::real_path(layout.data_directory).map_err(config)? else { return Ok(inside) };
+    let links = real(layout.data_directory, TABLESPACES);
+    let Some((_, items)) = fsio::scan_live(&links).map_err(config)? else { return Ok(inside) };
+    for item in items.iter().filter(|item| item.attributes.kind == LiveKind::Link) {
+        if let Some(target) = fsio::real_path(&links.join(&item.name)).map_err(config)?
+            && let Ok(relative) = target.strip_prefix(&root)
+        {
+            inside.insert(relative.as_os_str().as_bytes().to_vec());
+        }
+    }
+    Ok(inside)
+}
+
+struct Walk<'a> {
+    layout: &'a Layout<'a>,
+    list: FileList,
+    owners: OwnerNames,
+    inside: HashSet<Vec<u8>>,
+    go_on: &'a dyn Fn() -> Result<(), Error>,
+}
+
+impl Walk<'_> {
+    /// Adds a directory and what is in it.
+    fn directory(&mut self, path: Vec<u8>) -> Result<(), Error> {
+        let mut open = vec![path];
+        while let Some(path) = open.pop() {
+            (self.go_on)()?;
+            let real = real(self.layout.data_directory, &path);
+            let Some((own, items)) = fsio::scan_live(&real).map_err(unreadable)? else { continue };
+            let Some(index) = self.add_directory(path.clone(), &own)? else { continue };
+            if self.inside.contains(&path) {
+                continue;
+            }
+            open.extend(self.items(&path, index, items)?);
+        }
+        Ok(())
+    }
+
+    /// Adds a directory without content; it may be a link to one.
+    fn empty_directory(&mut self, path: Vec<u8>) -> Result<(), Error> {
+        match fsio::attributes(&real(self.layout.data_directory, &path)).map_err(unreadable)? {
+            Some(own) if own.kind == LiveKind::Directory => self.add_directory(path, &own).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn add_directory(&mut self, path: Vec<u8>, own: &LiveAttributes) -> Result<Option<u32>, Error> {
+        let index = u32::try_from(self.list.directories.len()).map_err(|_| too_many())?;
+        let (owner, group) = (self.owners.user(own.uid), self.owners.group(own.gid));
+        self.list.directories.push(Directory { path, mode: own.mode, owner, group });
+        self.list.entries.push(Entry { name_at: 0, name_bytes: 0, is_directory: true, directory: index, size_bytes: 0 });
+        Ok(Some(index))
+    }
+
+    /// Adds the files of a directory; says which directories to go on with.
+    fn items(&mut self, path: &[u8], index: u32, items: Vec<LiveItem>) -> Result<Vec<Vec<u8>>, Error> {
+        let database = DatabaseDirectory::parse(path).filter(DatabaseDirectory::is_of_a_database);
+        let unlogged: HashSet<u32> = match database {
+            Some(_) => items
+                .iter()
+                .filter_map(|item| RelationFileName::parse(item.name.as_bytes()))
+                .filter(|name| name.fork == Fork::Init)
+                .map(|name| name.number)
+                .collect(),
+            None => HashSet::new(),
+        };
+        let mut below = Vec::new();
+        for LiveItem { name, attributes } in items {
+            let name = name.into_vec();
+            if is_left_out(&name) {
+                continue;
+            }
+            let full = join(path, &name);
+            match attributes.kind {
+                LiveKind::File => {
+                    let rebuilt = database.is_some()
+                        && (is_temporary_relation(&name)
+                            || RelationFileName::parse(&name)
+                                .is_some_and(|name| is_of_unlogged_relation(&name, |number| unlogged.contains(&number))));
+                    if !rebuilt && full != rules::CONTROL {
+                        self.add_file(index, &name, attributes.size_bytes)?;
+                    }
+                }
+                LiveKind::Directory | LiveKind::Link if is_emptied(&full) || self.is_statistics(&full) => {
+                    if attributes.kind == LiveKind::Link {
+                        self.warn(&full, "is a symbolic link; the backup holds an empty directory instead");
+                    }
+                    self.empty_directory(full)?;
+                }
+                LiveKind::Directory => below.push(full),
+                LiveKind::Link if path == TABLESPACES => below.extend(self.tablespace(full)?),
+                LiveKind::Link => self.warn(&full, "is a symbolic link, which no backup follows; what it leads to is left out"),
+                LiveKind::Other => self.warn(&full, "is neither a file nor a directory and is left out"),
+            }
+        }
+        Ok(below)
+    }
+
+    /// Of a tablespace only the directory of this cluster counts.
+    fn tablespace(&mut self, link: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
+        match fsio::attributes(&real(self.layout.data_directory, &link)).map_err(unreadable)? {
+            Some(own) if own.kind == LiveKind::Directory => {
+                let version = join(&link, self.layout.version_directory.as_bytes());
+                self.add_directory(link, &own)?;
+                Ok(Some(version))
+            }
+            // Dropped meanwhile, or mounted no more: then the server cannot use it either.
+            _ => {
+                self.warn(&link, "leads nowhere and is left out");
+                Ok(None)
+            }
+        }
+    }
+
+    fn is_statistics(&self, path: &[u8]) -> bool {
+        self.layout.statistics.is_some_and(|statistics| statistics.as_os_str().as_bytes() == path)
+    }
+
+    fn add_file(&mut self, directory: u32, name: &[u8], size_bytes: u64) -> Result<(), Error> {
+        let name_at = u32::try_from(self.list.names.len()).map_err(|_| too_many())?;
+        let name_bytes = u16::try_from(name.len()).map_err(|_| too_many())?;
+        self.list.names.extend_from_slice(name);
+        self.list.entries.push(Entry { name_at, name_bytes, is_directory: false, directory, size_bytes });
+        self.list.files += 1;
+        self.list.bytes += size_bytes;
+        Ok(())
+    }
+
+    fn warn(&mut self, path: &[u8], what: &str) {
+        self.list.warnings.push(format!("{} {what}", String::from_utf8_lossy(path)));
+    }
+}
+
+fn unreadable(error: fsio::FsError) -> Error {
+    let mut error = file_error(Kind::Config, error);
+    error.hint.get_or_insert_with(|| "run the backup as the user that the server runs as".to_owned());
+    error
+}
+
+fn too_many() -> Error {
+    Error::new(Kind::Config, "the data directory has more files than a backup can hold (4 GiB of names)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(root: &Path, files: &[&str]) {
+        for file in files {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match file.strip_suffix('/') {
+                Some(_) => std::fs::create_dir_all(path).unwrap(),
+                None => std::fs::write(path, file.as_bytes()).unwrap(),
+            }
+        }
+    }
+
+    fn gather(root: &Path, major: u32) -> (Vec<String>, Vec<String>) {
+        let layout = Layout {
+            data_directory: root,
+            postgres_major: major,
+            version_directory: "PG_15_202209061",
+            statistics: Some(Path::new("stats")),
+        };
+        let list = FileList::gather(&layout, &|| Ok(())).unwrap();
+        let lines: Vec<String> = list
+            .iter()
+            .map(|line| match line {
+                Listed::Directory(entry) => format!("{}/", String::from_utf8(entry.path).unwrap()),
+                Listed::File(path, _) => String::from_utf8(path).unwrap(),
+            })
+            .collect();
+        let mut sorted: Vec<String> = lines.iter().map(|line| line.strip_suffix('/').unwrap_or(line).to_owned()).collect();
+        sorted.sort();
+        assert_eq!(sorted, lines.iter().map(|line| line.strip_suffix('/').unwrap_or(line).to_owned()).collect::<Vec<_>>());
+        (lines, list.warnings)
+    }
+
+    #[test]
+    fn what_belongs_to_a_backup_is_listed_by_path() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (place.path().join("data"), place.path().join("space"));
+        make(
+            &root,
+            &[
+                "PG_VERSION",
+                "postmaster.pid",
+                "postmaster.opts",
+                "backup_label",
+                "postgresql.auto.conf",
+                "postgresql.auto.conf.tmp",
+                "global/pg_control",
+                "global/1262",
+                "global/pg_internal.init",
+                "global/pg_filenode.map",
+                "base/5/1259",
+                "base/5/1259_fsm",
+                "base/5/16384",
+                "base/5/16384.1",
+                "base/5/16384_init",
+                "base/5/16384_vm",
+                "base/5/t3_20000",
+                "base/5/pg_internal.init.77",
+                "base/5.x",
+                "base/50/1",
+                "base/pgsql_tmp/pgsql_tmp1.0",
+                "pg_wal/000000010000000000000001",
+                "pg_wal/archive_status/x.ready",
+                "pg_wal/summaries/s",
+                "pg_replslot/slot/state",
+                "pg_notify/0000",
+                "pg_stat_tmp/global.stat",
+                "stats/db.stat",
+                "pg_xact/0000",
+                "pg_tblspc/",
+                "inside/PG_15_202209061/5/30001",
+                "pg_tblspc/16500/PG_15_202209061/5/30002",
+            ],
+        );
+        make(&elsewhere, &["PG_15_202209061/5/30000", "PG_14_202107181/5/30000", "lost+found/x"]);
+        for (name, target) in [("16399", &elsewhere), ("16400", &root.join("inside")), ("16401", &place.path().join("gone"))] {
+            std::os::unix::fs::symlink(target, root.join("pg_tblspc").join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(&elsewhere, root.join("log")).unwrap();
+        nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (lines, warnings) = gather(&root, 17);
+        assert_eq!(
+            lines,
+            [
+                "/",
+                "PG_VERSION",
+                "base/",
+                "base/5/",
+                "base/5.x",
+                "base/5/1259",
+                "base/5/1259_fsm",
+                "base/5/16384_init",
+                "base/50/",
+                "base/50/1",
+                "global/",
+                "global/1262",
+                "global/pg_filenode.map",
+                "inside/",
+                "pg_notify/",
+                "pg_replslot/",
+                "pg_stat_tmp/",
+                "pg_tblspc/",
+                "pg_tblspc/16399/",
+                "pg_tblspc/16399/PG_15_202209061/",
+                "pg_tblspc/16399/PG_15_202209061/5/",
+                "pg_tblspc/16399/PG_15_202209061/5/30000",
+                "pg_tblspc/16400/",
+                "pg_tblspc/16400/PG_15_202209061/",
+                "pg_tblspc/16400/PG_15_202209061/5/",
+                "pg_tblspc/16400/PG_15_202209061/5/30001",
+                "pg_tblspc/16500/",
+                "pg_tblspc/16500/PG_15_202209061/",
+                "pg_tblspc/16500/PG_15_202209061/5/",
+                "pg_tblspc/16500/PG_15_202209061/5/30002",
+                "pg_wal/",
+                "pg_wal/archive_status/",
+                "pg_wal/summaries/",
+                "pg_xact/",
+                "pg_xact/0000",
+                "postgresql.auto.conf",
+                "stats/",
+            ]
+        );
+        let mut warnings = warnings;
+        warnings.sort();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings[0].starts_with("log is a symbolic link"), "{warnings:?}");
+        assert!(warnings[1].starts_with("pg_tblspc/16401 leads nowhere"), "{warnings:?}");
+        assert!(warnings[2].starts_with("pipe is neither"), "{warnings:?}");
+        assert!(!gather(&root, 16).0.contains(&"pg_wal/summaries/".to_owned()));
+    }
+
+    #[test]
+    fn a_linked_pg_wal_becomes_a_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("data");
+        make(&root, &["PG_VERSION"]);
+        make(place.path(), &["wal/archive_status/x", "wal/000000010000000000000001"]);
+        std::os::unix::fs::symlink(place.path().join("wal"), root.join("pg_wal")).unwrap();
+        let (lines, warnings) = gather(&root, 15);
+        assert_eq!(lines, ["/", "PG_VERSION", "pg_wal/", "pg_wal/archive_status/"]);
+        assert_eq!(warnings.len(), 1);
+    }
+}
