@@ -214,7 +214,10 @@ impl Cluster {
     }
 
     fn prepare(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
-        let sockets = scratch.make_dir(&format!("{name}.s"));
+        let sockets = scratch.path().join(format!("{name}.s"));
+        if !sockets.exists() {
+            scratch.make_dir(&format!("{name}.s"));
+        }
         // sun_path holds 108 bytes; the name in it is `.s.PGSQL.5432.lock`.
         assert!(sockets.as_os_str().len() < 85, "socket path too long: {}", sockets.display());
         Self {
