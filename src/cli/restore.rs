@@ -7,7 +7,7 @@ use super::args::{ActionArg, Archiving, Global, RestoreArgs};
 use super::recovery;
 use super::render::size;
 use super::targets;
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::ops::pitr_restore::{PlanReport, RestoreReport, RestoreRequest, TablespaceKey};
 use crate::pg::settings::{Invocation, TargetAction};
@@ -72,13 +72,11 @@ fn invocation(global: &Global, config: &Config) -> Result<Invocation, Error> {
     let mut options = Vec::new();
     if let Some(file) = &file {
         options.extend(["--config".to_owned(), absolute(file)?]);
-    } else if !crate::fsio::exists(Path::new(DEFAULT_FILE)).unwrap_or(false) {
-        tracing::debug!("no settings file: the repository is named in restore_command itself");
     }
-    if global.repository.is_some() || env("WALVIS_REPOSITORY").is_some() {
-        if let Some(repository) = config.repositories.first() {
-            options.extend(["--repository".to_owned(), repository.store.location()]);
-        }
+    if (global.repository.is_some() || env("WALVIS_REPOSITORY").is_some())
+        && let Some(repository) = config.repositories.first()
+    {
+        options.extend(["--repository".to_owned(), repository.store.location()]);
     }
     options.extend(["--cluster".to_owned(), config.cluster.to_string()]);
     let key = global.key_file.clone().or_else(|| env("WALVIS_KEY_FILE").map(PathBuf::from));

@@ -197,7 +197,7 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
 /// Takes a backup, with a progress line, and ends it in good order when a signal says so.
 fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Error> {
     let request = targets::base_backup(args)?;
-    let config = load(global, args.server.clone())?;
+    let (config, _) = load(global, args.server.clone())?;
     // As long as it takes; every request has the time limit for itself.
     let deadline = Deadline::each(config.timeout);
     shield::against_hanging(deadline, role.code(Kind::Unreachable));
@@ -313,7 +313,7 @@ fn pitr_restore(
 
 /// As [`prepare`], for commands whose time depends on the size of a database: the limit is that of every single request.
 fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
-    let config = load(global, server)?;
+    let (config, _) = load(global, server)?;
     let deadline = Deadline::each(config.timeout);
     shield::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
@@ -321,13 +321,13 @@ fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(
 
 /// Settings and the deadline, and the watchdog that enforces it.
 fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
-    let config = load(global, server)?;
-    let deadline = Deadline::after(config.timeout);
+    let (config, deadline) = load(global, server)?;
     shield::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
 }
 
-fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
+/// Settings and the deadline.
+fn load(global: &Global, server: Option<String>) -> Result<(Config, Deadline), Error> {
     let overrides = Overrides {
         config: global.config.clone(),
         repository: global.repository.clone(),
@@ -344,7 +344,9 @@ fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
     }
     // An empty one counts as unset.
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    Config::load(&overrides, &env, &names)
+    let config = Config::load(&overrides, &env, &names)?;
+    let deadline = Deadline::after(config.timeout);
+    Ok((config, deadline))
 }
 
 fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {

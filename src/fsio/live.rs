@@ -29,7 +29,7 @@ pub enum LiveKind {
 
 /// What a backup keeps of a file or directory besides its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LiveAttributes {
+pub struct Attributes {
     /// What it is.
     pub kind: LiveKind,
     /// Size in bytes, of a file.
@@ -44,7 +44,7 @@ pub struct LiveAttributes {
     pub modified_unix_us: i64,
 }
 
-impl LiveAttributes {
+impl Attributes {
     // The types of these fields differ between architectures.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
     fn of(stat: &FileStat) -> Self {
@@ -86,9 +86,9 @@ impl LiveAttributes {
 ///
 /// # Errors
 /// [`Problem::Denied`], others.
-pub fn attributes(path: &Path) -> Result<Option<LiveAttributes>, FsError> {
+pub fn attributes(path: &Path) -> Result<Option<Attributes>, FsError> {
     match nix::sys::stat::stat(path) {
-        Ok(stat) => Ok(Some(LiveAttributes::of(&stat))),
+        Ok(stat) => Ok(Some(Attributes::of(&stat))),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         Err(e) => Err(FsError::new("stat", path, e)),
     }
@@ -100,15 +100,15 @@ pub struct LiveItem {
     /// The name.
     pub name: OsString,
     /// What it is.
-    pub attributes: LiveAttributes,
+    pub attributes: Attributes,
 }
 
-/// LiveAttributes of a directory, the path to it followed if it is a link, and everything in it in no order; `None` when it is gone. What
+/// Attributes of a directory, the path to it followed if it is a link, and everything in it in no order; `None` when it is gone. What
 /// vanishes meanwhile is left out.
 ///
 /// # Errors
 /// [`Problem::Denied`], [`Problem::Unsupported`] when it is not a directory, others.
-pub fn scan_live(path: &Path) -> Result<Option<(LiveAttributes, Vec<LiveItem>)>, FsError> {
+pub fn scan_live(path: &Path) -> Result<Option<(Attributes, Vec<LiveItem>)>, FsError> {
     let dir = match Dir::open(path) {
         Ok(dir) => dir,
         Err(e) if e.problem == Problem::Absent => return Ok(None),
@@ -118,19 +118,19 @@ pub fn scan_live(path: &Path) -> Result<Option<(LiveAttributes, Vec<LiveItem>)>,
     let mut items = Vec::new();
     for item in dir.items()? {
         match nix::sys::stat::fstatat(dir.fd(), item.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => items.push(LiveItem { attributes: LiveAttributes::of(&stat), name: item.name }),
+            Ok(stat) => items.push(LiveItem { attributes: Attributes::of(&stat), name: item.name }),
             Err(Errno::ENOENT) => {}
             Err(e) => return Err(FsError::new("stat", path.join(item.name), e)),
         }
     }
-    Ok(Some((LiveAttributes::of(&own), items)))
+    Ok(Some((Attributes::of(&own), items)))
 }
 
 /// Opens a regular file for reading, not through a link; `None` when it is gone, or something else has its name by now.
 ///
 /// # Errors
 /// [`Problem::Denied`], others.
-pub fn open_live(path: &Path) -> Result<Option<(File, LiveAttributes)>, FsError> {
+pub fn open_live(path: &Path) -> Result<Option<(File, Attributes)>, FsError> {
     let opened =
         std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW).open(path);
     let file = match opened {
@@ -141,7 +141,7 @@ pub fn open_live(path: &Path) -> Result<Option<(File, LiveAttributes)>, FsError>
         Err(e) => return Err(FsError::new("open", path, e)),
     };
     let meta = file.metadata().map_err(|e| FsError::new("stat", path, e))?;
-    let attributes = LiveAttributes::of_metadata(&meta);
+    let attributes = Attributes::of_metadata(&meta);
     Ok(if attributes.kind == LiveKind::File { Some((file, attributes)) } else { None })
 }
 

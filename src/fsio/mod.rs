@@ -28,11 +28,11 @@ mod tree;
 pub use dir::{Dir, Item, ItemKind};
 pub use draft::{Draft, Durability, Published};
 pub use live::{
-    LiveAttributes, LiveItem, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
+    Attributes, LiveItem, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
 };
 pub use rebuild::{
-    Attributes, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
+    Access, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
 };
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};

@@ -42,7 +42,7 @@ impl Owner {
 
 /// Permissions and owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attributes {
+pub struct Access {
     /// Permissions.
     pub mode: u32,
     /// `None`: whoever makes it.
@@ -152,7 +152,7 @@ impl Rebuild {
     ///
     /// # Errors
     /// [`Problem::Exists`] when something else has the name; [`Problem::Denied`], [`Problem::NoSpace`], others.
-    pub fn make_directory(&self, path: &[u8], attributes: Attributes) -> Result<(), FsError> {
+    pub fn make_directory(&self, path: &[u8], access: Access) -> Result<(), FsError> {
         let (dir, rest) = self.place(path);
         if !rest.as_os_str().is_empty() {
             match nix::sys::stat::mkdirat(dir.fd(), rest, Mode::S_IRWXU) {
@@ -163,10 +163,10 @@ impl Rebuild {
         }
         let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
         // The owner first: a change of owner may take permissions away.
-        if let Some(owner) = attributes.owner {
+        if let Some(owner) = access.owner {
             own_at(dir, rest, owner)?;
         }
-        let mode = Mode::from_bits_truncate((attributes.mode & 0o7777) | 0o700);
+        let mode = Mode::from_bits_truncate((access.mode & 0o7777) | 0o700);
         nix::sys::stat::fchmodat(dir.fd(), rest, mode, FchmodatFlags::FollowSymlink)
             .map_err(|e| FsError::new("change mode of", self.path_of(path), e))
     }
@@ -195,14 +195,14 @@ impl Rebuild {
     ///
     /// # Errors
     /// [`Problem::Denied`], others.
-    pub fn finish_file(&self, file: &File, path: &[u8], attributes: Attributes, modified_unix_us: i64) -> Result<(), FsError> {
+    pub fn finish_file(&self, file: &File, path: &[u8], access: Access, modified_unix_us: i64) -> Result<(), FsError> {
         let fail = |action| move |e: Errno| FsError::new(action, self.path_of(path), e);
-        if let Some(owner) = attributes.owner {
+        if let Some(owner) = access.owner {
             nix::unistd::fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
                 .map_err(fail("change owner of"))?;
         }
-        let mode = Mode::from_bits_truncate(attributes.mode & 0o7777);
-        if mode != Mode::from_bits_truncate(0o600) || attributes.owner.is_some() || mode_of(file) != Some(0o600) {
+        let mode = Mode::from_bits_truncate(access.mode & 0o7777);
+        if mode != Mode::from_bits_truncate(0o600) || access.owner.is_some() || mode_of(file) != Some(0o600) {
             nix::sys::stat::fchmod(file, mode).map_err(fail("change mode of"))?;
         }
         let at = TimeSpec::new(modified_unix_us.div_euclid(1_000_000), modified_unix_us.rem_euclid(1_000_000) * 1000);
@@ -213,13 +213,13 @@ impl Rebuild {
     ///
     /// # Errors
     /// As [`open_file`](Self::open_file), [`finish_file`](Self::finish_file).
-    pub fn put_file(&self, path: &[u8], bytes: &[u8], attributes: Attributes, modified_unix_us: i64) -> Result<(), FsError> {
+    pub fn put_file(&self, path: &[u8], bytes: &[u8], access: Access, modified_unix_us: i64) -> Result<(), FsError> {
         let temporary = [path, PUT_SUFFIX].concat();
         let file = self.open_file(&temporary)?;
         let fail = |action| move |e: std::io::Error| FsError::new(action, self.path_of(path), e);
         file.set_len(0).map_err(fail("truncate"))?;
         file.write_all_at(bytes, 0).map_err(fail("write"))?;
-        self.finish_file(&file, &temporary, attributes, modified_unix_us)?;
+        self.finish_file(&file, &temporary, access, modified_unix_us)?;
         file.sync_all().map_err(fail("sync"))?;
         let (dir, rest) = self.place(path);
         let (_, from) = self.place(&temporary);
@@ -429,8 +429,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-    const FILE: Attributes = Attributes { mode: 0o640, owner: None };
-    const DIRECTORY: Attributes = Attributes { mode: 0o750, owner: None };
+    const FILE: Access = Access { mode: 0o640, owner: None };
+    const DIRECTORY: Access = Access { mode: 0o750, owner: None };
 
     #[test]
     fn files_get_their_attributes_and_tablespaces_are_elsewhere() {

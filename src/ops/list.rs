@@ -238,8 +238,14 @@ fn databases(repository: &Repository, cluster: &ClusterName, facts: Facts, id: B
 
 /// Where the archive leads on from each timeline.
 struct Windows {
-    /// The path to each timeline that has one: its legs, and where its stretches begin and end, with the last commit in each.
-    paths: Vec<(Vec<Leg>, Vec<(Window, Option<String>)>)>,
+    paths: Vec<PathWindows>,
+}
+
+/// The path to a timeline.
+struct PathWindows {
+    legs: Vec<Leg>,
+    /// Its stretches without a gap, each with the time of its last commit.
+    windows: Vec<(Window, Option<String>)>,
 }
 
 impl Windows {
@@ -256,14 +262,14 @@ impl Windows {
                 let last = log.last_commit(window.from, window.until)?;
                 windows.push((window.clone(), last.map(|end| show(end.end.time))));
             }
-            paths.push((log.path().legs().to_vec(), windows));
+            paths.push(PathWindows { legs: log.path().legs().to_vec(), windows });
         }
         Ok(Self { paths })
     }
 
     /// How far the newest timeline that a backup leads to can be recovered.
     fn until(&self, backup: &BackupSummary) -> Option<Bound> {
-        for (legs, windows) in self.paths.iter().rev() {
+        for PathWindows { legs, windows } in self.paths.iter().rev() {
             let leads = legs.iter().any(|leg| leg.timeline.0 == backup.timeline && backup.stop_lsn <= leg.end);
             let window = windows.iter().find(|(window, _)| window.from <= backup.start_lsn && backup.stop_lsn <= window.until);
             if let (true, Some((window, last))) = (leads, window) {

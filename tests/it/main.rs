@@ -15,6 +15,7 @@ mod support;
 /// What the WAL writer of the unit tests calls `crate::pg`.
 use walvis::pg;
 
+mod backup;
 mod backup_store;
 mod catalog_store;
 mod check;
@@ -34,6 +35,7 @@ mod resolve_clock;
 mod resolve_random;
 mod resolve_reach;
 mod resolve_systems;
+mod restore;
 mod scan;
 mod setup;
 mod shield;

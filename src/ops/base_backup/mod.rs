@@ -36,7 +36,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, FileEntry, PageChecksums, Tablespace};
-use crate::fsio::{self, LiveAttributes};
+use crate::fsio::{self, Attributes};
 use crate::limits::{MAX_LABEL_BYTES, MIB};
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, tablespace_version_directory};
 use crate::pg::{ControlFile, TablespaceMap, Timeline};
@@ -260,7 +260,7 @@ impl Backup<'_> {
             reader: PackReader::new(self.repository, self.cluster, source.system_id),
             start,
             page_checksums: self.control.page_checksums,
-            horizon: Horizon::new(&source.server, source.in_recovery, start),
+            horizon: Horizon::of(&source.server, source.in_recovery, start),
             throttle: Throttle::new(self.request.max_rate_mib_per_s.map(|mib| mib.saturating_mul(MIB as u64))),
             stop: AtomicBool::new(false),
             read_bytes: AtomicU64::new(0),
@@ -346,7 +346,7 @@ impl Backup<'_> {
         // As the server would: its group may read if it may read the directory.
         let mode = if directory.mode & 0o040 == 0 { 0o600 } else { 0o640 };
         let modified_unix_us = jiff::Timestamp::now().as_microsecond();
-        let attributes = LiveAttributes { mode, modified_unix_us, ..directory };
+        let attributes = Attributes { mode, modified_unix_us, ..directory };
         let mut files = vec![worker.content(BACKUP_LABEL, &attributes, &stopped.label_file)?];
         if !stopped.map_file.is_empty() {
             files.push(worker.content(TABLESPACE_MAP, &attributes, &stopped.map_file)?);

@@ -23,21 +23,25 @@ const MUCH: usize = 16;
 
 /// How far the server has logged, as far as it is known: asked for only when a page is newer than the last answer.
 pub(super) struct Horizon<'a> {
-    server: &'a Server,
-    question: &'static str,
+    ask: Box<dyn Fn() -> Result<Option<Lsn>, Error> + Send + Sync + 'a>,
     known: AtomicU64,
 }
 
 impl<'a> Horizon<'a> {
     /// `start` is a position that the log has certainly reached.
-    pub(super) fn new(server: &'a Server, in_recovery: bool, start: Lsn) -> Self {
+    pub(super) fn of(server: &'a Server, in_recovery: bool, start: Lsn) -> Self {
         let question = if in_recovery {
             // A page may be written before the end of its record counts as replayed; what was received is beyond that.
             "SELECT greatest(pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_last_wal_receive_lsn())"
         } else {
             "SELECT pg_catalog.pg_current_wal_insert_lsn()"
         };
-        Self { server, question, known: AtomicU64::new(start.0) }
+        Self::new(start, move || Ok(server.value(question)?.parse().ok()))
+    }
+
+    /// With another way to ask.
+    fn new(start: Lsn, ask: impl Fn() -> Result<Option<Lsn>, Error> + Send + Sync + 'a) -> Self {
+        Self { ask: Box::new(ask), known: AtomicU64::new(start.0) }
     }
 
     fn is_beyond(&self, lsn: Lsn) -> bool {
@@ -45,8 +49,7 @@ impl<'a> Horizon<'a> {
     }
 
     fn refresh(&self) -> Result<(), Error> {
-        let answer = self.server.value(self.question)?;
-        if let Ok(lsn) = answer.parse::<Lsn>() {
+        if let Some(lsn) = (self.ask)()? {
             self.known.fetch_max(lsn.0, Ordering::Relaxed);
         }
         Ok(())
@@ -167,5 +170,134 @@ impl PageFile<'_> {
             }
             PageState::New => "it is empty".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::pg::page_checksum::page_checksum;
+
+    const START: Lsn = Lsn(1000);
+
+    fn page(block: u32, lsn: u64, fill: u8) -> Page {
+        let mut page = [fill; PAGE_BYTES];
+        page[0..4].copy_from_slice(&((lsn >> 32) as u32).to_le_bytes());
+        page[4..8].copy_from_slice(&(lsn as u32).to_le_bytes());
+        page[14..16].copy_from_slice(&4000_u16.to_le_bytes());
+        let sum = page_checksum(&page, block);
+        page[8..10].copy_from_slice(&sum.to_le_bytes());
+        page
+    }
+
+    struct Relation {
+        file: tempfile::NamedTempFile,
+    }
+
+    impl Relation {
+        fn new(pages: &[Page]) -> Self {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            for page in pages {
+                file.write_all(page).unwrap();
+            }
+            Self { file }
+        }
+
+        /// Verifies what was read as `bytes`.
+        fn verify(&self, bytes: &mut [u8], segment: u32, horizon: &Horizon<'_>) -> PageReport {
+            let file = PageFile { file: self.file.as_file(), path: self.file.path(), segment, start: START, horizon };
+            let mut report = PageReport::default();
+            assert!(file.verify(bytes, 0, &mut report).is_ok());
+            report
+        }
+    }
+
+    fn at(lsn: u64) -> Horizon<'static> {
+        Horizon::new(START, move || Ok(Some(Lsn(lsn))))
+    }
+
+    #[test]
+    fn a_page_that_reads_well_the_second_time_was_torn_and_is_taken_as_it_is_then() {
+        let (old, new) = (page(0, 500, 1), page(0, 600, 2));
+        let relation = Relation::new(&[new, page(1, 700, 3)]);
+        let mut read = [new, page(1, 700, 3)].concat();
+        // The first half was written already, the second not yet.
+        read[4096..8192].copy_from_slice(&old[4096..]);
+        let report = relation.verify(&mut read, 0, &at(2000));
+        assert_eq!((report.verified, report.damaged.len()), (2, 0));
+        assert_eq!(&read[..8192], &new);
+    }
+
+    #[test]
+    fn a_page_that_is_being_written_all_the_time_is_waited_for() {
+        let (old, new) = (page(0, 500, 1), page(0, 600, 2));
+        let relation = Relation::new(&[old]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut file = relation.file.reopen().unwrap();
+                let mut turn = false;
+                while !done.load(Ordering::Relaxed) {
+                    turn = !turn;
+                    let page = if turn { new } else { old };
+                    file.write_all_at(&page[..4096], 0).unwrap();
+                    std::thread::yield_now();
+                    file.write_all_at(&page[4096..], 4096).unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                file.flush().unwrap();
+            });
+            let mut torn = old;
+            torn[4096..].copy_from_slice(&new[4096..]);
+            let report = relation.verify(&mut torn, 0, &at(2000));
+            done.store(true, Ordering::Relaxed);
+            writer.join().unwrap();
+            assert_eq!((report.verified, report.damaged.len()), (1, 0));
+            assert!(torn == old || torn == new);
+        });
+    }
+
+    #[test]
+    fn damage_is_named_with_its_place_in_the_relation_and_kept_as_it_is() {
+        let mut bad = page(131_072 * 2 + 1, 500, 1);
+        bad[5000] ^= 1;
+        let good = page(131_072 * 2, 500, 1);
+        let relation = Relation::new(&[good, bad]);
+        let mut read = [good, bad].concat();
+        let report = relation.verify(&mut read, 2, &at(2000));
+        assert_eq!(report.verified, 1);
+        assert_eq!(report.damaged.len(), 1);
+        assert_eq!(report.damaged[0].0, 131_072 * 2 + 1);
+        assert!(report.damaged[0].1.starts_with("its checksum is "), "{:?}", report.damaged);
+        assert_eq!(read[8192..], bad);
+    }
+
+    #[test]
+    fn newer_pages_are_left_to_replay_unless_they_are_from_the_future() {
+        let mut newer = page(0, 1500, 1);
+        newer[5000] ^= 1;
+        let relation = Relation::new(&[newer]);
+        let report = relation.verify(&mut newer.clone(), 0, &at(1500));
+        assert_eq!((report.verified, report.damaged.len()), (0, 0));
+        // The server has only come to 1400.
+        for page in [newer, page(0, 1500, 1)] {
+            let relation = Relation::new(&[page]);
+            let report = relation.verify(&mut page.clone(), 0, &at(1400));
+            assert_eq!(report.damaged.len(), 1);
+            assert!(report.damaged[0].1.contains("only come to 0/578"), "{:?}", report.damaged);
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_cut_off_meanwhile_is_no_damage() {
+        let mut bad = page(0, 500, 1);
+        bad[5000] ^= 1;
+        let relation = Relation::new(&[]);
+        let report = relation.verify(&mut bad, 0, &at(2000));
+        assert_eq!((report.verified, report.damaged.len()), (0, 0));
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind};
 use crate::format::manifest::DirectoryEntry;
-use crate::fsio::{self, LiveAttributes, LiveItem, LiveKind, OwnerNames};
+use crate::fsio::{self, Attributes, LiveItem, LiveKind, OwnerNames};
 use crate::ops::file_error;
 use crate::pg::data_directory::{
     self as rules, DatabaseDirectory, Fork, RelationFileName, TABLESPACES, is_emptied, is_left_out, is_of_unlogged_relation,
@@ -193,7 +193,7 @@ impl Walk<'_> {
         }
     }
 
-    fn add_directory(&mut self, path: Vec<u8>, own: &LiveAttributes) -> Result<Option<u32>, Error> {
+    fn add_directory(&mut self, path: Vec<u8>, own: &Attributes) -> Result<Option<u32>, Error> {
         let index = u32::try_from(self.list.directories.len()).map_err(|_| too_many())?;
         let (owner, group) = (self.owners.user(own.uid), self.owners.group(own.gid));
         self.list.directories.push(Directory { path, mode: own.mode, owner, group });

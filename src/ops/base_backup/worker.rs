@@ -13,7 +13,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
 use crate::format::manifest::{Content, DirectoryEntry, FileEntry, TableRef};
-use crate::fsio::{self, FsError, LiveAttributes, OwnerNames};
+use crate::fsio::{self, Attributes, FsError, OwnerNames};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_INLINE_EXTENTS, MIB};
 use crate::ops::file_error;
 use crate::pg::Lsn;
@@ -53,7 +53,7 @@ pub(super) struct LargeFile {
     pub path: Vec<u8>,
     /// Its size when the list was made: so much of it is read.
     pub size_bytes: u64,
-    opened: OnceLock<Result<Option<(File, LiveAttributes)>, FsError>>,
+    opened: OnceLock<Result<Option<(File, Attributes)>, FsError>>,
 }
 
 impl LargeFile {
@@ -62,7 +62,7 @@ impl LargeFile {
     }
 
     /// Opens it, if nobody did; `None` when it is gone.
-    pub(super) fn open(&self, data_directory: &Path) -> Result<Option<&(File, LiveAttributes)>, Error> {
+    pub(super) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
         match self.opened.get_or_init(|| fsio::open_live(&walk::real(data_directory, &self.path))) {
             Ok(opened) => Ok(opened.as_ref()),
             Err(e) => Err(Error { kind: Kind::Config, what: e.to_string(), hint: e.hint.clone() }),
@@ -239,7 +239,7 @@ impl<'a, 'p> Worker<'a, 'p> {
     }
 
     /// Puts together what is known of a file.
-    fn entry(&mut self, path: Vec<u8>, attributes: &LiveAttributes, size_bytes: u64, crc32c: u32, content: Content) -> FileEntry {
+    fn entry(&mut self, path: Vec<u8>, attributes: &Attributes, size_bytes: u64, crc32c: u32, content: Content) -> FileEntry {
         FileEntry {
             path,
             size_bytes,
@@ -256,7 +256,7 @@ impl<'a, 'p> Worker<'a, 'p> {
     ///
     /// # Errors
     /// As the store's.
-    pub(super) fn content(&mut self, path: &[u8], attributes: &LiveAttributes, bytes: &[u8]) -> Result<(FileEntry, Uses), Error> {
+    pub(super) fn content(&mut self, path: &[u8], attributes: &Attributes, bytes: &[u8]) -> Result<(FileEntry, Uses), Error> {
         let mut unused = 0;
         let extents =
             bytes.chunks(EXTENT_BYTES).map(|extent| self.extent(extent, None, &mut unused)).collect::<Result<_, _>>()?;

@@ -14,7 +14,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::{Content, FileEntry, TableRef};
-use crate::fsio::{self, Attributes, FsError, Rebuild};
+use crate::fsio::{self, Access, FsError, Rebuild};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, KIB, MIB};
 use crate::repo::backups::PackReader;
 
@@ -34,7 +34,7 @@ const BATCH_FILES: usize = 2048;
 struct Task {
     path: Vec<u8>,
     size_bytes: u64,
-    attributes: Attributes,
+    access: Access,
     modified_unix_us: i64,
     /// Pieces that are not done. Who does the last one gives the file its attributes.
     left: AtomicU64,
@@ -82,7 +82,7 @@ impl Batches {
     ///
     /// # Errors
     /// When no worker is left.
-    pub fn add(&mut self, file: FileEntry, attributes: Attributes) -> Result<(), Ended> {
+    pub fn add(&mut self, file: FileEntry, access: Access) -> Result<(), Ended> {
         let pieces = match &file.content {
             Content::Extents(_) => 1,
             Content::Tables(tables) => tables.len() as u64,
@@ -90,7 +90,7 @@ impl Batches {
         let task = Arc::new(Task {
             path: file.path,
             size_bytes: file.size_bytes,
-            attributes,
+            access,
             modified_unix_us: file.modified_unix_us,
             left: AtomicU64::new(pieces),
         });
@@ -360,7 +360,7 @@ impl Workshop<'_> {
         let task = &part.task;
         // Acquire and release: the writes of all pieces come before the time is set.
         if task.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.tree.finish_file(file, &task.path, task.attributes, task.modified_unix_us).map_err(local)?;
+            self.tree.finish_file(file, &task.path, task.access, task.modified_unix_us).map_err(local)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::place::local;
 use super::sweep::Sweep;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item};
-use crate::fsio::{self, Attributes, ItemKind, Owner, Rebuild};
+use crate::fsio::{self, Access, ItemKind, Owner, Rebuild};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::repo::backups::PackReader;
@@ -168,10 +168,13 @@ impl Owners {
     }
 }
 
+/// The ids of names. A number stands for itself: in a container the user often has no name.
 fn lookup(user: &str, group: &str) -> Option<Owner> {
-    let user = nix::unistd::User::from_name(user).ok().flatten()?;
-    let group = nix::unistd::Group::from_name(group).ok().flatten().map_or(user.gid, |group| group.gid);
-    Some(Owner { uid: user.uid.as_raw(), gid: group.as_raw() })
+    let known = nix::unistd::User::from_name(user).ok().flatten();
+    let uid = known.as_ref().map(|user| user.uid.as_raw()).or_else(|| user.parse().ok())?;
+    let gid = nix::unistd::Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
+    let gid = gid.or_else(|| group.parse().ok()).or(known.map(|user| user.gid.as_raw())).unwrap_or(uid);
+    Some(Owner { uid, gid })
 }
 
 /// What was restored.
@@ -200,9 +203,9 @@ pub struct Last {
     /// Content of `global/pg_control`.
     pub control: Vec<u8>,
     /// Its attributes, and when it was changed.
-    pub control_attributes: (Attributes, i64),
-    /// Attributes for what the restore itself adds.
-    pub attributes: Attributes,
+    pub control_access: (Access, i64),
+    /// Access for what the restore itself adds.
+    pub access: Access,
 }
 
 /// How files are restored.
@@ -263,20 +266,20 @@ pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result
     if let Some(failure) = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failure);
     }
-    let (mut restored, control, attributes) = result?;
-    let control_attributes = (owners.attributes(control.mode, &control.owner, &control.group), control.modified_unix_us);
+    let (mut restored, control, access) = result?;
+    let control_access = (owners.access(control.mode, &control.owner, &control.group), control.modified_unix_us);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     restored.kept_bytes = count(&workshop.tally.kept);
     restored.zero_bytes = count(&workshop.tally.zeros);
     restored.read_bytes = count(&workshop.tally.read);
     restored.requests = count(&workshop.tally.requests);
     restored.seconds = started.elapsed().as_secs_f64();
-    Ok((restored, Last { control: workshop.content(&control)?, control_attributes, attributes }))
+    Ok((restored, Last { control: workshop.content(&control)?, control_access, access }))
 }
 
 impl Owners {
-    fn attributes(&mut self, mode: u32, user: &str, group: &str) -> Attributes {
-        Attributes { mode, owner: self.of(user, group) }
+    fn access(&mut self, mode: u32, user: &str, group: &str) -> Access {
+        Access { mode, owner: self.of(user, group) }
     }
 }
 
@@ -287,7 +290,7 @@ fn dispatch(
     owners: &mut Owners,
     workshop: &Workshop<'_>,
     mut batches: Batches,
-) -> Result<(Restored, FileEntry, Attributes), Error> {
+) -> Result<(Restored, FileEntry, Access), Error> {
     let summary = source.summary;
     let tree = how.tree;
     let version_directory = tablespace_version_directory(source.postgres_major(), summary.catalog_version);
@@ -299,7 +302,7 @@ fn dispatch(
         BackupManifest::new(BufWriter::new(&listing), source.postgres_major(), source.system_id.0).map_err(list_error)?;
     let mut restored = Restored::default();
     let mut control = None;
-    let mut own = Attributes { mode: 0o600, owner: owners.of_root() };
+    let mut own = Access { mode: 0o600, owner: owners.of_root() };
     let mut told = Instant::now();
     // The failure of the workers is what is told then.
     let ended = |_| Error::new(Kind::Bug, "the workers ended before their work");
@@ -317,11 +320,11 @@ fn dispatch(
                 if let Some(sweep) = sweep.as_mut().filter(|_| !directory.path.is_empty()) {
                     sweep.advance(&directory.path, ItemKind::Directory)?;
                 }
-                let attributes = owners.attributes(directory.mode, &directory.owner, &directory.group);
+                let access = owners.access(directory.mode, &directory.owner, &directory.group);
                 if directory.path.is_empty() && directory.mode & 0o040 != 0 {
                     own.mode = 0o640;
                 }
-                tree.make_directory(&directory.path, attributes).map_err(local)?;
+                tree.make_directory(&directory.path, access).map_err(local)?;
             }
             Item::File(file) if LEFT_OUT.contains(&file.path.as_slice()) => {}
             Item::File(file) => {
@@ -339,10 +342,10 @@ fn dispatch(
                 if let Some(sweep) = sweep.as_mut() {
                     sweep.advance(&file.path, ItemKind::File)?;
                 }
-                let attributes = owners.attributes(file.mode, &file.owner, &file.group);
+                let access = owners.access(file.mode, &file.owner, &file.group);
                 match map {
-                    Some(map) => tree.put_file(TABLESPACE_MAP, map, attributes, file.modified_unix_us).map_err(local)?,
-                    None => batches.add(file, attributes).map_err(ended)?,
+                    Some(map) => tree.put_file(TABLESPACE_MAP, map, access, file.modified_unix_us).map_err(local)?,
+                    None => batches.add(file, access).map_err(ended)?,
                 }
             }
         }
@@ -365,8 +368,8 @@ fn dispatch(
 /// # Errors
 /// [`Kind::Config`].
 pub fn put_control(tree: &Rebuild, last: &Last) -> Result<(), Error> {
-    let (attributes, modified) = last.control_attributes;
-    tree.put_file(PG_CONTROL, &last.control, attributes, modified).map_err(local)
+    let (access, modified) = last.control_access;
+    tree.put_file(PG_CONTROL, &last.control, access, modified).map_err(local)
 }
 
 /// Takes `pg_control` away, durably: from then on no server starts there.
@@ -406,6 +409,13 @@ mod tests {
     fn links_are_written_as_the_server_reads_them() {
         let links = [(16399, PathBuf::from("/a b")), (7, PathBuf::from("/c\\d\ne"))];
         assert_eq!(tablespace_map(&links), b"16399 /a b\n7 /c\\\\d\\\ne\n");
+    }
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        assert_eq!(lookup("root", "root"), Some(Owner { uid: 0, gid: 0 }));
+        assert_eq!(lookup("4001", "4002"), Some(Owner { uid: 4001, gid: 4002 }));
+        assert_eq!(lookup("no-such-user-here", "root"), None);
     }
 
     #[test]

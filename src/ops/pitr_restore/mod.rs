@@ -22,7 +22,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary};
-use crate::fsio::{self, Attributes, Problem, Rebuild};
+use crate::fsio::{self, Access, Problem, Rebuild};
 use crate::pg::data_directory::directories_in_wal;
 use crate::pg::settings::{Invocation, TargetAction, recovery_settings};
 use crate::pg::target::Target;
@@ -386,7 +386,7 @@ impl<'a> Job<'a> {
         place::write_note(&self.pgdata, &self.note)?;
         let mut tree = Rebuild::open(&self.pgdata).map_err(local)?;
         files::remove_control(&tree)?;
-        let private = Attributes { mode: 0o700, owner };
+        let private = Access { mode: 0o700, owner };
         if !self.tablespaces.is_empty() {
             tree.make_directory(b"pg_tblspc", private).map_err(local)?;
         }
@@ -412,7 +412,7 @@ impl<'a> Job<'a> {
                 tree.make_directory(path, private).map_err(local)?;
             }
         }
-        self.write_settings(&tree, settings, last.attributes)?;
+        self.write_settings(&tree, settings, last.access)?;
         tree.sync().map_err(local)?;
         files::put_control(&tree, &last)?;
         tree.remove(NOTE.as_bytes()).map_err(local)?;
@@ -423,7 +423,7 @@ impl<'a> Job<'a> {
     }
 
     /// Adds the settings of the recovery to those that the server had, and asks for a recovery.
-    fn write_settings(&self, tree: &Rebuild, settings: &[Setting], attributes: Attributes) -> Result<(), Error> {
+    fn write_settings(&self, tree: &Rebuild, settings: &[Setting], access: Access) -> Result<(), Error> {
         let mut text = match fsio::read_bounded(&self.pgdata.join(SETTINGS), MAX_SETTINGS_BYTES) {
             Ok(bytes) => bytes,
             Err(e) if e.problem == Problem::Absent => Vec::new(),
@@ -439,8 +439,8 @@ impl<'a> Job<'a> {
             .collect();
         text.extend_from_slice(recovery_settings(&comment, &restore_command, &wanted, self.request.archiving).as_bytes());
         let modified = now.as_microsecond();
-        tree.put_file(SETTINGS.as_bytes(), &text, attributes, modified).map_err(local)?;
-        tree.put_file(b"recovery.signal", b"", attributes, modified).map_err(local)
+        tree.put_file(SETTINGS.as_bytes(), &text, access, modified).map_err(local)?;
+        tree.put_file(b"recovery.signal", b"", access, modified).map_err(local)
     }
 }
 

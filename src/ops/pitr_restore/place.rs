@@ -218,6 +218,7 @@ pub(super) fn local(error: fsio::FsError) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use std::time::Duration;
 

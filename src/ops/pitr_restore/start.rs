@@ -395,6 +395,7 @@ fn state(server: &Server) -> Result<State, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 

@@ -147,14 +147,15 @@ impl<'a> Sweep<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use std::fs;
     use std::path::Path;
 
     use super::*;
-    use crate::fsio::Attributes;
+    use crate::fsio::Access;
 
-    const DIRECTORY: Attributes = Attributes { mode: 0o700, owner: None };
+    const DIRECTORY: Access = Access { mode: 0o700, owner: None };
 
     fn put(root: &Path, path: &str) {
         let path = root.join(path);

@@ -246,3 +246,167 @@ pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) ->
         assuming: ASSUMPTION,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::search::Window;
+    use super::super::tests::{History, What};
+    use super::*;
+    use crate::format::manifest::PageChecksums;
+    use crate::pg::scan::{Mark, RestorePointName, XactEnd, XactKind, Xid};
+    use crate::pg::{Lsn, Timeline};
+
+    /// 2000-01-01 and so many seconds.
+    fn at(seconds: i64) -> PgTime {
+        PgTime(seconds * 1_000_000)
+    }
+
+    fn commit(lsn: u64, seconds: i64) -> (Lsn, What) {
+        let end = XactEnd { time: at(seconds), xid: Xid::new(u32::try_from(lsn).unwrap()), kind: XactKind::Commit };
+        (Lsn(lsn), What::End(end))
+    }
+
+    fn end_of(lsn: u64, start: u64) -> (Lsn, What) {
+        (Lsn(lsn), What::Mark(Mark::BackupEnd { start: Lsn(start) }))
+    }
+
+    fn history(records: Vec<(Lsn, What)>) -> History {
+        History { records, windows: vec![Window { from: Lsn(0), until: Lsn(100_000) }] }
+    }
+
+    /// Its end record begins 8 bytes before its stop.
+    fn backup(random: u32, timeline: u32, start: u64, stop: u64, began: i64) -> BackupSummary {
+        BackupSummary {
+            id: BackupId::new(1_790_000_000, random).unwrap(),
+            label: String::new(),
+            started_unix_us: at(began).unix_us().unwrap(),
+            stopped_unix_us: 0,
+            start_lsn: Lsn(start),
+            checkpoint_lsn: Lsn(start + 8),
+            stop_lsn: Lsn(stop),
+            timeline,
+            system_id: "7".to_owned(),
+            postgres_version_num: 150_000,
+            catalog_version: 1,
+            wal_segment_bytes: 1 << 24,
+            from_standby: false,
+            files: 0,
+            bytes: 0,
+            new_bytes: 0,
+            reused_bytes: 0,
+            stored_bytes: 0,
+            pages: PageChecksums::default(),
+            parent: None,
+            data_directory: String::new(),
+            jobs: 1,
+        }
+    }
+
+    fn one_leg() -> Vec<Leg> {
+        vec![Leg { timeline: Timeline(1), begin: Lsn(0), end: Lsn(u64::MAX), stored: None }]
+    }
+
+    /// Which is chosen, and where recovery from it stops.
+    fn choose(log: &History, legs: &[Leg], mut all: Vec<BackupSummary>, target: Target) -> Option<(u32, Option<u64>)> {
+        all.sort_by_key(|backup| std::cmp::Reverse(backup.stop_lsn));
+        let wanted = Wanted { target, inclusive: true, from: None };
+        let whole = find(log, &wanted).unwrap();
+        let backups = Backups { readable: all, unreadable: Vec::new() };
+        let choice = backups.choose(log, legs, &wanted, &whole).unwrap();
+        choice.map(|choice| (choice.backup.id.random, choice.found.stop.map(|stop| stop.lsn.0)))
+    }
+
+    #[test]
+    fn a_backup_that_began_after_the_time_is_taken_only_if_nothing_happened_between() {
+        let records = |between: i64| {
+            history(vec![
+                commit(1000, 10),
+                end_of(2000, 1500),
+                commit(3000, 20),
+                commit(4000, between),
+                end_of(6000, 5000),
+                commit(7000, 50),
+            ])
+        };
+        let both = || vec![backup(1, 1, 1500, 2008, 15), backup(2, 1, 5000, 6008, 40)];
+        // The cluster was idle while the second backup was taken: from there the server would stop at 7000 as well, too late.
+        assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(25))), Some((1, Some(4000))));
+        assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(35))), Some((2, Some(7000))), "the same state");
+        assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(45))), Some((2, Some(7000))));
+        assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(12))), Some((1, Some(3000))));
+        assert_eq!(choose(&records(30), &one_leg(), vec![backup(2, 1, 5000, 6008, 40)], Target::Time(at(25))), None);
+        // Nothing is later than that: the server would fail.
+        assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(60))), None);
+        // The clock was ahead once: from the beginning recovery would stop there, from the second backup it does not.
+        assert_eq!(
+            choose(&records(99), &one_leg(), both(), Target::Time(at(45))),
+            Some((1, Some(4000))),
+            "it is the last before"
+        );
+        let mut wrong = records(30);
+        wrong.records.insert(3, commit(3500, 99));
+        assert_eq!(choose(&wrong, &one_leg(), both(), Target::Time(at(45))), Some((2, Some(7000))));
+        assert_eq!(choose(&wrong, &one_leg(), both(), Target::Time(at(25))), Some((1, Some(3500))));
+    }
+
+    #[test]
+    fn a_transaction_later_than_the_time_within_the_backup_rules_it_out() {
+        let log = history(vec![commit(1000, 10), end_of(2000, 1500), end_of(6000, 5000), commit(7000, 50)]);
+        let inside = |seconds| {
+            let mut log = history(log.records.clone());
+            log.records.insert(2, commit(5500, seconds));
+            choose(&log, &one_leg(), vec![backup(1, 1, 1500, 2008, 15), backup(2, 1, 5000, 6008, 40)], Target::Time(at(45)))
+        };
+        assert_eq!(inside(44), Some((2, Some(7000))));
+        assert_eq!(inside(46), Some((1, Some(5500))));
+    }
+
+    #[test]
+    fn other_targets_begin_after_the_backup_is_consistent() {
+        let name = RestorePointName::new(b"here").unwrap();
+        let point = |lsn| (Lsn(lsn), What::Mark(Mark::RestorePoint { time: at(1), name: name.clone() }));
+        let log = history(vec![commit(1000, 10), end_of(2000, 1500), commit(3000, 20), end_of(6000, 5000), commit(7000, 50)]);
+        let both = || vec![backup(1, 1, 1500, 2008, 15), backup(2, 1, 5000, 6008, 40)];
+        let chosen = |target| choose(&log, &one_leg(), both(), target);
+        assert_eq!(chosen(Target::Lsn(Lsn(6500))), Some((2, Some(7000))));
+        assert_eq!(chosen(Target::Lsn(Lsn(5999))), Some((1, Some(6000))), "its own end is not enough of a target");
+        assert_eq!(chosen(Target::Lsn(Lsn(1600))), None);
+        assert_eq!(chosen(Target::Xid(Xid::new(3000).unwrap())), Some((1, Some(3000))));
+        assert_eq!(chosen(Target::Latest), Some((2, None)));
+        assert_eq!(chosen(Target::Immediate), Some((2, Some(6000))));
+        let mut named = history(log.records.clone());
+        named.records.insert(3, point(4000));
+        assert_eq!(choose(&named, &one_leg(), both(), Target::Name(name.clone())), Some((1, Some(4000))));
+        // Twice: nobody guesses which, although the second backup has only one of them before it.
+        named.records.push(point(8000));
+        assert_eq!(choose(&named, &one_leg(), both(), Target::Name(name.clone())), None);
+        let wanted = Wanted { target: Target::Name(name), inclusive: true, from: None };
+        let own = usable(&named, &one_leg(), &backup(2, 1, 5000, 6008, 40), &wanted, None).unwrap().unwrap();
+        assert_eq!(own.stop.map(|stop| stop.lsn), Some(Lsn(8000)), "unless the backup is named");
+    }
+
+    #[test]
+    fn a_backup_of_a_standby_is_consistent_where_it_says() {
+        let log = history(vec![commit(1000, 10), commit(3000, 20), commit(7000, 50)]);
+        let standby = || vec![BackupSummary { from_standby: true, ..backup(1, 1, 1500, 4000, 15) }];
+        assert_eq!(choose(&log, &one_leg(), standby(), Target::Lsn(Lsn(2000))), None);
+        assert_eq!(choose(&log, &one_leg(), standby(), Target::Time(at(30))), Some((1, Some(7000))));
+        assert_eq!(choose(&log, &one_leg(), standby(), Target::Immediate), Some((1, Some(7000))));
+        let at_end = history(vec![commit(1000, 10), commit(3000, 20)]);
+        assert_eq!(choose(&at_end, &one_leg(), standby(), Target::Immediate), Some((1, None)));
+        assert_eq!(choose(&at_end, &one_leg(), standby(), Target::Latest), Some((1, None)));
+    }
+
+    #[test]
+    fn a_backup_of_an_ancestor_ends_before_the_fork() {
+        let leg = |timeline, begin, end| Leg { timeline: Timeline(timeline), begin: Lsn(begin), end: Lsn(end), stored: None };
+        let legs = [leg(1, 0, 2500), leg(3, 2500, u64::MAX)];
+        let log = history(vec![commit(1000, 10), end_of(2000, 1500), commit(3000, 20), end_of(6000, 5000), commit(7000, 50)]);
+        let chosen = |all| choose(&log, &legs, all, Target::Latest);
+        assert_eq!(chosen(vec![backup(1, 1, 1500, 2008, 15)]), Some((1, None)));
+        assert_eq!(chosen(vec![backup(1, 1, 1500, 2008, 15), backup(2, 1, 5000, 6008, 40)]), Some((1, None)), "after the fork");
+        assert_eq!(chosen(vec![backup(1, 1, 1500, 2508, 15)]), None, "its end is on the branch that was left");
+        assert_eq!(chosen(vec![backup(1, 2, 1500, 2008, 15)]), None, "another branch");
+        assert_eq!(chosen(vec![backup(1, 1, 1500, 2008, 15), backup(2, 3, 5000, 6008, 40)]), Some((2, None)));
+    }
+}

@@ -12,7 +12,7 @@ use crate::pg::scan::{CheckpointKind, Mark, PgTime, Record, RestorePointName, Xa
 use crate::pg::target::Target;
 
 #[derive(Debug, Clone)]
-enum What {
+pub(super) enum What {
     End(XactEnd),
     Mark(Mark),
     Other,
@@ -20,9 +20,9 @@ enum What {
 
 /// Records by position, in stretches.
 #[derive(Debug, Default)]
-struct History {
-    records: Vec<(Lsn, What)>,
-    windows: Vec<Window>,
+pub(super) struct History {
+    pub(super) records: Vec<(Lsn, What)>,
+    pub(super) windows: Vec<Window>,
 }
 
 impl History {

@@ -4,4 +4,5 @@ pub mod command;
 pub mod postgres;
 pub mod s3;
 pub mod segment;
+pub mod stored;
 pub mod wal;

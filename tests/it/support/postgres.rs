@@ -213,6 +213,13 @@ impl Cluster {
         cluster
     }
 
+    /// A data directory that is there already, under a name below the scratch directory. It is not started.
+    pub(crate) fn in_place(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
+        let cluster = Self::prepare(scratch, name, major, options);
+        cluster.configure(options);
+        cluster
+    }
+
     fn prepare(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
         let sockets = scratch.path().join(format!("{name}.s"));
         if !sockets.exists() {
