@@ -48,7 +48,7 @@ impl ProgressLine {
             Progress::Starting => "waiting for the server's checkpoint".to_owned(),
             Progress::WaitingForWal => "waiting for the last WAL to be archived".to_owned(),
             Progress::Reading { done_bytes, total_bytes, files } => {
-                let percent = if total_bytes == 0 { 100 } else { done_bytes.saturating_mul(100) / total_bytes };
+                let percent = done_bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
                 let speed = done_bytes as f64 / self.since.elapsed().as_secs_f64().max(0.001);
                 format!(
                     "{} of {} in {files} files, {}%, {}/s",

@@ -196,6 +196,10 @@ fn pages_of(cluster: &Cluster, relation: &str) -> (PathBuf, u64) {
     (path, bytes / 8192)
 }
 
+/// Sessions that have begun a backup, and wait for the files.
+const COPIES: &str = "select count(*) from pg_stat_activity where application_name = 'walvis' and state = 'idle' \
+                      and (query like '%pg_control_checkpoint%' or query like '%_start_backup(%')";
+
 /// Flips a bit in a page behind the server's back.
 fn damage(path: &Path, block: u64) {
     let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
@@ -385,7 +389,7 @@ fn damaged_pages_are_reported_and_the_backup_counts_all_the_same() {
     cluster.sql("create table hurt as select i, md5(i::text) from generate_series(1, 20000) i");
     cluster.sql("create database other");
     let (path, blocks) = pages_of(&cluster, "hurt");
-    let (shared, _) = pages_of(&cluster, "pg_catalog.pg_database");
+    let (shared, _) = pages_of(&cluster, "pg_catalog.pg_shdescription");
     assert!(blocks > 10);
     for block in [3, blocks - 1] {
         damage(&path, block);
@@ -407,7 +411,7 @@ fn damaged_pages_are_reported_and_the_backup_counts_all_the_same() {
         [
             format!("{hurt} 3 postgres: hurt"),
             format!("{hurt} {} postgres: hurt", blocks - 1),
-            format!("{} 0 postgres: pg_database", relative(&shared))
+            format!("{} 0 postgres: pg_shdescription", relative(&shared))
         ]
     );
     let stored = read_back(&host, &report);
@@ -425,8 +429,7 @@ fn files_that_change_while_they_are_read_are_replayed() {
         cluster.sql(&format!("create table {table} as select i, md5(i::text) as h from generate_series(1, 30000) i"));
     }
     let mut running = host.start(&cluster, &["--max-rate", "10", "--jobs", "2"]);
-    let log = || cluster.sql("select count(*) from pg_stat_activity where application_name = 'walvis'");
-    eventually("the backup runs", || log() == "1");
+    eventually("the backup runs", || cluster.sql(COPIES) == "1");
     let mut rounds = 0;
     while !running.has_ended() {
         rounds += 1;
@@ -481,6 +484,10 @@ fn a_standby_is_backed_up_with_the_help_of_its_primary() {
         host.ran(&standby, &["--pgdata", &data]).exits(16).says(&["is not the data directory of the server"]);
         host.ran(&primary, &["--primary", &primary.conninfo()]).exits(2);
         // Without help the last segment does not come, and that is said.
+        primary.sql("insert into t select generate_series(1, 5000)");
+        primary.sql("checkpoint");
+        let position = primary.sql("select pg_current_wal_lsn()");
+        eventually("the standby follows", || standby.sql(&format!("select pg_last_wal_replay_lsn() >= '{position}'")) == "t");
         let ran = host.ran(&standby, &["--timeout", "4"]).exits(17);
         ran.says(&["did not arrive", "--primary"]);
         assert_eq!(host.manifests(), 1);
@@ -538,8 +545,7 @@ fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
     let packs = || files_below(&host.scratch.path().join("repository")).iter().any(|p| p.to_str().unwrap().contains("/packs/"));
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
         let running = host.start(&cluster, &["--max-rate", "4"]);
-        eventually("the backup runs", || cluster.sql(sessions) == "1");
-        std::thread::sleep(Duration::from_millis(500));
+        eventually("the backup runs", || cluster.sql(COPIES) == "1");
         running.signal(signal);
         let ran = running.wait();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ran.status), Some(signal as i32), "{}", ran.stderr);
@@ -551,9 +557,9 @@ fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
     }
     // The server restarts during the backup.
     let running = host.start(&cluster, &["--max-rate", "4"]);
-    eventually("the backup runs", || cluster.sql(sessions) == "1");
+    eventually("the backup runs", || cluster.sql(COPIES) == "1");
     cluster.stop(Stop::Immediate);
-    running.wait().exits(17).says(&["the backup does not count"]);
+    running.wait().exits(17).says(&["the session on the server ended", "does not count"]).tells_the_way_out();
     cluster.start();
     assert_eq!(host.manifests(), 0);
     assert!(!packs(), "small clusters fill their packs at the end only");

@@ -92,7 +92,6 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let source = Source::connect(config.server.as_deref(), request.pgdata.as_deref(), deadline)?;
     let control = read_control(&source.data_directory, &deadline)?;
     source.check_directory(&control)?;
-    repository.bind(&config.cluster, source.facts())?;
     if let Some(primary) = &request.primary {
         if !source.in_recovery {
             return Err(Error::new(Kind::Usage, "--primary is for backups of a standby, and the server is the primary itself"));
@@ -102,6 +101,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     }
     source
         .check_archiving(&|| wal::arrives(&repository, &config.cluster, source.facts(), control.timeline, control.checkpoint))?;
+    repository.bind(&config.cluster, source.facts())?;
     let jobs = request.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_JOBS);
     let started = jiff::Timestamp::now();
     let random = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;

@@ -9,7 +9,7 @@ use crate::format::manifest::{DamagedPage, Database};
 use crate::fsio;
 use crate::ops::file_error;
 use crate::pg::data_directory::relation_file;
-use crate::pg::{BackupLabel, ControlFile, Lsn, WalSegmentSize};
+use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, WalSegmentSize};
 use crate::repo::{Facts, SystemId};
 use crate::server::{Server, quoted};
 
@@ -160,13 +160,25 @@ impl<'a> Source<'a> {
             Err(e) if e.problem == fsio::Problem::Absent => return Err(refused("no server runs there".to_owned())),
             Err(e) => return Err(file_error(Kind::Config, e)),
         };
-        // The port is in line 4. Two servers on one host cannot have the same one; a standby of the same cluster may have the same
-        // system identifier.
-        let port = self.server.setting("port")?.unwrap_or_default();
-        match lines.lines().nth(3).map(str::trim) {
-            Some(found) if found == port => Ok(()),
-            found => Err(refused(format!("the server there has port {}, the one asked {port}", found.unwrap_or("?")))),
+        // A standby of the same cluster has the same system identifier, and may run on the same host.
+        let recovers = control.state == ClusterState::ArchiveRecovery;
+        if recovers != self.in_recovery {
+            let role = |standby: bool| if standby { "a standby" } else { "a primary" };
+            return Err(refused(format!("it is of {}, the server is {}", role(recovers), role(self.in_recovery))));
         }
+        // The port is in line 4, the first directory for sockets in line 5.
+        let port = self.server.setting("port")?.unwrap_or_default();
+        let line = |number: usize| lines.lines().nth(number).map_or("", str::trim);
+        if line(3) != port {
+            return Err(refused(format!("the server there has port {}, the one asked {port}", line(3))));
+        }
+        // Not every role may know it.
+        let sockets = self.server.setting("unix_socket_directories").ok().flatten().unwrap_or_default();
+        let first = sockets.split(',').next().unwrap_or_default().trim().trim_matches('"');
+        if !first.is_empty() && !line(4).is_empty() && line(4) != first {
+            return Err(refused(format!("the server there has its socket in {}, the one asked in {first}", line(4))));
+        }
+        Ok(())
     }
 
     /// Makes sure that WAL is archived at all: a backup without it is worth nothing, and that should not be found out after hours.

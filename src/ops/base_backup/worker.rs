@@ -360,7 +360,7 @@ impl<'a, 'p> Worker<'a, 'p> {
             done += len as u64;
         }
         self.buffer = buffer;
-        if relation.is_some() && bytes % PAGE_BYTES as u64 != 0 {
+        if relation.is_some() && !bytes.is_multiple_of(PAGE_BYTES as u64) {
             self.check_length(source, outcome)?;
         }
         outcome.verified += report.verified;
@@ -375,7 +375,7 @@ impl<'a, 'p> Worker<'a, 'p> {
     /// A relation that is being extended may have half a page for a moment; one that keeps it is odd.
     fn check_length(&self, source: &Source<'_>, outcome: &mut Outcome) -> Result<(), Error> {
         let size = fsio::present_size(source.file, &source.real).map_err(|e| file_error(Kind::Config, e))?;
-        if size % PAGE_BYTES as u64 != 0 {
+        if !size.is_multiple_of(PAGE_BYTES as u64) {
             let path = String::from_utf8_lossy(source.path);
             outcome
                 .warnings
