@@ -203,6 +203,11 @@ fn resolve_in_any(config: &Config, request: &RestoreRequest, deadline: Deadline)
 fn out_of_reach(resolved: &ResolveReport) -> Error {
     if resolved.reachable {
         let what = format!("no base backup in {} leads to {}", resolved.repository, resolved.target);
+        // With none left the damage is what matters.
+        if let Some(why) = resolved.damaged_backups.first() {
+            return Error::new(Kind::Damaged, format!("{what} that can be read: {why}"))
+                .hint("'walvis list' shows the backups; take a new one, and look at what damages the store");
+        }
         return Error::new(Kind::Target, what).hint("'walvis list' shows the backups; take one with 'walvis base-backup'");
     }
     let reason = resolved.reason.clone().unwrap_or_default();

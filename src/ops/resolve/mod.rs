@@ -82,6 +82,7 @@ pub fn answer(repository: &Repository, cluster: &ClusterName, request: &ResolveR
     let elsewhere = if resolver.looks_elsewhere() { resolver.elsewhere(timeline, &wanted)? } else { Vec::new() };
     for (id, why) in &backups.unreadable {
         report.notes.push(format!("backup {id} is left out: {why}"));
+        report.damaged_backups.push(why.clone());
     }
     if let Some(backup) = named.filter(|_| elsewhere.is_empty() || request.timeline.is_some()) {
         match usable(&resolver.log, resolver.log.path().legs(), backup, &wanted, None)? {

@@ -65,6 +65,8 @@ pub struct ResolveReport {
     pub earliest: Option<Moment>,
     /// Where it ends, with the last commit in it.
     pub latest: Option<Moment>,
+    /// Of each backup whose manifest cannot be read, why.
+    pub damaged_backups: Vec<String>,
     /// What else to know.
     pub notes: Vec<String>,
 }
