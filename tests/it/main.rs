@@ -27,6 +27,7 @@ mod golden;
 mod golden_backup;
 mod memory;
 mod outage;
+mod pitr;
 mod push;
 mod recovery;
 mod resolve;

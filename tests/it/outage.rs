@@ -110,10 +110,10 @@ fn a_disk_that_cannot_be_read() {
 }
 
 /// A small file system of our own, where we may mount one.
-struct Tmpfs(std::path::PathBuf);
+pub(crate) struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
-    fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
         fs::create_dir_all(&path).unwrap();
         let mounted =
             std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).output();

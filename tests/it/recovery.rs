@@ -17,9 +17,9 @@ pub(crate) struct Archive {
     pub(crate) archive_command: String,
     pub(crate) restore_command: String,
     /// What these need in the server's environment.
-    env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     /// The directory that holds what was archived; of no use with S3.
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Archive {
@@ -51,7 +51,7 @@ impl Archive {
     }
 
     /// Walvis with an encrypted repository in S3 over TLS, told by the environment.
-    fn walvis_s3(scratch: &Scratch, server: &S3Server) -> Self {
+    pub(crate) fn walvis_s3(scratch: &Scratch, server: &S3Server) -> Self {
         let key = Self::generate_key(scratch);
         // The server's own copy is out of reach for the user that PostgreSQL runs as.
         let ca_file = scratch.path().join("ca.pem");

@@ -23,10 +23,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub(crate) mod copy;
+pub(crate) mod journal;
 pub(crate) mod load;
+pub(crate) mod restored;
 pub(crate) mod scratch;
 
 pub(crate) use copy::Backup;
+pub(crate) use journal::{Entry, Journal, Point};
 pub(crate) use load::Load;
 pub(crate) use scratch::Scratch;
 
@@ -107,6 +110,8 @@ pub(crate) struct Options {
     pub(crate) settings: Vec<(String, String)>,
     /// Environment of the server, which its commands inherit.
     pub(crate) env: Vec<(String, String)>,
+    /// Further arguments of `initdb`.
+    pub(crate) initdb: Vec<String>,
 }
 
 impl Default for Options {
@@ -118,6 +123,7 @@ impl Default for Options {
             restore_command: None,
             settings: Vec::new(),
             env: Vec::new(),
+            initdb: Vec::new(),
         }
     }
 }
@@ -170,6 +176,8 @@ pub(crate) struct Cluster {
     env: Vec<(String, String)>,
     wal_segment_bytes: u64,
     server: Option<Child>,
+    /// Whether somebody else may have started a server on the data directory.
+    foreign: bool,
 }
 
 impl Cluster {
@@ -184,7 +192,7 @@ impl Cluster {
         } else if major >= 18 {
             initdb.arg("--no-data-checksums");
         }
-        run(&mut initdb);
+        run(initdb.args(&options.initdb));
         cluster.configure(options);
         cluster
     }
@@ -213,7 +221,10 @@ impl Cluster {
     }
 
     fn prepare(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
-        let sockets = scratch.make_dir(&format!("{name}.s"));
+        let sockets = scratch.path().join(format!("{name}.s"));
+        if !sockets.exists() {
+            scratch.make_dir(&format!("{name}.s"));
+        }
         // sun_path holds 108 bytes; the name in it is `.s.PGSQL.5432.lock`.
         assert!(sockets.as_os_str().len() < 85, "socket path too long: {}", sockets.display());
         Self {
@@ -225,6 +236,7 @@ impl Cluster {
             env: options.env.clone(),
             wal_segment_bytes: u64::from(options.wal_segsize_mib) << 20,
             server: None,
+            foreign: false,
         }
     }
 
@@ -345,11 +357,15 @@ impl Cluster {
     /// Kills the server and every process below it with SIGKILL, as a machine does that loses power. Does nothing when no server
     /// runs.
     pub(crate) fn kill(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
+        if self.server.is_none() && !self.foreign {
+            return;
+        }
         let shared_memory = self.shared_memory_id();
         // The postmaster first, so that it starts nothing anew.
-        let _ = server.kill();
-        let _ = server.wait();
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
         // Backends and commands of the server have the data directory as their working directory.
         let gone = poll(|| {
             let left = self.processes();

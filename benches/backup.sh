@@ -1,0 +1,346 @@
+#!/usr/bin/env bash
+# Base backups and restores of one PostgreSQL cluster by Walvis and by pgBackRest, side by side in one run.
+#
+#   benches/backup.sh
+#
+# Per round, each into a repository made for it, in the order of tools that the round has (it is turned round each time):
+#
+#   full      a backup into an empty repository
+#   second    a backup after 1 % of the rows of every table were changed
+#   idle      a backup after nothing was changed
+#   restore   the second backup into an empty directory; then the server is started on it and all tables are compared
+#
+# Both compress with zstd level 3, encrypt (Walvis: ChaCha20-Poly1305, pgBackRest: aes-256-cbc), verify page checksums, use the same number
+# of processes or threads, and wait for the WAL of the backup, which the server's archiver hands to both of them. pgBackRest has
+# bundling and block incrementals on. It is the distribution's package; as root a missing one is installed.
+#
+# WALVIS_BENCH_MB        size of the cluster in MiB                                                            [4096]
+# WALVIS_BENCH_NOISE     per cent of it that does not compress; half of the rest is pgbench's tables, which are
+#                        mostly blanks, half is text that compresses about 3 times                               [50]
+# WALVIS_BENCH_CHANGE    which rows change: `together` (all rows of one page in a hundred, at random) or
+#                        `scattered` (one row in a hundred, at random: in every second page)               [together]
+# WALVIS_BENCH_ROUNDS    rounds                                                                                   [2]
+# WALVIS_BENCH_JOBS      threads or processes of a backup and restore                            [number of cores]
+# WALVIS_BENCH_TOOLS     the tools                                                               [walvis pgbackrest]
+# WALVIS_BENCH_PLAIN     1: no encryption in either                                                               [0]
+# WALVIS_BENCH_TIGHT     1: the cluster is deleted before the restore, for a disk that has no room for both; only with
+#                        one tool and one round                                                                   [0]
+# WALVIS_BENCH_DIR       where everything is made and removed at the end                                       [/tmp]
+# WALVIS_BIN             walvis, a release build; built if not set
+# PG_BIN                 directory of a server with initdb, pgbench and psql; the newest of the distribution's if not set
+#
+# It needs 2.5 to 3 times the size of the cluster on disk. Runs as root (the server then runs as `postgres` or `nobody`) or not. Results
+# go to stdout, progress to stderr. Exit status 0 only when every restored table was the same as the original.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=../packaging/need.sh
+source "$root/packaging/need.sh"
+
+size_mib=${WALVIS_BENCH_MB:-4096}
+noise=${WALVIS_BENCH_NOISE:-50}
+change=${WALVIS_BENCH_CHANGE:-together}
+rounds=${WALVIS_BENCH_ROUNDS:-2}
+jobs=${WALVIS_BENCH_JOBS:-$(nproc)}
+plain=${WALVIS_BENCH_PLAIN:-0}
+tight=${WALVIS_BENCH_TIGHT:-0}
+read -ra tools <<<"${WALVIS_BENCH_TOOLS:-walvis pgbackrest}"
+
+say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
+fail() {
+    printf 'backup.sh: %s\n' "$*" >&2
+    exit 1
+}
+[[ $change == together || $change == scattered ]] || fail "WALVIS_BENCH_CHANGE is neither together nor scattered: $change"
+[[ $tight != 1 || (${#tools[@]} -eq 1 && $rounds -eq 1) ]] || fail "WALVIS_BENCH_TIGHT=1 needs one tool and one round"
+
+# ---- what it needs ---------------------------------------------------------------------------------------------------------
+
+uses() { [[ " ${tools[*]} " == *" $1 "* ]]; }
+if [[ -z ${WALVIS_BIN:-} ]]; then
+    say "building walvis (cargo build --release)"
+    cargo build --release --quiet --manifest-path "$root/Cargo.toml" --target-dir "${CARGO_TARGET_DIR:-$root/target}"
+    WALVIS_BIN=${CARGO_TARGET_DIR:-$root/target}/release/walvis
+fi
+[[ -x $WALVIS_BIN ]] || fail "not a program: $WALVIS_BIN"
+[[ $WALVIS_BIN != */debug/* ]] || say "warning: $WALVIS_BIN is a debug build: its figures mean nothing"
+if uses pgbackrest; then
+    need pgbackrest pgbackrest version >&2 || fail "pgBackRest is missing: sudo apt-get install pgbackrest"
+fi
+python=/usr/bin/python3
+[[ -x $python ]] || python=$(command -v python3) || fail "python3 is missing"
+if [[ -z ${PG_BIN:-} ]]; then
+    for candidate in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) "$(dirname "$(command -v pgbench || echo /none)")"; do
+        [[ ! -x $candidate/pgbench || ! -x $candidate/initdb ]] || { PG_BIN=$candidate; break; }
+    done
+fi
+[[ -n ${PG_BIN:-} ]] || fail "no PostgreSQL with pgbench: sudo apt-get install postgresql, or set PG_BIN"
+
+work=
+clean_up() {
+    local status=$?
+    trap - EXIT
+    trap '' INT TERM HUP
+    if [[ -n $work ]]; then
+        for data in "$work"/data "$work"/restored; do
+            [[ ! -e $data/postmaster.pid ]] || as_server pg_ctl --pgdata "$data" --mode immediate --silent stop >/dev/null 2>&1 || true
+        done
+        rm -rf "$work"
+    fi
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+work=$(mktemp -d "${WALVIS_BENCH_DIR:-/tmp}/walvis-bench.XXXXXX")
+chmod 755 "$work"
+mkdir "$work/bin"
+cp "$WALVIS_BIN" "$work/bin/walvis"
+chmod 755 "$work/bin" "$work/bin/walvis"
+
+drop=()
+if [[ $(id -u) -eq 0 ]]; then
+    user=postgres
+    id "$user" >/dev/null 2>&1 || user=nobody
+    drop=(setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups)
+    chown "$user" "$work"
+fi
+# What runs as the server's user, with the environment of everything here.
+environment=(env -i HOME="$work" LC_ALL=C PATH="$work/bin:$PG_BIN:$PATH" PGHOST="$work/socket" PGUSER=postgres PGDATABASE=postgres
+    WALVIS_CONFIG="$work/walvis.toml" PGBACKREST_CONFIG="$work/pgbackrest.conf")
+as_server() { (cd "$work" && exec ${drop[@]+"${drop[@]}"} "${environment[@]}" "$@"); }
+sql() { as_server psql --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1 --command "$1"; }
+write() { as_server tee "$work/$1" >/dev/null; }
+
+# ---- the cluster -----------------------------------------------------------------------------------------------------------
+
+start() { # data directory, options of the server
+    as_server pg_ctl --pgdata "$1" --log "$work/server.log" --wait --timeout 600 --silent ${2:+--options "$2"} start >/dev/null ||
+        { tail -n 20 "$work/server.log" >&2; fail "the server does not start"; }
+}
+stop() { as_server pg_ctl --pgdata "$1" --mode "${2:-fast}" --wait --timeout 600 --silent stop >/dev/null; }
+
+# pgbench has 15 MiB per 1 of its scale, with the index; 7 rows of noise fill a page; 5300 orders a MiB.
+make_cluster() {
+    local noise_mib=$((size_mib * noise / 100)) orders_mib scale
+    orders_mib=$(((size_mib - noise_mib) / 2))
+    scale=$(((size_mib - noise_mib) / 2 / 15))
+    say "making a cluster of $size_mib MiB: pgbench at scale $scale, $orders_mib MiB of text, $noise_mib MiB of noise"
+    as_server initdb --pgdata "$work/data" --username postgres --auth trust --encoding UTF8 --locale C --data-checksums --no-sync >/dev/null
+    as_server mkdir "$work/socket"
+    cat <<CONF | as_server tee -a "$work/data/postgresql.conf" >/dev/null
+listen_addresses = ''
+unix_socket_directories = '$work/socket'
+shared_buffers = 256MB
+max_wal_size = 4GB
+checkpoint_timeout = 1h
+autovacuum = off
+fsync = off
+archive_mode = on
+archive_command = '$(archive_command)'
+log_line_prefix = '%m [%p] '
+CONF
+    # Without WAL for what is loaded into a table of the same transaction.
+    start "$work/data" "-c wal_level=minimal -c max_wal_senders=0 -c archive_mode=off"
+    sql "create table noise (id int, data bytea); alter table noise alter data set storage external"
+    as_server pgbench --initialize --quiet --init-steps=dtgp --scale "$((scale > 0 ? scale : 1))" >/dev/null 2>&1
+    [[ $noise_mib -eq 0 ]] || "$python" - $((noise_mib * 128 * 7)) <<'PYTHON' | as_server psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --file - >&2
+import os, sys
+out = sys.stdout
+out.write("begin; truncate noise; copy noise from stdin (freeze);\n")
+for row in range(int(sys.argv[1])):
+    out.write(f"{row}\t\\\\x{os.urandom(1100).hex()}\n")
+out.write("\\.\ncommit;\n")
+PYTHON
+    sql "create table orders as
+           select id, timestamptz '2026-01-01' + id * interval '7 seconds' as placed,
+             (array['new', 'paid', 'packed', 'sent', 'returned'])[1 + (random() * 4)::int] as state,
+             'Customer ' || (random() * 1e6)::int || ' of ' || (array['Amsterdam', 'Berlin', 'Lisbon', 'Oslo'])[1 + (random() * 3)::int]
+               || ', ' || (random() * 20)::int || ' pieces at ' || round((random() * 100)::numeric, 2) as words,
+             md5(random()::text) as token
+           from generate_series(1, $orders_mib * 5300) id"
+    sql "checkpoint"
+    stop "$work/data"
+    start "$work/data"
+}
+archive_command() {
+    local commands=()
+    ! uses walvis || commands+=("walvis push-wal %p")
+    ! uses pgbackrest || commands+=("pgbackrest --stanza=bench archive-push %p")
+    local IFS=' '
+    printf '%s' "${commands[0]}" ${commands[1]:+" && ${commands[1]}"}
+}
+# 1 % of the rows of every table.
+change_rows() {
+    local of=ctid::text
+    [[ $change == scattered ]] || of="(ctid::text::point)[0]::text"
+    local which="(hashtext($of || '/$1')::bigint + 2147483648) % 100 = 0"
+    sql "update pgbench_accounts set abalance = abalance + 1 where $which; update orders set state = 'gone' where $which;
+         update noise set id = -id where $which; checkpoint"
+}
+tables() {
+    local table
+    for table in pgbench_accounts orders noise; do
+        sql "select '$table', count(*), sum(hashtextextended(t::text, 0)) from $table t"
+    done
+}
+# Everything so far is archived, so that a backup only waits for its own WAL.
+settle() {
+    local segment
+    segment=$(sql "select pg_walfile_name(pg_current_wal_lsn())")
+    sql "select pg_switch_wal()" >/dev/null
+    for ((i = 0; i < 6000; i++)); do
+        [[ $(sql "select last_archived_wal >= '$segment' from pg_stat_archiver") != t ]] || break
+        sleep 0.1
+    done
+    [[ $i -lt 6000 ]] || fail "the archiver does not get to $segment"
+    sync
+}
+
+# ---- the tools -------------------------------------------------------------------------------------------------------------
+
+make_walvis() {
+    rm -rf "$work/walvis"
+    as_server mkdir "$work/walvis"
+    write walvis.toml <<TOML
+cluster = "bench"
+[[repository]]
+url = "file://$work/walvis/repository"
+$([[ $plain == 1 ]] || echo "key_file = \"$work/walvis/key\"")
+compression_level = 3
+TOML
+    [[ $plain == 1 ]] || as_server walvis key generate "$work/walvis/key" >/dev/null
+    as_server walvis init $([[ $plain != 1 ]] || echo --unencrypted) >/dev/null
+}
+backup_walvis() {
+    measured "$1" walvis base-backup --pgdata "$work/data" --server "host=$work/socket user=postgres dbname=postgres" --fast --jobs "$jobs"
+}
+restore_walvis() { measured restore walvis pitr-restore --pgdata "$work/restored" --target immediate --jobs "$jobs"; }
+stored_walvis() { du -sbc "$work"/walvis/repository/clusters/*/*/{packs,backups} | tail -n 1 | cut -f 1; }
+
+# In 2.45 block incrementals are called beta, and wanted twice.
+beta=
+[[ $(pgbackrest version 2>/dev/null) != *\ 2.45 ]] || beta=beta=y
+make_pgbackrest() {
+    rm -rf "$work/pgbackrest"
+    as_server mkdir "$work/pgbackrest" "$work/pgbackrest/lock" "$work/pgbackrest/spool"
+    write pgbackrest.conf <<CONF
+[global]
+repo1-path=$work/pgbackrest/repository
+repo1-bundle=y
+repo1-block=y
+$([[ $plain == 1 ]] || printf 'repo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=%s\n' "$(head -c 48 /dev/urandom | base64 -w 0)")
+$beta
+compress-type=zst
+compress-level=3
+process-max=$jobs
+start-fast=y
+log-level-console=warn
+log-level-file=off
+lock-path=$work/pgbackrest/lock
+spool-path=$work/pgbackrest/spool
+[bench]
+pg1-path=$work/data
+pg1-socket-path=$work/socket
+pg1-user=postgres
+CONF
+    as_server pgbackrest --stanza=bench stanza-create
+}
+backup_pgbackrest() {
+    local kind=incr
+    [[ $1 != full ]] || kind=full
+    measured "$1" pgbackrest --stanza=bench --type=$kind backup
+}
+restore_pgbackrest() {
+    as_server mkdir -m 700 "$work/restored"
+    measured restore pgbackrest --stanza=bench --pg1-path="$work/restored" --type=immediate restore
+}
+stored_pgbackrest() { du -sb "$work/pgbackrest/repository/backup" | cut -f 1; }
+
+# Runs a command of the tool under way, and keeps what it cost.
+measured() { # step, command…
+    local step=$1
+    shift
+    say "round $round: $tool $step"
+    (cd "$work" && "$python" "$root/benches/measure.py" "$work/cost" ${drop[@]+"${drop[@]}"} "${environment[@]}" "$@" >"$work/tool.log" 2>&1) ||
+        { tail -n 20 "$work/tool.log" >&2; fail "$tool failed: $*"; }
+    local stored=0
+    [[ $step == restore ]] || stored=$(("$(stored_"$tool")" - ${before[$tool]:-0}))
+    before[$tool]=$((${before[$tool]:-0} + stored))
+    printf '%s %s %s %s %s\n' "$step" "$tool" "$round" "$(cat "$work/cost")" "$stored" >>"$work/results"
+}
+
+# ---- the rounds ------------------------------------------------------------------------------------------------------------
+
+# The restored server must hold what the original held.
+compare() {
+    start "$work/restored" "-c archive_mode=off -c recovery_target_action=promote"
+    tables >"$work/found"
+    stop "$work/restored"
+    diff "$work/expected" "$work/found" >&2 || fail "$tool restored something else"
+}
+
+# pgBackRest asks for the stanza's repository whenever it archives: both exist before the server does.
+declare -A before=()
+tool=walvis
+make_configuration() {
+    for tool in "${tools[@]}"; do
+        [[ $tool == pgbackrest ]] || "make_$tool"
+    done
+}
+make_configuration
+make_cluster
+for ((round = 1; round <= rounds; round++)); do
+    before=()
+    order=("${tools[@]}")
+    if ((round % 2 == 0)); then
+        mapfile -t order < <(printf '%s\n' "${tools[@]}" | tac)
+    fi
+    for tool in "${order[@]}"; do "make_$tool"; done
+    settle
+    cat "$work/data"/base/*/* >/dev/null # Everybody finds it in memory.
+    for tool in "${order[@]}"; do "backup_$tool" full; sync; done
+    say "round $round: changing rows"
+    change_rows "$round"
+    settle
+    for tool in "${order[@]}"; do "backup_$tool" second; sync; done
+    for tool in "${order[@]}"; do "backup_$tool" idle; sync; done
+    tables >"$work/expected"
+    stop "$work/data"
+    [[ $tight != 1 ]] || rm -rf "$work/data"
+    for tool in "${order[@]}"; do
+        "restore_$tool"
+        compare
+        rm -rf "$work/restored"
+        sync
+    done
+    [[ $round -eq $rounds ]] || start "$work/data"
+done
+
+# ---- the table -------------------------------------------------------------------------------------------------------------
+
+"$python" - "$work/results" "$size_mib" "$noise" "$change" "$jobs" "$plain" "$("$work/bin/walvis" --version)" \
+    "$(pgbackrest version 2>/dev/null || true)" "$("$PG_BIN/postgres" --version)" <<'PYTHON'
+import sys
+path, size, noise, change, jobs, plain, *versions = sys.argv[1:]
+print(f"{', '.join(v for v in versions if v)}; {size} MiB, {noise} % of it incompressible; {jobs} jobs; zstd 3; "
+      f"{'not encrypted' if plain == '1' else 'encrypted'}; change: 1 % of the rows, {change}")
+results = {}
+for line in open(path):
+    step, tool, _, *numbers = line.split()
+    results.setdefault(step, {}).setdefault(tool, []).append([float(n) for n in numbers])
+names = ["wall s", "CPU s", "MiB largest", "MiB together", "MiB stored"]
+scale = [1, 1, 1 / 1024, 1 / 1024, 1 / (1 << 20)]
+print(f"{'':<9}{'':<12}" + "".join(f"{name:>14}" for name in names))
+for step, tools in results.items():
+    # The best of the rounds of each figure: other work on the machine can only add.
+    best = {tool: [min(column) * s for column, s in zip(zip(*rows), scale)] for tool, rows in tools.items()}
+    for tool, row in best.items():
+        print(f"{step:<9}{tool:<12}" + "".join(f"{value:>14.2f}" for value in row))
+    if len(best) == 2:
+        ours, theirs = best["walvis"], best["pgbackrest"]
+        ratio = [t / o if o > 0 else float("nan") for o, t in zip(ours, theirs)]
+        print(f"{step:<9}{'ratio':<12}" + "".join(f"{'–' if r != r else format(r, '.2f') + '×':>14}" for r in ratio))
+print("ratio: pgBackRest's figure divided by Walvis's; of each figure the best of all rounds. together: sampled, shared memory counted once")
+PYTHON
