@@ -28,6 +28,7 @@ mod push;
 mod recovery;
 mod resolve;
 mod resolve_clock;
+mod resolve_long;
 mod resolve_random;
 mod resolve_reach;
 mod resolve_systems;
