@@ -31,6 +31,7 @@ mod resolve_clock;
 mod resolve_long;
 mod resolve_random;
 mod resolve_reach;
+mod resolve_s3;
 mod resolve_systems;
 mod scan;
 mod setup;
