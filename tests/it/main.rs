@@ -31,7 +31,7 @@ mod resolve_clock;
 mod resolve_long;
 mod resolve_random;
 mod resolve_reach;
-mod resolve_s3;
+mod resolve_stores;
 mod resolve_systems;
 mod scan;
 mod setup;

@@ -1,11 +1,15 @@
-//! `walvis resolve` and `walvis catalog` over a bucket: the same answers as over a directory, also about an object that is gone.
+//! `walvis resolve` and `walvis catalog` over a bucket: the same answers as over a directory, also about an object that is gone. And over
+//! several repositories.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 use walvis::pg::Lsn;
 use walvis::pg::scan::{Event, Mark, PgTime, Record, XactEnd};
 use walvis::pg::target::show;
 
-use crate::support::command::Site;
+use crate::support::command::{Site, files_below};
 use crate::support::s3::{Op, S3Server};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
@@ -133,4 +137,90 @@ fn a_bucket_answers_as_a_directory_does() {
     assert_eq!(answer(&bucket, &by_name).0, 15);
     let requests = server.log();
     assert!(!requests.is_empty() && requests.iter().all(|seen| matches!(seen.op, Op::Get | Op::List)), "{requests:?}");
+}
+
+/// Each by itself, in the order of the settings, until one has the target.
+#[test]
+fn several_repositories_are_asked_in_turn() {
+    let mut site = Site::bare();
+    site.become_cluster(SYSTEM_ID, usize::try_from(SEGMENT_BYTES).unwrap());
+    let [first, second] = ["first", "second"].map(|name| site.path(name));
+    let urls = [&first, &second].map(|path| format!("file://{}", path.display()));
+    let entry = |url: &String| format!("[[repository]]\nurl = \"{url}\"\nkey_file = \"{}\"\n", site.path("key").display());
+    let text: String = urls.iter().map(entry).collect();
+    site.configure(&text);
+    site.run(["init"]).exits(0);
+    let log = log();
+    archive(&site, &log);
+    let name = |number: u64| log.segments.iter().find(|(n, ..)| *n == number).unwrap().1.to_string();
+    let object = |repository: &PathBuf, number: u64| {
+        let found: Vec<PathBuf> = files_below(repository).into_iter().filter(|p| p.ends_with(name(number))).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    };
+    let ask = |arguments: &[&str], code: i32| -> Value {
+        let ran = site.run(arguments.iter().chain(&["--json"])).exits(code);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let notes =
+        |json: &Value| json["notes"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let by_name = ["resolve", "--target-name", "sought"];
+
+    let json = ask(&by_name, 0);
+    assert!(json["repository"] == urls[0].as_str() && notes(&json).is_empty(), "{json:#}");
+    // What is there more than once is not looked for in the second, which might have lost all but one.
+    let json = ask(&["resolve", "--target-name", "busy"], 15);
+    assert_eq!(json["repository"].as_str(), Some(&*urls[0]), "{json:#}");
+    assert!(json["candidates"].as_array().unwrap().len() > 10 && notes(&json).is_empty(), "{json:#}");
+    // The first has lost a segment: the second has it.
+    std::fs::remove_file(object(&first, REMOVED)).unwrap();
+    let json = ask(&by_name, 0);
+    let expected = format!("out of reach in {}: WAL that recovery needs is missing", urls[0]);
+    assert_eq!((json["repository"].as_str(), notes(&json)), (Some(&*urls[1]), vec![expected]), "{json:#}");
+    let json = ask(&["resolve", "--target-name", "sought", "--repository", &urls[1]], 0);
+    assert_eq!(notes(&json), Vec::<String>::new());
+    // None has it: the first one's answer, and what the other said.
+    let json = ask(&["resolve", "--target-name", "no such point"], 15);
+    assert_eq!((json["repository"].as_str(), notes(&json).len()), (Some(&*urls[0]), 2), "{json:#}");
+    // The first is not there at all.
+    let away = site.path("away");
+    std::fs::rename(&first, &away).unwrap();
+    let json = ask(&by_name, 0);
+    assert_eq!(json["repository"].as_str(), Some(&*urls[1]));
+    assert!(notes(&json)[0].starts_with(&format!("no answer from {}: ", urls[0])), "{json:#}");
+    let overview = ask(&["catalog"], 0);
+    assert_eq!(overview["repository"].as_str(), Some(&*urls[1]));
+    site.run(["catalog", "--restore-points"]).exits(0).says(&[&urls[0], "is not asked"]);
+    std::fs::rename(&second, site.path("away too")).unwrap();
+    for arguments in [&by_name[..], &["catalog"]] {
+        let ran = site.run(arguments);
+        assert!(ran.code() != 0 && ran.code() != 15 && ran.stderr.contains(&urls[0]), "{ran:?}");
+    }
+}
+
+/// A repository that does not answer leaves the others their share of the time.
+#[test]
+fn a_silent_repository_does_not_take_all_the_time() {
+    let server = S3Server::start();
+    let mut site = Site::bare();
+    site.use_s3(&server, "pg");
+    site.become_cluster(SYSTEM_ID, usize::try_from(SEGMENT_BYTES).unwrap());
+    let (bucket, directory) = (server.url("pg"), format!("file://{}", site.repository().display()));
+    let key = site.path("key");
+    let entry = |url: &String| format!("[[repository]]\nurl = \"{url}\"\nkey_file = \"{}\"\n", key.display());
+    for name in ["WALVIS_S3_ENDPOINT", "WALVIS_S3_PATH_STYLE"] {
+        site.unset(name);
+    }
+    let of_s3 = format!("[repository.s3]\nendpoint = \"{}\"\npath_style = true\n", server.endpoint());
+    site.configure(&[entry(&bucket), of_s3, entry(&directory)].concat());
+    site.run(["init"]).exits(0);
+    archive(&site, &log());
+    server.set_latency(Duration::from_secs(3600));
+    let limit = Duration::from_secs(8);
+    let ran = site.run(["resolve", "--target-name", "sought", "--timeout", "8", "--json"]).exits(0).within(limit);
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["repository"].as_str(), Some(&*directory), "{json:#}");
+    assert!(json["notes"][0].as_str().unwrap().starts_with(&format!("no answer from {bucket}: ")), "{json:#}");
+    let ran = site.run(["catalog", "--timeout", "8", "--json"]).exits(0).within(limit);
+    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["repository"].as_str(), Some(&*directory));
 }
