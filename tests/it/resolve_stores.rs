@@ -72,7 +72,7 @@ fn a_bucket_answers_as_a_directory_does() {
     let xact = |number: u64| -> (Lsn, XactEnd) {
         let ends = log.found.iter().filter(in_segment(number));
         ends.filter_map(|record| if let Event::XactEnd(end) = record.what { Some((record.start, end)) } else { None })
-            .last()
+            .next_back()
             .unwrap()
     };
     let point = log
