@@ -226,7 +226,10 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
         // All that the command answers: also the files of the restore, and the earliest and latest target.
         let request =
             ResolveRequest { target: Target::Time(target.time), inclusive: true, timeline: None, from: None, zone: Zone::utc() };
-        return resolve::answer(&repository, &cluster, &request).unwrap().wal.is_some_and(|wal| wal.present > BACKUP_BEFORE / 2);
+        return resolve::answer(&repository, &cluster, facts(), &request)
+            .unwrap()
+            .wal
+            .is_some_and(|wal| wal.present > BACKUP_BEFORE / 2);
     }
     let catalog = repository.catalog(&cluster, facts()).unwrap();
     let path = catalog.path(TIMELINE).unwrap();

@@ -8,13 +8,12 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use super::repositories;
-use super::resolve::facts;
 use super::resolve::log::{PathLog, scanned};
 use super::resolve::report::{Moment, TransactionReport};
 use super::resolve::search::{Log, WantedEnds, WantedMarks, Window};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::format::node::{Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, XactEntry};
 use crate::pg::target::{TargetTimeline, Zone, now, show};
@@ -146,19 +145,13 @@ pub enum Line {
     },
 }
 
-fn first_repository(config: &Config, deadline: Deadline) -> Result<Repository, Error> {
-    let first = config.repositories.first().ok_or_else(|| Error::new(Kind::Config, "no repository is configured"))?;
-    repositories::open(first, deadline)
-}
-
-/// Looks at the whole cluster in the first repository.
+/// Looks at the whole cluster in the first repository that answers.
 ///
 /// # Errors
-/// Unreachable, denied, damaged; [`Kind::Config`] when nothing is stored of the cluster.
+/// Unreachable, denied, damaged; [`Kind::Config`](crate::error::Kind::Config) when nothing is stored of the cluster.
 pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Error> {
-    let repository = first_repository(config, deadline)?;
+    let (repository, current) = repositories::open_first(config, deadline)?;
     let cluster = &config.cluster;
-    let current = facts(&repository, cluster)?;
     let mut all: Vec<Facts> = Vec::new();
     for binding in repository.bindings(cluster)? {
         if all.iter().all(|facts| facts.system_id != binding.facts.system_id) {
@@ -289,15 +282,15 @@ fn gap(catalog: &Catalog<'_>, entry: &Entry) -> Result<Option<GapReport>, Error>
 /// Lists what is asked for, line by line, until the visitor breaks.
 ///
 /// # Errors
-/// As [`overview`]; [`Kind::Target`] when there is no such timeline.
+/// As [`overview`]; [`Kind::Target`](crate::error::Kind::Target) when there is no such timeline.
 pub fn list(
     config: &Config,
     request: &CatalogRequest,
     deadline: Deadline,
     visit: &mut dyn FnMut(&Line) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    let repository = first_repository(config, deadline)?;
-    let catalog = repository.catalog(&config.cluster, facts(&repository, &config.cluster)?)?;
+    let (repository, facts) = repositories::open_first(config, deadline)?;
+    let catalog = repository.catalog(&config.cluster, facts)?;
     let timeline = match request.timeline {
         TargetTimeline::Number(timeline) => timeline,
         TargetTimeline::Latest | TargetTimeline::Current => match catalog.timelines().last() {

@@ -1,9 +1,9 @@
 //! Opening a configured repository.
 
-use crate::config::RepositoryConfig;
+use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
-use crate::error::Error;
-use crate::repo::Repository;
+use crate::error::{Error, Kind};
+use crate::repo::{ClusterName, Facts, Repository};
 
 /// Opens one configured repository.
 ///
@@ -12,4 +12,52 @@ use crate::repo::Repository;
 pub fn open(config: &RepositoryConfig, deadline: Deadline) -> Result<Repository, Error> {
     let secret = config.key.read(&deadline)?;
     Repository::open(&config.store, &secret, config.compression_level, deadline)
+}
+
+/// The cluster's facts in a repository.
+///
+/// # Errors
+/// [`Kind::Config`] when nothing is stored of it; as the repository's.
+pub fn facts(repository: &Repository, cluster: &ClusterName) -> Result<Facts, Error> {
+    match repository.bindings(cluster)?.pop() {
+        Some(binding) => Ok(binding.facts),
+        None => Err(Error::new(Kind::Config, format!("nothing is stored of cluster {cluster} in {}", repository.location()))
+            .hint("'walvis list' shows the clusters; name one with --cluster")),
+    }
+}
+
+/// Opens the repository at a place in the settings, with the cluster's facts. One that does not answer leaves those after it their
+/// share of the time.
+///
+/// # Errors
+/// As [`open`] and [`facts`].
+pub fn open_known(config: &Config, place: usize, deadline: Deadline) -> Result<(Repository, Facts), Error> {
+    let none = || Error::new(Kind::Config, "no repository is configured");
+    let repository = config.repositories.get(place).ok_or_else(none)?;
+    let left = u32::try_from(config.repositories.len() - place).unwrap_or(u32::MAX);
+    if left > 1 {
+        facts(&open(repository, deadline.at_most(deadline.remaining() / left))?, &config.cluster)?;
+    }
+    let opened = open(repository, deadline)?;
+    let facts = facts(&opened, &config.cluster)?;
+    Ok((opened, facts))
+}
+
+/// Opens the first repository that answers and knows the cluster; logs why those before it did not.
+///
+/// # Errors
+/// The first one's, when none does.
+pub fn open_first(config: &Config, deadline: Deadline) -> Result<(Repository, Facts), Error> {
+    let mut failure = None;
+    for (place, repository) in config.repositories.iter().enumerate() {
+        match open_known(config, place, deadline) {
+            Ok(opened) => return Ok(opened),
+            Err(error) if config.repositories.len() == 1 => return Err(error),
+            Err(error) => {
+                tracing::warn!("{} is not asked: {error}", repository.store.location());
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Kind::Config, "no repository is configured")))
 }

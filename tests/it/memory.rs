@@ -4,13 +4,19 @@
 //! [`measure`], starts the program and asks.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use walvis::limits::MIB;
+use walvis::deadline::Deadline;
+use walvis::limits::{MAX_SUMMARY_BYTES, MIB};
+use walvis::pg::scan::{Scanner, Segment as Scanned};
+use walvis::pg::{Timeline, WalFileName, WalSegmentSize};
+use walvis::repo::{ClusterName, Content as Stored, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 
 use crate::support::command::{DESTINATION, Ran, Site, WALVIS, run};
 use crate::support::s3::S3Server;
 use crate::support::segment::{self, Content, Segment};
+use crate::support::wal::{SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 #[test]
 #[ignore = "the other tests run it as a process of its own"]
@@ -94,4 +100,52 @@ fn a_one_gib_segment() {
     }
     let parts = server.seen(crate::support::s3::Op::Part).len();
     assert!(parts >= 3, "it was sent in {parts} parts");
+}
+
+/// Commits in each segment of [`long_log`].
+const COMMITS: u32 = 400;
+
+/// A repository with a log of that many segments, and its catalog. Of the segments only what a list reads is stored: the summaries.
+fn long_log(segments: u32) -> Site {
+    let site = Site::unencrypted();
+    let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None };
+    let deadline = Deadline::after(Duration::from_secs(600));
+    let repository = Repository::open(&settings, &Secret::None, 1, deadline).unwrap();
+    let (cluster, size) = (ClusterName::new("main").unwrap(), WalSegmentSize::new(SEGMENT_BYTES).unwrap());
+    let facts = Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size, postgres_major: Some(16) };
+    repository.bind(&cluster, facts).unwrap();
+    let mut writer = Writer::new(5, 1);
+    for _ in 0..segments {
+        writer.busy(COMMITS);
+        // The log goes on with the next segment; this one is not kept.
+        let next = writer.fork(1);
+        for (_, name, bytes) in writer.finish().segments {
+            let mut scanner = Scanner::new(Scanned::new(name, size).unwrap(), ());
+            scanner.push(&bytes);
+            let summary = scanner.finish().summary.encode_within(MAX_SUMMARY_BYTES);
+            let content = Stored::of_bytes(b"").with_summary(summary);
+            repository.put_wal(&cluster, facts.system_id, &WalFileName::Segment(name), &content).unwrap();
+        }
+        writer = next;
+    }
+    repository.catalog(&cluster, facts).unwrap().rebuild(Timeline(1), false).unwrap();
+    site
+}
+
+/// A list of a long log takes no more memory than one of a short log.
+#[test]
+fn lists_of_a_long_log() {
+    let (short, long) = (long_log(40), long_log(600));
+    for arguments in [
+        &["catalog"][..],
+        &["catalog", "--commits"],
+        &["catalog", "--restore-points", "--json"],
+        &["resolve", "--target", "latest"],
+    ] {
+        let [of_short, of_long] = [&short, &long].map(|site| peak_mib(site, arguments));
+        println!("peak resident memory {of_short} MiB for 40 segments, {of_long} MiB for 600: walvis {arguments:?}");
+        assert!(of_long <= 40 && of_long <= of_short + 6, "{of_short} and {of_long} MiB: walvis {arguments:?}");
+    }
+    let lines = long.run(["catalog", "--commits"]).exits(0).stdout.lines().count();
+    assert_eq!(lines, 600 * COMMITS as usize);
 }

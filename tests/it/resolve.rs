@@ -319,8 +319,8 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
     );
 }
 
-/// Every end and restore point by `pg_waldump`, from what `fetch-wal` brings back.
-fn agrees_with_pg_waldump(site: &Site, primary: &Cluster, pg_waldump: &Path, ends: &[Value], points: &[Value]) {
+/// What `pg_waldump` reads in everything that `fetch-wal` brings back.
+pub(crate) fn waldump(site: &Site, pg_waldump: &Path) -> String {
     let fetched = site.scratch.make_dir("fetched");
     let mut segments: Vec<String> = site
         .archive
@@ -336,7 +336,12 @@ fn agrees_with_pg_waldump(site: &Site, primary: &Cluster, pg_waldump: &Path, end
     }
     let mut command = site.scratch.command(pg_waldump);
     command.env("TZ", "UTC").arg("--path").arg(&fetched).arg(&segments[0]).arg(segments.last().unwrap());
-    let output = run(&mut command);
+    run(&mut command)
+}
+
+/// Every end and restore point by `pg_waldump`.
+fn agrees_with_pg_waldump(site: &Site, primary: &Cluster, pg_waldump: &Path, ends: &[Value], points: &[Value]) {
+    let output = waldump(site, pg_waldump);
     let lsn = |line: &str| parse_lsn(line.split_once("lsn: ").unwrap().1.split(',').next().unwrap());
     let with = |words: &[&str]| -> Vec<u64> {
         output.lines().filter(|line| words.iter().any(|word| line.contains(&format!("desc: {word} ")))).map(lsn).collect()

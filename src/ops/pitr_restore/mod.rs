@@ -154,7 +154,7 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
         on_plan(&PlanReport { resolve: resolved, restore: None })?;
         return Err(error);
     };
-    let facts = resolve::facts(&repository, &config.cluster)?;
+    let facts = repositories::facts(&repository, &config.cluster)?;
     let summary = repository
         .backup_summary(&config.cluster, facts.system_id, id)?
         .ok_or_else(|| Error::new(Kind::Target, format!("backup {id} is gone")).hint("try again to have another one chosen"))?;
@@ -182,7 +182,8 @@ fn resolve_in_any(config: &Config, request: &RestoreRequest, deadline: Deadline)
     let mut first: Option<Result<(Repository, ResolveReport), Error>> = None;
     for settings in &config.repositories {
         let answer = repositories::open(settings, deadline).and_then(|repository| {
-            let report = resolve::answer(&repository, &config.cluster, &request.target)?;
+            let facts = repositories::facts(&repository, &config.cluster)?;
+            let report = resolve::answer(&repository, &config.cluster, facts, &request.target)?;
             Ok((repository, report))
         });
         match answer {

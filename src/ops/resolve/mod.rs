@@ -45,33 +45,60 @@ pub struct ResolveRequest {
     pub zone: Zone,
 }
 
-/// The cluster's facts in a repository.
+/// Resolves a target in the first repository from which it can be reached.
+///
+/// Repositories are asked in the order of the settings, each by itself: what is spread over several is not put together. If none has
+/// the target, the answer is that of the first that gave one. What was said by the others is in the notes.
 ///
 /// # Errors
-/// [`Kind::Config`] when nothing is stored of it; as the repository's.
-pub(in crate::ops) fn facts(repository: &Repository, cluster: &ClusterName) -> Result<Facts, Error> {
-    match repository.bindings(cluster)?.pop() {
-        Some(binding) => Ok(binding.facts),
-        None => Err(Error::new(Kind::Config, format!("nothing is stored of cluster {cluster} in {}", repository.location()))
-            .hint("'walvis list' shows the clusters; name one with --cluster")),
-    }
-}
-
-/// Resolves a target in the first repository.
-///
-/// # Errors
-/// Unreachable, denied, damaged; usage. A target that is out of reach is a report.
+/// When no repository gives an answer, the first one's error: unreachable, denied, damaged; usage. A target that is out of reach is a
+/// report.
 pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Result<ResolveReport, Error> {
-    let first = config.repositories.first().ok_or_else(|| Error::new(Kind::Config, "no repository is configured"))?;
-    answer(&repositories::open(first, deadline)?, &config.cluster, request)
+    let (mut out_of_reach, mut failure, mut notes) = (None, None, Vec::new());
+    for (place, repository) in config.repositories.iter().enumerate() {
+        let location = repository.store.location();
+        let answered = repositories::open_known(config, place, deadline)
+            .and_then(|(opened, facts)| answer(&opened, &config.cluster, facts, request));
+        match answered {
+            // Something that is there twice is no clearer elsewhere.
+            Ok(mut report) if report.reachable || !report.candidates.is_empty() => {
+                report.notes.append(&mut notes);
+                return Ok(report);
+            }
+            Ok(report) => {
+                notes.push(format!("out of reach in {location}: {}", report.reason.as_deref().unwrap_or_default()));
+                out_of_reach.get_or_insert(report);
+            }
+            Err(error) if matches!(error.kind, Kind::Usage | Kind::Bug) => return Err(error),
+            Err(error) => {
+                notes.push(format!("no answer from {location}: {error}"));
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match (out_of_reach, failure) {
+        (Some(mut report), _) => {
+            if config.repositories.len() > 1 {
+                report.notes.append(&mut notes);
+            }
+            Ok(report)
+        }
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(Error::new(Kind::Config, "no repository is configured")),
+    }
 }
 
 /// Resolves a target in an opened repository.
 ///
 /// # Errors
-/// As [`run`].
-pub fn answer(repository: &Repository, cluster: &ClusterName, request: &ResolveRequest) -> Result<ResolveReport, Error> {
-    let catalog = repository.catalog(cluster, facts(repository, cluster)?)?;
+/// Unreachable, denied, damaged; usage. A target that is out of reach is a report.
+pub fn answer(
+    repository: &Repository,
+    cluster: &ClusterName,
+    facts: Facts,
+    request: &ResolveRequest,
+) -> Result<ResolveReport, Error> {
+    let catalog = repository.catalog(cluster, facts)?;
     let backups = Backups::of(repository, cluster, catalog.facts().system_id)?;
     let named = request.backup.map(|id| backups.named(id)).transpose()?;
     let timeline = target_timeline(&catalog, request, named)?;

@@ -86,6 +86,16 @@ impl Writer {
         (self.time - self.random.i64(0..20_000), self.xid)
     }
 
+    /// Commits and a restore point, and the rest of the segment given up.
+    pub fn busy(&mut self, commits: u32) {
+        for _ in 0..commits {
+            let (time, xid) = self.next();
+            self.wal.commit(time, xid);
+        }
+        self.point("busy");
+        self.wal.switch();
+    }
+
     /// A restore point.
     pub fn point(&mut self, name: &str) {
         let (time, _) = self.next();

@@ -161,7 +161,7 @@ impl Cluster {
 
     /// Number of rows and a checksum of each ordinary table.
     pub(crate) fn digest(&self, tables: &[&str]) -> String {
-        let one = |table| self.sql(&format!("select '{table}', count(*), sum(hashtextextended(t::text, 0)) from {table} t"));
+        let one = |table| self.sql(&format!("select $q${table}$q$, count(*), sum(hashtextextended(t::text, 0)) from {table} t"));
         tables.iter().map(one).collect::<Vec<_>>().join("\n")
     }
 }
