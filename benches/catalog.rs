@@ -224,8 +224,14 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
     let cluster = ClusterName::new("main").unwrap();
     if what == "resolve" {
         // All that the command answers: also the files of the restore, and the earliest and latest target.
-        let request =
-            ResolveRequest { target: Target::Time(target.time), inclusive: true, timeline: None, from: None, zone: Zone::utc() };
+        let request = ResolveRequest {
+            target: Target::Time(target.time),
+            inclusive: true,
+            timeline: None,
+            from: None,
+            backup: None,
+            zone: Zone::utc(),
+        };
         return resolve::answer(&repository, &cluster, facts(), &request)
             .unwrap()
             .wal
