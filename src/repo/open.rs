@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::keyring;
 use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
 use super::secret::Secret;
 use crate::crypto::{Argon2id, DataKey, KeyId, Keyring, WrappingKey, random_bytes};
@@ -408,16 +409,20 @@ fn open_key(object: &KeyObject, secret: &Secret) -> Result<Option<DataKey>, Stri
     let wrapping = match (secret, &object.argon2id) {
         (Secret::Key(wrapping), None) => wrapping,
         (Secret::Passphrase(text), Some(argon2id)) => {
-            derived = argon2id.derive(text)?;
+            derived = keyring::derive(argon2id, text)?;
             &derived
         }
         _ => return Ok(None),
     };
+    // Of a key from the keyring too: it is never used unless it is the one that was asked for.
     if wrapping.id() != object.wrapping_key_id {
         return Ok(None);
     }
     let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
     let data_key = wrapping.unwrap_key(&object.wrapped, &associated).map_err(|e| e.to_string())?;
+    if let (Secret::Passphrase(text), Some(argon2id)) = (secret, &object.argon2id) {
+        keyring::keep(argon2id, text, wrapping);
+    }
     if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
 }
 
