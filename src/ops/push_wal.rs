@@ -119,7 +119,7 @@ fn push_to(
     files: &[Inspected],
     deadline: Deadline,
 ) -> Result<Vec<Stored>, Error> {
-    let opened = Arc::new(repositories::open(repository, deadline)?);
+    let opened = Arc::new(repositories::open_for(repository, cluster, deadline)?);
     let mut stored = Vec::new();
     for file in files {
         let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))

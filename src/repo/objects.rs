@@ -213,6 +213,18 @@ impl Repository {
         Ok(self.get(kind, name, &mut bytes)?.map(|_| bytes.0))
     }
 
+    /// The plaintext of a small object whose bytes are known.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(super) fn open_small(&self, kind: ObjectKind, name: &Key, object: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut bytes = Bounded(Vec::new());
+        codec::open(object, self.address(kind, name), self.keys())
+            .and_then(|opened| opened.copy_to(&mut bytes))
+            .map_err(|e| self.read_error(name, e))?;
+        Ok(bytes.0)
+    }
+
     pub(super) fn address<'a>(&'a self, kind: ObjectKind, name: &'a Key) -> Address<'a> {
         Address { repository_id: self.id(), kind, name: name.as_str() }
     }
