@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use nix::sys::resource::{UsageWho, getrusage};
 use walvis::codec::{self, Address, Digest, Sealing};
 use walvis::crypto::{DataKey, Keyring};
 use walvis::format::envelope::{Metadata, ObjectKind};
@@ -77,6 +78,12 @@ impl Least {
     }
 }
 
+/// CPU time of this process so far, in seconds.
+fn cpu_s() -> Result<f64, Box<dyn Error>> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok([usage.user_time(), usage.system_time()].iter().map(|t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6).sum())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut files = Vec::new();
@@ -111,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The machine's own limit: everybody takes the next segment, so that slow cores do not hold up fast ones.
     let total = files.len() * ROUNDS as usize;
     let next = AtomicUsize::new(0);
-    let begin = Instant::now();
+    let (begin, cpu) = (Instant::now(), cpu_s()?);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| -> std::io::Result<()> {
