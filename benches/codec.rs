@@ -132,9 +132,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let took = begin.elapsed().as_secs_f64();
     println!(
-        "limit: {:.2} segments/s on {threads} threads, {:.2} ms each",
+        "limit: {:.2} segments/s on {threads} threads, {:.2} ms of CPU time each",
         total as f64 / took,
-        took * 1e3 * threads as f64 / total as f64
+        (cpu_s()? - cpu) * 1e3 / total as f64
     );
     Ok(())
 }

@@ -90,6 +90,7 @@ mod tests {
     }
 
     /// Whether this kernel lets us use keyrings. Containers often do not.
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn available() -> bool {
         let probe = Removed(parameters());
         let stored = store(&probe.0, b"probe", &probe.0.derive(b"probe").unwrap());
@@ -100,6 +101,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
     fn a_kept_key_serves_its_passphrase_and_parameters_only() {
         if !available() {
             return;
