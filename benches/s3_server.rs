@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(clippy::indexing_slicing, unreachable_pub, dead_code)]
 
+#[allow(unused_imports)]
 #[path = "../tests/it/support/s3/mod.rs"]
 mod s3;
 
