@@ -103,6 +103,8 @@ pub const MISSING_DELAY: Duration = Duration::from_millis(500);
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
 /// configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// How long the kernel's keyring keeps a key that was derived from a passphrase.
+pub const KEY_CACHE_TIME: Duration = Duration::from_secs(3600);
 /// Largest configurable time limit of a command that writes.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Longest time without any success that a command without a time limit of its own may be given. Storing one object takes at most

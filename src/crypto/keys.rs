@@ -115,6 +115,9 @@ impl Keyring {
     }
 }
 
+/// Length of a derived key as it is kept in memory between processes: the key, and the proof of its passphrase.
+pub const CACHED_KEY_BYTES: usize = 64;
+
 /// The operator's key, which seals data keys.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct WrappingKey([u8; 32]);
@@ -159,6 +162,18 @@ impl Argon2id {
     /// Whether a reader may run them: a writer to the repository must not be able to exhaust the host.
     pub fn is_bearable(&self) -> bool {
         (8..=1024 * 1024).contains(&self.memory_kib) && (1..=64).contains(&self.passes) && (1..=16).contains(&self.lanes)
+    }
+
+    /// The name of what is derived with this salt and these parameters. It depends on no passphrase, so it helps nobody to guess one.
+    pub fn cache_name(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("walvis 1 cache name");
+        hasher.update(&self.salt);
+        for number in [self.memory_kib, self.passes, self.lanes] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        format!("walvis:{}", hex::encode(id))
     }
 
     /// Derives the wrapping key.
@@ -207,6 +222,29 @@ impl WrappingKey {
     /// Its id.
     pub fn id(&self) -> KeyId {
         KeyId::derive("walvis 1 wrapping key id", &self.0)
+    }
+
+    /// The key with a proof of the passphrase that it was derived from, for [`from_cached`](Self::from_cached). As secret as the key.
+    pub fn to_cached(&self, passphrase: &[u8]) -> Zeroizing<[u8; CACHED_KEY_BYTES]> {
+        let mut cached = Zeroizing::new([0; CACHED_KEY_BYTES]);
+        let (front, back) = cached.split_at_mut(32);
+        front.copy_from_slice(&self.0);
+        back.copy_from_slice(self.proof(passphrase).as_bytes());
+        cached
+    }
+
+    /// A key that was derived before; `None` when it was not from this passphrase. Its id is still to be checked.
+    pub fn from_cached(cached: &[u8; CACHED_KEY_BYTES], passphrase: &[u8]) -> Option<Self> {
+        let (front, back) = (cached.first_chunk::<32>()?, cached.last_chunk::<32>()?);
+        let key = Self(*front);
+        // `blake3::Hash` compares in constant time.
+        (key.proof(passphrase) == *back).then_some(key)
+    }
+
+    /// What only a holder of the key can compute, so it gives nobody else a way to try passphrases that is faster than Argon2id.
+    fn proof(&self, passphrase: &[u8]) -> blake3::Hash {
+        let key = Zeroizing::new(blake3::derive_key("walvis 1 passphrase proof", &self.0));
+        blake3::keyed_hash(&key, passphrase)
     }
 
     /// The text of a key file that holds this key.

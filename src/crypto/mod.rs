@@ -7,4 +7,6 @@ mod frame;
 mod keys;
 
 pub use frame::{Domain, Forged, FrameCipher};
-pub use keys::{Argon2id, DataKey, KeyFileError, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes};
+pub use keys::{
+    Argon2id, CACHED_KEY_BYTES, DataKey, KeyFileError, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes,
+};

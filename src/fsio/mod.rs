@@ -197,13 +197,25 @@ pub fn open_regular(path: &Path) -> Result<(File, Stat), FsError> {
 }
 
 /// The state of an open file, which has to be a regular one.
-fn stat_open(file: &File, path: &Path) -> Result<Stat, FsError> {
+///
+/// # Errors
+/// [`Problem::Unsupported`] when it is not; [`Problem::Failed`].
+pub fn stat_open(file: &File, path: &Path) -> Result<Stat, FsError> {
     let stat = Stat::of(&file.metadata().map_err(|e| FsError::new("stat", path, e))?);
     if stat.kind == ItemKind::File {
         Ok(stat)
     } else {
         Err(FsError::because(Problem::Unsupported, "open", path, "it is not a regular file"))
     }
+}
+
+/// Whether a file was changed so recently that another change now might give it the same time: kernels count it in ticks of up to 10 ms,
+/// and a clock may have been set back.
+pub fn changed_just_now(stat: &Stat) -> bool {
+    let (seconds, nanoseconds) = stat.changed;
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok()).map(|(s, n)| std::time::Duration::new(s, n));
+    changed.and_then(|changed| since_epoch.checked_sub(changed)).is_none_or(|age| age < std::time::Duration::from_millis(50))
 }
 
 /// Reads a whole small file.

@@ -84,7 +84,7 @@ fn fetch_from(
     destination: &Path,
     deadline: Deadline,
 ) -> Result<Option<FetchReport>, Error> {
-    let opened = repositories::open(repository, deadline)?;
+    let opened = repositories::open_for(repository, &config.cluster, deadline)?;
     let facts = cluster(&opened, config, here)?;
     let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
     let fetched = opened.get_wal(&config.cluster, facts, &name, &mut sink);

@@ -1,7 +1,8 @@
 //! `walvis push-wal`: what PostgreSQL's `archive_command` calls.
 //!
-//! It says success only when every required repository holds the whole file durably. The file is read through one open descriptor:
-//! once to check, hash and scan it, once per repository to compress, seal and store it.
+//! It says success only when every required repository holds the whole file durably. The file is read through one open descriptor,
+//! and as a rule once: to check, hash, scan and compress it. Each repository seals that under its own key. What is too long to wait
+//! in memory, or changed a moment ago, is read again per repository, and held against the hash of the first pass.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{cluster_facts, file_error, repositories};
-use crate::codec::Digest;
+use crate::codec::{Compressed, Compressing, Digest, Waiting};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -52,7 +53,7 @@ pub struct PushReport {
 /// [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: of another cluster;
 /// [`Kind::Conflict`]: other content under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
-    let files = request.paths.iter().map(|path| inspect(path, &deadline)).collect::<Result<Vec<_>, _>>()?;
+    let files = request.paths.iter().map(|path| inspect(path, config, &deadline)).collect::<Result<Vec<_>, _>>()?;
     let files = Arc::new(files);
     let optional_until = deadline.at_most(OPTIONAL_TIMEOUT);
     let outcomes: Vec<_> = config.repositories.iter().map(|r| start(r, &config.cluster, &files, deadline)).collect();
@@ -118,10 +119,12 @@ fn push_to(
     files: &[Inspected],
     deadline: Deadline,
 ) -> Result<Vec<Stored>, Error> {
-    let opened = Arc::new(repositories::open(repository, deadline)?);
+    let opened = Arc::new(repositories::open_for(repository, cluster, deadline)?);
     let mut stored = Vec::new();
     for file in files {
-        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file))).with_summary(file.wal_summary.clone());
+        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))
+            .with_summary(file.wal_summary.clone())
+            .with_compressed(&file.compressed);
         opened.bind(cluster, file.facts)?;
         stored.push(opened.put_wal(cluster, file.facts.system_id, &file.name, &content)?);
         if let WalFileName::Segment(segment) = file.name {
@@ -177,6 +180,8 @@ struct Inspected {
     digest: Digest,
     /// What the scan found; `None` for files without WAL.
     wal_summary: Option<Vec<u8>>,
+    /// The content, where one pass was enough.
+    compressed: Waiting,
     facts: Facts,
 }
 
@@ -191,7 +196,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// Opens a file and checks it before anything is sent.
-fn inspect(path: &Path, deadline: &Deadline) -> Result<Inspected, Error> {
+fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Inspected, Error> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse).ok_or_else(|| {
         Error::new(Kind::Usage, format!("{} is not the name of a file that PostgreSQL archives", path.display()))
             .hint("use archive_command = 'walvis push-wal %p'")
@@ -224,30 +229,52 @@ fn inspect(path: &Path, deadline: &Deadline) -> Result<Inspected, Error> {
         )
         .hint("find out how a file of another cluster came into pg_wal"));
     }
-    let (digest, wal_summary) = digest(&name, &file, facts.wal_segment_size).map_err(|e| unreadable(path, &e))?;
-    Ok(Inspected { name, file, digest, wal_summary, facts })
+    let level = config.repositories.first().map_or(1, |repository| repository.compression_level);
+    let takers = config.repositories.iter().filter(|repository| repository.compression_level == level).count();
+    // Content of one pass counts only if nobody wrote meanwhile, which the time of change tells unless it is of this very moment.
+    let once = (!fsio::changed_just_now(&stat)).then_some((level, stat.size_bytes));
+    let Pass { digest, wal_summary, compressed } =
+        read_once(&name, &file, facts.wal_segment_size, once).map_err(|e| unreadable(path, &e))?;
+    if fsio::stat_open(&file, path).map_err(|e| file_error(Kind::Config, e))?.changed != stat.changed {
+        return Err(Error::new(
+            Kind::Damaged,
+            format!("{}: the file changed while it was read; nothing was stored", path.display()),
+        )
+        .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal"));
+    }
+    Ok(Inspected { name, file, digest, wal_summary, compressed: Waiting::for_takers(takers, compressed), facts })
 }
 
-/// Hashes a file and scans what has WAL in it, in one pass. What the scan finds wrong is for the summary to say, and never keeps a
-/// file from being archived: it may be all that is left.
-fn digest(name: &WalFileName, file: &File, size: WalSegmentSize) -> io::Result<(Digest, Option<Vec<u8>>)> {
-    let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name else {
-        return Ok((Digest::of(&mut fsio::reader(file))?, None));
+/// What one pass over a file gives.
+struct Pass {
+    digest: Digest,
+    wal_summary: Option<Vec<u8>>,
+    compressed: Option<Compressed>,
+}
+
+/// Hashes a file, scans what has WAL in it, and compresses it at the level given for its length, in one pass. What the scan finds wrong
+/// is for the summary to say, and never keeps a file from being archived: it may be all that is left.
+fn read_once(name: &WalFileName, file: &File, size: WalSegmentSize, once: Option<(i32, u64)>) -> io::Result<Pass> {
+    let which = match name {
+        WalFileName::Segment(segment) | WalFileName::Partial(segment) => Segment::new(*segment, size),
+        WalFileName::Backup(..) | WalFileName::History(_) => None,
     };
-    let Some(which) = Segment::new(*segment, size) else {
-        return Ok((Digest::of(&mut fsio::reader(file))?, None));
-    };
+    let plain = || Ok(Pass { digest: Digest::of(&mut fsio::reader(file))?, wal_summary: None, compressed: None });
+    let Some(which) = which else { return plain() };
     // A defect of the scan must not keep a segment from being archived either.
     let scanned = catch_unwind(|| {
-        let mut scan = Scan(Scanner::new(which, ()));
-        let digest = Digest::of_copied(&mut fsio::reader(file), &mut scan)?;
-        Ok::<_, io::Error>((digest, scan.0.finish().summary))
+        let compressing = once.map(|(level, bytes)| Compressing::new(level, bytes)).transpose()?;
+        let mut passes = Passes { scan: Scanner::new(which, ()), compressing };
+        let digest = Digest::of_copied(&mut fsio::reader(file), &mut passes)?;
+        // Of another length than it had: two passes will tell.
+        let compressed = passes.compressing.and_then(|compressing| compressing.finish().ok().flatten());
+        Ok::<_, io::Error>((digest, passes.scan.finish().summary, compressed))
     });
-    let (digest, summary) = match scanned {
+    let (digest, summary, compressed) = match scanned {
         Ok(scanned) => scanned?,
         Err(_) => {
             tracing::error!("{name}: the scan failed by a defect of Walvis; it is archived unscanned");
-            return Ok((Digest::of(&mut fsio::reader(file))?, None));
+            return plain();
         }
     };
     // A .partial ends in the middle of the log: what follows is whatever the file held before.
@@ -262,15 +289,24 @@ fn digest(name: &WalFileName, file: &File, size: WalSegmentSize) -> io::Result<(
             End::Full | End::Continues(_) | End::Continuation | End::Switch { .. } => {}
         }
     }
-    Ok((digest, summary.encode_within(MAX_SUMMARY_BYTES)))
+    Ok(Pass { digest, wal_summary: summary.encode_within(MAX_SUMMARY_BYTES), compressed })
 }
 
-/// Lets a scan read along.
-struct Scan(Scanner<()>);
+/// Lets scan and compression read along.
+struct Passes {
+    scan: Scanner<()>,
+    compressing: Option<Compressing>,
+}
 
-impl Write for Scan {
+impl Write for Passes {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
+        self.scan.push(bytes);
+        if let Some(compressing) = &mut self.compressing
+            && compressing.write_all(bytes).is_err()
+        {
+            // It became longer than it was: two passes will tell.
+            self.compressing = None;
+        }
         Ok(bytes.len())
     }
 

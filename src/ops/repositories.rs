@@ -61,3 +61,12 @@ pub fn open_first(config: &Config, deadline: Deadline) -> Result<(Repository, Fa
     }
     Err(failure.unwrap_or_else(|| Error::new(Kind::Config, "no repository is configured")))
 }
+
+/// Opens one configured repository for work on one cluster.
+///
+/// # Errors
+/// As [`Repository::open`].
+pub fn open_for(config: &RepositoryConfig, cluster: &ClusterName, deadline: Deadline) -> Result<Repository, Error> {
+    let secret = config.key.read(&deadline)?;
+    Repository::open_for(&config.store, &secret, config.compression_level, deadline, Some(cluster))
+}

@@ -6,16 +6,18 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
 use super::names::{self, SystemId};
 use super::objects::{Content, Stored};
-use super::open::Repository;
+use super::open::{Repository, read_whole};
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::limits::MAX_CLUSTER_NAME_BYTES;
 use crate::pg::WalSegmentSize;
+use crate::store::Store;
 
 /// The name of a cluster in a repository, chosen by the operator.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +80,38 @@ struct BindingJson {
     bound_unix_s: i64,
 }
 
+/// The bindings of a cluster as they are stored, read before there was a key.
+pub(super) struct EarlyBindings {
+    cluster: ClusterName,
+    generations: Vec<u32>,
+    /// Those of the first generations, as far as they could be read.
+    objects: Vec<Vec<u8>>,
+}
+
+impl EarlyBindings {
+    pub(super) fn read(store: &dyn Store, cluster: &ClusterName) -> Result<Self, Error> {
+        let generations = generations(store, cluster)?;
+        let mut objects = Vec::new();
+        for generation in &generations {
+            let Some(object) = read_whole(store, &names::binding(cluster, *generation)?)? else { break };
+            objects.push(object);
+        }
+        Ok(Self { cluster: cluster.clone(), generations, objects })
+    }
+}
+
+/// The numbers of a cluster's bindings, ascending.
+fn generations(store: &dyn Store, cluster: &ClusterName) -> Result<Vec<u32>, Error> {
+    let prefix = names::bindings_prefix(cluster);
+    let mut generations = Vec::new();
+    store.list(&prefix, "", &mut |entry| {
+        let number = entry.key.as_str().strip_prefix(&prefix).filter(|n| n.len() == 8).and_then(|n| n.parse::<u32>().ok());
+        generations.extend(number);
+        ControlFlow::Continue(())
+    })?;
+    Ok(generations)
+}
+
 impl Repository {
     /// The names of all clusters, ascending: one request per cluster, however many objects they have.
     ///
@@ -106,13 +140,11 @@ impl Repository {
     /// # Errors
     /// Unreachable, denied, damaged.
     pub fn bindings(&self, cluster: &ClusterName) -> Result<Vec<Binding>, Error> {
-        let prefix = names::bindings_prefix(cluster);
-        let mut generations = Vec::new();
-        self.store().list(&prefix, "", &mut |entry| {
-            let number = entry.key.as_str().strip_prefix(&prefix).filter(|n| n.len() == 8).and_then(|n| n.parse::<u32>().ok());
-            generations.extend(number);
-            ControlFlow::Continue(())
-        })?;
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|early| early.cluster == *cluster);
+        let (generations, objects) = match early {
+            Some(early) => (early.generations, early.objects),
+            None => (generations(self.store(), cluster)?, Vec::new()),
+        };
         // They are created in order, each only after the one before: a hole means that something was deleted.
         for (expected, found) in (1..).zip(&generations) {
             if expected != *found {
@@ -122,16 +154,22 @@ impl Repository {
                 ));
             }
         }
-        generations.into_iter().map(|generation| self.read_binding(cluster, generation)).collect()
+        let mut objects = objects.into_iter();
+        generations.into_iter().map(|generation| self.read_binding(cluster, generation, objects.next())).collect()
     }
 
-    fn read_binding(&self, cluster: &ClusterName, generation: u32) -> Result<Binding, Error> {
+    /// Reads a binding, from the bytes of its object where those are known.
+    fn read_binding(&self, cluster: &ClusterName, generation: u32, object: Option<Vec<u8>>) -> Result<Binding, Error> {
         let name = names::binding(cluster, generation)?;
         let damaged = |detail: String| {
             Error::new(Kind::Damaged, format!("{name} in {}: {detail}", self.location()))
                 .hint("restore this object from a copy of the repository, or use another repository")
         };
-        let bytes = self.read_small(ObjectKind::Binding, &name)?.ok_or_else(|| damaged("it is gone".to_owned()))?;
+        let bytes = match object {
+            Some(object) => Some(self.open_small(ObjectKind::Binding, &name, &object)?),
+            None => self.read_small(ObjectKind::Binding, &name)?,
+        };
+        let bytes = bytes.ok_or_else(|| damaged("it is gone".to_owned()))?;
         let json: BindingJson = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         let facts = (|| {
             Some(Facts {
@@ -146,16 +184,27 @@ impl Repository {
         }
     }
 
-    /// Makes sure that the cluster is bound to this system identifier, binding it if it is new.
+    /// Makes sure that the cluster is bound to this system identifier, binding it if it is new. What it found it remembers: a
+    /// repository that is opened for many files asks once. Should the name be bound anew meanwhile (`pg_upgrade`), what the old
+    /// cluster still stores goes where it belongs, below its own system identifier.
     ///
     /// # Errors
     /// [`Kind::Refused`] when it is bound to another one, with the way out.
     pub fn bind(&self, cluster: &ClusterName, facts: Facts) -> Result<Binding, Error> {
-        if let Some(binding) = self.bindings(cluster)?.pop() {
-            return self.expect(cluster, binding, facts);
+        let known = self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, binding)) = known.filter(|(name, binding)| {
+            name == cluster
+                && (binding.facts.system_id, binding.facts.wal_segment_size) == (facts.system_id, facts.wal_segment_size)
+        }) {
+            return Ok(binding);
         }
-        let binding = self.create_binding(cluster, 1, facts)?;
-        self.expect(cluster, binding, facts)
+        let binding = match self.bindings(cluster)?.pop() {
+            Some(binding) => binding,
+            None => self.create_binding(cluster, 1, facts)?,
+        };
+        let binding = self.expect(cluster, binding, facts)?;
+        *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = Some((cluster.clone(), binding));
+        Ok(binding)
     }
 
     /// Binds the cluster to a new system identifier, after `pg_upgrade` or `initdb` in its place. What is stored stays.
@@ -188,7 +237,7 @@ impl Repository {
         let identity = format!("{} {} {generation}", facts.system_id, facts.wal_segment_size.bytes());
         match self.put(ObjectKind::Binding, &name, &Content::of_bytes(&text).identified_by(identity.as_bytes())) {
             Ok(Stored::New | Stored::Same) => Ok(Binding { generation, facts, bound_unix_s }),
-            Err(e) if e.kind == Kind::Conflict => self.read_binding(cluster, generation),
+            Err(e) if e.kind == Kind::Conflict => self.read_binding(cluster, generation, None),
             Err(e) => Err(e),
         }
     }

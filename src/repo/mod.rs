@@ -7,6 +7,7 @@
 pub mod backups;
 pub mod catalog;
 mod cluster;
+mod keyring;
 mod names;
 mod objects;
 mod open;

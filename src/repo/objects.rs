@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 
 use super::open::Repository;
-use crate::codec::{self, Address, CodecError, Digest, Sealing};
+use crate::codec::{self, Address, CodecError, Digest, Sealing, Waiting};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
 use crate::limits::{MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
@@ -30,13 +30,14 @@ pub struct Content<'a> {
     identity: [u8; 32],
     wal_summary: Option<Vec<u8>>,
     backup_summary: Option<Vec<u8>>,
+    compressed: Option<&'a Waiting>,
     open: OpenContent<'a>,
 }
 
 impl<'a> Content<'a> {
     /// A plaintext that was read before. Should it read otherwise now, it is not stored.
     pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
-        Self { digest, identity: digest.blake3, wal_summary: None, backup_summary: None, open: Box::new(open) }
+        Self { digest, identity: digest.blake3, wal_summary: None, backup_summary: None, compressed: None, open: Box::new(open) }
     }
 
     /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not refuse to
@@ -51,6 +52,13 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn with_summary(mut self, wal_summary: Option<Vec<u8>>) -> Self {
         self.wal_summary = wal_summary;
+        self
+    }
+
+    /// Adds what the pass that gave the digest compressed. The plaintext is read again only when that is of no use.
+    #[must_use]
+    pub fn with_compressed(mut self, compressed: &'a Waiting) -> Self {
+        self.compressed = Some(compressed);
         self
     }
 
@@ -87,24 +95,42 @@ impl Repository {
             Some(key) => key.fingerprint(&content.identity),
             None => content.identity.first_chunk().copied().unwrap_or_default(),
         });
-        let mut source = (content.open)();
-        let mut parts = PartWriter { store: self.store(), name, content_id, buffer: Vec::new(), upload: None };
         let sealing = Sealing::with_level(self.level()).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
-        let sealed = codec::seal(&mut source, &mut parts, self.address(kind, name), self.keys().current(), &metadata, sealing);
-        let created = match sealed {
-            Ok(()) => parts.finish()?,
-            Err(CodecError::Write(e)) if e.get_ref().is_some_and(|inner| inner.is::<NameTaken>()) => Created::Exists,
-            Err(CodecError::Write(e)) => return Err(store_error(e)),
-            Err(CodecError::Read(e)) => return Err(source_error(name, &e)),
-            Err(e @ CodecError::SourceChanged) => {
-                return Err(Error::new(Kind::Damaged, format!("{name}: {e}; nothing was stored"))
-                    .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal"));
-            }
-            Err(e) => return Err(Error::new(Kind::Bug, format!("seal {name}: {e}"))),
+        let (address, key) = (self.address(kind, name), self.keys().current());
+        let bug = |e: CodecError| Error::new(Kind::Bug, format!("seal {name}: {e}"));
+        let once = match content.compressed.and_then(|waiting| waiting.take(self.level())) {
+            Some(compressed) => compressed.seal(address, key, &metadata, sealing).map_err(bug)?,
+            None => None,
+        };
+        let created = match once {
+            Some(object) => self.store().create(name, object, &content_id)?,
+            None => self.put_in_parts(name, content, &metadata, sealing, (address, &content_id))?,
         };
         match created {
             Created::New => Ok(Stored::New),
             Created::Exists => self.compare(kind, name, content.digest),
+        }
+    }
+
+    /// Reads the plaintext once more, and stores it as it is sealed.
+    fn put_in_parts(
+        &self,
+        name: &Key,
+        content: &Content<'_>,
+        metadata: &Metadata,
+        sealing: Sealing,
+        (address, content_id): (Address<'_>, &ContentId),
+    ) -> Result<Created, Error> {
+        let mut source = (content.open)();
+        let mut parts = PartWriter { store: self.store(), name, content_id: *content_id, buffer: Vec::new(), upload: None };
+        match codec::seal(&mut source, &mut parts, address, self.keys().current(), metadata, sealing) {
+            Ok(()) => Ok(parts.finish()?),
+            Err(CodecError::Write(e)) if e.get_ref().is_some_and(|inner| inner.is::<NameTaken>()) => Ok(Created::Exists),
+            Err(CodecError::Write(e)) => Err(store_error(e)),
+            Err(CodecError::Read(e)) => Err(source_error(name, &e)),
+            Err(e @ CodecError::SourceChanged) => Err(Error::new(Kind::Damaged, format!("{name}: {e}; nothing was stored"))
+                .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal")),
+            Err(e) => Err(Error::new(Kind::Bug, format!("seal {name}: {e}"))),
         }
     }
 
@@ -185,6 +211,18 @@ impl Repository {
     pub(super) fn read_small(&self, kind: ObjectKind, name: &Key) -> Result<Option<Vec<u8>>, Error> {
         let mut bytes = Bounded(Vec::new());
         Ok(self.get(kind, name, &mut bytes)?.map(|_| bytes.0))
+    }
+
+    /// The plaintext of a small object whose bytes are known.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(super) fn open_small(&self, kind: ObjectKind, name: &Key, object: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut bytes = Bounded(Vec::new());
+        codec::open(object, self.address(kind, name), self.keys())
+            .and_then(|opened| opened.copy_to(&mut bytes))
+            .map_err(|e| self.read_error(name, e))?;
+        Ok(bytes.0)
     }
 
     pub(super) fn address<'a>(&'a self, kind: ObjectKind, name: &'a Key) -> Address<'a> {

@@ -3,10 +3,13 @@
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use bytes::Bytes;
 
+use super::cluster::{Binding, ClusterName, EarlyBindings};
+use super::keyring;
 use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
 use super::secret::Secret;
 use crate::crypto::{Argon2id, DataKey, KeyId, Keyring, WrappingKey, random_bytes};
@@ -78,6 +81,15 @@ impl StoreSettings {
         }
     }
 
+    /// Whether a request takes so long that independent ones are better sent at once.
+    fn is_remote(&self) -> bool {
+        match &self.url {
+            StoreUrl::File(_) => false,
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(_) => true,
+        }
+    }
+
     /// Makes the directory of a `file://` repository; a bucket has to exist.
     fn prepare(&self) -> Result<(), Error> {
         match &self.url {
@@ -94,6 +106,8 @@ pub struct Repository {
     descriptor: Descriptor,
     keys: Keyring,
     level: i32,
+    pub(super) early: Mutex<Option<EarlyBindings>>,
+    pub(super) bound: Mutex<Option<(ClusterName, Binding)>>,
 }
 
 /// What `init` did.
@@ -112,12 +126,41 @@ impl Repository {
     /// [`Kind::Config`]: there is no repository, or a key for an unencrypted one, or none for an encrypted one; [`Kind::Denied`]: the
     /// wrong key; [`Kind::Damaged`]; as the store's.
     pub fn open(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<Self, Error> {
-        let mut store = settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?;
-        let descriptor = read_descriptor(&*store)?;
+        Self::open_for(settings, secret, level, deadline, None)
+    }
+
+    /// As [`open`](Self::open), for work on one cluster: where requests take their time, its bindings are read at the same time as
+    /// descriptor and keys.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_for(
+        settings: &StoreSettings,
+        secret: &Secret,
+        level: i32,
+        deadline: Deadline,
+        cluster: Option<&ClusterName>,
+    ) -> Result<Self, Error> {
+        let store = settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?;
+        let (descriptor, found, bindings) = if settings.is_remote() {
+            std::thread::scope(|scope| {
+                let keys = beside(scope, || find_keys(&*store, secret));
+                let bindings = cluster.map(|cluster| beside(scope, || EarlyBindings::read(&*store, cluster)));
+                let descriptor = read_descriptor(&*store);
+                (descriptor, keys.and_then(joined), bindings.flatten().and_then(joined))
+            })
+        } else {
+            (read_descriptor(&*store), None, None)
+        };
+        let descriptor = descriptor?;
         if settings.create_if_absent.is_none() && descriptor.create_if_absent == CreateIfAbsent::Claims {
-            store = settings.connect(deadline, CreateIfAbsent::Claims)?;
+            let store = settings.connect(deadline, CreateIfAbsent::Claims)?;
+            return Self::with_descriptor(store, descriptor, secret, level, None);
         }
-        Self::with_descriptor(store, descriptor, secret, level)
+        let repository = Self::with_descriptor(store, descriptor, secret, level, found)?;
+        // What could not be read will be read, and its error told, when it is needed.
+        *repository.early.lock().unwrap_or_else(PoisonError::into_inner) = bindings.and_then(Result::ok);
+        Ok(repository)
     }
 
     /// Opens the repository in a store that is connected already, decorated as the caller likes.
@@ -126,10 +169,16 @@ impl Repository {
     /// As [`open`](Self::open).
     pub fn over(store: Arc<dyn Store>, secret: &Secret, level: i32) -> Result<Self, Error> {
         let descriptor = read_descriptor(&*store)?;
-        Self::with_descriptor(store, descriptor, secret, level)
+        Self::with_descriptor(store, descriptor, secret, level, None)
     }
 
-    fn with_descriptor(store: Arc<dyn Store>, descriptor: Descriptor, secret: &Secret, level: i32) -> Result<Self, Error> {
+    fn with_descriptor(
+        store: Arc<dyn Store>,
+        descriptor: Descriptor,
+        secret: &Secret,
+        level: i32,
+        found: Option<Result<Found, Error>>,
+    ) -> Result<Self, Error> {
         let keys = match (descriptor.cipher, secret) {
             (RepositoryCipher::None, Secret::None) => Keyring::Unencrypted,
             (RepositoryCipher::None, _) => {
@@ -145,9 +194,12 @@ impl Repository {
                         "name its key: --key-file, WALVIS_KEY_FILE, or key_file, key_command or passphrase_file in the settings",
                     ));
             }
-            (RepositoryCipher::ChaCha20Poly1305, secret) => read_keys(&*store, &descriptor.repository_id, secret)?,
+            (RepositoryCipher::ChaCha20Poly1305, secret) => {
+                let found = found.unwrap_or_else(|| find_keys(&*store, secret))?;
+                open_keys(&*store, &descriptor.repository_id, secret, found)?
+            }
         };
-        Ok(Self { store, descriptor, keys, level })
+        Ok(Self { store, descriptor, keys, level, early: Mutex::default(), bound: Mutex::default() })
     }
 
     /// Makes a repository, or finds that it is there already with these settings. Killed halfway, it leaves nothing that counts.
@@ -340,42 +392,76 @@ fn read_descriptor(store: &dyn Store) -> Result<Descriptor, Error> {
     Descriptor::parse(&bytes).map_err(|e| descriptor_error(store, DESCRIPTOR, &e))
 }
 
-/// Reads the data keys of this repository that the secret opens.
-fn read_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Secret) -> Result<Keyring, Error> {
+/// Does something in a thread of its own; `None` when there can be none.
+fn beside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, T>> {
+    std::thread::Builder::new().spawn_scoped(scope, work).ok()
+}
+
+/// What a thread found; `None` when it panicked.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Option<T> {
+    thread.join().ok()
+}
+
+/// The key objects that the secret may open, as far as they could be read.
+#[derive(Default)]
+struct Found {
+    objects: Vec<(Key, KeyObject)>,
+    /// Wrapping keys of the others.
+    others: Vec<KeyId>,
+    damaged: Option<Error>,
+}
+
+/// Looks for the key objects of a repository.
+fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Error> {
+    if matches!(secret, Secret::None) {
+        return Ok(Found::default());
+    }
     let mut names: Vec<Key> = Vec::new();
     store.list(KEYS_PREFIX, "", &mut |entry| {
         names.push(entry.key);
         ControlFlow::Continue(())
     })?;
-    let given = match secret {
-        Secret::Key(wrapping) => Some(wrapping.id()),
-        Secret::Passphrase(_) | Secret::None => None,
-    };
-    let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
-    let (mut others, mut damaged): (Vec<KeyId>, Option<Error>) = (Vec::new(), None);
-    for name in &names {
-        let Some(wrapping_id) = wrapping_id_of(name) else { continue };
+    let given = given_id(secret);
+    let mut found = Found::default();
+    for name in names {
+        let Some(wrapping_id) = wrapping_id_of(&name) else { continue };
         if given.is_some_and(|id| id != wrapping_id) {
-            others.push(wrapping_id);
+            found.others.push(wrapping_id);
             continue;
         }
-        let object = match read_key_object(store, name) {
-            Ok(Some(object)) => object,
-            Ok(None) => continue,
+        match read_key_object(store, &name) {
+            Ok(Some(object)) => found.objects.push((name, object)),
+            Ok(None) => {}
             Err(e) if e.kind == Kind::Damaged => {
                 tracing::error!("{e}");
-                damaged = Some(e);
-                continue;
+                found.damaged = Some(e);
             }
             Err(e) => return Err(e),
-        };
-        if object.repository_id != *repository_id {
-            continue;
         }
+    }
+    Ok(found)
+}
+
+fn given_id(secret: &Secret) -> Option<KeyId> {
+    match secret {
+        Secret::Key(wrapping) => Some(wrapping.id()),
+        Secret::Passphrase(_) | Secret::None => None,
+    }
+}
+
+/// Opens the data keys of this repository that the secret opens.
+fn open_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Secret, found: Found) -> Result<Keyring, Error> {
+    let Found { objects, mut others, mut damaged } = found;
+    let given = given_id(secret);
+    let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
+    for (name, object) in objects.into_iter().filter(|(_, object)| object.repository_id == *repository_id) {
         match open_key(&object, secret) {
             Ok(Some(data_key)) => keys.push((object.generation, object.key_id, data_key)),
-            Ok(None) => others.push(wrapping_id),
-            Err(detail) => damaged = Some(damaged_key(store, name, &detail)),
+            Ok(None) => others.push(object.wrapping_key_id),
+            Err(detail) => damaged = Some(damaged_key(store, &name, &detail)),
         }
     }
     keys.sort_by_key(|(generation, id, _)| (*generation, *id));
@@ -408,16 +494,20 @@ fn open_key(object: &KeyObject, secret: &Secret) -> Result<Option<DataKey>, Stri
     let wrapping = match (secret, &object.argon2id) {
         (Secret::Key(wrapping), None) => wrapping,
         (Secret::Passphrase(text), Some(argon2id)) => {
-            derived = argon2id.derive(text)?;
+            derived = keyring::derive(argon2id, text)?;
             &derived
         }
         _ => return Ok(None),
     };
+    // Of a key from the keyring too: it is never used unless it is the one that was asked for.
     if wrapping.id() != object.wrapping_key_id {
         return Ok(None);
     }
     let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
     let data_key = wrapping.unwrap_key(&object.wrapped, &associated).map_err(|e| e.to_string())?;
+    if let (Secret::Passphrase(text), Some(argon2id)) = (secret, &object.argon2id) {
+        keyring::keep(argon2id, text, wrapping);
+    }
     if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
 }
 
@@ -450,8 +540,8 @@ fn descriptor_error(store: &dyn Store, name: &str, error: &DescriptorError) -> E
     })
 }
 
-/// A small object in clear; `None` when it is proven absent.
-fn read_whole(store: &dyn Store, name: &Key) -> Result<Option<Vec<u8>>, Error> {
+/// A small object as it is stored; `None` when it is proven absent.
+pub(super) fn read_whole(store: &dyn Store, name: &Key) -> Result<Option<Vec<u8>>, Error> {
     let object = match store.read(name, ReadRange::All) {
         Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
         other => other?,
