@@ -98,6 +98,24 @@ pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 pub const MISSING_ATTEMPTS: u32 = 4;
 /// See [`MISSING_ATTEMPTS`].
 pub const MISSING_DELAY: Duration = Duration::from_millis(500);
+/// So many of the files that wait to be archived are pushed ahead of the one that is asked for, this one counted.
+pub const AHEAD_FILES: usize = 64;
+/// Bytes of WAL that are pushed, or fetched, ahead at one moment; a longer segment is alone.
+pub const AHEAD_BYTES_IN_FLIGHT: u64 = 128 * MIB as u64;
+/// Threads that push or fetch ahead: twice the cores, within these bounds.
+pub const AHEAD_MIN_THREADS: usize = 2;
+/// See [`AHEAD_MIN_THREADS`].
+pub const AHEAD_MAX_THREADS: usize = 8;
+/// How long a helper begins new work. The next call starts another one.
+pub const AHEAD_TIME: Duration = Duration::from_secs(60);
+/// How long a push helper waits for an archiver that does not ask for what is stored already.
+pub const AHEAD_IDLE: Duration = Duration::from_secs(5);
+/// How long what the spool says counts.
+pub const SPOOL_TIME: Duration = Duration::from_secs(300);
+/// A helper that did not say for so long that it works is not waited for.
+pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
+/// Longest record or plan of the spool: a plan of [`AHEAD_FILES`] names, a record with an error for each of many repositories.
+pub const MAX_SPOOL_RECORD_BYTES: usize = 64 * KIB;
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
 /// configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);

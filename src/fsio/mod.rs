@@ -20,11 +20,15 @@ use nix::libc;
 
 mod dir;
 mod draft;
+mod private;
 mod temp;
 mod tree;
 
 pub use dir::{Dir, Item, ItemKind};
 pub use draft::{Draft, Durability, Published};
+pub use private::{
+    Boot, Held, detach, free_bytes, is_locked, is_settled, lock, make_private_dir, own_user, owner, private_dir, write_volatile,
+};
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
 

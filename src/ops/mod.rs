@@ -11,9 +11,11 @@ pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;
 pub mod list;
+pub mod push_ahead;
 pub mod push_wal;
 pub mod repositories;
 pub mod resolve;
+pub mod spool;
 
 use crate::error::{Error, Kind};
 use crate::fsio::FsError;

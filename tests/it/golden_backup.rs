@@ -162,8 +162,7 @@ fn every_vector_of_packs_and_manifests_is_read_or_rejected_as_it_says() {
     let offsets = table.extents.iter().map(|extent| extent.stored.map(|stored| stored.place.offset)).collect::<Vec<_>>();
     assert_eq!((table.bytes, format!("{:08x}", table.crc32c()), offsets), vectors.table);
     let mut plain = Vec::new();
-    let metadata =
-        codec::open(manifest.as_slice(), address(ObjectKind::Manifest), &keys()).unwrap().copy_to(&mut plain).unwrap();
+    let metadata = codec::open(manifest.as_slice(), address(ObjectKind::Manifest), &keys()).unwrap().copy_to(&mut plain).unwrap();
     assert_eq!(read_items(&plain).unwrap(), (vectors.items, vectors.live_bytes));
     let read: BackupSummary = serde_json::from_slice(&metadata.backup_summary.unwrap()).unwrap();
     assert_eq!(read, summary());
