@@ -110,6 +110,16 @@ pub const AHEAD_MAX_THREADS: usize = 8;
 pub const AHEAD_TIME: Duration = Duration::from_secs(60);
 /// How long a push helper waits for an archiver that does not ask for what is stored already.
 pub const AHEAD_IDLE: Duration = Duration::from_secs(5);
+/// Segments that are fetched ahead of the one that recovery was given last, at most and at least, and their bytes together.
+pub const FETCHED_FILES: u64 = 16;
+/// See [`FETCHED_FILES`].
+pub const FETCHED_MIN_FILES: u64 = 2;
+/// See [`FETCHED_FILES`].
+pub const FETCHED_BYTES: u64 = 256 * MIB as u64;
+/// Segments that one listing looks ahead.
+pub const FETCH_LISTED: u64 = 256;
+/// How long a fetch helper waits for a recovery that asks for nothing: replaying one segment may take a while.
+pub const FETCH_IDLE: Duration = Duration::from_secs(60);
 /// How long what the spool says counts.
 pub const SPOOL_TIME: Duration = Duration::from_secs(300);
 /// A helper that did not say for so long that it works is not waited for.

@@ -173,9 +173,14 @@ fn run(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Error> {
             // Quiet unless asked: the server logs what archive_command prints.
             if json { print_report(json, &report, |_| String::new()) } else { log_pushed(&report) }
         }
+        Command::FetchWal(args) if args.ahead => {
+            let (config, deadline) = prepare_helper(&cli.global, role)?;
+            ops::fetch_ahead::run(&config, &args.name, &args.destination, deadline)
+        }
         Command::FetchWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            let request = ops::fetch_wal::FetchRequest { name: args.name.clone(), destination: args.destination.clone() };
+            let (name, destination) = (args.name.clone(), args.destination.clone());
+            let request = ops::fetch_wal::FetchRequest { name, destination, helper: helper_arguments(arguments) };
             let report = ops::fetch_wal::run(&config, &request, deadline)?;
             tracing::debug!("{} from {}", report.file, report.repository);
             if json { print_report(json, &report, |_| String::new()) } else { Ok(()) }

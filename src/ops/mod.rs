@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod catalog_rebuild;
 pub mod check;
 pub mod cluster_facts;
+pub mod fetch_ahead;
 pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;

@@ -15,22 +15,17 @@ use std::time::{Duration, Instant};
 
 use super::push_wal::{Inspected, hint_of, inspect, store, write_nodes};
 use super::repositories;
-use super::spool::{Side, Spool, start_helper};
+use super::spool::{HEARTBEAT, Side, Spool, start_helper};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::node::FANOUT;
 use crate::fsio::{self, FsError};
 use crate::limits::{
-    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_MAX_THREADS, AHEAD_MIN_THREADS, AHEAD_TIME, HEARTBEAT_LOST,
-    OPTIONAL_TIMEOUT,
+    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_MAX_THREADS, AHEAD_MIN_THREADS, AHEAD_TIME, OPTIONAL_TIMEOUT,
 };
 use crate::pg::{SegmentName, WalFileName};
 use crate::repo::{ClusterName, Facts, Repository};
-
-/// How often a helper says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-const _: () = assert!(HEARTBEAT.as_millis() * 3 < HEARTBEAT_LOST.as_millis());
 
 /// The start of a helper by a call, once the call knows that the repository can be reached.
 pub(super) struct Start {
@@ -136,7 +131,7 @@ impl Run<'_> {
         self.say(&self.lock().unfinished());
         self.spool.sweep_pushed(&|name| WalFileName::parse(name).is_some_and(|file| ready.contains(&file)));
         if !self.spool.has_helper(Side::Fetch) {
-            self.spool.sweep_fetched();
+            self.spool.sweep_fetched(&|_| false);
         }
         // Taken first: a repository that takes another one's place afterwards does not match them.
         let Some(descriptors) = self.spool.descriptors() else { return Ok(()) };
@@ -208,7 +203,14 @@ impl Run<'_> {
     /// Takes in what waits now. Only the first files count: so no more of them are ever stored before the first one is.
     fn take(&self, ready: &[WalFileName], may_begin: bool) {
         let mut state = self.lock();
-        state.files.retain(|file, progress| *progress == Progress::Runs || *progress == Progress::Waits || ready.contains(file));
+        state.files.retain(|file, progress| {
+            let stays = *progress == Progress::Runs || *progress == Progress::Waits || ready.contains(file);
+            if !stays {
+                // The server has it marked as archived, and asks no more.
+                self.spool.forget_pushed(file);
+            }
+            stays
+        });
         if !may_begin {
             while let Some(file) = state.queue.pop_front() {
                 state.files.remove(&file);

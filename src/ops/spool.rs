@@ -17,6 +17,10 @@ use crate::limits::{HEARTBEAT_LOST, MAX_SPOOL_RECORD_BYTES, SPOOL_TIME};
 use crate::pg::WalFileName;
 use crate::repo::{StoreUrl, SystemId};
 
+/// How often a helper says that it is alive.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
+const _: () = assert!(HEARTBEAT.as_millis() * 3 < HEARTBEAT_LOST.as_millis());
+
 const FIRST_LINE: &str = "walvis-record-1";
 
 /// Which of the two helpers.
@@ -165,6 +169,11 @@ impl Spool {
         self.write(&self.record_of_pushed(file), record)
     }
 
+    /// Removes a record.
+    pub fn forget_pushed(&self, file: &WalFileName) {
+        remove(&self.record_of_pushed(file));
+    }
+
     /// Removes the records of files that are not wanted any more.
     pub fn sweep_pushed(&self, is_wanted: &dyn Fn(&str) -> bool) {
         for name in fsio::list_dir(&self.path("pushed")).unwrap_or_default() {
@@ -285,10 +294,13 @@ impl Spool {
         remove(&self.fetched_path(file));
     }
 
-    /// Removes what is in `fetched`, unless a helper keeps it there.
-    pub fn sweep_fetched(&self) {
+    /// Removes what is in `fetched` but what is wanted and in order. Only for the fetch helper, or where there is none.
+    pub fn sweep_fetched(&self, is_wanted: &dyn Fn(&WalFileName) -> bool) {
         for name in fsio::list_dir(&self.path("fetched")).unwrap_or_default() {
-            remove(&self.path("fetched").join(name));
+            let file = name.to_str().and_then(|name| WalFileName::parse(name.strip_suffix(".ok").unwrap_or(name)));
+            if !file.is_some_and(|file| is_wanted(&file)) {
+                remove(&self.path("fetched").join(name));
+            }
         }
     }
 
@@ -301,9 +313,10 @@ impl Spool {
         }
     }
 
-    /// What was noted last.
-    pub fn asked(&self) -> Option<WalFileName> {
-        WalFileName::parse(self.read(&self.path("fetch.asked"), SPOOL_TIME)?.get("file")?)
+    /// What was noted last, and when, in milliseconds of the boot's clock.
+    pub fn asked(&self) -> Option<(WalFileName, u64)> {
+        let note = self.read(&self.path("fetch.asked"), SPOOL_TIME)?;
+        Some((WalFileName::parse(note.get("file")?)?, note.get("at")?.parse().ok()?))
     }
 }
 
