@@ -98,6 +98,9 @@ pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 pub const MISSING_ATTEMPTS: u32 = 4;
 /// See [`MISSING_ATTEMPTS`].
 pub const MISSING_DELAY: Duration = Duration::from_millis(500);
+/// A file that must exist because of a later one is waited for until that one was stored so long ago: when several files are pushed
+/// at once, one may arrive late.
+pub const LATE_ARRIVAL: Duration = Duration::from_secs(10);
 /// So many of the files that wait to be archived are pushed ahead of the one that is asked for, this one counted.
 pub const AHEAD_FILES: usize = 64;
 /// Bytes of WAL that are pushed, or fetched, ahead at one moment; a longer segment is alone.

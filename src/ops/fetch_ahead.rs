@@ -16,7 +16,7 @@ use super::{cluster_facts, repositories};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio;
+use crate::fsio::{self, FsError};
 use crate::limits::{
     AHEAD_BYTES_IN_FLIGHT, AHEAD_MAX_THREADS, AHEAD_MIN_THREADS, AHEAD_TIME, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES,
     FETCHED_FILES, FETCHED_MIN_FILES,
@@ -64,6 +64,10 @@ fn ahead(config: &Config, spool: &Spool, place: (u64, u64), segment: SegmentName
     };
     // What an earlier helper left may serve.
     spool.sweep_fetched(&|file| wanted(file) && spool.fetched(file, here.system_id).is_some());
+    // Before anything that takes time: a call that comes now had better wait than do the same. What is not there, or here already,
+    // is taken out as soon as that is known.
+    let next = (1..=kept).filter_map(|ahead| SegmentName::from_number(segment.timeline, number.checked_add(ahead)?, size));
+    spool.write_plan(Side::Fetch, &next.map(|name| name.to_string()).collect::<Vec<_>>()).map_err(local)?;
     let mut sources = Vec::new();
     for repository in &config.repositories {
         let opened = repositories::open(repository, deadline)?;
@@ -97,6 +101,10 @@ fn ahead(config: &Config, spool: &Spool, place: (u64, u64), segment: SegmentName
         steered.unwrap_or_else(|_| Err(Error::new(Kind::Bug, "a thread panicked")))
     })?;
     run.lock().failure.take().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn local(error: FsError) -> Error {
+    Error::new(Kind::Config, error.to_string())
 }
 
 /// The segment that recovery was given last.
@@ -352,7 +360,6 @@ impl Run<'_> {
         let Fetched::Served(metadata) = download(&source.opened, self.config, source.facts, name, &path)? else {
             return Err(gone());
         };
-        let local = |e: fsio::FsError| Error::new(Kind::Config, e.to_string());
         let stat = fsio::stat_no_follow(&path).map_err(local)?.ok_or_else(gone)?;
         let repository = source.opened.location().to_owned();
         let fetched = FetchedFile { stat, system_id: self.here, blake3: metadata.plaintext_blake3, repository };

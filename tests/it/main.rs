@@ -16,6 +16,7 @@ mod support;
 use walvis::pg;
 
 mod ahead_fetch;
+mod ahead_postgres;
 mod ahead_push;
 mod backup_store;
 mod catalog_store;

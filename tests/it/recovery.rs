@@ -51,7 +51,7 @@ impl Archive {
     }
 
     /// Walvis with an encrypted repository in S3 over TLS, told by the environment.
-    fn walvis_s3(scratch: &Scratch, server: &S3Server) -> Self {
+    pub(crate) fn walvis_s3(scratch: &Scratch, server: &S3Server) -> Self {
         let key = Self::generate_key(scratch);
         // The server's own copy is out of reach for the user that PostgreSQL runs as.
         let ca_file = scratch.path().join("ca.pem");

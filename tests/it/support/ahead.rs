@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
-use super::command::{Ran, Site, eventually, processes_below};
+use super::command::{Ran, Site, eventually, helpers_below};
 use super::s3::{Action, Op, S3Server};
 use super::segment::Segment;
 
@@ -95,11 +95,7 @@ impl Ahead for Site {
     }
 
     fn helper(&self) -> Option<i32> {
-        let is_helper = |pid: &i32| {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            command.windows(8).any(|word| word == b"\0--ahead")
-        };
-        processes_below(self.dir()).into_iter().find(is_helper)
+        helpers_below(self.dir()).into_iter().next()
     }
 
     fn recovers(&self) {

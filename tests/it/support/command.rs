@@ -41,7 +41,16 @@ pub fn processes_below(dir: &Path) -> Vec<i32> {
     pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))).collect()
 }
 
-/// Kills them, and waits until they are gone.
+/// Those of them that work ahead.
+pub fn helpers_below(dir: &Path) -> Vec<i32> {
+    let is_helper = |pid: &i32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.windows(8).any(|word| word == b"\0--ahead")
+    };
+    processes_below(dir).into_iter().filter(is_helper).collect()
+}
+
+/// Kills the processes below a directory, and waits until they are gone.
 pub fn kill_below(dir: &Path) {
     let since = Instant::now();
     loop {
