@@ -105,10 +105,12 @@ pub const LATE_ARRIVAL: Duration = Duration::from_secs(10);
 pub const AHEAD_FILES: usize = 64;
 /// Bytes of WAL that are pushed, or fetched, ahead at one moment; a longer segment is alone.
 pub const AHEAD_BYTES_IN_FLIGHT: u64 = 128 * MIB as u64;
-/// Threads that push or fetch ahead: twice the cores, within these bounds.
+/// Threads that push or fetch ahead: twice the cores, at least so many.
 pub const AHEAD_MIN_THREADS: usize = 2;
-/// See [`AHEAD_MIN_THREADS`].
-pub const AHEAD_MAX_THREADS: usize = 8;
+/// Most threads that push ahead: each may fill a part of [`PART_BYTES`], and all of it has to fit into 64 MiB.
+pub const PUSH_AHEAD_MAX_THREADS: usize = 4;
+/// Most threads that fetch ahead.
+pub const FETCH_AHEAD_MAX_THREADS: usize = 8;
 /// How long a helper begins new work. The next call starts another one.
 pub const AHEAD_TIME: Duration = Duration::from_secs(60);
 /// How long a push helper waits for an archiver that does not ask for what is stored already.
@@ -142,6 +144,7 @@ const _: () = {
     assert!(MAX_STALL.as_secs() * 4 <= MAX_TIMEOUT.as_secs());
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);
+    assert!(PUSH_AHEAD_MAX_THREADS * PART_BYTES <= 32 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
     // encode_within always succeeds then.
     assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));

@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, FsError};
 use crate::limits::{
-    AHEAD_BYTES_IN_FLIGHT, AHEAD_MAX_THREADS, AHEAD_MIN_THREADS, AHEAD_TIME, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES,
+    AHEAD_BYTES_IN_FLIGHT, AHEAD_MIN_THREADS, AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES,
     FETCHED_FILES, FETCHED_MIN_FILES,
 };
 use crate::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
@@ -88,7 +88,7 @@ fn ahead(config: &Config, spool: &Spool, place: (u64, u64), segment: SegmentName
     };
     let wanted = available_parallelism().map_or(1, usize::from) * 2;
     let fit = usize::try_from(AHEAD_BYTES_IN_FLIGHT / size.bytes()).unwrap_or(usize::MAX);
-    let threads = wanted.clamp(AHEAD_MIN_THREADS, AHEAD_MAX_THREADS).min(fit).max(1);
+    let threads = wanted.clamp(AHEAD_MIN_THREADS, FETCH_AHEAD_MAX_THREADS).min(fit).max(1);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             if let Err(e) = std::thread::Builder::new().spawn_scoped(scope, || run.work()) {

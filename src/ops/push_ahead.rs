@@ -22,7 +22,7 @@ use crate::error::{Error, Kind};
 use crate::format::node::FANOUT;
 use crate::fsio::{self, FsError};
 use crate::limits::{
-    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_MAX_THREADS, AHEAD_MIN_THREADS, AHEAD_TIME, OPTIONAL_TIMEOUT,
+    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_MIN_THREADS, AHEAD_TIME, OPTIONAL_TIMEOUT, PUSH_AHEAD_MAX_THREADS,
 };
 use crate::pg::{SegmentName, WalFileName};
 use crate::repo::{ClusterName, Facts, Repository};
@@ -193,7 +193,7 @@ impl Run<'_> {
         };
         let wanted = available_parallelism().map_or(1, usize::from) * 2;
         let fit = usize::try_from(AHEAD_BYTES_IN_FLIGHT / size.max(1)).unwrap_or(usize::MAX);
-        Ok(wanted.clamp(AHEAD_MIN_THREADS, AHEAD_MAX_THREADS).min(fit).max(1))
+        Ok(wanted.clamp(AHEAD_MIN_THREADS, PUSH_AHEAD_MAX_THREADS).min(fit).max(1))
     }
 
     fn path_of(&self, file: &WalFileName) -> PathBuf {

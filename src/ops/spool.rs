@@ -414,6 +414,11 @@ impl Record {
     }
 }
 
+/// What the environment of a helper has more than that of a call: how the C library keeps what several threads gave back. Long buffers
+/// go back to the kernel, and threads share what is left.
+pub const HELPER_ENVIRONMENT: [(&str, &str); 3] =
+    [(HELPER_VARIABLE, "1"), ("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "2097152")];
+
 /// Starts a helper: this program with these arguments. It begins a session of its own, and shares no descriptor with us. Nobody waits
 /// for it: it outlives the call.
 pub fn start_helper(arguments: &[OsString]) {
@@ -421,7 +426,7 @@ pub fn start_helper(arguments: &[OsString]) {
         Command::new(program)
             .arg0("walvis")
             .args(arguments)
-            .env(HELPER_VARIABLE, "1")
+            .envs(HELPER_ENVIRONMENT)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

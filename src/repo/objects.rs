@@ -8,7 +8,7 @@ use super::open::Repository;
 use crate::codec::{self, Address, CodecError, Digest, Sealing};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
-use crate::limits::{MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
+use crate::limits::{KIB, MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
 use crate::store::{ContentId, Created, ErrorKind, Key, ReadRange, Store, StoreError, Upload};
 
 /// What became of a put.
@@ -88,7 +88,10 @@ impl Repository {
             None => content.identity.first_chunk().copied().unwrap_or_default(),
         });
         let mut source = (content.open)();
-        let mut parts = PartWriter { store: self.store(), name, content_id, buffer: Vec::new(), upload: None };
+        // Bytes that do not compress get a little longer, by their frames' tags above all.
+        let room = usize::try_from(metadata.plaintext_bytes + metadata.plaintext_bytes / 256).unwrap_or(PART_BYTES) + 64 * KIB;
+        let buffer = Vec::with_capacity(room.min(PART_BYTES));
+        let mut parts = PartWriter { store: self.store(), name, content_id, buffer, upload: None };
         let sealing = Sealing::with_level(self.level()).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
         let sealed = codec::seal(&mut source, &mut parts, self.address(kind, name), self.keys().current(), &metadata, sealing);
         let created = match sealed {
@@ -272,6 +275,8 @@ impl Write for PartWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() == PART_BYTES {
             self.send_part()?;
+            // Only now: the memory of the part that was sent is free again. And at once: a buffer that grows is there twice for a moment.
+            self.buffer.reserve_exact(PART_BYTES);
         }
         let taken = bytes.len().min(PART_BYTES - self.buffer.len());
         self.buffer.extend_from_slice(bytes.get(..taken).unwrap_or_default());
