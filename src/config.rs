@@ -55,6 +55,20 @@ pub struct Config {
     pub timeout: Duration,
     /// How `check` connects to the server; a libpq connection string.
     pub server: Option<String>,
+    /// Where calls leave to later calls what was done ahead.
+    pub spool: SpoolPlace,
+}
+
+/// Where the spool is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SpoolPlace {
+    /// In `walvis` beside the WAL files.
+    #[default]
+    BesideWal,
+    /// Below this directory.
+    At(PathBuf),
+    /// Nowhere: nothing is done ahead.
+    Off,
 }
 
 /// One repository.
@@ -77,6 +91,7 @@ struct RawFile {
     cluster: Option<String>,
     timeout_s: Option<u64>,
     server: Option<String>,
+    spool: Option<String>,
     #[serde(default)]
     repository: Vec<RawRepository>,
 }
@@ -115,10 +130,11 @@ struct RawS3 {
 }
 
 /// Every key of the file, for suggestions.
-const KNOWN_KEYS: [&str; 25] = [
+const KNOWN_KEYS: [&str; 26] = [
     "cluster",
     "timeout_s",
     "server",
+    "spool",
     "repository",
     "url",
     "key_file",
@@ -146,8 +162,11 @@ const KNOWN_KEYS: [&str; 25] = [
 /// The environment, as a function so that tests need not change the process's.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Set for the helpers that a call leaves behind, and for them only.
+pub const HELPER_VARIABLE: &str = "WALVIS_HELPER";
+
 /// Every environment variable that is read.
-const KNOWN_VARIABLES: [&str; 15] = [
+const KNOWN_VARIABLES: [&str; 16] = [
     "WALVIS_CONFIG",
     "WALVIS_REPOSITORY",
     "WALVIS_CLUSTER",
@@ -158,6 +177,7 @@ const KNOWN_VARIABLES: [&str; 15] = [
     "WALVIS_TIMEOUT_S",
     "WALVIS_REQUEST_TIMEOUT_S",
     "WALVIS_SERVER",
+    "WALVIS_SPOOL",
     "WALVIS_LOG",
     "WALVIS_S3_ENDPOINT",
     "WALVIS_S3_REGION",
@@ -207,14 +227,28 @@ impl Config {
             repositories,
             timeout,
             server: overrides.server.clone().or_else(|| env("WALVIS_SERVER")).or(file.server),
+            spool: spool(env("WALVIS_SPOOL").or(file.spool))?,
         })
+    }
+}
+
+fn spool(text: Option<String>) -> Result<SpoolPlace, Error> {
+    match text.as_deref() {
+        None => Ok(SpoolPlace::default()),
+        Some("off") => Ok(SpoolPlace::Off),
+        Some(path) if path.starts_with('/') => Ok(SpoolPlace::At(path.into())),
+        Some(other) => Err(config_error(format!("spool is {other:?}")).hint("give the absolute path of a directory, or off")),
     }
 }
 
 fn warn_about_unknown_variables(names: &[String]) {
     for name in names {
         let known = KNOWN_VARIABLES.contains(&name.as_str());
-        if name.starts_with("WALVIS_") && !name.starts_with("WALVIS_TEST_") && name != "WALVIS_BIN" && !known {
+        if name.starts_with("WALVIS_")
+            && !name.starts_with("WALVIS_TEST_")
+            && !["WALVIS_BIN", HELPER_VARIABLE].contains(&name.as_str())
+            && !known
+        {
             let closest = closest(name, &KNOWN_VARIABLES).map_or_else(String::new, |near| format!("; did you mean {near}?"));
             tracing::warn!("environment variable {name} is not known and has no effect{closest}");
         }
@@ -587,6 +621,7 @@ mod tests {
             (repository("s3.region = 'x'"), "S3 setting region", "remove it"),
             (repository("") + &repository(""), "twice", ""),
             (format!("cluster = '../x'\n{}", repository("")), "cluster name", "letters"),
+            (format!("spool = 'x'\n{}", repository("")), "spool", "off"),
             (format!("timeout_s = 0\n{}", repository("")), "timeout_s", "1 to"),
             (s3("sse = 'x'"), "sse", "AES256"),
             (s3("sse = 'AES256'\nsse_kms_key_id = 'k'"), "sse", "aws:kms"),
@@ -612,7 +647,7 @@ mod tests {
     /// The list for suggestions is complete: every key that the file can have is in it, and nothing else.
     #[test]
     fn every_known_key_is_accepted_and_the_list_is_complete() {
-        let text = "cluster = 'c'\ntimeout_s = 1\nserver = 's'\n[[repository]]\nurl = 's3://bucket/p'\nkey_file = 'k'\nkey_command = 'k'\n\
+        let text = "cluster = 'c'\ntimeout_s = 1\nserver = 's'\nspool = '/s'\n[[repository]]\nurl = 's3://bucket/p'\nkey_file = 'k'\nkey_command = 'k'\n\
                     passphrase_file = 'k'\noptional = true\ncompression_level = 1\nrequest_timeout_s = 1\ncreate_if_absent = 'auto'\n\
                     [repository.s3]\nendpoint = 'e'\nregion = 'r'\nprofile = 'p'\ncredentials_file = 'c'\npath_style = true\nca_file = 'c'\n\
                     checksums = 'c'\nsse = 's'\nsse_kms_key_id = 'k'\nstorage_class = 's'\nobject_lock_mode = 'm'\nobject_lock_days = 1\n";

@@ -100,6 +100,39 @@ pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 pub const MISSING_ATTEMPTS: u32 = 4;
 /// See [`MISSING_ATTEMPTS`].
 pub const MISSING_DELAY: Duration = Duration::from_millis(500);
+/// A file that must exist because of a later one is waited for until that one was stored so long ago: when several files are pushed
+/// at once, one may arrive late.
+pub const LATE_ARRIVAL: Duration = Duration::from_secs(10);
+/// So many of the files that wait to be archived are pushed ahead of the one that is asked for, this one counted.
+pub const AHEAD_FILES: usize = 64;
+/// Bytes of WAL that are pushed, or fetched, ahead at one moment; a longer segment is alone.
+pub const AHEAD_BYTES_IN_FLIGHT: u64 = 128 * MIB as u64;
+/// Threads that push or fetch ahead: twice the cores, at least so many.
+pub const AHEAD_MIN_THREADS: usize = 2;
+/// Most threads that push ahead: each may fill a part of [`PART_BYTES`], and all of it has to fit into 64 MiB.
+pub const PUSH_AHEAD_MAX_THREADS: usize = 4;
+/// Most threads that fetch ahead.
+pub const FETCH_AHEAD_MAX_THREADS: usize = 8;
+/// How long a helper begins new work. The next call starts another one.
+pub const AHEAD_TIME: Duration = Duration::from_secs(60);
+/// How long a push helper waits for an archiver that does not ask for what is stored already.
+pub const AHEAD_IDLE: Duration = Duration::from_secs(5);
+/// Segments that are fetched ahead of the one that recovery was given last, at most and at least, and their bytes together.
+pub const FETCHED_FILES: u64 = 16;
+/// See [`FETCHED_FILES`].
+pub const FETCHED_MIN_FILES: u64 = 2;
+/// See [`FETCHED_FILES`].
+pub const FETCHED_BYTES: u64 = 256 * MIB as u64;
+/// Segments that one listing looks ahead.
+pub const FETCH_LISTED: u64 = 256;
+/// How long a fetch helper waits for a recovery that asks for nothing: replaying one segment may take a while.
+pub const FETCH_IDLE: Duration = Duration::from_secs(60);
+/// How long what the spool says counts.
+pub const SPOOL_TIME: Duration = Duration::from_secs(300);
+/// A helper that did not say for so long that it works is not waited for.
+pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
+/// Longest record or plan of the spool: a plan of [`AHEAD_FILES`] names, a record with an error for each of many repositories.
+pub const MAX_SPOOL_RECORD_BYTES: usize = 64 * KIB;
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
 /// configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
@@ -115,6 +148,7 @@ const _: () = {
     assert!(MAX_STALL.as_secs() * 4 <= MAX_TIMEOUT.as_secs());
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);
+    assert!(PUSH_AHEAD_MAX_THREADS * PART_BYTES <= 32 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
     // encode_within always succeeds then.
     assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));

@@ -106,6 +106,9 @@ pub(super) struct PushArgs {
     /// The files, as PostgreSQL's %p names them
     #[arg(required = true, value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
+    /// Push what waits after this file; only for the helper that a call starts
+    #[arg(long, hide = true)]
+    pub(super) ahead: bool,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +120,9 @@ pub(super) struct FetchArgs {
     /// What to answer when it cannot be told whether the file exists
     #[arg(long, value_name = "ANSWER", default_value = "stop")]
     pub(super) on_error: OnError,
+    /// Fetch what follows this file; only for the helper that a call starts
+    #[arg(long, hide = true)]
+    pub(super) ahead: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

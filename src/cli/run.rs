@@ -11,10 +11,14 @@ use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global,
 use super::exit::{FETCH_FAILED, exit_code};
 use super::progress::ProgressLine;
 use super::{logging, recovery, render, render_backup, restore, shield, targets};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, HELPER_VARIABLE, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::limits::AHEAD_TIME;
 use crate::ops;
+
+/// The flag of a helper.
+const AHEAD: &str = "--ahead";
 
 /// How failures of this run become exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,9 @@ enum Role {
     Archiver,
     /// 1 for a proven absence, 200 for everything else.
     Restorer,
+    /// 0, whatever happens: where the server is the first process of a container, it inherits helpers, and takes any exit code above 1
+    /// for the crash of one of its own.
+    Helper,
     /// 1 for a proven absence and for whatever keeps it from being told; 200 for wrong usage.
     PatientRestorer,
 }
@@ -32,6 +39,7 @@ enum Role {
 impl Role {
     fn code(self, kind: Kind) -> u8 {
         match (self, kind) {
+            (Self::Helper, _) => 0,
             (Self::Ordinary | Self::Archiver, kind) => exit_code(kind),
             (Self::Restorer | Self::PatientRestorer, Kind::Absent) => exit_code(Kind::Absent),
             (Self::PatientRestorer, kind) if kind != Kind::Usage && kind != Kind::Bug => exit_code(Kind::Absent),
@@ -44,10 +52,13 @@ impl Role {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
     let role = role_of(&arguments);
-    if role == Role::Archiver {
-        shield::against_signals();
-    } else {
-        shield::against_file_size_signal();
+    match role {
+        Role::Helper => {
+            crate::fsio::detach();
+            shield::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug));
+        }
+        Role::Archiver => shield::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug)),
+        _ => shield::against_file_size_signal(),
     }
     ExitCode::from(shield::against_panics(|| parse_and_run(arguments, role)).unwrap_or(role.code(Kind::Bug)))
 }
@@ -55,28 +66,45 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 /// The role that the command's name gives, as far as it can be told from arguments that may be wrong. Whoever writes `fetch_wal` or
 /// `wal-fetch` into `restore_command` means it: an exit code below 126 would end recovery.
 fn role_of(arguments: &[OsString]) -> Role {
+    let Some((at, role)) = command_word(arguments) else { return Role::Ordinary };
+    // The variable, too: whoever writes the flag into the server's settings must not be told that all is well.
+    let is_helper = arguments.get(at + 1).is_some_and(|word| word == AHEAD) && std::env::var_os(HELPER_VARIABLE).is_some();
+    if is_helper && role != Role::Ordinary { Role::Helper } else { role }
+}
+
+/// Makes of the arguments of a call those of its helper.
+fn helper_arguments(arguments: &[OsString]) -> Option<Vec<OsString>> {
+    let (at, _) = command_word(arguments)?;
+    let mut words = arguments.get(1..)?.to_vec();
+    words.insert(at, AHEAD.into());
+    Some(words)
+}
+
+/// Where the command's name stands among the arguments, and the role that it gives.
+fn command_word(arguments: &[OsString]) -> Option<(usize, Role)> {
     let takes_value: Vec<String> = Cli::command()
         .get_arguments()
         .filter(|argument| argument.get_action().takes_values())
         .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
         .collect();
-    let mut words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
-    while let Some(word) = words.next() {
+    let mut words = arguments.iter().enumerate().skip(1).map(|(at, word)| (at, word.to_string_lossy()));
+    while let Some((at, word)) = words.next() {
         if takes_value.contains(&word.clone().into_owned()) {
             words.next();
         } else if !word.starts_with('-') {
-            return match word.to_lowercase() {
+            let role = match word.to_lowercase() {
                 name if name.contains("fetch") => Role::Restorer,
                 name if name.contains("push") => Role::Archiver,
                 _ => Role::Ordinary,
             };
+            return Some((at, role));
         }
     }
-    Role::Ordinary
+    None
 }
 
 fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(e) if !e.use_stderr() => {
             // Help or version was asked for. A closed pipe is no reason to fail.
@@ -95,12 +123,13 @@ fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
     };
     logging::start(log, cli.global.verbose);
     let role = match &cli.command {
+        _ if role == Role::Helper => role,
         Command::FetchWal(args) if args.on_error == OnError::Unavailable => Role::PatientRestorer,
         Command::FetchWal(_) => Role::Restorer,
         Command::PushWal(_) => Role::Archiver,
         _ => Role::Ordinary,
     };
-    match run(&cli, role) {
+    match run(&cli, role, &arguments) {
         Ok(()) => 0,
         Err(error) => {
             match log {
@@ -112,7 +141,7 @@ fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
     }
 }
 
-fn run(cli: &Cli, role: Role) -> Result<(), Error> {
+fn run(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Error> {
     let json = cli.global.json;
     match &cli.command {
         Command::Completions(args) => {
@@ -134,15 +163,25 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
             let report = ops::init::run(&config, &request, deadline)?;
             print_report(json, &report, |report| render::init(report))
         }
+        Command::PushWal(args) if args.ahead => {
+            let (config, deadline) = prepare_helper(&cli.global, role)?;
+            args.paths.iter().try_for_each(|path| ops::push_ahead::run(&config, path, deadline))
+        }
         Command::PushWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            let report = ops::push_wal::run(&config, &ops::push_wal::PushRequest { paths: args.paths.clone() }, deadline)?;
+            let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper_arguments(arguments) };
+            let report = ops::push_wal::run(&config, &request, deadline)?;
             // Quiet unless asked: the server logs what archive_command prints.
             if json { print_report(json, &report, |_| String::new()) } else { log_pushed(&report) }
         }
+        Command::FetchWal(args) if args.ahead => {
+            let (config, deadline) = prepare_helper(&cli.global, role)?;
+            ops::fetch_ahead::run(&config, &args.name, &args.destination, deadline)
+        }
         Command::FetchWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            let request = ops::fetch_wal::FetchRequest { name: args.name.clone(), destination: args.destination.clone() };
+            let (name, destination) = (args.name.clone(), args.destination.clone());
+            let request = ops::fetch_wal::FetchRequest { name, destination, helper: helper_arguments(arguments) };
             let report = ops::fetch_wal::run(&config, &request, deadline)?;
             tracing::debug!("{} from {}", report.file, report.repository);
             if json { print_report(json, &report, |_| String::new()) } else { Ok(()) }
@@ -197,10 +236,7 @@ fn run(cli: &Cli, role: Role) -> Result<(), Error> {
 /// Takes a backup, with a progress line, and ends it in good order when a signal says so.
 fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Error> {
     let request = targets::base_backup(args)?;
-    let (config, _) = load(global, args.server.clone())?;
-    // As long as it takes; every request has the time limit for itself.
-    let deadline = Deadline::each(config.timeout);
-    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    let (config, deadline) = prepare_long(global, args.server.clone(), role)?;
     let interrupted = shield::interruption();
     let progress = ProgressLine::new();
     let hooks = ops::base_backup::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show(state) };
@@ -313,7 +349,7 @@ fn pitr_restore(
 
 /// As [`prepare`], for commands whose time depends on the size of a database: the limit is that of every single request.
 fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
-    let (config, _) = load(global, server)?;
+    let config = load(global, server)?;
     let deadline = Deadline::each(config.timeout);
     shield::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
@@ -321,13 +357,26 @@ fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(
 
 /// Settings and the deadline, and the watchdog that enforces it.
 fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
-    let (config, deadline) = load(global, server)?;
+    let config = load(global, server)?;
+    let deadline = Deadline::after(config.timeout);
     shield::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
 }
 
-/// Settings and the deadline.
-fn load(global: &Global, server: Option<String>) -> Result<(Config, Deadline), Error> {
+/// The same for a helper: what it begins at the end of its time may take as long as a call.
+fn prepare_helper(global: &Global, role: Role) -> Result<(Config, Deadline), Error> {
+    if role != Role::Helper {
+        return Err(
+            Error::new(Kind::Usage, format!("{AHEAD} is only for helpers that Walvis itself starts")).hint("leave it out")
+        );
+    }
+    let config = load(global, None)?;
+    let deadline = Deadline::after(AHEAD_TIME + config.timeout);
+    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    Ok((config, deadline))
+}
+
+fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
     let overrides = Overrides {
         config: global.config.clone(),
         repository: global.repository.clone(),
@@ -344,9 +393,7 @@ fn load(global: &Global, server: Option<String>) -> Result<(Config, Deadline), E
     }
     // An empty one counts as unset.
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let config = Config::load(&overrides, &env, &names)?;
-    let deadline = Deadline::after(config.timeout);
-    Ok((config, deadline))
+    Config::load(&overrides, &env, &names)
 }
 
 fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {

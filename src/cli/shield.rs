@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 
-use super::exit::exit_code;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 
@@ -22,14 +21,14 @@ const GRACE: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Turns deadly signals into exit codes. Nothing is half-written by that: a killed process leaves the repository as it was.
-pub(super) fn against_signals() {
+pub(super) fn against_signals(ended: u8, bug: u8) {
     let always = || Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU] {
         // It fails only for signals that cannot be caught, which these are not.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, exit_code(Kind::Unreachable).into(), always());
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, ended.into(), always());
     }
     // Raised by the allocator when memory is exhausted and by a panic within a panic.
-    let _ = signal_hook::flag::register_conditional_shutdown(SIGABRT, exit_code(Kind::Bug).into(), always());
+    let _ = signal_hook::flag::register_conditional_shutdown(SIGABRT, bug.into(), always());
     against_file_size_signal();
 }
 

@@ -21,6 +21,7 @@ use nix::libc;
 mod dir;
 mod draft;
 mod live;
+mod private;
 mod rebuild;
 mod temp;
 mod tree;
@@ -30,6 +31,9 @@ pub use draft::{Draft, Durability, Published};
 pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
+};
+pub use private::{
+    Boot, Held, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir, write_volatile,
 };
 pub use rebuild::{
     Access, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
@@ -207,15 +211,6 @@ pub fn stat_open(file: &File, path: &Path) -> Result<Stat, FsError> {
     } else {
         Err(FsError::because(Problem::Unsupported, "open", path, "it is not a regular file"))
     }
-}
-
-/// Whether a file was changed so recently that another change now might give it the same time: kernels count it in ticks of up to 10 ms,
-/// and a clock may have been set back.
-pub fn changed_just_now(stat: &Stat) -> bool {
-    let (seconds, nanoseconds) = stat.changed;
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok()).map(|(s, n)| std::time::Duration::new(s, n));
-    changed.and_then(|changed| since_epoch.checked_sub(changed)).is_none_or(|age| age < std::time::Duration::from_millis(50))
 }
 
 /// Reads a whole small file.

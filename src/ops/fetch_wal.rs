@@ -4,17 +4,20 @@
 //! repository proves it. Bytes go to a temp file beside the destination, which gets its name only after all of them were
 //! authenticated and checked once more against the file's name and cluster.
 
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{cluster_facts, file_error, repositories};
+use super::spool::{FetchedFile, Side, Spool, start_helper};
+use super::{cluster_facts, fetch_ahead, file_error, repositories};
+use crate::codec::Digest;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Stat};
-use crate::pg::{SegmentCheck, WalFileName};
+use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Problem, Stat};
+use crate::pg::{SegmentCheck, SegmentName, WalFileName};
 use crate::repo::{Facts, Fetched, Repository, SystemId};
 
 const DESTINATION_HINT: &str =
@@ -27,6 +30,8 @@ pub struct FetchRequest {
     pub name: String,
     /// PostgreSQL's `%p`.
     pub destination: PathBuf,
+    /// The arguments with which this program is started to fetch ahead; `None`: nothing is fetched ahead.
+    pub helper: Option<Vec<OsString>>,
 }
 
 /// What was served.
@@ -51,10 +56,21 @@ pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Resul
     })?;
     // PostgreSQL runs the command in the data directory; by hand it may be run anywhere.
     let here = cluster_facts::of_data_directory(Path::new("."), &deadline)?.map(|facts| facts.system_id);
+    let ahead = here.and_then(|here| Ahead::find(config, name, here, &request.destination));
+    if let Some(ahead) = &ahead
+        && let Some(report) = ahead.serve(deadline)
+    {
+        return Ok(report);
+    }
     let mut failure: Option<Error> = None;
     for repository in &config.repositories {
         let error = match fetch_from(repository, config, name, here, &request.destination, deadline) {
-            Ok(Some(report)) => return Ok(report),
+            Ok(Some(report)) => {
+                if let (Some(ahead), Some(arguments)) = (ahead, &request.helper) {
+                    ahead.go_on(arguments);
+                }
+                return Ok(report);
+            }
             Ok(None) => continue,
             Err(error) => error,
         };
@@ -86,16 +102,8 @@ fn fetch_from(
 ) -> Result<Option<FetchReport>, Error> {
     let opened = repositories::open_for(repository, &config.cluster, deadline)?;
     let facts = cluster(&opened, config, here)?;
-    let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
-    let fetched = opened.get_wal(&config.cluster, facts, &name, &mut sink);
-    if let Some(error) = sink.failure {
-        return Err(destination_error(error));
-    }
-    match fetched? {
+    match download(&opened, config, facts, name, destination)? {
         Fetched::Served(metadata) => {
-            check(&name, facts, &sink.head, metadata.plaintext_bytes, &opened)?;
-            // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
-            sink.draft.publish_over(Durability::Volatile).map_err(destination_error)?;
             let repository = opened.location().to_owned();
             Ok(Some(FetchReport { file: name.to_string(), repository, bytes: metadata.plaintext_bytes }))
         }
@@ -111,8 +119,119 @@ fn fetch_from(
     }
 }
 
+/// Fetches a file. It is at its destination only if it was served, whole and authenticated.
+pub(super) fn download(
+    opened: &Repository,
+    config: &Config,
+    facts: Facts,
+    name: WalFileName,
+    destination: &Path,
+) -> Result<Fetched, Error> {
+    let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
+    let fetched = opened.get_wal(&config.cluster, facts, &name, &mut sink);
+    if let Some(error) = sink.failure {
+        return Err(destination_error(error));
+    }
+    let fetched = fetched?;
+    if let Fetched::Served(metadata) = &fetched {
+        check(&name, facts, &sink.head, metadata.plaintext_bytes, opened)?;
+        // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
+        sink.draft.publish_over(Durability::Volatile).map_err(destination_error)?;
+    }
+    Ok(fetched)
+}
+
+/// What a helper may have fetched ahead for a call that recovery makes.
+struct Ahead<'a> {
+    spool: Spool,
+    wal_directory: &'a Path,
+    segment: SegmentName,
+    here: SystemId,
+    destination: &'a Path,
+}
+
+impl<'a> Ahead<'a> {
+    /// Only for segments, in a data directory, into its `pg_wal`: as recovery calls it, and nobody else.
+    fn find(config: &Config, name: WalFileName, here: SystemId, destination: &'a Path) -> Option<Self> {
+        let WalFileName::Segment(segment) = name else { return None };
+        let wal_directory = destination.parent()?;
+        let [there, own] = [wal_directory, Path::new("pg_wal")].map(|path| fsio::stat(path).ok().flatten());
+        let is_own = there.zip(own).is_some_and(|(there, own)| (there.dev, there.ino) == (own.dev, own.ino));
+        let spool = Spool::find(config, wal_directory).filter(|_| is_own)?;
+        Some(Self { spool, wal_directory, segment, here, destination })
+    }
+
+    fn name(&self) -> WalFileName {
+        WalFileName::Segment(self.segment)
+    }
+
+    /// Serves it from the spool, if it is there or about to be.
+    fn serve(&self, deadline: Deadline) -> Option<FetchReport> {
+        let look = || self.spool.fetched(&self.name(), self.here);
+        let fetched = look().or_else(|| self.spool.wait(Side::Fetch, &self.name(), deadline, look))?;
+        match self.hand_over(&fetched) {
+            Ok(()) => {
+                self.spool.forget_fetched(&self.name());
+                let (repository, bytes) = (fetched.repository, fetched.stat.size_bytes);
+                Some(FetchReport { file: self.name().to_string(), repository, bytes })
+            }
+            Err(why) => {
+                tracing::debug!("{} in the spool is not used: {why}", self.name());
+                None
+            }
+        }
+    }
+
+    fn hand_over(&self, fetched: &FetchedFile) -> Result<(), String> {
+        let path = self.spool.fetched_path(&self.name());
+        let (file, stat) = fsio::open_regular(&path).map_err(|e| e.to_string())?;
+        if stat != fetched.stat {
+            return Err("it changed".to_owned());
+        }
+        let mut head = Vec::new();
+        fsio::reader(&file).take(64).read_to_end(&mut head).map_err(|e| e.to_string())?;
+        let page = SegmentCheck::run(self.segment, &head, stat.size_bytes).map_err(|e| e.to_string())?;
+        if page.system_id != self.here.0 {
+            return Err(format!("it is of system identifier {}", page.system_id));
+        }
+        let mut draft = begin(self.destination).map_err(|e| e.to_string())?;
+        match fsio::rename_over(&path, self.destination) {
+            Ok(()) => {
+                // What was checked, and not what took its name meanwhile.
+                let there = fsio::stat_no_follow(self.destination).ok().flatten();
+                let is_it = there.is_some_and(|there| (there.dev, there.ino) == (stat.dev, stat.ino));
+                return if is_it { Ok(()) } else { Err("another file took its place".to_owned()) };
+            }
+            Err(e) if e.problem == Problem::Unsupported => {}
+            Err(e) => return Err(e.to_string()),
+        }
+        // On another file system. The copy is proven by its hash.
+        let digest = Digest::of_copied(&mut fsio::reader(&file), &mut draft).map_err(|e| e.to_string())?;
+        if digest.blake3 != fetched.blake3 {
+            return Err("it is damaged".to_owned());
+        }
+        draft.publish_over(Durability::Volatile).map_err(|e| e.to_string())
+    }
+
+    /// Notes how far recovery is, and starts a helper where recovery goes on and there is none.
+    fn go_on(&self, arguments: &[OsString]) {
+        if !fetch_ahead::is_in_recovery(Path::new(".")) {
+            return;
+        }
+        match self.spool.make(self.wal_directory) {
+            Ok(()) => {
+                self.spool.note_asked(&self.name());
+                if !self.spool.has_helper(Side::Fetch) {
+                    start_helper(arguments);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no spool, so nothing is fetched ahead"),
+        }
+    }
+}
+
 /// Which system identifier to fetch from: that of the data directory we are in, or the cluster's current one.
-fn cluster(opened: &Repository, config: &Config, here: Option<SystemId>) -> Result<Facts, Error> {
+pub(super) fn cluster(opened: &Repository, config: &Config, here: Option<SystemId>) -> Result<Facts, Error> {
     let bindings = opened.bindings(&config.cluster)?;
     let found = match here {
         Some(here) => bindings.iter().rfind(|b| b.facts.system_id == here),

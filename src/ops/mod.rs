@@ -8,14 +8,17 @@ pub mod catalog;
 pub mod catalog_rebuild;
 pub mod check;
 pub mod cluster_facts;
+pub mod fetch_ahead;
 pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;
 pub mod list;
 pub mod pitr_restore;
+pub mod push_ahead;
 pub mod push_wal;
 pub mod repositories;
 pub mod resolve;
+pub mod spool;
 
 use crate::error::{Error, Kind};
 use crate::fsio::FsError;

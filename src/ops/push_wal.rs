@@ -4,6 +4,7 @@
 //! and as a rule once: to check, hash, scan and compress it. Each repository seals that under its own key. What is too long to wait
 //! in memory, or changed a moment ago, is read again per repository, and held against the hash of the first pass.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::panic::catch_unwind;
@@ -14,12 +15,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::push_ahead::Start;
+use super::spool::{Pushed, Side, Spool};
 use super::{cluster_facts, file_error, repositories};
 use crate::codec::{Compressed, Compressing, Digest, Waiting};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio;
+use crate::fsio::{self, Stat};
 use crate::limits::{CATALOG_TIMEOUT, MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES, OPTIONAL_TIMEOUT};
 use crate::pg::scan::{End, Scanner, Segment};
 use crate::pg::{BackupHistory, SegmentCheck, SegmentName, TimelineHistory, WalFileName, WalSegmentSize};
@@ -30,6 +33,8 @@ use crate::repo::{ClusterName, Content, Facts, Repository, Stored, SystemId};
 pub struct PushRequest {
     /// The files, as PostgreSQL's `%p` names them.
     pub paths: Vec<PathBuf>,
+    /// The arguments with which this program is started to push ahead; `None`: nothing is pushed ahead.
+    pub helper: Option<Vec<OsString>>,
 }
 
 /// What became of one file in one repository.
@@ -53,10 +58,59 @@ pub struct PushReport {
 /// [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: of another cluster;
 /// [`Kind::Conflict`]: other content under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
-    let files = request.paths.iter().map(|path| inspect(path, config, &deadline)).collect::<Result<Vec<_>, _>>()?;
+    let mut reports = Vec::new();
+    let (mut paths, mut helper) = (Vec::new(), None);
+    for path in &request.paths {
+        let Some((spool, wal_directory, name)) = spool_of(config, path) else {
+            paths.push(path);
+            continue;
+        };
+        let look = || spool.pushed(&name, path);
+        match look().or_else(|| spool.wait(Side::Push, &name, deadline, look)) {
+            Some(pushed) => reports.extend(report_recorded(config, &name, &pushed)),
+            None => {
+                paths.push(path);
+                if let (1, Some(arguments)) = (request.paths.len(), &request.helper) {
+                    helper = Some(Arc::new(Start::new(Arc::new(spool), wal_directory, name, arguments.clone())));
+                }
+            }
+        }
+    }
+    if !paths.is_empty() {
+        reports.extend(push(config, &paths, helper.as_ref(), deadline)?);
+    }
+    Ok(reports)
+}
+
+/// The spool that may know of a file.
+fn spool_of(config: &Config, path: &Path) -> Option<(Spool, PathBuf, WalFileName)> {
+    let name = WalFileName::parse(path.file_name()?.to_str()?)?;
+    let wal_directory = match path.parent()? {
+        parent if parent.as_os_str().is_empty() => Path::new("."),
+        parent => parent,
+    };
+    Some((Spool::find(config, wal_directory)?, wal_directory.to_owned(), name))
+}
+
+/// What a helper did for this call.
+fn report_recorded(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<PushReport> {
+    for failure in &pushed.failures {
+        tracing::error!("an optional repository did not get everything: {failure}");
+    }
+    let report = |repository: &RepositoryConfig| {
+        let location = repository.store.location();
+        let failed = repository.optional && pushed.failures.iter().any(|failure| failure.starts_with(&format!("{location}: ")));
+        let outcome = if failed { "failed" } else { "already stored" };
+        PushReport { file: name.to_string(), repository: location, outcome, bytes: pushed.bytes }
+    };
+    config.repositories.iter().map(report).collect()
+}
+
+fn push(config: &Config, paths: &[&PathBuf], helper: Option<&Arc<Start>>, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
+    let files = paths.iter().map(|path| inspect(path, config, &deadline)).collect::<Result<Vec<_>, _>>()?;
     let files = Arc::new(files);
     let optional_until = deadline.at_most(OPTIONAL_TIMEOUT);
-    let outcomes: Vec<_> = config.repositories.iter().map(|r| start(r, &config.cluster, &files, deadline)).collect();
+    let outcomes: Vec<_> = config.repositories.iter().map(|r| start(r, &config.cluster, &files, helper, deadline)).collect();
     let mut reports = Vec::new();
     let mut failure: Option<Error> = None;
     // Required ones first: by the time they are done, the optional ones have had most of their time.
@@ -95,15 +149,16 @@ fn start(
     repository: &RepositoryConfig,
     cluster: &ClusterName,
     files: &Arc<Vec<Inspected>>,
+    helper: Option<&Arc<Start>>,
     deadline: Deadline,
 ) -> Receiver<Result<Vec<Stored>, Error>> {
     let (sender, receiver) = mpsc::channel();
-    let (repository, cluster, files) = (repository.clone(), cluster.clone(), Arc::clone(files));
+    let (repository, cluster, files, helper) = (repository.clone(), cluster.clone(), Arc::clone(files), helper.cloned());
     let deadline = if repository.optional { deadline.at_most(OPTIONAL_TIMEOUT) } else { deadline };
     let failed = sender.clone();
     let thread = std::thread::Builder::new().spawn(move || {
         // The receiver is gone only when nobody waits for this one any more.
-        let _ = sender.send(push_to(&repository, &cluster, &files, deadline));
+        let _ = sender.send(push_to(&repository, &cluster, &files, helper.as_deref(), deadline));
     });
     if let Err(e) = thread {
         let error = Error::new(Kind::Unreachable, format!("cannot start a thread: {e}"))
@@ -117,16 +172,18 @@ fn push_to(
     repository: &RepositoryConfig,
     cluster: &ClusterName,
     files: &[Inspected],
+    helper: Option<&Start>,
     deadline: Deadline,
 ) -> Result<Vec<Stored>, Error> {
     let opened = Arc::new(repositories::open_for(repository, cluster, deadline)?);
     let mut stored = Vec::new();
     for file in files {
-        let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))
-            .with_summary(file.wal_summary.clone())
-            .with_compressed(&file.compressed);
         opened.bind(cluster, file.facts)?;
-        stored.push(opened.put_wal(cluster, file.facts.system_id, &file.name, &content)?);
+        // Not earlier: a helper would meet what keeps us from it.
+        if let Some(helper) = helper {
+            helper.once();
+        }
+        stored.push(store(&opened, cluster, file)?);
         if let WalFileName::Segment(segment) = file.name {
             write_nodes(&opened, cluster, file.facts, segment, deadline);
         }
@@ -134,9 +191,23 @@ fn push_to(
     Ok(stored)
 }
 
+/// Stores a file in an opened repository whose binding was checked.
+pub(super) fn store(opened: &Repository, cluster: &ClusterName, file: &Inspected) -> Result<Stored, Error> {
+    let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))
+        .with_summary(file.wal_summary.clone())
+        .with_compressed(&file.compressed);
+    opened.put_wal(cluster, file.facts.system_id, &file.name, &content)
+}
+
 /// Writes the nodes of the catalog that a stored segment completes. Whatever goes wrong there is no reason to say that the segment was
 /// not archived: it is logged, and left for the next writer. A thread that hangs ends with the process.
-fn write_nodes(opened: &Arc<Repository>, cluster: &ClusterName, facts: Facts, segment: SegmentName, deadline: Deadline) {
+pub(super) fn write_nodes(
+    opened: &Arc<Repository>,
+    cluster: &ClusterName,
+    facts: Facts,
+    segment: SegmentName,
+    deadline: Deadline,
+) {
     let (sender, receiver) = mpsc::channel();
     let (writer, name) = (Arc::clone(opened), cluster.clone());
     let thread = std::thread::Builder::new().spawn(move || {
@@ -169,20 +240,22 @@ fn report(repository: &RepositoryConfig, files: &[Inspected], stored: &[Stored])
     files.iter().zip(stored).map(|(file, stored)| file.report(&location, outcome(stored))).collect()
 }
 
-fn hint_of(error: &Error) -> String {
+pub(super) fn hint_of(error: &Error) -> String {
     error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"))
 }
 
 /// A file that is what its name says.
-struct Inspected {
+pub(super) struct Inspected {
     name: WalFileName,
     file: File,
+    /// Its state when it was opened.
+    pub(super) stat: Stat,
     digest: Digest,
     /// What the scan found; `None` for files without WAL.
     wal_summary: Option<Vec<u8>>,
     /// The content, where one pass was enough.
     compressed: Waiting,
-    facts: Facts,
+    pub(super) facts: Facts,
 }
 
 impl Inspected {
@@ -196,7 +269,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// Opens a file and checks it before anything is sent.
-fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Inspected, Error> {
+pub(super) fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Inspected, Error> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse).ok_or_else(|| {
         Error::new(Kind::Usage, format!("{} is not the name of a file that PostgreSQL archives", path.display()))
             .hint("use archive_command = 'walvis push-wal %p'")
@@ -232,7 +305,7 @@ fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Inspecte
     let level = config.repositories.first().map_or(1, |repository| repository.compression_level);
     let takers = config.repositories.iter().filter(|repository| repository.compression_level == level).count();
     // Content of one pass counts only if nobody wrote meanwhile, which the time of change tells unless it is of this very moment.
-    let once = (!fsio::changed_just_now(&stat)).then_some((level, stat.size_bytes));
+    let once = fsio::is_settled(&stat).then_some((level, stat.size_bytes));
     let Pass { digest, wal_summary, compressed } =
         read_once(&name, &file, facts.wal_segment_size, once).map_err(|e| unreadable(path, &e))?;
     if fsio::stat_open(&file, path).map_err(|e| file_error(Kind::Config, e))?.changed != stat.changed {
@@ -242,7 +315,7 @@ fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Inspecte
         )
         .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal"));
     }
-    Ok(Inspected { name, file, digest, wal_summary, compressed: Waiting::for_takers(takers, compressed), facts })
+    Ok(Inspected { name, file, stat, digest, wal_summary, compressed: Waiting::for_takers(takers, compressed), facts })
 }
 
 /// What one pass over a file gives.

@@ -8,7 +8,7 @@ use super::open::Repository;
 use crate::codec::{self, Address, CodecError, Digest, Sealing, Waiting};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
-use crate::limits::{MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
+use crate::limits::{KIB, MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
 use crate::store::{ContentId, Created, ErrorKind, Key, ReadRange, Store, StoreError, Upload};
 
 /// What became of a put.
@@ -122,7 +122,10 @@ impl Repository {
         (address, content_id): (Address<'_>, &ContentId),
     ) -> Result<Created, Error> {
         let mut source = (content.open)();
-        let mut parts = PartWriter { store: self.store(), name, content_id: *content_id, buffer: Vec::new(), upload: None };
+        // Bytes that do not compress get a little longer, by their frames' tags above all.
+        let room = usize::try_from(metadata.plaintext_bytes + metadata.plaintext_bytes / 256).unwrap_or(PART_BYTES) + 64 * KIB;
+        let buffer = Vec::with_capacity(room.min(PART_BYTES));
+        let mut parts = PartWriter { store: self.store(), name, content_id: *content_id, buffer, upload: None };
         match codec::seal(&mut source, &mut parts, address, self.keys().current(), metadata, sealing) {
             Ok(()) => Ok(parts.finish()?),
             Err(CodecError::Write(e)) if e.get_ref().is_some_and(|inner| inner.is::<NameTaken>()) => Ok(Created::Exists),
@@ -310,6 +313,8 @@ impl Write for PartWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() == PART_BYTES {
             self.send_part()?;
+            // Only now: the memory of the part that was sent is free again. And at once: a buffer that grows is there twice for a moment.
+            self.buffer.reserve_exact(PART_BYTES);
         }
         let taken = bytes.len().min(PART_BYTES - self.buffer.len());
         self.buffer.extend_from_slice(bytes.get(..taken).unwrap_or_default());

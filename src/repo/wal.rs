@@ -14,7 +14,7 @@ use super::objects::{Content, Stored};
 use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
-use crate::limits::{MISSING_ATTEMPTS, MISSING_DELAY};
+use crate::limits::{LATE_ARRIVAL, MISSING_ATTEMPTS, MISSING_DELAY};
 use crate::pg::{SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::store::Key;
 
@@ -30,6 +30,20 @@ pub enum Fetched {
         /// What proves it.
         because: String,
     },
+}
+
+/// What proves that a file must have existed.
+struct Proof {
+    because: String,
+    /// When the later file was stored that proves it, if that is what does, and the store tells.
+    stored_unix_s: Option<i64>,
+}
+
+/// Whether something was stored so lately that what was pushed at the same time may still be on its way. Where the store's clock and
+/// ours differ by more than that, it counts as old.
+fn is_recent(stored_unix_s: i64) -> bool {
+    let age = jiff::Timestamp::now().as_second().abs_diff(stored_unix_s);
+    age < LATE_ARRIVAL.as_secs()
 }
 
 impl Repository {
@@ -75,11 +89,13 @@ impl Repository {
         if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
             return Ok(Fetched::Served(metadata));
         }
-        let Some(because) = self.must_have_existed(cluster, facts, file, &name)? else {
+        let Some(Proof { because, stored_unix_s }) = self.must_have_existed(cluster, facts, file, &name)? else {
             return Ok(Fetched::Absent);
         };
         // Files may arrive out of order while another process pushes several at once.
-        for _ in 0..MISSING_ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < MISSING_ATTEMPTS || stored_unix_s.is_some_and(is_recent) {
+            attempts += 1;
             if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
                 return Ok(Fetched::Served(metadata));
             }
@@ -95,11 +111,13 @@ impl Repository {
         facts: Facts,
         file: &WalFileName,
         name: &Key,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<Proof>, Error> {
         match file {
             WalFileName::Segment(segment) => {
                 let later = self.later_segment(cluster, facts.system_id, *segment, name)?;
-                self.segment_must_have_existed(cluster, facts, *segment, later)
+                let stored_unix_s = later.as_ref().and_then(|(_, stored_unix_s)| *stored_unix_s);
+                let because = self.segment_must_have_existed(cluster, facts, *segment, later.map(|(file, _)| file))?;
+                Ok(because.map(|because| Proof { because, stored_unix_s }))
             }
             // The first timeline has no parent and so no history. The server asks for it all the same when it copies the parent's
             // history into that of a new timeline (`writeTimeLineHistory`).
@@ -107,7 +125,8 @@ impl Repository {
             WalFileName::History(timeline) => {
                 let prefix = names::histories_prefix(cluster, facts.system_id);
                 let found = self.first_after(&prefix, name, |file| matches!(file, WalFileName::History(t) if t > timeline))?;
-                Ok(found.map(|later| format!("{later} is there, and timelines are numbered without gaps")))
+                let because = |later| format!("{later} is there, and timelines are numbered without gaps");
+                Ok(found.map(|(later, stored_unix_s)| Proof { because: because(later), stored_unix_s }))
             }
             // PostgreSQL never asks for these in recovery.
             WalFileName::Partial(_) | WalFileName::Backup(..) => self.first_after(name.as_str(), name, |_| false).map(|_| None),
@@ -120,7 +139,7 @@ impl Repository {
         system_id: SystemId,
         segment: SegmentName,
         name: &Key,
-    ) -> Result<Option<WalFileName>, Error> {
+    ) -> Result<Option<(WalFileName, Option<i64>)>, Error> {
         let prefix = names::timeline_prefix(cluster, system_id, segment.timeline);
         self.first_after(&prefix, name, |file| matches!(file, WalFileName::Segment(s) if *s > segment))
     }
@@ -199,9 +218,14 @@ impl Repository {
             .map_err(|e| Error::new(Kind::Damaged, format!("{name} in {} is no timeline history: {e}", self.location())))
     }
 
-    /// The first stored WAL file after `name` that is wanted. The listing begins just before `name`: should it show `name` itself,
+    /// The first stored WAL file after `name` that is wanted, and when it was stored, in Unix seconds. The listing begins just before `name`: should it show `name` itself,
     /// the store contradicts what it said a moment ago, and nothing is proven.
-    fn first_after(&self, prefix: &str, name: &Key, wanted: impl Fn(&WalFileName) -> bool) -> Result<Option<WalFileName>, Error> {
+    fn first_after(
+        &self,
+        prefix: &str,
+        name: &Key,
+        wanted: impl Fn(&WalFileName) -> bool,
+    ) -> Result<Option<(WalFileName, Option<i64>)>, Error> {
         let before = name.as_str().get(..name.as_str().len() - 1).unwrap_or_default();
         let (mut found, mut contradiction) = (None, false);
         self.store().list(prefix, before, &mut |entry| {
@@ -211,7 +235,7 @@ impl Repository {
             }
             match names::WalObject::parse(&entry.key) {
                 Some(object) if entry.key > *name && wanted(&object.file) => {
-                    found = Some(object.file);
+                    found = Some((object.file, entry.modified_unix_s));
                     ControlFlow::Break(())
                 }
                 _ => ControlFlow::Continue(()),

@@ -15,6 +15,9 @@ mod support;
 /// What the WAL writer of the unit tests calls `crate::pg`.
 use walvis::pg;
 
+mod ahead_fetch;
+mod ahead_postgres;
+mod ahead_push;
 mod backup;
 mod backup_store;
 mod catalog_store;

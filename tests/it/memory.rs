@@ -13,6 +13,7 @@ use walvis::pg::scan::{Scanner, Segment as Scanned};
 use walvis::pg::{Timeline, WalFileName, WalSegmentSize};
 use walvis::repo::{ClusterName, Content as Stored, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 
+use crate::support::ahead::Ahead;
 use crate::support::command::{DESTINATION, Ran, Site, WALVIS, run};
 use crate::support::s3::S3Server;
 use crate::support::segment::{self, Content, Segment};
@@ -148,4 +149,70 @@ fn lists_of_a_long_log() {
     }
     let lines = long.run(["catalog", "--commits"]).exits(0).stdout.lines().count();
     assert_eq!(lines, 600 * COMMITS as usize);
+}
+
+/// What works ahead, as processes that we wait for: with segments that do not compress, so that every buffer is as long as it gets.
+fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segment, &std::path::Path), bound_mib: u64) {
+    site.become_cluster(segment::SYSTEM_ID, segments[0].size);
+    for (name, value) in walvis::ops::spool::HELPER_ENVIRONMENT {
+        site.set(name, value);
+    }
+    let names: Vec<String> = segments.iter().map(Segment::name).collect();
+    for (segment, name) in segments.iter().zip(&names) {
+        make(segment, &site.wal(name));
+        site.is_ready(name);
+    }
+    for directory in ["", "pushed", "fetched"] {
+        let path = site.spool().join(directory);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    let peak = peak_mib(&site, &["push-wal", "--ahead", &format!("pg_wal/{}", names[0])]);
+    println!("peak resident memory {peak} MiB of at most {bound_mib}: {} files pushed ahead", names.len() - 1);
+    for name in &names[1..] {
+        assert!(site.record(name).exists(), "{name} was not pushed");
+    }
+    assert!(peak <= bound_mib, "the push helper took {peak} MiB");
+    site.push(&names[0]).exits(0);
+
+    site.recovers();
+    let peak = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let since = std::time::Instant::now();
+            while since.elapsed().as_secs() < 100 {
+                let there = names.iter().filter(|name| site.fetched_record(name).exists()).count();
+                if there == names.len() - 1 {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let there = names.iter().filter(|name| site.fetched_record(name).exists()).count();
+            std::fs::remove_file(site.data().join("recovery.signal")).unwrap();
+            assert_eq!(there, names.len() - 1);
+        });
+        peak_mib(&site, &["fetch-wal", "--ahead", &names[0], DESTINATION])
+    });
+    println!("peak resident memory {peak} MiB of at most {bound_mib}: {} files fetched ahead", names.len() - 1);
+    assert!(peak <= bound_mib, "the fetch helper took {peak} MiB");
+}
+
+#[test]
+fn helpers_with_sixteen_mib_segments() {
+    let server = S3Server::start();
+    server.set_latency(std::time::Duration::from_millis(20));
+    for site in [Site::new(), Site::on_s3(&server), with_passphrase()] {
+        let segments: Vec<Segment> = (1..=12)
+            .map(|n| Segment::new(n).sized(16 * MIB).holding(if n % 3 == 0 { Content::Records(n) } else { Content::Noise(n) }))
+            .collect();
+        helpers_stay_below(site, &segments, |segment, path| std::fs::write(path, segment.bytes()).unwrap(), 64);
+    }
+}
+
+#[test]
+fn helpers_with_one_gib_segments() {
+    let server = S3Server::start();
+    for site in [Site::new(), Site::on_s3(&server)] {
+        let segments: Vec<Segment> = (1..=3).map(|n| Segment::new(n).sized(1024 * MIB)).collect();
+        helpers_stay_below(site, &segments, |segment, path| segment.write_sparse(path, 64 * MIB, 17 * MIB / 16), 128);
+    }
 }

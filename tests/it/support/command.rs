@@ -27,6 +27,44 @@ pub struct Site {
     env: Vec<(OsString, OsString)>,
 }
 
+impl Drop for Site {
+    fn drop(&mut self) {
+        // Helpers would end by themselves when they see that all is gone, but may write into it while it goes.
+        kill_below(self.dir.path());
+    }
+}
+
+/// The processes whose working directory is below this one, and no others: whatever calls left behind there.
+pub fn processes_below(dir: &Path) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))).collect()
+}
+
+/// Those of them that work ahead.
+pub fn helpers_below(dir: &Path) -> Vec<i32> {
+    let is_helper = |pid: &i32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.windows(8).any(|word| word == b"\0--ahead")
+    };
+    processes_below(dir).into_iter().filter(is_helper).collect()
+}
+
+/// Kills the processes below a directory, and waits until they are gone.
+pub fn kill_below(dir: &Path) {
+    let since = Instant::now();
+    loop {
+        let left = processes_below(dir);
+        if left.is_empty() || since.elapsed() > TOO_LONG {
+            break;
+        }
+        for pid in left {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What became of a process.
 #[derive(Debug)]
 pub struct Ran {
@@ -160,6 +198,11 @@ impl Site {
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.unset(name);
         self.env.push((name.into(), value.into()));
+    }
+
+    /// A variable of the environment.
+    pub fn get(&self, name: &str) -> Option<OsString> {
+        self.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
     }
 
     pub fn unset(&mut self, name: &str) {

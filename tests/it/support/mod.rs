@@ -1,5 +1,6 @@
 //! The harness: real servers, real protocols, the real program.
 
+pub mod ahead;
 pub mod command;
 pub mod postgres;
 pub mod s3;

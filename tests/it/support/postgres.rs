@@ -488,6 +488,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
+        // Helpers of a server that was stopped.
+        super::command::kill_below(&self.data);
     }
 }
 
