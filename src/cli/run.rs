@@ -51,7 +51,8 @@ impl Role {
 /// Runs the command that the arguments name and returns its exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
-    let role = role_of(&arguments);
+    let word = command_word(&arguments);
+    let role = role_of(&arguments, word);
     match role {
         Role::Helper => {
             crate::fsio::detach();
@@ -60,24 +61,24 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Role::Archiver => shield::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug)),
         _ => shield::against_file_size_signal(),
     }
-    ExitCode::from(shield::against_panics(|| parse_and_run(arguments, role)).unwrap_or(role.code(Kind::Bug)))
+    ExitCode::from(
+        shield::against_panics(|| parse_and_run(&arguments, role, word.map(|(at, _)| at))).unwrap_or(role.code(Kind::Bug)),
+    )
 }
 
 /// The role that the command's name gives, as far as it can be told from arguments that may be wrong. Whoever writes `fetch_wal` or
 /// `wal-fetch` into `restore_command` means it: an exit code below 126 would end recovery.
-fn role_of(arguments: &[OsString]) -> Role {
-    let Some((at, role)) = command_word(arguments) else { return Role::Ordinary };
+fn role_of(arguments: &[OsString], word: Option<(usize, Role)>) -> Role {
+    let Some((at, role)) = word else { return Role::Ordinary };
     // The variable, too: whoever writes the flag into the server's settings must not be told that all is well.
     let is_helper = arguments.get(at + 1).is_some_and(|word| word == AHEAD) && std::env::var_os(HELPER_VARIABLE).is_some();
     if is_helper && role != Role::Ordinary { Role::Helper } else { role }
 }
 
-/// Makes of the arguments of a call those of its helper.
-fn helper_arguments(arguments: &[OsString]) -> Option<Vec<OsString>> {
-    let (at, _) = command_word(arguments)?;
-    let mut words = arguments.get(1..)?.to_vec();
-    words.insert(at, AHEAD.into());
-    Some(words)
+/// Makes of the arguments of a call, whose command stands at this place, those of its helper.
+fn helper_arguments(arguments: &[OsString], command_at: Option<usize>) -> Option<Vec<OsString>> {
+    let (before, after) = arguments.split_at_checked(command_at? + 1)?;
+    Some(before.iter().skip(1).cloned().chain([AHEAD.into()]).chain(after.iter().cloned()).collect())
 }
 
 /// Where the command's name stands among the arguments, and the role that it gives.
@@ -103,8 +104,8 @@ fn command_word(arguments: &[OsString]) -> Option<(usize, Role)> {
     None
 }
 
-fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
-    let cli = match Cli::try_parse_from(&arguments) {
+fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(e) if !e.use_stderr() => {
             // Help or version was asked for. A closed pipe is no reason to fail.
@@ -129,7 +130,8 @@ fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
         Command::PushWal(_) => Role::Archiver,
         _ => Role::Ordinary,
     };
-    match run(&cli, role, &arguments) {
+    let helper = || helper_arguments(arguments, command_at);
+    match run(&cli, role, &helper) {
         Ok(()) => 0,
         Err(error) => {
             match log {
@@ -141,7 +143,7 @@ fn parse_and_run(arguments: Vec<OsString>, role: Role) -> u8 {
     }
 }
 
-fn run(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Error> {
+fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Result<(), Error> {
     let json = cli.global.json;
     match &cli.command {
         Command::Completions(args) => {
@@ -169,7 +171,7 @@ fn run(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Error> {
         }
         Command::PushWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper_arguments(arguments) };
+            let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper() };
             let report = ops::push_wal::run(&config, &request, deadline)?;
             // Quiet unless asked: the server logs what archive_command prints.
             if json { print_report(json, &report, |_| String::new()) } else { log_pushed(&report) }
@@ -181,7 +183,7 @@ fn run(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Error> {
         Command::FetchWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             let (name, destination) = (args.name.clone(), args.destination.clone());
-            let request = ops::fetch_wal::FetchRequest { name, destination, helper: helper_arguments(arguments) };
+            let request = ops::fetch_wal::FetchRequest { name, destination, helper: helper() };
             let report = ops::fetch_wal::run(&config, &request, deadline)?;
             tracing::debug!("{} from {}", report.file, report.repository);
             if json { print_report(json, &report, |_| String::new()) } else { Ok(()) }

@@ -350,7 +350,7 @@ impl Run<'_> {
     /// Pushes a file to every repository and puts it on record. `None` when it is gone.
     fn push(&self, targets: &[Target], descriptors: &str, file: WalFileName) -> Result<Option<Facts>, Error> {
         let path = self.path_of(&file);
-        let inspected = match inspect(&path, &self.config, &self.deadline) {
+        let inspected = match inspect(&path, self.config, &self.deadline) {
             Ok(inspected) => Arc::new(inspected),
             Err(error) => return if fsio::exists(&path).is_ok_and(|is| !is) { Ok(None) } else { Err(error) },
         };

@@ -184,7 +184,7 @@ fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segme
                 if there == names.len() - 1 {
                     break;
                 }
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(5));
             }
             let there = names.iter().filter(|name| site.fetched_record(name).exists()).count();
             std::fs::remove_file(site.data().join("recovery.signal")).unwrap();
@@ -199,7 +199,7 @@ fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segme
 #[test]
 fn helpers_with_sixteen_mib_segments() {
     let server = S3Server::start();
-    server.set_latency(std::time::Duration::from_millis(20));
+    server.set_latency(Duration::from_millis(20));
     for site in [Site::new(), Site::on_s3(&server), with_passphrase()] {
         let segments: Vec<Segment> = (1..=12)
             .map(|n| Segment::new(n).sized(16 * MIB).holding(if n % 3 == 0 { Content::Records(n) } else { Content::Noise(n) }))
