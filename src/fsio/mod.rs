@@ -33,7 +33,8 @@ pub use live::{
     scan_live,
 };
 pub use private::{
-    Boot, Held, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir, write_volatile,
+    Boot, Held, TIME_STEP, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir,
+    write_volatile,
 };
 pub use rebuild::{
     Access, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,

@@ -125,13 +125,14 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     u64::from(stat.blocks_available()).checked_mul(u64::from(stat.fragment_size()))
 }
 
-/// Whether the last change of a file is so long ago that one yet to come will show in its times: they advance in steps.
+/// Longer than the steps in which the times of files advance: kernels count them in ticks of up to 10 ms.
+pub const TIME_STEP: Duration = Duration::from_millis(50);
+
+/// Whether the last change of a file is so long ago that one yet to come will show in its times.
 pub fn is_settled(stat: &Stat) -> bool {
-    /// Longer than the step of any clock that file times are taken from.
-    const STEP: Duration = Duration::from_millis(50);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(stat.changed.0), u32::try_from(stat.changed.1)) else { return false };
-    now.checked_sub(Duration::new(seconds, nanoseconds.min(999_999_999))).is_some_and(|age| age >= STEP)
+    now.checked_sub(Duration::new(seconds, nanoseconds.min(999_999_999))).is_some_and(|age| age >= TIME_STEP)
 }
 
 /// Leaves the session of whoever started this process, and closes every descriptor that came from there but the first three. To be

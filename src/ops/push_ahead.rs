@@ -350,6 +350,10 @@ impl Run<'_> {
     /// Pushes a file to every repository and puts it on record. `None` when it is gone.
     fn push(&self, targets: &[Target], descriptors: &str, file: WalFileName) -> Result<Option<Facts>, Error> {
         let path = self.path_of(&file);
+        // A change in the same tick as the last one would not show in the file's times: read it once that tick is over.
+        if fsio::stat(&path).ok().flatten().is_some_and(|stat| !fsio::is_settled(&stat)) {
+            std::thread::sleep(fsio::TIME_STEP);
+        }
         let inspected = match inspect(&path, self.config, &self.deadline) {
             Ok(inspected) => Arc::new(inspected),
             Err(error) => return if fsio::exists(&path).is_ok_and(|is| !is) { Ok(None) } else { Err(error) },

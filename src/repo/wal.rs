@@ -33,10 +33,22 @@ pub enum Fetched {
 }
 
 /// What proves that a file must have existed.
-struct Proof {
-    because: String,
-    /// When the later file was stored that proves it, if that is what does, and the store tells.
-    stored_unix_s: Option<i64>,
+enum Proof {
+    /// The store lists it: it came meanwhile, or the store contradicts itself.
+    Listed,
+    Because {
+        reason: String,
+        /// When the later file was stored that proves it, if that is what does, and the store tells.
+        stored_unix_s: Option<i64>,
+    },
+}
+
+/// What a listing shows from a file's own name on.
+enum Next {
+    Itself,
+    /// The first wanted file after it, and when it was stored, in Unix seconds.
+    Later(WalFileName, Option<i64>),
+    Nothing,
 }
 
 /// Whether something was stored so lately that what was pushed at the same time may still be on its way. Where the store's clock and
@@ -89,19 +101,27 @@ impl Repository {
         if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
             return Ok(Fetched::Served(metadata));
         }
-        let Some(Proof { because, stored_unix_s }) = self.must_have_existed(cluster, facts, file, &name)? else {
+        let Some(proof) = self.must_have_existed(cluster, facts, file, &name)? else {
             return Ok(Fetched::Absent);
         };
-        // Files may arrive out of order while another process pushes several at once.
+        // It may have been stored at this moment, and files may arrive out of order while another process pushes several at once.
+        let may_come = || matches!(proof, Proof::Because { stored_unix_s: Some(stored_unix_s), .. } if is_recent(stored_unix_s));
         let mut attempts = 0;
-        while attempts < MISSING_ATTEMPTS || stored_unix_s.is_some_and(is_recent) {
+        while attempts < MISSING_ATTEMPTS || may_come() {
             attempts += 1;
             if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
                 return Ok(Fetched::Served(metadata));
             }
             std::thread::sleep(MISSING_DELAY);
         }
-        Ok(Fetched::Missing { because })
+        match proof {
+            Proof::Because { reason, .. } => Ok(Fetched::Missing { because: reason }),
+            Proof::Listed => Err(Error::new(
+                Kind::Unreachable,
+                format!("{name} in {}: the store says that it does not exist and lists it", self.location()),
+            )
+            .hint("nothing is proven by such an answer: try again, and see that nothing is deleted there")),
+        }
     }
 
     /// What proves that a file which is not there must have existed, if anything does.
@@ -112,36 +132,32 @@ impl Repository {
         file: &WalFileName,
         name: &Key,
     ) -> Result<Option<Proof>, Error> {
-        match file {
-            WalFileName::Segment(segment) => {
-                let later = self.later_segment(cluster, facts.system_id, *segment, name)?;
-                let stored_unix_s = later.as_ref().and_then(|(_, stored_unix_s)| *stored_unix_s);
-                let because = self.segment_must_have_existed(cluster, facts, *segment, later.map(|(file, _)| file))?;
-                Ok(because.map(|because| Proof { because, stored_unix_s }))
-            }
+        let (prefix, wanted): (String, &dyn Fn(&WalFileName) -> bool) = match file {
+            WalFileName::Segment(segment) => (
+                names::timeline_prefix(cluster, facts.system_id, segment.timeline),
+                &|file| matches!(file, WalFileName::Segment(s) if s > segment),
+            ),
+            WalFileName::History(timeline) if timeline.0 > 1 => (
+                names::histories_prefix(cluster, facts.system_id),
+                &|file| matches!(file, WalFileName::History(t) if t > timeline),
+            ),
             // The first timeline has no parent and so no history. The server asks for it all the same when it copies the parent's
-            // history into that of a new timeline (`writeTimeLineHistory`).
-            WalFileName::History(Timeline(..=1)) => self.first_after(name.as_str(), name, |_| false).map(|_| None),
-            WalFileName::History(timeline) => {
-                let prefix = names::histories_prefix(cluster, facts.system_id);
-                let found = self.first_after(&prefix, name, |file| matches!(file, WalFileName::History(t) if t > timeline))?;
-                let because = |later| format!("{later} is there, and timelines are numbered without gaps");
-                Ok(found.map(|(later, stored_unix_s)| Proof { because: because(later), stored_unix_s }))
+            // history into that of a new timeline (`writeTimeLineHistory`). For the others PostgreSQL never asks in recovery.
+            WalFileName::History(_) | WalFileName::Partial(_) | WalFileName::Backup(..) => (name.as_str().to_owned(), &|_| false),
+        };
+        let later = match self.next(&prefix, name, wanted)? {
+            Next::Itself => return Ok(Some(Proof::Listed)),
+            Next::Later(file, stored_unix_s) => Some((file, stored_unix_s)),
+            Next::Nothing => None,
+        };
+        let stored_unix_s = later.as_ref().and_then(|(_, stored_unix_s)| *stored_unix_s);
+        let reason = match (file, later) {
+            (WalFileName::Segment(segment), later) => {
+                self.segment_must_have_existed(cluster, facts, *segment, later.map(|(file, _)| file))?
             }
-            // PostgreSQL never asks for these in recovery.
-            WalFileName::Partial(_) | WalFileName::Backup(..) => self.first_after(name.as_str(), name, |_| false).map(|_| None),
-        }
-    }
-
-    fn later_segment(
-        &self,
-        cluster: &ClusterName,
-        system_id: SystemId,
-        segment: SegmentName,
-        name: &Key,
-    ) -> Result<Option<(WalFileName, Option<i64>)>, Error> {
-        let prefix = names::timeline_prefix(cluster, system_id, segment.timeline);
-        self.first_after(&prefix, name, |file| matches!(file, WalFileName::Segment(s) if *s > segment))
+            (_, later) => later.map(|(later, _)| format!("{later} is there, and timelines are numbered without gaps")),
+        };
+        Ok(reason.map(|reason| Proof::Because { reason, stored_unix_s }))
     }
 
     fn segment_must_have_existed(
@@ -218,37 +234,19 @@ impl Repository {
             .map_err(|e| Error::new(Kind::Damaged, format!("{name} in {} is no timeline history: {e}", self.location())))
     }
 
-    /// The first stored WAL file after `name` that is wanted, and when it was stored, in Unix seconds. The listing begins just before `name`: should it show `name` itself,
-    /// the store contradicts what it said a moment ago, and nothing is proven.
-    fn first_after(
-        &self,
-        prefix: &str,
-        name: &Key,
-        wanted: impl Fn(&WalFileName) -> bool,
-    ) -> Result<Option<(WalFileName, Option<i64>)>, Error> {
+    /// What the store lists at `name`, which it said does not exist, or after it. The listing begins just before the name.
+    fn next(&self, prefix: &str, name: &Key, wanted: &dyn Fn(&WalFileName) -> bool) -> Result<Next, Error> {
         let before = name.as_str().get(..name.as_str().len() - 1).unwrap_or_default();
-        let (mut found, mut contradiction) = (None, false);
+        let mut next = Next::Nothing;
         self.store().list(prefix, before, &mut |entry| {
-            if entry.key == *name {
-                contradiction = true;
-                return ControlFlow::Break(());
-            }
-            match names::WalObject::parse(&entry.key) {
-                Some(object) if entry.key > *name && wanted(&object.file) => {
-                    found = Some((object.file, entry.modified_unix_s));
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
-            }
+            next = match names::WalObject::parse(&entry.key) {
+                _ if entry.key == *name => Next::Itself,
+                Some(object) if entry.key > *name && wanted(&object.file) => Next::Later(object.file, entry.modified_unix_s),
+                _ => return ControlFlow::Continue(()),
+            };
+            ControlFlow::Break(())
         })?;
-        if contradiction {
-            return Err(Error::new(
-                Kind::Unreachable,
-                format!("{name} in {}: the store says that it does not exist and lists it", self.location()),
-            )
-            .hint("it may have been stored at this moment: try again"));
-        }
-        Ok(found)
+        Ok(next)
     }
 
     /// Visits the stored segments of a timeline from number `first` to `last` in order, with stored sizes.

@@ -391,6 +391,13 @@ fn a_store_that_contradicts_itself_proves_nothing() {
     let path = there.clone();
     server.hook(move |seen| if seen.op == Op::Get && seen.path.ends_with(&path) { no_such_key() } else { Action::Pass });
     site.fetch_fails(&there, 200).says(&["says that it does not exist and lists it"]);
+    // It came between the two answers: a standby that follows the archive must not stop for that.
+    let (path, first) = (there.clone(), std::sync::atomic::AtomicBool::new(true));
+    server.hook(move |seen| {
+        let is_it = seen.op == Op::Get && seen.path.ends_with(&path);
+        if is_it && first.swap(false, std::sync::atomic::Ordering::Relaxed) { no_such_key() } else { Action::Pass }
+    });
+    site.fetches(&there);
     // Absence that is not S3's own word.
     for answer in [
         || Action::html(404),
