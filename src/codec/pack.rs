@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -52,6 +53,40 @@ const ZSTD: u8 = 1;
 /// What header, metadata and its tag take at most: room for them is left in front of the records.
 const FRONT_BYTES: usize = HEADER_BYTES + MAX_PACK_RECORDS * 6 + 4 * KIB + TAG_BYTES;
 
+/// Memory of packs that were stored, for the next ones: fresh memory costs more than filling it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct SpareBuffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl SpareBuffers {
+    /// An empty pack's buffer: room for the front, and for so many bytes after it.
+    fn take(&self, full_at: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.clear();
+        buffer.reserve_exact(FRONT_BYTES + full_at + MAX_RECORD_BYTES);
+        buffer.resize(FRONT_BYTES, 0);
+        buffer
+    }
+}
+
+/// A sealed pack, whose memory goes back when nobody needs it.
+struct SealedPack {
+    buffer: Vec<u8>,
+    start: usize,
+    spare: SpareBuffers,
+}
+
+impl AsRef<[u8]> for SealedPack {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+}
+
+impl Drop for SealedPack {
+    fn drop(&mut self) {
+        self.spare.0.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.buffer));
+    }
+}
+
 /// Gathers records, and seals them when it is known what all of them are.
 pub struct PackBuilder {
     /// The records, compressed; each with room for its tag.
@@ -60,6 +95,7 @@ pub struct PackBuilder {
     compressor: zstd::bulk::Compressor<'static>,
     scratch: Vec<u8>,
     full_at: usize,
+    spare: SpareBuffers,
 }
 
 impl PackBuilder {
@@ -67,15 +103,14 @@ impl PackBuilder {
     ///
     /// # Errors
     /// When zstd does not know the level.
-    pub fn new(level: i32, full_at: usize) -> io::Result<Self> {
-        let mut buffer = Vec::with_capacity(FRONT_BYTES + full_at + MAX_RECORD_BYTES);
-        buffer.resize(FRONT_BYTES, 0);
+    pub fn new(level: i32, full_at: usize, spare: SpareBuffers) -> io::Result<Self> {
         Ok(Self {
-            buffer,
+            buffer: spare.take(full_at),
             records: Vec::new(),
             compressor: zstd::bulk::Compressor::new(level)?,
             scratch: Vec::with_capacity(zstd::zstd_safe::compress_bound(MAX_RECORD_BYTES)),
             full_at,
+            spare,
         })
     }
 
@@ -118,9 +153,8 @@ impl PackBuilder {
 
     /// What was added since the pack was empty, for [`PackedRecords::seal`]; afterwards it is empty again.
     pub fn take(&mut self) -> PackedRecords {
-        let mut buffer = Vec::with_capacity(FRONT_BYTES + self.full_at + MAX_RECORD_BYTES);
-        buffer.resize(FRONT_BYTES, 0);
-        PackedRecords { buffer: std::mem::replace(&mut self.buffer, buffer), records: std::mem::take(&mut self.records) }
+        let buffer = std::mem::replace(&mut self.buffer, self.spare.take(self.full_at));
+        PackedRecords { buffer, records: std::mem::take(&mut self.records), spare: self.spare.clone() }
     }
 }
 
@@ -128,6 +162,7 @@ impl PackBuilder {
 pub struct PackedRecords {
     buffer: Vec<u8>,
     records: Vec<Record>,
+    spare: SpareBuffers,
 }
 
 impl PackedRecords {
@@ -183,7 +218,7 @@ impl PackedRecords {
         if let Some(place) = self.buffer.get_mut(start..FRONT_BYTES) {
             place.copy_from_slice(&front);
         }
-        Ok(Bytes::from(self.buffer).slice(start..))
+        Ok(Bytes::from_owner(SealedPack { buffer: self.buffer, start, spare: self.spare }))
     }
 }
 
@@ -326,7 +361,7 @@ mod tests {
     }
 
     fn sealed(keys: &Keyring) -> (Bytes, Vec<Record>) {
-        let mut pack = PackBuilder::new(3, 1 << 20).unwrap();
+        let mut pack = PackBuilder::new(3, 1 << 20, SpareBuffers::default()).unwrap();
         let records = plaintexts().iter().map(|(kind, bytes)| pack.append(*kind, bytes).unwrap()).collect();
         let object = pack.take().seal(address("p"), keys.current(), [9; 32], 5).unwrap();
         assert!(pack.is_empty());
@@ -387,7 +422,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused() {
-        let mut pack = PackBuilder::new(1, 1000).unwrap();
+        let mut pack = PackBuilder::new(1, 1000, SpareBuffers::default()).unwrap();
         assert!(pack.append(RecordKind::Extent, &vec![0; EXTENT_BYTES + 1]).is_err());
         assert!(pack.is_empty() && !pack.is_full());
         let mut noise = vec![0; 1000];

@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
 use super::temp::{self, TempFiles, TempName};
-use super::{Dir, FsError, Problem, Stat};
+use super::{Dir, FsError, Problem, Stat, direct};
+use crate::limits::PART_BYTES;
 
 /// What publishing without replacing found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,13 @@ impl Draft {
     /// # Errors
     /// [`Problem::NoSpace`], [`Problem::Failed`], others.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FsError> {
-        self.file.write_all_at(bytes, self.len_bytes).map_err(|e| FsError::new("write", &self.target, e))?;
+        // What is larger than a part is part of a base backup, which nobody reads soon.
+        let written = if bytes.len() > PART_BYTES {
+            direct::write_all_at(&self.file, bytes, self.len_bytes)
+        } else {
+            self.file.write_all_at(bytes, self.len_bytes)
+        };
+        written.map_err(|e| FsError::new("write", &self.target, e))?;
         self.len_bytes += bytes.len() as u64;
         Ok(())
     }

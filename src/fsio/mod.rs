@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 mod dir;
+mod direct;
 mod draft;
 mod live;
 mod private;
@@ -27,6 +28,7 @@ mod temp;
 mod tree;
 
 pub use dir::{Dir, Item, ItemKind};
+pub use direct::{DirectReader, DirectWriter};
 pub use draft::{Draft, Durability, Published};
 pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
-use crate::fsio::{self, Dir, Draft, FsError, ItemKind, Problem, Published, TempFiles, Tree};
+use crate::fsio::{self, Dir, DirectReader, Draft, FsError, ItemKind, Problem, Published, TempFiles, Tree};
 
 #[cfg(doc)]
 use crate::fsio::TEMP_DIR;
@@ -109,7 +109,11 @@ impl Store for FileStore {
             ReadRange::All | ReadRange::From(_) => rest,
             ReadRange::Bounded { len, .. } => rest.min(len),
         };
-        Ok(Object { size_bytes: stat.size_bytes, body: Box::new(Body { store: self, key: key.clone(), file, offset, left }) })
+        // Ranges are of packs, which are read once; whole objects are WAL, which may just have been written.
+        let is_range = matches!(range, ReadRange::Bounded { .. });
+        let direct = (is_range && DirectReader::is_worth_it(left)).then(DirectReader::default);
+        let body = Body { store: self, key: key.clone(), file, offset, left, direct };
+        Ok(Object { size_bytes: stat.size_bytes, body: Box::new(body) })
     }
 
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
@@ -167,6 +171,7 @@ struct Body<'a> {
     file: File,
     offset: u64,
     left: u64,
+    direct: Option<DirectReader>,
 }
 
 impl Read for Body<'_> {
@@ -174,7 +179,11 @@ impl Read for Body<'_> {
         let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
         let Some(buf) = buf.get_mut(..want).filter(|buf| !buf.is_empty()) else { return Ok(0) };
         let action = || format!("read {}", self.key);
-        match self.file.read_at(buf, self.offset) {
+        let read = match &mut self.direct {
+            Some(direct) => direct.read_at(&self.file, buf, self.offset, self.left),
+            None => self.file.read_at(buf, self.offset),
+        };
+        match read {
             Ok(0) => {
                 let detail = format!("the file ends at byte {}, {} bytes early: somebody shortened it", self.offset, self.left);
                 Err(StoreError::new(ErrorKind::BadAnswer, action(), &self.store.location, detail).into_io())

@@ -1,7 +1,7 @@
 //! From packs to files: workers take batches of pieces, read what they need of packs in few ranges, authenticate every extent, hold
 //! it against its hash, and write it where it belongs.
 //!
-//! Memory per worker: one range, one extent, the tables of one batch. The queue holds a batch per worker.
+//! Memory per worker: one range, one extent, one block on its way to the disk, the tables of one batch. The queue holds a batch per worker.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::{Content, FileEntry, TableRef};
-use crate::fsio::{self, Access, FsError, Rebuild};
+use crate::fsio::{self, Access, DirectWriter, FsError, Rebuild};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, KIB, MIB};
 use crate::repo::backups::PackReader;
 
@@ -186,20 +186,21 @@ impl Workshop<'_> {
     /// Takes batches until there are no more. After a failure they are taken and dropped, so that nobody waits for ever.
     pub fn work(&self, queue: &Mutex<Receiver<Batch>>) {
         let mut buffer = Vec::with_capacity(EXTENT_BYTES);
+        let mut writer = DirectWriter::new();
         loop {
             let batch = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(batch) = batch else { return };
             if self.failed.load(Ordering::Acquire) {
                 continue;
             }
-            if let Err(error) = self.restore(&batch, &mut buffer) {
+            if let Err(error) = self.restore(&batch, &mut buffer, &mut writer) {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 self.failed.store(true, Ordering::Release);
             }
         }
     }
 
-    fn restore(&self, batch: &Batch, buffer: &mut Vec<u8>) -> Result<(), Error> {
+    fn restore(&self, batch: &Batch, buffer: &mut Vec<u8>, writer: &mut DirectWriter) -> Result<(), Error> {
         let mut wants = Vec::new();
         let mut left: Vec<usize> = Vec::with_capacity(batch.parts.len());
         for (number, part) in batch.parts.iter().enumerate() {
@@ -209,7 +210,7 @@ impl Workshop<'_> {
         }
         wants.sort_unstable_by_key(|want| (want.stored.place, want.part, want.index));
         let limit = (RANGES_MEMORY_BYTES / self.jobs.max(1) as u64).clamp(256 * KIB as u64, MAX_RANGE_BYTES);
-        let mut open: Option<(usize, File)> = None;
+        let mut output = Output { shop: self, batch, writer, open: None };
         let mut rest = wants.as_slice();
         while !rest.is_empty() {
             if self.failed.load(Ordering::Acquire) {
@@ -218,7 +219,7 @@ impl Workshop<'_> {
             let (count, until) = range(rest, limit);
             let (these, after) = rest.split_at(count);
             rest = after;
-            self.restore_range(batch, these, until, buffer, &mut open, &mut left)?;
+            self.restore_range(batch, these, until, buffer, &mut output, &mut left)?;
         }
         Ok(())
     }
@@ -230,7 +231,7 @@ impl Workshop<'_> {
         wants: &[Want],
         until: u64,
         buffer: &mut Vec<u8>,
-        open: &mut Option<(usize, File)>,
+        output: &mut Output<'_>,
         left: &mut [usize],
     ) -> Result<(), Error> {
         let Some(first) = wants.first() else { return Ok(()) };
@@ -265,16 +266,13 @@ impl Workshop<'_> {
                 )
                 .hint("restore another backup, and please report this: what was read is authentic"));
             }
-            if open.as_ref().is_none_or(|(number, _)| *number != want.part) {
-                // The one before may come again: its last extent may lie elsewhere.
-                *open = Some((want.part, self.tree.open_file(&part.task.path).map_err(local)?));
-            }
-            let Some((_, file)) = open.as_ref() else { continue };
-            file.write_all_at(buffer, want.index * EXTENT_BYTES as u64).map_err(|e| self.io("write", part, e))?;
+            output.write(want, part, buffer)?;
             Tally::add(&self.tally.written, len as u64);
             if let Some(left) = left.get_mut(want.part) {
                 *left -= 1;
-                if *left == 0 {
+                if *left == 0
+                    && let Some(file) = output.flush()?
+                {
                     self.done(part, file)?;
                 }
             }
@@ -407,6 +405,35 @@ impl Workshop<'_> {
 
     fn io(&self, action: &'static str, part: &Part, error: std::io::Error) -> Error {
         local(FsError::new(action, self.tree.path_of(&part.task.path), error))
+    }
+}
+
+/// Where a worker writes: one file after the other.
+struct Output<'a> {
+    shop: &'a Workshop<'a>,
+    batch: &'a Batch,
+    writer: &'a mut DirectWriter,
+    open: Option<(usize, File)>,
+}
+
+impl Output<'_> {
+    /// Writes an extent, now or with those that come next.
+    fn write(&mut self, want: &Want, part: &Part, content: &[u8]) -> Result<(), Error> {
+        if self.open.as_ref().is_none_or(|(number, _)| *number != want.part) {
+            self.flush()?;
+            // The one before may come again: its last extent may lie elsewhere.
+            self.open = Some((want.part, self.shop.tree.open_file(&part.task.path).map_err(local)?));
+        }
+        let Some((_, file)) = &self.open else { return Ok(()) };
+        self.writer.write_at(file, content, want.index * EXTENT_BYTES as u64).map_err(|e| self.shop.io("write", part, e))
+    }
+
+    /// Writes what waits, and says which file is open.
+    fn flush(&mut self) -> Result<Option<&File>, Error> {
+        let Some((number, file)) = &self.open else { return Ok(None) };
+        let written = self.writer.flush(file);
+        let Some(part) = self.batch.parts.get(*number) else { return Ok(None) };
+        written.map_err(|e| self.shop.io("write", part, e)).map(|()| Some(file))
     }
 }
 

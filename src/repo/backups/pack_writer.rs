@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind};
+use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind, SpareBuffers};
 use crate::codec::{CodecError, Sealing};
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
@@ -80,6 +80,7 @@ type Filled = (PackId, PackedRecords);
 pub struct Writers<'a> {
     shared: &'a Shared<'a>,
     queue: SyncSender<Filled>,
+    spare: SpareBuffers,
 }
 
 impl<'a> Writers<'a> {
@@ -89,7 +90,7 @@ impl<'a> Writers<'a> {
     /// When zstd does not know the level.
     pub fn writer(&self) -> Result<PackWriter<'a>, Error> {
         let target = self.shared.target;
-        let builder = PackBuilder::new(target.level, target.pack_bytes)
+        let builder = PackBuilder::new(target.level, target.pack_bytes, self.spare.clone())
             .map_err(|e| Error::new(Kind::Config, format!("compression level {}: {e}", target.level)))?;
         Ok(PackWriter { shared: self.shared, queue: self.queue.clone(), builder, pack: None })
     }
@@ -115,7 +116,7 @@ pub fn with_packs<R>(target: &PackTarget<'_>, work: impl FnOnce(&Writers<'_>) ->
     let result = thread::scope(|scope| {
         let (shared, filled) = (&shared, &filled);
         let threads: Vec<_> = (0..target.uploaders.max(1)).map(|_| scope.spawn(move || shared.store_all(filled))).collect();
-        let result = work(&Writers { shared, queue });
+        let result = work(&Writers { shared, queue, spare: SpareBuffers::default() });
         for thread in threads {
             if thread.join().is_err() {
                 shared.fail(Error::new(Kind::Bug, "a thread that stores packs panicked"));
