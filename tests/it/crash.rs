@@ -288,7 +288,7 @@ fn an_init_on_s3_killed_at_any_request() {
                     break;
                 }
                 let how = format!("{moment:?} request {ordinal}");
-                let again = site.run(["init", "--timeout=1"]);
+                let again = site.run(["init", "--timeout=4"]);
                 if again.code() != 0 {
                     // Its claim on the descriptor counts for two hours, or until an operator does as the message says.
                     assert!(ignores_conditions, "{how}: {again:?}");

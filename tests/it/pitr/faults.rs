@@ -139,7 +139,7 @@ fn pg16_a_network_that_comes_and_goes() {
     let primary = filled(&site, 16);
     let patient = |site: &Site, arguments: &[&str]| command::start(site.command(arguments).env("WALVIS_TIMEOUT_S", "60")).wait();
     let hasty = |site: &Site, arguments: &[&str]| command::start(site.command(arguments).env("WALVIS_TIMEOUT_S", "3")).wait();
-    let own = Site::backup_arguments(&primary);
+    let own = Site::backup_arguments(&primary, &[]);
     let backup: Vec<&str> = own.iter().map(String::as_str).collect();
 
     // For good, from the second request for a pack on. The archiver is cut off, too.
