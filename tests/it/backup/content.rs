@@ -49,7 +49,7 @@ fn files_that_change_while_they_are_read_are_replayed() {
         cluster.sql(&format!("create table {table} as select i, md5(i::text) as h from generate_series(1, 30000) i"));
     }
     let mut running = host.start(&cluster, &["--max-rate", "10", "--jobs", "2"]);
-    eventually("the backup runs", || cluster.sql(COPIES) == "1");
+    copying(&cluster, &mut running);
     let mut rounds = 0;
     while !running.has_ended() {
         rounds += 1;
@@ -88,8 +88,8 @@ fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
     let is_pack = |path: &PathBuf| path.to_str().unwrap().contains("/packs/");
     let packs = || files_below(&host.scratch.path().join("repository")).iter().filter(|path| is_pack(path)).count();
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
-        let running = host.start(&cluster, &["--max-rate", "4"]);
-        eventually("the backup runs", || cluster.sql(COPIES) == "1");
+        let mut running = host.start(&cluster, &["--max-rate", "4"]);
+        copying(&cluster, &mut running);
         running.signal(signal);
         let ran = running.wait();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ran.status), Some(signal as i32), "{}", ran.stderr);
@@ -104,15 +104,15 @@ fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
     let conninfo = cluster.conninfo();
     let mut command = host.scratch.command(Path::new("sh"));
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(host.scratch.walvis()).arg("--config").arg(&host.config);
-    let running = start(command.args(host.arguments(&conninfo, &["--max-rate", "20"])));
-    eventually("the backup runs", || cluster.sql(COPIES) == "1");
+    let mut running = start(command.args(host.arguments(&conninfo, &["--max-rate", "20"])));
+    copying(&cluster, &mut running);
     running.signal(Signal::SIGHUP);
     running.wait().exits(0);
     assert_eq!(host.manifests(), 1);
     let before = packs();
     // The server restarts during the backup.
-    let running = host.start(&cluster, &["--max-rate", "4"]);
-    eventually("the backup runs", || cluster.sql(COPIES) == "1");
+    let mut running = host.start(&cluster, &["--max-rate", "4"]);
+    copying(&cluster, &mut running);
     cluster.stop(Stop::Immediate);
     running.wait().exits(17).says(&["the session on the server ended", "does not count"]).tells_the_way_out();
     cluster.start();

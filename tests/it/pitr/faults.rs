@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::backup::copying;
 use crate::outage::Tmpfs;
 use crate::pitr::{Made, Site, number, objects, promote, random};
 use crate::recovery::Archive;
@@ -278,13 +279,7 @@ fn pg13_a_server_that_goes_away() {
     let mut primary = filled(&site, 13);
     for how in ["killed", "terminated"] {
         let mut running = site.start_backup(&primary, &["--max-rate", "4", "--jobs", "1"]);
-        let begun = poll(|| {
-            assert!(!running.has_ended(), "the backup ended early");
-            let session = "select pid from pg_stat_activity where application_name ilike '%walvis%'";
-            let pid = primary.sql(session);
-            (!pid.is_empty() && !objects(&site, "/packs/").is_empty()).then_some(pid)
-        });
-        let pid = begun.expect("the backup begins");
+        let pid = copying(&primary, &mut running);
         if how == "killed" {
             primary.kill();
             running.wait().exits(17).tells_the_way_out();
