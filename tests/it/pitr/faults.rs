@@ -218,7 +218,8 @@ fn pg17_a_disk_that_is_full() {
     scratch.give(&repository);
     let archive = Archive::walvis(&scratch);
     let config = scratch.path().join("walvis.toml").to_str().unwrap().to_owned();
-    let site = Site::with(scratch, archive, vec!["--config".to_owned(), config.clone()]);
+    // The directory goes last, when nothing is mounted in it any more.
+    let site = Site::with(Arc::clone(&scratch), archive, vec!["--config".to_owned(), config.clone()]);
     let mut primary = filled(&site, 17);
     primary.switch_and_archive();
     let ballast = repository.join("ballast");
