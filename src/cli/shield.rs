@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::panic;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SI
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::limits::KIB;
 
 /// How long after the deadline a call that hangs is given up. Whatever does not hang has failed by itself before.
 const GRACE: Duration = Duration::from_secs(2);
@@ -85,10 +87,12 @@ pub(super) struct Interruption {
     signal: Arc<AtomicUsize>,
 }
 
-/// From now on the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at once.
+/// From now on the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at once. What the caller had us ignore,
+/// as `nohup` does, stays ignored.
 pub(super) fn interruption() -> Interruption {
     let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    for number in [SIGINT, SIGTERM, SIGHUP] {
+    let ignored = ignored_signals();
+    for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored & (1 << (number - 1)) == 0) {
         // They fail only for signals that cannot be caught, which these are not. The order matters: the flag is looked at before it
         // is set.
         let _ = signal_hook::flag::register_conditional_default(number, Arc::clone(&again));
@@ -96,6 +100,15 @@ pub(super) fn interruption() -> Interruption {
         let _ = signal_hook::flag::register_usize(number, Arc::clone(&signal), usize::try_from(number).unwrap_or_default());
     }
     Interruption { signal }
+}
+
+/// A bit for each signal that is ignored, the lowest for 1; none where the system does not tell.
+fn ignored_signals() -> u64 {
+    const MAX_STATUS_BYTES: usize = 64 * KIB;
+    let status = crate::fsio::read_bounded(Path::new("/proc/self/status"), MAX_STATUS_BYTES).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 impl Interruption {

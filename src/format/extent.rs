@@ -11,12 +11,12 @@ use crate::pg::scan::{put_varint, take_varint, unzigzag, zigzag};
 /// The version of a table that is written, and the only one read.
 const VERSION: u8 = 1;
 
-/// Names a base backup: when it began, and random bits. Sorts by time.
+/// Names a base backup: when it began, and random bits. Sorts by time, also within a second ([`begun_at`](Self::begun_at)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId {
     /// When it began, seconds since 1970 UTC; at most the last second of the year 9999.
     pub started_unix_s: i64,
-    /// Tells two backups of one second apart.
+    /// Tells two backups of one second apart: which 4096th of it in the upper 12 bits, random ones below.
     pub random: u32,
 }
 
@@ -27,6 +27,13 @@ impl BackupId {
     /// The id of a backup that begins at this second; `None` outside the years 1970 to 9999.
     pub fn new(started_unix_s: i64, random: u32) -> Option<Self> {
         (0..FIVE_DIGIT_YEARS).contains(&started_unix_s).then_some(Self { started_unix_s, random })
+    }
+
+    /// The id of a backup that begins at this moment, in microseconds since 1970 UTC; of `random` the lower bits are used.
+    pub fn begun_at(unix_us: i64, random: u32) -> Option<Self> {
+        const SECOND_US: i64 = 1_000_000;
+        let part = u32::try_from(unix_us.rem_euclid(SECOND_US) * 4096 / SECOND_US).ok()?;
+        Self::new(unix_us.div_euclid(SECOND_US), part << 20 | random & 0xF_FFFF)
     }
 
     /// Reads what [`Display`](fmt::Display) writes, and nothing else.
@@ -427,5 +434,12 @@ mod tests {
             assert_eq!(BackupId::parse(bad), None, "{bad}");
         }
         assert_eq!(BackupId::new(-1, 0), None);
+        // Whatever the random bits are, the later one sorts later.
+        let ids: Vec<BackupId> = [(0, u32::MAX), (250, 0), (999_999, u32::MAX), (1_000_000, 0)]
+            .map(|(us, random)| BackupId::begun_at(1_795_241_700_000_000 + us, random).unwrap())
+            .to_vec();
+        assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+        assert_eq!(ids[2].random, u32::MAX);
+        assert_eq!(BackupId::begun_at(-1, 0), None);
     }
 }

@@ -288,11 +288,14 @@ fn an_init_on_s3_killed_at_any_request() {
                     break;
                 }
                 let how = format!("{moment:?} request {ordinal}");
-                let again = site.run(["init", "--timeout=1"]);
+                // Not to wait long for a claim; but a busy machine may not even come to it within a second.
+                let claimed = |ran: &Ran| ran.stderr.contains("claim claims/walvis.json/");
+                let mut tries = ["--timeout=1", "--timeout=10"].iter().map(|limit| site.run(["init", limit]));
+                let again = tries.find(|ran| ran.code() == 0 || claimed(ran)).unwrap_or_else(|| panic!("{how}: init fails"));
                 if again.code() != 0 {
                     // Its claim on the descriptor counts for two hours, or until an operator does as the message says.
                     assert!(ignores_conditions, "{how}: {again:?}");
-                    again.exits(11).tells_the_way_out().says(&["claim claims/walvis.json/", "delete the claim"]);
+                    again.exits(11).tells_the_way_out().says(&["delete the claim"]);
                     for claim in server.objects("pg/claims/").keys() {
                         server.remove(claim);
                     }

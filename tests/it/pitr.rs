@@ -79,17 +79,19 @@ impl Site {
         serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", ran.stdout))
     }
 
-    /// The arguments of a base backup of this cluster.
-    pub(crate) fn backup_arguments(cluster: &Cluster) -> Vec<String> {
+    /// The arguments of a base backup of this cluster; by two threads, unless they say otherwise.
+    pub(crate) fn backup_arguments(cluster: &Cluster, further: &[&str]) -> Vec<String> {
         let server = cluster.conninfo();
         let data = cluster.data.to_str().unwrap();
-        ["--json", "base-backup", "--fast", "--jobs", "2", "--pgdata", data, "--server", &server].map(str::to_owned).to_vec()
+        let own = ["--json", "base-backup", "--fast", "--pgdata", data, "--server", &server];
+        let jobs: &[&str] = if further.contains(&"--jobs") { &[] } else { &["--jobs", "2"] };
+        [&own[..], jobs, further].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// Starts a base backup.
     pub(crate) fn start_backup(&self, cluster: &Cluster, arguments: &[&str]) -> Running {
-        let own = Self::backup_arguments(cluster);
-        self.start(&[own.iter().map(String::as_str).collect(), arguments.to_vec()].concat())
+        let arguments = Self::backup_arguments(cluster, arguments);
+        self.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Takes a base backup; it must be without damage.

@@ -105,7 +105,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let jobs = request.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_JOBS);
     let started = jiff::Timestamp::now();
     let random = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
-    let id = BackupId::new(started.as_second(), u32::from_le_bytes(random))
+    let id = BackupId::begun_at(started.as_microsecond(), u32::from_le_bytes(random))
         .ok_or_else(|| Error::new(Kind::Config, format!("the clock says {started}")))?;
     let label = request.label.clone().unwrap_or_else(|| format!("walvis {id}"));
     let backup = Backup {

@@ -49,7 +49,7 @@ fn files_that_change_while_they_are_read_are_replayed() {
         cluster.sql(&format!("create table {table} as select i, md5(i::text) as h from generate_series(1, 30000) i"));
     }
     let mut running = host.start(&cluster, &["--max-rate", "10", "--jobs", "2"]);
-    eventually("the backup runs", || cluster.sql(COPIES) == "1");
+    copying(&cluster, &mut running);
     let mut rounds = 0;
     while !running.has_ended() {
         rounds += 1;
@@ -85,10 +85,11 @@ fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
     let mut cluster = host.cluster("server", 17, &host.options());
     cluster.sql("create table t as select i, md5(i::text) from generate_series(1, 50000) i");
     let sessions = "select count(*) from pg_stat_activity where application_name = 'walvis'";
-    let packs = || files_below(&host.scratch.path().join("repository")).iter().any(|p| p.to_str().unwrap().contains("/packs/"));
+    let is_pack = |path: &PathBuf| path.to_str().unwrap().contains("/packs/");
+    let packs = || files_below(&host.scratch.path().join("repository")).iter().filter(|path| is_pack(path)).count();
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
-        let running = host.start(&cluster, &["--max-rate", "4"]);
-        eventually("the backup runs", || cluster.sql(COPIES) == "1");
+        let mut running = host.start(&cluster, &["--max-rate", "4"]);
+        copying(&cluster, &mut running);
         running.signal(signal);
         let ran = running.wait();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ran.status), Some(signal as i32), "{}", ran.stderr);
@@ -98,16 +99,26 @@ fn what_is_interrupted_does_not_count_and_a_second_run_succeeds() {
         assert_eq!(host.manifests(), 0);
         eventually("the session ends", || cluster.sql(sessions) == "0");
     }
+    assert_eq!(packs(), 0, "small clusters fill their packs at the end only");
+    // `nohup` wants it to go on without a terminal.
+    let conninfo = cluster.conninfo();
+    let mut command = host.scratch.command(Path::new("sh"));
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(host.scratch.walvis()).arg("--config").arg(&host.config);
+    let mut running = start(command.args(host.arguments(&conninfo, &["--max-rate", "20"])));
+    copying(&cluster, &mut running);
+    running.signal(Signal::SIGHUP);
+    running.wait().exits(0);
+    assert_eq!(host.manifests(), 1);
+    let before = packs();
     // The server restarts during the backup.
-    let running = host.start(&cluster, &["--max-rate", "4"]);
-    eventually("the backup runs", || cluster.sql(COPIES) == "1");
+    let mut running = host.start(&cluster, &["--max-rate", "4"]);
+    copying(&cluster, &mut running);
     cluster.stop(Stop::Immediate);
     running.wait().exits(17).says(&["the session on the server ended", "does not count"]).tells_the_way_out();
     cluster.start();
-    assert_eq!(host.manifests(), 0);
-    assert!(!packs(), "small clusters fill their packs at the end only");
+    assert_eq!((host.manifests(), packs()), (1, before));
     let report = host.backup(&cluster, &[]);
-    assert_eq!(host.manifests(), 1);
+    assert_eq!(host.manifests(), 2);
     read_back(&host, &report);
 }
 

@@ -199,9 +199,21 @@ fn pages_of(cluster: &Cluster, relation: &str) -> (PathBuf, u64) {
     (path, bytes / 8192)
 }
 
-/// Sessions that have begun a backup, and wait for the files.
-const COPIES: &str = "select count(*) from pg_stat_activity where application_name = 'walvis' and state = 'idle' \
-                      and (query like '%pg_control_checkpoint%' or query like '%_start_backup(%')";
+/// Number and process of the session that has begun a backup, and waits for the files; 0 while there is none.
+const COPYING: &str = "select count(*), min(pid) from pg_stat_activity where application_name = 'walvis' and state = 'idle' \
+                       and (query like '%pg_control_checkpoint%' or query like '%last_archived_wal%')";
+
+/// Waits until a backup copies files, and gives the process of its session.
+#[track_caller]
+pub(crate) fn copying(cluster: &Cluster, running: &mut Running) -> String {
+    let mut pid = None;
+    eventually("the backup copies files", || {
+        assert!(!running.has_ended(), "the backup ended early");
+        pid = cluster.sql(COPYING).strip_prefix("1|").map(str::to_owned);
+        pid.is_some()
+    });
+    pid.unwrap()
+}
 
 /// Flips a bit in a page behind the server's back.
 fn damage(path: &Path, block: u64) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::backup::copying;
 use crate::outage::Tmpfs;
 use crate::pitr::{Made, Site, number, objects, promote, random};
 use crate::recovery::Archive;
@@ -139,7 +140,7 @@ fn pg16_a_network_that_comes_and_goes() {
     let primary = filled(&site, 16);
     let patient = |site: &Site, arguments: &[&str]| command::start(site.command(arguments).env("WALVIS_TIMEOUT_S", "60")).wait();
     let hasty = |site: &Site, arguments: &[&str]| command::start(site.command(arguments).env("WALVIS_TIMEOUT_S", "3")).wait();
-    let own = Site::backup_arguments(&primary);
+    let own = Site::backup_arguments(&primary, &[]);
     let backup: Vec<&str> = own.iter().map(String::as_str).collect();
 
     // For good, from the second request for a pack on. The archiver is cut off, too.
@@ -217,7 +218,8 @@ fn pg17_a_disk_that_is_full() {
     scratch.give(&repository);
     let archive = Archive::walvis(&scratch);
     let config = scratch.path().join("walvis.toml").to_str().unwrap().to_owned();
-    let site = Site::with(scratch, archive, vec!["--config".to_owned(), config.clone()]);
+    // The directory goes last, when nothing is mounted in it any more.
+    let site = Site::with(Arc::clone(&scratch), archive, vec!["--config".to_owned(), config.clone()]);
     let mut primary = filled(&site, 17);
     primary.switch_and_archive();
     let ballast = repository.join("ballast");
@@ -278,13 +280,7 @@ fn pg13_a_server_that_goes_away() {
     let mut primary = filled(&site, 13);
     for how in ["killed", "terminated"] {
         let mut running = site.start_backup(&primary, &["--max-rate", "4", "--jobs", "1"]);
-        let begun = poll(|| {
-            assert!(!running.has_ended(), "the backup ended early");
-            let session = "select pid from pg_stat_activity where application_name ilike '%walvis%'";
-            let pid = primary.sql(session);
-            (!pid.is_empty() && !objects(&site, "/packs/").is_empty()).then_some(pid)
-        });
-        let pid = begun.expect("the backup begins");
+        let pid = copying(&primary, &mut running);
         if how == "killed" {
             primary.kill();
             running.wait().exits(17).tells_the_way_out();

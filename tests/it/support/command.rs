@@ -335,8 +335,24 @@ pub struct Running {
     since: Instant,
 }
 
+/// Lets every process that is started from now on have signals as usual: a test run under `nohup`, or in the background of a script,
+/// ignores some of them, and would hand that on. One that is caught is handed on as unset.
+fn signals_as_usual() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(mask.trim(), 16).unwrap();
+        for signal in [SIGHUP, SIGINT, SIGQUIT].into_iter().filter(|signal| ignored & (1 << (signal - 1)) != 0) {
+            signal_hook::flag::register(signal, std::sync::Arc::default()).unwrap();
+        }
+    });
+}
+
 /// Starts a process in a process group of its own.
 pub fn start(command: &mut Command) -> Running {
+    signals_as_usual();
     let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap()).process_group(0);
     let child = command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program()));
