@@ -355,7 +355,10 @@ fn reaches_back(log: &dyn Log, from: Lsn, stop: Lsn, target: PgTime) -> Result<b
     log.marks(from, stop, WantedMarks::Timed, &mut |mark| {
         let time = match &mark.what {
             Mark::RestorePoint { time, .. } | Mark::EndOfRecovery { time, .. } | Mark::Overwrite { time, .. } => Some(*time),
-            Mark::Checkpoint { time_unix_s, .. } => time_unix_s.checked_mul(1_000_000).and_then(PgTime::from_unix_us),
+            // In whole seconds, cut off: it may have been as late as the end of that second.
+            Mark::Checkpoint { time_unix_s, .. } => {
+                time_unix_s.checked_mul(1_000_000).and_then(|us| us.checked_add(999_999)).and_then(PgTime::from_unix_us)
+            }
             Mark::BackupEnd { .. } | Mark::ParameterChange(_) => None,
         };
         earlier = time.is_some_and(|time| time <= target);

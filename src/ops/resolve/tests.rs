@@ -193,7 +193,7 @@ fn history() -> impl Strategy<Value = History> {
                         redo: Lsn(lsn),
                         timeline: Timeline(1),
                         previous_timeline: Timeline(1),
-                        time_unix_s: 946_684_800 + 1,
+                        time_unix_s: 946_684_800,
                     }),
                     6 => {
                         open_backup.get_or_insert(Lsn(lsn));
@@ -302,7 +302,7 @@ proptest! {
                     let earlier = history.within(found.start, stop.lsn).any(|(_, what)| match what {
                         What::End(end) => end.time <= time,
                         What::Mark(Mark::RestorePoint { time: at, .. }) => *at <= time,
-                        What::Mark(Mark::Checkpoint { .. }) => time >= PgTime(1_000_000),
+                        What::Mark(Mark::Checkpoint { .. }) => time >= PgTime(999_999),
                         _ => false,
                     });
                     prop_assert!(earlier, "nothing says that the stretch has that moment");
