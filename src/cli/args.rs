@@ -157,8 +157,8 @@ pub(super) struct BackupArgs {
     /// Let the server make its checkpoint at once rather than spread over time
     #[arg(long)]
     pub(super) fast: bool,
-    /// How many files to read at once [default: number of processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// How many files to read at once, up to 16 [default: number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) jobs: Option<u16>,
     /// Read at most so many MiB per second
     #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
@@ -302,8 +302,8 @@ pub(super) struct RestoreArgs {
     /// Whether the restored server archives: into the original's repository, unless you change its settings
     #[arg(long, value_name = "WHAT", default_value = "off")]
     pub(super) archiving: Archiving,
-    /// How many threads restore [default: number of cores]
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// How many threads restore, up to 64 [default: two per core, since each waits for the repository and the disk too]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) jobs: Option<u16>,
     /// Where the server's programs are [default: looked for]
     #[arg(long, value_name = "DIR")]

@@ -87,7 +87,7 @@ impl Drop for SealedPack {
     }
 }
 
-/// Gathers records, and seals them when it is known what all of them are.
+/// Gathers records, and seals them when it is known what all of them are. It has a buffer only while it has records.
 pub struct PackBuilder {
     /// The records, compressed; each with room for its tag.
     buffer: Vec<u8>,
@@ -105,7 +105,7 @@ impl PackBuilder {
     /// When zstd does not know the level.
     pub fn new(level: i32, full_at: usize, spare: SpareBuffers) -> io::Result<Self> {
         Ok(Self {
-            buffer: spare.take(full_at),
+            buffer: Vec::new(),
             records: Vec::new(),
             compressor: zstd::bulk::Compressor::new(level)?,
             scratch: Vec::with_capacity(zstd::zstd_safe::compress_bound(MAX_RECORD_BYTES)),
@@ -126,7 +126,7 @@ impl PackBuilder {
 
     /// Bytes of all records.
     pub fn body_bytes(&self) -> usize {
-        self.buffer.len() - FRONT_BYTES
+        self.buffer.len().saturating_sub(FRONT_BYTES)
     }
 
     /// Compresses a record of at most an extent's length and adds it.
@@ -137,6 +137,9 @@ impl PackBuilder {
         let too_much = || CodecError::Damaged("a record is longer than a pack can hold".to_owned());
         if plaintext.len() > MAX_RECORD_BYTES - 1 - TAG_BYTES || self.records.len() >= MAX_PACK_RECORDS {
             return Err(too_much());
+        }
+        if self.buffer.is_empty() {
+            self.buffer = self.spare.take(self.full_at);
         }
         let offset = u32::try_from(self.body_bytes()).map_err(|_| too_much())?;
         self.compressor.compress_to_buffer(plaintext, &mut self.scratch).map_err(CodecError::Write)?;
@@ -153,8 +156,11 @@ impl PackBuilder {
 
     /// What was added since the pack was empty, for [`PackedRecords::seal`]; afterwards it is empty again.
     pub fn take(&mut self) -> PackedRecords {
-        let buffer = std::mem::replace(&mut self.buffer, self.spare.take(self.full_at));
-        PackedRecords { buffer, records: std::mem::take(&mut self.records), spare: self.spare.clone() }
+        PackedRecords {
+            buffer: std::mem::take(&mut self.buffer),
+            records: std::mem::take(&mut self.records),
+            spare: self.spare.clone(),
+        }
     }
 }
 

@@ -45,8 +45,8 @@ use crate::repo::{ClusterName, Repository};
 
 /// How often a sign of life is sent over the idle session; an answer is the proof that it still is there.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
-/// Most workers: more would only wait for the disk.
-pub const MAX_JOBS: usize = 64;
+/// Most workers. Each fills a pack of at least 8 MiB: more would not fit into the memory that is promised.
+const MAX_JOBS: usize = 16;
 
 /// What is asked.
 #[derive(Debug, Default)]

@@ -31,6 +31,8 @@ use files::{How, Owners, Restored, Source, Survey};
 use place::{NOTE, Note, Place, local};
 use start::{Goal, Started};
 
+/// Threads where nobody says how many.
+const MAX_DEFAULT_JOBS: usize = 32;
 /// Longest `postgresql.auto.conf`.
 const MAX_SETTINGS_BYTES: usize = 16 * 1024 * 1024;
 const SETTINGS: &str = "postgresql.auto.conf";
@@ -267,8 +269,9 @@ impl<'a> Job<'a> {
             place::check_tablespace(*oid, to, &pgdata, &place)?;
             note.tablespaces.push(to.clone());
         }
+        // Each waits for the repository and for the disk, too.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let jobs = request.jobs.unwrap_or(cores).max(1);
+        let jobs = request.jobs.unwrap_or((2 * cores).min(MAX_DEFAULT_JOBS)).max(1);
         let job = Self { source, request, pgdata, place, note, survey, tablespaces, jobs, programs, deadline };
         job.check_room()?;
         Ok(job)

@@ -1,8 +1,7 @@
 //! Writing packs: workers fill them, other threads seal and store them meanwhile.
 //!
-//! Memory: a pack that is being filled per worker, one that is being stored per storing thread, and one per worker that waits for
-//! such a thread. [`PackTarget::for_jobs`] chooses sizes so that all of them stay within
-//! [`PACKS_MEMORY_BYTES`].
+//! Memory: a pack that is being filled, or waits for a storing thread, per worker, and one per storing thread.
+//! [`PackTarget::for_jobs`] chooses sizes so that all of them stay within [`PACKS_MEMORY_BYTES`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
