@@ -159,11 +159,11 @@ impl Site {
     /// PostgreSQL's own opinion, where it ships the program.
     fn is_verified(&self) {
         let postgres = self.primary.postgres();
-        let Some(program) = postgres.client_tool("pg_verifybackup") else { return };
         // One of an earlier version does not read the list of 17 and later.
-        if postgres.major >= 17 && !program.starts_with(&postgres.home) {
+        if postgres.major >= 17 && !postgres.home.join("bin/pg_verifybackup").exists() {
             return;
         }
+        let Some(program) = self.scratch.client_tool(postgres.major, "pg_verifybackup") else { return };
         run(self.scratch.command(&program).arg("-n").arg(self.data()));
     }
 }

@@ -23,7 +23,7 @@ use walvis::repo::backups::PackReader;
 use walvis::repo::{ClusterName, KeySource, Repository, StoreSettings, StoreUrl, SystemId};
 
 use crate::support::command::{Ran, Running, eventually, files_below, run as run_program, start};
-use crate::support::postgres::{Cluster, Options, Postgres, Recovery, Role, Scratch, Stop, run};
+use crate::support::postgres::{Cluster, Options, Recovery, Role, Scratch, Stop, run};
 
 /// A host with a repository, where servers archive and backups are taken.
 struct Host {
@@ -280,7 +280,7 @@ fn a_backup_is_a_cluster(major: u32) {
     let root = host.scratch.path().join("restored");
     stored.write_to(&host.scratch, &root);
     stored.write_manifest(&host.scratch, &root, &again);
-    let verify = Postgres::find(15).client_tool("pg_verifybackup");
+    let verify = host.scratch.client_tool(15, "pg_verifybackup");
     // Version 15's knows the manifests up to 16.
     if let Some(verify) = verify.filter(|_| major <= 16) {
         run(host.scratch.command(&verify).arg("--no-parse-wal").arg(&root));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use s3s::crypto::{Checksum as _, Sha256};
 
-use super::{Cluster, Options, Postgres, Scratch, poll, run};
+use super::{Cluster, Options, Scratch, poll, run};
 
 const PAGE_BYTES: usize = 8192;
 /// What a restore writes itself: `backup_manifest` does not count these, nor what is in `pg_wal`.
@@ -96,7 +96,7 @@ impl Cluster {
         if own.exists() {
             return Some(own);
         }
-        let path = Postgres::find(self.postgres.major).client_tool(name)?;
+        let path = self.scratch.client_tool(self.postgres.major, name)?;
         let version = run(self.scratch.command(&path).arg("--version"));
         let of_tool: u32 = version.split_whitespace().nth(2).unwrap().split('.').next().unwrap().parse().unwrap();
         // In a tablespace the tools look only for the directory of their own version.

@@ -90,6 +90,13 @@ impl Scratch {
         Postgres { major: postgres.major, home: self.reachable(&postgres.home, &postgres.home.join("bin/postgres")) }
     }
 
+    /// A client program, where the server's user can run it.
+    pub(crate) fn client_tool(&self, major: u32, name: &str) -> Option<PathBuf> {
+        let program = Postgres::find(major).client_tool(name)?;
+        let home = program.parent()?.parent()?;
+        Some(self.reachable(home, &program).join("bin").join(name))
+    }
+
     /// `tree` itself if the server's user can run the `program` in it, else a copy. (A checkout below `/root` is closed to all
     /// others.)
     fn reachable(&self, tree: &Path, program: &Path) -> PathBuf {
