@@ -37,20 +37,40 @@ pub fn is_in_recovery(data_directory: &Path) -> bool {
 /// # Errors
 /// What ended it early; nobody is told but the plan.
 pub fn run(config: &Config, name: &str, destination: &Path, deadline: Deadline) -> Result<(), Error> {
-    let segment = SegmentName::parse(name).ok_or_else(|| Error::new(Kind::Usage, format!("{name:?} is no segment")))?;
+    let mut segment = SegmentName::parse(name).ok_or_else(|| Error::new(Kind::Usage, format!("{name:?} is no segment")))?;
     let Some(wal_directory) = destination.parent() else { return Ok(()) };
     let Some(spool) = Spool::find(config, wal_directory) else { return Ok(()) };
-    let Some(place) = spool.place() else { return Ok(()) };
-    let Some(_held) = spool.lock(Side::Fetch) else { return Ok(()) };
-    let outcome = ahead(config, &spool, place, segment, deadline);
-    if spool.place() == Some(place) {
+    loop {
+        let Some(place) = spool.place() else { return Ok(()) };
+        let Some(held) = spool.lock(Side::Fetch) else { return Ok(()) };
+        let mut noted = None;
+        let outcome = ahead(config, &spool, place, segment, &mut noted, deadline);
+        if spool.place() != Some(place) {
+            return outcome;
+        }
         spool.sweep_fetched(&|_| false);
         spool.end_plan(Side::Fetch, &outcome.as_ref().err().map_or_else(|| "nothing is left".to_owned(), Error::to_string));
+        drop(held);
+        outcome?;
+        // A call that came while we were ending took us for alive, and has started no helper.
+        match spool.asked() {
+            Some((WalFileName::Segment(asked), at)) if noted.is_some_and(|noted| noted != at) && !deadline.is_over() => {
+                segment = asked
+            }
+            _ => return Ok(()),
+        }
     }
-    outcome
 }
 
-fn ahead(config: &Config, spool: &Spool, place: (u64, u64), segment: SegmentName, deadline: Deadline) -> Result<(), Error> {
+/// Fetches ahead of a segment. `noted` becomes the moment of the last call that was heeded.
+fn ahead(
+    config: &Config,
+    spool: &Spool,
+    place: (u64, u64),
+    segment: SegmentName,
+    noted: &mut Option<u64>,
+    deadline: Deadline,
+) -> Result<(), Error> {
     let Some(here) = cluster_facts::of_data_directory(Path::new("."), &deadline)? else { return Ok(()) };
     let size = here.wal_segment_size;
     let Some(number) = segment.number(size) else { return Ok(()) };
@@ -96,7 +116,7 @@ fn ahead(config: &Config, spool: &Spool, place: (u64, u64), segment: SegmentName
                 return Err(Error::new(Kind::Unreachable, format!("cannot start a thread: {e}")));
             }
         }
-        let steered = catch_unwind(AssertUnwindSafe(|| run.steer(deadline)));
+        let steered = catch_unwind(AssertUnwindSafe(|| run.steer(noted, deadline)));
         run.end();
         steered.unwrap_or_else(|_| Err(Error::new(Kind::Bug, "a thread panicked")))
     })?;
@@ -180,16 +200,15 @@ impl Run<'_> {
     }
 
     /// Follows recovery and hands out work, until there is none.
-    fn steer(&self, deadline: Deadline) -> Result<(), Error> {
+    fn steer(&self, noted: &mut Option<u64>, deadline: Deadline) -> Result<(), Error> {
         let since = Instant::now();
         let (mut asked_at, mut said_at, mut said) = (Instant::now(), None::<Instant>, Vec::new());
-        let mut noted = None;
         let mut listed: Option<Listed> = None;
         loop {
             if self.spool.place() != Some(self.place) || !is_in_recovery(Path::new(".")) || deadline.is_over() {
                 return Ok(());
             }
-            if self.follow(&mut noted) {
+            if self.follow(noted) {
                 asked_at = Instant::now();
             }
             let position = self.lock().position;

@@ -313,6 +313,25 @@ fn recovery_that_jumps_is_followed() {
 }
 
 #[test]
+fn a_call_that_meets_a_helper_about_to_end_is_heeded() {
+    let server = S3Server::start();
+    let site = recovering(Site::on_s3(&server), 6);
+    let names = names(1..=6);
+    let barrier = hold(&server, Op::Get, &names[3]);
+    site.fetches(&names[0]);
+    site.await_fetched(&[1, 2, 4, 5].map(|n| names[n].clone()));
+    // Nothing follows the last one: the helper ends as soon as its download does.
+    site.fetches(&names[5]);
+    eventually("it wants nothing any more", || !site.fetched(&names[1]).exists());
+    site.fetches(&names[0]);
+    barrier.wait();
+    server.unhook();
+    site.await_fetched(&names[1..]);
+    names[1..].iter().for_each(|name| site.fetches(name));
+    site.await_no_helper();
+}
+
+#[test]
 fn a_new_timeline_is_followed() {
     let site = recovering(Site::new(), 12);
     for number in 6..=20 {
