@@ -157,6 +157,8 @@ class Watch:
     """Samples the memory of a tool's processes; reaps orphans and counts their CPU time."""
     def __init__(self, marks, reaps):
         self.marks, self.reaps, self.largest, self.together, self.orphans_cpu = marks, reaps, 0, 0, 0.0
+        self.reap_all()  # What earlier work left behind is not ours.
+        self.orphans_cpu = 0.0
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.loop)
         self.thread.start()
@@ -181,32 +183,36 @@ class Watch:
         if self.reaps:
             self.reap()
     def reap(self):
-        known = {s.pid for s in servers}
-        for pid in [p for p in descendants(os.getpid()) if p not in known]:
+        for pid in self.orphans():
             try:
-                if stat_of(pid)[0] != os.getpid():
-                    continue
                 done, _, usage = os.wait4(pid, os.WNOHANG)
                 if done:
                     self.orphans_cpu += usage.ru_utime + usage.ru_stime
-            except (OSError, IndexError):
+            except OSError:
                 pass
+    def reap_all(self):
+        # Helpers end by themselves.
+        wait_for("helpers end", lambda: self.reap() or not self.orphans(), 60)
     def end(self):
-        # Helpers that end by themselves, so that their time is counted.
-        until = time.monotonic() + 20
-        while time.monotonic() < until and any(
-                any(m in open(f"/proc/{p}/cmdline", "rb").read().decode(errors="replace") for m in self.marks)
-                for p in descendants(os.getpid()) if os.path.exists(f"/proc/{p}/cmdline") and p not in {s.pid for s in servers}
-                and stat_or(p) == os.getpid()):
-            time.sleep(0.1)
         self.ended.set()
         self.thread.join()
-        self.reap()
+        self.reap_all()
+    @staticmethod
+    def orphans():
+        known = {s.pid for s in servers}
+        return [p for p in descendants(os.getpid()) if p not in known and stat_or(p) == os.getpid()]
 
 def usage():
     """CPU seconds of all children that were waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return children.ru_utime + children.ru_stime
+
+def cpu_of(process):
+    """CPU seconds of a process itself; none where there is no process."""
+    if not process:
+        return 0.0
+    with open(f"/proc/{process.pid}/stat") as f:
+        return sum(int(x) for x in f.read().rsplit(")", 1)[1].split()[11:13]) / TICK
 
 def stat_or(pid):
     try:
@@ -316,12 +322,15 @@ def bench(name, store, names):
         archiver = next(p for p in descendants(server.pid) if b"archiver" in open(f"/proc/{p}/cmdline", "rb").read())
         cpu = stat_of(archiver)[1]
         watch = Watch(marks, True)
+        server_cpu = cpu_of(s3 and s3.process)
         begin = time.monotonic()
         server.send_signal(signal.SIGHUP)
         wait_for(f"{name} archives", lambda: ready() == 0)
         figures["push seg/s"] = len(names) / (time.monotonic() - begin)
         watch.end()
         figures["push CPU ms"] = (stat_of(archiver)[1] - cpu + watch.orphans_cpu) * 1e3 / len(names)
+        if s3:
+            figures["push store CPU ms"] = (cpu_of(s3.process) - server_cpu) * 1e3 / len(names)
         figures["push MiB largest"], figures["push MiB together"] = watch.largest, watch.together
         figures["stored MiB"] = size_of(s3.dir if s3 else f"{place}/repo") / (1 << 20)
         stop(server, signal.SIGQUIT)
@@ -346,19 +355,20 @@ def bench(name, store, names):
         pgb = restore.replace(f"--stanza=main", f"--stanza=main --pg1-path={feed}") if name == "pgbackrest" else restore
         ask = lambda n: "rm -f pg_wal/RECOVERYXLOG && " + pgb.replace("%f", n).replace("%p", "pg_wal/RECOVERYXLOG")
         watch = Watch(marks, True)
-        cpu = usage()
+        cpu, server_cpu = usage(), cpu_of(s3 and s3.process)
         figures["fetch seg/s"] = len(names) / loop([ask(n) for n in names], env, feed)
-        cpu = usage() - cpu
         watch.end()
-        figures["fetch CPU ms"] = (cpu + watch.orphans_cpu) * 1e3 / len(names)
+        figures["fetch CPU ms"] = (usage() - cpu) * 1e3 / len(names)  # Orphans that were reaped are in it.
+        if s3:
+            figures["fetch store CPU ms"] = (cpu_of(s3.process) - server_cpu) * 1e3 / len(names)
         figures["fetch MiB largest"], figures["fetch MiB together"] = watch.largest, watch.together
         for n in (names[0], names[len(names) // 2], names[-1]):
             loop([ask(n)], env, feed)
             subprocess.run(["cmp", f"{feed}/pg_wal/RECOVERYXLOG", f"{DATA}/pg_wal/{n}"], check=True)
         if name == "walvis" and len(names) > 12:
-            # What a call costs whose segment a helper has brought already.
-            loop([ask(names[0])], env, feed)
-            few = names[1:7]
+            # What a call costs whose segment a helper has brought already, with nothing left that the helper could do meanwhile.
+            loop([ask(names[-13])], env, feed)
+            few = names[-12:]
             wait_for("segments in the spool", lambda: all(os.path.exists(f"{feed}/pg_wal/walvis/fetched/{n}.ok") for n in few), 60)
             fetch = [restore.replace("%f", n).replace("%p", f"pg_wal/{n}.new") for n in few]  # Removing the last one is the server's work.
             figures["hit ms"] = loop(fetch, env, feed, False) * 1e3 / len(few)
@@ -472,6 +482,10 @@ try:
             values = [f[key] for f in rounds if key in f]
             if values:
                 say(f"{t} {store}: {what}, its start by a shell included: {min(values):.2f} ms")
+        for key, what in (("push store CPU ms", "pushed"), ("fetch store CPU ms", "fetched")):
+            values = [f[key] for f in rounds if key in f]
+            if values:
+                say(f"{t} {store}: CPU time of the S3 server, on the same cores, per segment {what}: {min(values):.1f} ms")
 finally:
     for left in servers:
         left.kill()

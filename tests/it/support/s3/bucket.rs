@@ -166,6 +166,8 @@ impl Condition for CompleteMultipartUploadInput {
 }
 
 impl Condition for GetObjectInput {}
+impl Condition for HeadObjectInput {}
+impl Condition for HeadBucketInput {}
 impl Condition for ListObjectsV2Input {}
 impl Condition for DeleteObjectInput {}
 impl Condition for CreateMultipartUploadInput {}
@@ -232,6 +234,23 @@ impl S3 for Buckets {
         })
     });
 
+    // Walvis asks neither for this nor for delimiters; the tools that it is measured against do.
+    operation!(head_object, HeadObjectInput => HeadObjectOutput, |this, r| {
+        let stored = this.lock().bucket(&r.bucket)?.get(&r.key).cloned();
+        let stored = stored.ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
+        Ok(HeadObjectOutput {
+            content_length: Some(stored.size as i64),
+            e_tag: Some(ETag::Strong(stored.etag)),
+            last_modified: Some(stored.modified.into()),
+            ..Default::default()
+        })
+    });
+
+    operation!(head_bucket, HeadBucketInput => HeadBucketOutput, |this, r| {
+        this.lock().bucket(&r.bucket)?;
+        Ok(HeadBucketOutput::default())
+    });
+
     operation!(list_objects_v2, ListObjectsV2Input => ListObjectsV2Output, |this, r| {
         let prefix = r.prefix.clone().unwrap_or_default();
         let after = r.continuation_token.clone().or_else(|| r.start_after.clone()).unwrap_or_default();
@@ -245,8 +264,17 @@ impl S3 for Buckets {
         let page: Vec<_> = found.by_ref().take(page_len).collect();
         let truncated = found.next().is_some();
         let next_continuation_token = page.last().filter(|_| truncated).map(|(name, _)| (*name).clone());
+        // One directory deep: what lies deeper shows as the common beginning of its names.
+        let deeper = |name: &str| {
+            let delimiter = r.delimiter.as_deref().filter(|d| !d.is_empty())?;
+            let at = name.get(prefix.len()..)?.find(delimiter)?;
+            Some(name[..prefix.len() + at + delimiter.len()].to_owned())
+        };
+        let directories: std::collections::BTreeSet<String> = page.iter().filter_map(|(name, _)| deeper(name)).collect();
+        let common_prefixes = directories.into_iter().map(|d| CommonPrefix { prefix: Some(d) }).collect::<Vec<_>>();
         let contents: Vec<_> = page
             .into_iter()
+            .filter(|(name, _)| deeper(name).is_none())
             .map(|(name, stored)| Object {
                 key: Some(name.clone()),
                 size: Some(stored.size as i64),
@@ -259,7 +287,9 @@ impl S3 for Buckets {
             name: Some(r.bucket),
             prefix: r.prefix,
             max_keys: Some(page_len as i32),
-            key_count: Some(contents.len() as i32),
+            key_count: Some((contents.len() + common_prefixes.len()) as i32),
+            common_prefixes: (!common_prefixes.is_empty()).then_some(common_prefixes),
+            delimiter: r.delimiter.clone(),
             contents: Some(contents),
             is_truncated: Some(truncated),
             next_continuation_token,
