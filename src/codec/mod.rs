@@ -12,7 +12,7 @@ use std::io::{self, BufReader, Read, Write};
 
 use zstd::zstd_safe::CParameter;
 
-pub use once::{Compressed, Compressing, Waiting};
+pub use once::{Compressed, Compressing, Waiting, give_back};
 
 use crate::crypto::{DataKey, Domain, FrameCipher, KeyId, Keyring};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata, ObjectKind, SEALED_FRAME_BYTES};

@@ -58,21 +58,18 @@ fn is_aligned(value: u64) -> bool {
     value.is_multiple_of(ALIGNMENT as u64)
 }
 
-/// Writes a large part of a file, past the cache but for its last bytes.
+/// Writes a part of a file, past the cache but for its last bytes where it is large enough. The file is as usual afterwards.
 ///
 /// # Errors
 /// As `write`.
-pub(super) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    let mut writer = DirectWriter::new();
-    while !bytes.is_empty() {
-        let (block, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES));
-        writer.write_at(file, block, offset)?;
-        offset += block.len() as u64;
-        bytes = rest;
+pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    if bytes.len() < MIN_BYTES {
+        return file.write_all_at(bytes, offset);
     }
-    writer.flush(file)?;
+    let mut writer = DirectWriter::new();
+    let written = writer.write_at(file, bytes, offset).and_then(|()| writer.flush(file));
     pass_by(file, false);
-    Ok(())
+    written
 }
 
 /// Gathers what is written into blocks. One for several files, one after the other: each has to be flushed before the next one.

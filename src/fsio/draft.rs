@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,6 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 
 use super::temp::{self, TempFiles, TempName};
 use super::{Dir, FsError, Problem, Stat, direct};
-use crate::limits::PART_BYTES;
 
 /// What publishing without replacing found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,12 +119,20 @@ impl Draft {
     /// # Errors
     /// [`Problem::NoSpace`], [`Problem::Failed`], others.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FsError> {
-        // What is larger than a part is part of a base backup, which nobody reads soon.
-        let written = if bytes.len() > PART_BYTES {
-            direct::write_all_at(&self.file, bytes, self.len_bytes)
-        } else {
-            self.file.write_all_at(bytes, self.len_bytes)
-        };
+        let written = self.file.write_all_at(bytes, self.len_bytes);
+        self.appended(bytes, written)
+    }
+
+    /// As [`append`](Self::append), past the page cache where that is worth it: for what nobody reads soon.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_past_cache(&mut self, bytes: &[u8]) -> Result<(), FsError> {
+        let written = direct::write_all_at(&self.file, bytes, self.len_bytes);
+        self.appended(bytes, written)
+    }
+
+    fn appended(&mut self, bytes: &[u8], written: io::Result<()>) -> Result<(), FsError> {
         written.map_err(|e| FsError::new("write", &self.target, e))?;
         self.len_bytes += bytes.len() as u64;
         Ok(())
@@ -286,7 +293,7 @@ impl Draft {
         let fail = |e| FsError::new("copy to a temporary file for", &self.target, e);
         let (mut copy, name) = temp::named(self.scratch.open()?, self.mode)?;
         self.file.seek(SeekFrom::Start(0)).map_err(fail)?;
-        let copied = std::io::copy(&mut self.file, &mut copy).and_then(|_| copy.sync_all());
+        let copied = io::copy(&mut self.file, &mut copy).and_then(|_| copy.sync_all());
         if let Err(e) = copied {
             name.remove();
             return Err(fail(e));
@@ -316,12 +323,12 @@ impl Drop for Draft {
 }
 
 impl Write for Draft {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.append(bytes)?;
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -103,7 +103,11 @@ impl Repository {
             None => None,
         };
         let created = match once {
-            Some(object) => self.store().create(name, object, &content_id)?,
+            Some(object) => {
+                let created = self.store().create(name, object.clone(), &content_id)?;
+                codec::give_back(object);
+                created
+            }
             None => self.put_in_parts(name, content, &metadata, sealing, (address, &content_id))?,
         };
         match created {

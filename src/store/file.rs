@@ -91,7 +91,7 @@ impl Store for FileStore {
             return Ok(Created::Exists);
         }
         let mut draft = self.tree.draft(path_of(key)).map_err(fail)?;
-        draft.append(&body).map_err(fail)?;
+        draft.append_past_cache(&body).map_err(fail)?;
         self.publish(&mut draft, key)
     }
 
@@ -109,7 +109,7 @@ impl Store for FileStore {
             ReadRange::All | ReadRange::From(_) => rest,
             ReadRange::Bounded { len, .. } => rest.min(len),
         };
-        // Ranges are of packs, which are read once; whole objects are WAL, which may just have been written.
+        // Ranges are of packs, which are read once; whole objects are WAL, which several standbys may ask for.
         let is_range = matches!(range, ReadRange::Bounded { .. });
         let direct = (is_range && DirectReader::is_worth_it(left)).then(DirectReader::default);
         let body = Body { store: self, key: key.clone(), file, offset, left, direct };
@@ -156,7 +156,7 @@ struct FileUpload<'a> {
 
 impl Upload for FileUpload<'_> {
     fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
-        self.draft.append(&body).map_err(|e| self.store.fail("create", self.key.as_str(), e))
+        self.draft.append_past_cache(&body).map_err(|e| self.store.fail("create", self.key.as_str(), e))
     }
 
     fn complete(&mut self) -> Result<Created, StoreError> {
