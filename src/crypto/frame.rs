@@ -100,6 +100,7 @@ fn hash_tag(key: &[u8; 32], nonce: &[u8; 12], binding: &[u8; 32], bytes: &[u8]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::FRAME_BYTES;
 
     #[test]
     fn a_frame_opens_only_where_it_was_sealed() {
@@ -123,6 +124,28 @@ mod tests {
             let mut bad = tag;
             bad[15] ^= 1;
             assert!(open(&cipher, Domain::Frame, 7, false, &bad).is_err());
+        }
+    }
+    /// Whatever instructions the processor has, another library's cipher makes the same of it, at every length of a block and around
+    /// the length of a frame.
+    #[test]
+    fn it_is_the_cipher_that_others_know() {
+        use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+        let (key, salt, binding) = (DataKey::from_bytes([9; 32]), [1; 32], [2; 32]);
+        let object_key = blake3::derive_key("walvis 1 object key", &[[9; 32], salt].concat());
+        let other = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &object_key).unwrap());
+        let cipher = FrameCipher::new(Some(&key), &salt, binding);
+        let mut plain = vec![0; FRAME_BYTES + 40];
+        blake3::Hasher::new().finalize_xof().fill(&mut plain);
+        for len in (0..1300).chain(FRAME_BYTES - 20..=FRAME_BYTES) {
+            let (mut ours, mut theirs) = (plain[..len].to_vec(), plain[..len].to_vec());
+            let tag = cipher.seal(Domain::Extent, len as u64, true, &mut ours).unwrap();
+            let nonce = Nonce::assume_unique_for_key(nonce(Domain::Extent, len as u64, true));
+            let their_tag = other.seal_in_place_separate_tag(nonce, Aad::from(binding), &mut theirs).unwrap();
+            assert!(ours == theirs && tag == their_tag.as_ref(), "{len} bytes");
+            cipher.open(Domain::Extent, len as u64, true, &mut ours, &tag).unwrap();
+            assert!(ours == plain[..len], "{len} bytes");
         }
     }
 }
