@@ -68,6 +68,24 @@ def conf(data, text):
         f.write(text)
     own(f"{data}/postgresql.auto.conf")
 
+# pgbench's ordinary transaction, but the filler column is not blank: its WAL compresses about three times.
+FILLER = "md5({0}) || left(md5({1}), 16)"
+LOAD = r"""
+\set aid random(1, 100000 * 50)
+\set bid random(1, 50)
+\set tid random(1, 500)
+\set delta random(-5000, 5000)
+BEGIN;
+UPDATE pgbench_accounts SET abalance = abalance + :delta, filler = FILLER WHERE aid = :aid;
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;
+UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = :bid;
+INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, :bid, :aid, :delta, CURRENT_TIMESTAMP);
+END;
+""".replace("FILLER", FILLER.format("random()::text", "random()::text"))
+ROWS = ("insert into pgbench_branches select n, 0 from generate_series(1, 50) n; insert into pgbench_tellers select n, (n - 1) / 10 + 1, 0 from generate_series(1, 500) n; "
+        "insert into pgbench_accounts select n, (n - 1) / 100000 + 1, 0, FILLER from generate_series(1, 5000000) n").replace("FILLER", FILLER.format("n::text", "(-n)::text"))
+
 COMMON = f"listen_addresses = ''\nunix_socket_directories = '{W}'\nwal_keep_size = 1000GB\nmax_wal_size = 1000GB\ncheckpoint_timeout = 1d\nshared_buffers = 256MB\n"
 
 def ready():
@@ -103,8 +121,10 @@ def make_backlog():
     conf(DATA, COMMON + "archive_mode = on\narchive_command = ''\nfsync = off\nsynchronous_commit = off\nfull_page_writes = on\n")
     server = start(DATA)
     wait_for("the server starts", accepts)
-    run([f"{PG}/pgbench", "-i", "-q", "-s", "50"])
-    # What follows is a backup and pgbench's ordinary load, nothing of its initial copy.
+    run([f"{PG}/pgbench", "-i", "-I", "dt"])
+    run([f"{PG}/psql", "-qAtc", ROWS])
+    run([f"{PG}/pgbench", "-i", "-q", "-I", "vp", "-s", "50"])
+    # What follows is a backup and the load, nothing of its initial copy.
     run([f"{PG}/psql", "-qAtc", "select pg_switch_wal()"])
     status = f"{DATA}/pg_wal/archive_status"
     waiting = lambda: {n[:24] for n in os.listdir(status) if re.fullmatch("[0-9A-F]{24}.ready", n)}
@@ -114,12 +134,26 @@ def make_backlog():
     for n in os.listdir(f"{COPY}/pg_wal"):
         if re.fullmatch("[0-9A-F]{24}", n):
             os.remove(f"{COPY}/pg_wal/{n}")
-    load = subprocess.Popen([f"{PG}/pgbench", "-n", "-c", "4", "-j", "2", "-T", "3600"], env=BASE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **DEMOTE)
+    load = subprocess.Popen([f"{PG}/pgbench", "-n", "-c", "4", "-j", "2", "-T", "3600", "-f", own_text(f"{W}/load.sql", LOAD)], env=BASE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **DEMOTE)
     wait_for("the backlog", lambda: len(waiting() - old) >= args.segments, 1800, 0.2)
-    load.send_signal(signal.SIGINT)
+    load.terminate()  # SIGINT is ignored by what a shell started in the background.
     load.wait()
     stop(server)
     return sorted(waiting() - old)[:args.segments]
+
+def settle_memory(files):
+    """Files into the page cache, and memory that nobody uses into the machine: hosts of virtual machines take it back, and then
+    whoever touches a page first pays for it, ten times and more what it usually costs, whatever tool that happens to be."""
+    for path in files:
+        with open(path, "rb", buffering=0) as f:
+            while f.read(1 << 20):
+                pass
+    free = int(re.search(r"MemFree:\s+(\d+)", open("/proc/meminfo").read())[1]) << 10
+    touch = f"import mmap; mmap.mmap(-1, {min(free // 2, 2 << 30)}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)"  # MAP_POPULATE
+    subprocess.run([sys.executable, "-c", touch], check=True)
+
+def files_of(directory):
+    return [os.path.join(d, f) for d, _, files in os.walk(directory) for f in files]
 
 def reset_status(names):
     status = f"{DATA}/pg_wal/archive_status"
@@ -221,7 +255,7 @@ def stat_or(pid):
         return -1
 
 def size_of(directory):
-    return sum(os.lstat(os.path.join(d, f)).st_size for d, _, files in os.walk(directory) for f in files)
+    return sum(os.lstat(f).st_size for f in files_of(directory))
 
 # ---- the tools ---------------------------------------------------------------------------------------------------------------
 
@@ -229,8 +263,10 @@ class S3:
     """The tests' S3 server with a delay."""
     def __init__(self):
         self.dir = own(tempfile.mkdtemp(prefix="s3-", dir=W))
+        # It is on the same cores: it had better not ask the kernel for fresh memory with every request.
+        keeps = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
         self.process = subprocess.Popen([BENCH_S3, "--tls", "--delay-ms", str(args.delay_ms)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=dict(BASE, TMPDIR=self.dir), **DEMOTE)
+                                        stdout=subprocess.PIPE, text=True, env=dict(BASE, TMPDIR=self.dir, **keeps), **DEMOTE)
         servers.append(self.process)
         self.about = {}
         for line in self.process.stdout:
@@ -319,6 +355,7 @@ def bench(name, store, names):
             run(command, env, cwd=DATA)
         # --- the archiver's backlog
         conf(DATA, COMMON + f"archive_mode = on\narchive_command = '{archive}'\n")
+        settle_memory([f"{DATA}/pg_wal/{n}" for n in names])
         archiver = next(p for p in descendants(server.pid) if b"archiver" in open(f"/proc/{p}/cmdline", "rb").read())
         cpu = stat_of(archiver)[1]
         watch = Watch(marks, True)
@@ -354,6 +391,7 @@ def bench(name, store, names):
         own(feed)
         pgb = restore.replace(f"--stanza=main", f"--stanza=main --pg1-path={feed}") if name == "pgbackrest" else restore
         ask = lambda n: "rm -f pg_wal/RECOVERYXLOG && " + pgb.replace("%f", n).replace("%p", "pg_wal/RECOVERYXLOG")
+        settle_memory(files_of(s3.dir if s3 else f"{place}/repo"))
         watch = Watch(marks, True)
         cpu, server_cpu = usage(), cpu_of(s3 and s3.process)
         figures["fetch seg/s"] = len(names) / loop([ask(n) for n in names], env, feed)
@@ -390,6 +428,7 @@ def recover(restore, env, names):
     data = f"{W}/recovery"
     shutil.rmtree(data, ignore_errors=True)
     subprocess.run(["cp", "-a", COPY, data], check=True)
+    settle_memory(files_of(data))
     open(f"{data}/recovery.signal", "w").close()
     conf(data, COMMON + f"archive_mode = off\nhot_standby = off\nfsync = off\nrestore_command = '{restore}'\nrecovery_target_timeline = 'current'\n")
     own(data)
@@ -428,7 +467,7 @@ def version(name):
     return "?"
 
 def limit(names):
-    done = subprocess.run([env_of("BENCH_CODEC"), "--bench", *(f"{DATA}/pg_wal/{n}" for n in names[:: max(1, len(names) // 6)][:6])], capture_output=True, text=True, check=True)
+    done = subprocess.run([env_of("BENCH_CODEC"), "--bench", *(f"{DATA}/pg_wal/{n}" for n in names[max(1, len(names) // 12) :: max(1, len(names) // 6)][:6])], capture_output=True, text=True, check=True)
     line = next(l for l in done.stdout.splitlines() if l.startswith("limit:"))
     rate, each = re.search(r"limit: ([\d.]+) segments/s on \d+ threads, ([\d.]+) ms of CPU", line).groups()
     return float(rate), float(each), done.stdout
@@ -454,7 +493,7 @@ try:
             limits.append((rate, each))
             if r == 0 and store == args.stores.split(",")[0]:
                 say(text.strip())
-            for t in tools:
+            for t in tools if r % 2 == 0 else tools[::-1]:  # Whoever comes after the load finds memory that nobody has touched.
                 if not supports(t, store):
                     continue
                 try:

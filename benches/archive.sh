@@ -11,7 +11,7 @@
 #   --out        where the raw output goes too [none]
 #   --work       scratch directory, 20 MiB per segment and more [a new one in TMPDIR]
 #
-#   WALVIS_BIN   the program [target/release/walvis, built if missing]; WALRUS_BIN, BARMAN_BIN (a directory), PG_BIN, PGBACKREST_BIN
+#   WALVIS_BIN   the program [target/release/walvis, built]; WALRUS_BIN, BARMAN_BIN (a directory), PG_BIN, PGBACKREST_BIN
 #                where these are not on the PATH. A peer that is not found is left out and named.
 #
 # Needs PostgreSQL (Debian: postgresql), python3, cargo for the S3 server and the limit. As root the server and all tools run as `postgres`.
@@ -22,11 +22,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 target=${CARGO_TARGET_DIR:-$root/target}
-export WALVIS_BIN=${WALVIS_BIN:-$target/release/walvis}
-[[ -x $WALVIS_BIN ]] || cargo build --release --quiet
 # Cargo prints where the program of a bench is.
 bench() { cargo bench --no-run --bench "$1" 2>&1 | sed -n "s/.*Executable.*(\(.*\/$1-[0-9a-f]*\)).*/\1/p"; }
 BENCH_CODEC=$(bench codec)
 BENCH_S3=$(bench s3_server)
-export BENCH_CODEC BENCH_S3
+# After these: they leave a program there that is linked for a quick build.
+[[ -n ${WALVIS_BIN:-} ]] || cargo build --release --quiet
+export WALVIS_BIN=${WALVIS_BIN:-$target/release/walvis} BENCH_CODEC BENCH_S3
 exec python3 benches/archive.py "$@"
