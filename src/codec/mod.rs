@@ -176,12 +176,14 @@ pub fn seal(
     encoder.finish().map_err(CodecError::Write)?.finish().map_err(CodecError::Write)
 }
 
-/// For a plaintext of so many bytes. At the fastest level, searches as suits WAL. Its records are short and repeat what the ones just before hold: matches of 5 bytes
-/// instead of 7, in a window of 128 KiB that stays in the processor's cache, give 9 % less on pgbench's WAL in 4 % less time.
+/// For a plaintext of so many bytes. At the fastest level, searches as suits WAL. Its records are short and repeat what the ones just
+/// before hold: matches of 5 bytes instead of 7, in a window of 128 KiB with 32 KiB to look them up, which stay in the processor's
+/// cache, give up to 5 % less on pgbench's WAL in 2 to 7 % less time (docs/BENCHMARKS.md).
 fn tune(encoder: &mut zstd::stream::write::Encoder<'_, impl Write>, level: i32, bytes: u64) -> io::Result<()> {
     if level == 1 && bytes >= MIB as u64 {
         encoder.set_parameter(CParameter::MinMatch(5))?;
         encoder.set_parameter(CParameter::WindowLog(17))?;
+        encoder.set_parameter(CParameter::HashLog(13))?;
     }
     encoder.set_pledged_src_size(Some(bytes))?;
     encoder.include_checksum(false)
