@@ -126,6 +126,7 @@ mod tests {
             assert!(open(&cipher, Domain::Frame, 7, false, &bad).is_err());
         }
     }
+
     /// Whatever instructions the processor has, another library's cipher makes the same of it, at every length of a block and around
     /// the length of a frame.
     #[test]

@@ -6,8 +6,6 @@
 //!
 //! Installations come from `tests/install-postgres.sh`; a missing one is a failure that says so, never a skipped test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
-// A harness is written for the tests to come, too.
-#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -63,11 +61,6 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Every installation this machine has, ascending.
-    pub(crate) fn versions() -> Vec<Self> {
-        (13..=30).filter_map(Self::lookup).collect()
-    }
-
     /// The installation of one major version.
     pub(crate) fn find(major: u32) -> Self {
         Self::lookup(major).unwrap_or_else(|| {
@@ -286,11 +279,6 @@ impl Cluster {
     /// The installation it runs on.
     pub(crate) fn postgres(&self) -> &Postgres {
         &self.postgres
-    }
-
-    /// Size of a WAL segment in bytes.
-    pub(crate) fn wal_segment_bytes(&self) -> u64 {
-        self.wal_segment_bytes
     }
 
     /// Connection string for libpq and Walvis (`check --server`).

@@ -1,6 +1,5 @@
 //! Copies of data directories: the low-level base backup, and plain trees.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
-#![allow(dead_code)]
 
 use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};

@@ -6,7 +6,6 @@
 //! So a recovered server that ends with row *n* must hold tables of that checksum, and the primary knows of every target, by its
 //! own commit times, which *n* that is. Some transactions are rolled back, some are prepared first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(dead_code)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

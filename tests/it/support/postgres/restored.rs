@@ -1,6 +1,5 @@
 //! Restored data directories: what can be checked before, while and after a server runs on them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
-#![allow(dead_code)]
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -1,6 +1,5 @@
 //! A temporary directory whose content the server may own, and the user it runs as.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
-#![allow(dead_code)]
 
 use std::collections::HashMap;
 use std::fs;
