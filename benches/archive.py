@@ -189,8 +189,9 @@ def descendants(top):
 
 class Watch:
     """Samples the memory of a tool's processes; reaps orphans and counts their CPU time."""
-    def __init__(self, marks, reaps):
-        self.marks, self.reaps, self.largest, self.together, self.orphans_cpu = marks, reaps, 0, 0, 0.0
+    def __init__(self, marks):
+        self.marks, self.largest, self.together = marks, 0, 0
+        self.orphans_cpu = 0.0
         self.reap_all()  # What earlier work left behind is not ours.
         self.orphans_cpu = 0.0
         self.ended = threading.Event()
@@ -213,9 +214,7 @@ class Watch:
             except (OSError, TypeError):
                 pass
         self.together = max(self.together, together)
-        # Only while nobody else waits for children of ours.
-        if self.reaps:
-            self.reap()
+        self.reap()
     def reap(self):
         for pid in self.orphans():
             try:
@@ -358,7 +357,7 @@ def bench(name, store, names):
         settle_memory([f"{DATA}/pg_wal/{n}" for n in names])
         archiver = next(p for p in descendants(server.pid) if b"archiver" in open(f"/proc/{p}/cmdline", "rb").read())
         cpu = stat_of(archiver)[1]
-        watch = Watch(marks, True)
+        watch = Watch(marks)
         server_cpu = cpu_of(s3 and s3.process)
         begin = time.monotonic()
         server.send_signal(signal.SIGHUP)
@@ -392,7 +391,7 @@ def bench(name, store, names):
         pgb = restore.replace(f"--stanza=main", f"--stanza=main --pg1-path={feed}") if name == "pgbackrest" else restore
         ask = lambda n: "rm -f pg_wal/RECOVERYXLOG && " + pgb.replace("%f", n).replace("%p", "pg_wal/RECOVERYXLOG")
         settle_memory(files_of(s3.dir if s3 else f"{place}/repo"))
-        watch = Watch(marks, True)
+        watch = Watch(marks)
         cpu, server_cpu = usage(), cpu_of(s3 and s3.process)
         figures["fetch seg/s"] = len(names) / loop([ask(n) for n in names], env, feed)
         watch.end()
@@ -440,9 +439,7 @@ def recover(restore, env, names):
     ended = server.poll()
     if ended is not None:
         raise RuntimeError(f"the server gave up in recovery: {ended}")
-    control = ""
-    wait_for("promotion", lambda: subprocess.run([f"{PG}/pg_isready", "-q"], env=BASE, **DEMOTE).returncode == 0)
-    timeline = run([f"{PG}/psql", "-qAtc", "select timeline_id from pg_control_checkpoint()"]).strip()
+    wait_for("promotion", accepts)
     stop(server, signal.SIGQUIT)
     shutil.rmtree(data, ignore_errors=True)
     return took
@@ -486,7 +483,6 @@ try:
     least, usual = startup("/bin/true", [])
     say(f"start-up of /bin/true: {least:.2f} ms at best, {usual:.2f} ms median")
     names = make_backlog()
-    compressed = None
     for r in range(args.rounds):
         for store in args.stores.split(","):
             rate, each, text = limit(names)
