@@ -372,6 +372,8 @@ impl Cluster {
     /// Kills the server and removes the data directory: the disaster.
     pub(crate) fn destroy(mut self) {
         self.kill();
+        // A server that ended by itself leaves helpers, which may write while all goes.
+        super::command::kill_below(&self.data);
         fs::remove_dir_all(&self.data).unwrap();
     }
 
