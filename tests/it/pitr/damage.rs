@@ -38,10 +38,18 @@ fn flip(path: &Path, at: u64, bit: u8) {
     file.write_all_at(&[byte[0] ^ 1 << bit], at).unwrap();
 }
 
+/// The exit code of who meets damage. A damaged key id cannot be told from that of a key which was not given: both are said.
+#[track_caller]
+fn says_damaged(ran: &Ran) {
+    let names_a_key = ran.stderr.contains("is sealed with data key") && ran.stderr.contains("the object is damaged");
+    assert_eq!(ran.code(), if names_a_key { 12 } else { 14 }, "{ran:?}");
+}
+
 /// The restore that met damage: it stopped, said where, and left nothing that starts.
 #[track_caller]
 fn stopped(site: &Site, ran: Ran, words: &[&str]) {
-    let ran = ran.exits(14).tells_the_way_out();
+    says_damaged(&ran);
+    let ran = ran.tells_the_way_out();
     assert!(words.iter().any(|word| ran.stderr.contains(word)), "it does not say which file: {}", ran.stderr);
     site.assert_cannot_start("restored", MAJOR);
 }
@@ -60,9 +68,10 @@ fn packs_with_flipped_bits() {
     let packs = objects(&site, "/packs/");
     assert!(!packs.is_empty());
     let (mut random, mut harmless, flips) = (random(), 0, number("WALVIS_TEST_FLIPS", 12));
-    for _ in 0..flips {
+    for i in 0..flips {
         let pack = random.choice(&packs).unwrap();
-        let at = random.u64(..fs::metadata(pack).unwrap().len());
+        // Once in the key id, which chance would hardly find.
+        let at = if i == 0 { 20 } else { random.u64(..fs::metadata(pack).unwrap().len()) };
         let bit = random.u8(..8);
         flip(pack, at, bit);
         let ran = site.try_restore("restored", &TARGET);
@@ -78,6 +87,7 @@ fn packs_with_flipped_bits() {
             succeeds_now(&site);
         }
     }
+    println!("{harmless} of {flips} flips were in bytes that no extent has");
     assert!(harmless * 5 <= flips, "{harmless} of {flips} flips were not noticed");
 }
 
@@ -121,7 +131,7 @@ fn manifests_with_flipped_bits() {
     let mut random = random();
     let check = |how: String| {
         let ran = site.try_restore("restored", &TARGET);
-        assert_eq!(ran.code(), 14, "{how}: {ran:?}");
+        println!("{how}");
         stopped(&site, ran, &[made.id()]);
     };
     for _ in 0..number("WALVIS_TEST_FLIPS", 12) {
@@ -184,14 +194,13 @@ fn pg17_a_parent_that_is_damaged() {
         flip(pack, at, bit);
         let next = site.backup(&primary, &["--annotate", "parent=damaged"]);
         let ran = site.try_restore("restored", &[&TARGET[..], &["--backup", next.id()]].concat());
-        match ran.code() {
-            0 => {
-                assert_manifest(&site.place("restored"), 17);
-                restored += 1;
-            }
+        if ran.code() == 0 {
+            assert_manifest(&site.place("restored"), 17);
+            restored += 1;
+        } else {
             // It refers to what is damaged: that is said, and nothing starts.
-            14 => site.assert_cannot_start("restored", 17),
-            _ => panic!("{ran:?}"),
+            says_damaged(&ran);
+            site.assert_cannot_start("restored", 17);
         }
         fs::remove_dir_all(site.place("restored")).unwrap();
         flip(pack, at, bit);
