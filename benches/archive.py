@@ -464,7 +464,7 @@ def version(name):
     return "?"
 
 def limit(names):
-    done = subprocess.run([env_of("BENCH_CODEC"), "--bench", *(f"{DATA}/pg_wal/{n}" for n in names[max(1, len(names) // 12) :: max(1, len(names) // 6)][:6])], capture_output=True, text=True, check=True)
+    done = subprocess.run([env_of("BENCH_LIMIT"), "--bench", *(f"{DATA}/pg_wal/{n}" for n in names[max(1, len(names) // 12) :: max(1, len(names) // 6)][:6])], capture_output=True, text=True, check=True)
     line = next(l for l in done.stdout.splitlines() if l.startswith("limit:"))
     rate, each = re.search(r"limit: ([\d.]+) segments/s on \d+ threads, ([\d.]+) ms of CPU", line).groups()
     return float(rate), float(each), done.stdout

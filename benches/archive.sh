@@ -24,9 +24,9 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 target=${CARGO_TARGET_DIR:-$root/target}
 # Cargo prints where the program of a bench is.
 bench() { cargo bench --no-run --bench "$1" 2>&1 | sed -n "s/.*Executable.*(\(.*\/$1-[0-9a-f]*\)).*/\1/p"; }
-BENCH_CODEC=$(bench codec)
+BENCH_LIMIT=$(bench limit)
 BENCH_S3=$(bench s3_server)
 # After these: they leave a program there that is linked for a quick build.
 [[ -n ${WALVIS_BIN:-} ]] || cargo build --release --quiet
-export WALVIS_BIN=${WALVIS_BIN:-$target/release/walvis} BENCH_CODEC BENCH_S3
+export WALVIS_BIN=${WALVIS_BIN:-$target/release/walvis} BENCH_LIMIT BENCH_S3
 exec python3 benches/archive.py "$@"

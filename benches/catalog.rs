@@ -1,5 +1,7 @@
-//! Time of lookups in the catalog of a long log: `cargo bench --bench catalog -- [SEGMENTS [DIRECTORY]]`, 1,000,000 in a temporary
-//! directory unless told otherwise.
+//! Time of lookups in the catalog of a long log, from opening the repository to the answer: `cargo bench --bench catalog`.
+//!
+//! The log has `WALVIS_BENCH_LOG` segments, 1,000,000 unless told otherwise; the repository is made in `WALVIS_BENCH_KEEP` and
+//! left there, or in a temporary directory.
 //!
 //! What is made: an unencrypted repository with the nodes of all levels, and real segments of 1 MiB (made-up WAL, scanned and sealed as
 //! a push does) at both ends of the log, where no node covers them, and around what is looked for. What is faked: all other segments
@@ -19,8 +21,9 @@
 use std::ops::ControlFlow;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use walvis::codec::{self, Address, Digest, Sealing};
 use walvis::deadline::Deadline;
 use walvis::format::envelope::{Metadata, ObjectKind};
@@ -54,7 +57,6 @@ const TIMELINE: Timeline = Timeline(1);
 const SOUGHT: &str = "sought";
 /// The log's only backup begins so many segments before what is looked for, so that a restore is a short one.
 const BACKUP_BEFORE: u64 = 20;
-const ROUNDS: u32 = 3;
 
 fn size() -> WalSegmentSize {
     WalSegmentSize::new(SEGMENT_BYTES).unwrap()
@@ -270,36 +272,39 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
     found
 }
 
-fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
-    let segments: u64 = arguments.next().map_or(1_000_000, |text| text.parse().expect("a number of segments"));
+fn lookups(criterion: &mut Criterion) {
+    let segments: u64 = std::env::var("WALVIS_BENCH_LOG").map_or(1_000_000, |text| text.parse().expect("a number of segments"));
     let temporary = tempfile::tempdir().unwrap();
-    let root = arguments.next().map_or_else(|| temporary.path().to_owned(), PathBuf::from).join("repository");
+    let directory = std::env::var_os("WALVIS_BENCH_KEEP").map_or_else(|| temporary.path().to_owned(), PathBuf::from);
+    let root = directory.join("repository");
     let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None };
     let deadline = Deadline::after(Duration::from_secs(3600));
     let (repository, _) = Repository::init(&settings, &Secret::None, 1, deadline).unwrap();
-    let begin = Instant::now();
     let target = make(&root, segments, repository.descriptor().repository_id);
     repository.bind(&ClusterName::new("main").unwrap(), facts()).unwrap();
-    println!("{segments} segments, made in {:.1?}", begin.elapsed());
-    for (latency, limit) in [(Duration::ZERO, Duration::from_millis(300)), (LATENCY, Duration::from_secs(2))] {
+    let mut group = criterion.benchmark_group(format!("catalog of {segments} segments"));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_secs(1));
+    for (latency, label) in [(Duration::ZERO, "no latency"), (LATENCY, "30 ms per request")] {
         for what in ["time", "LSN", "xid", "name", "resolve"] {
-            let mut best = Duration::MAX;
-            let mut requests = (0, 0);
-            for _ in 0..ROUNDS {
+            let store = || {
                 let store = Arc::new(Fault::new(Arc::new(FileStore::open(&root).unwrap())));
                 if !latency.is_zero() {
                     store.add(Op::Read, "", 1, u64::MAX, Effect::Delay(latency));
                     store.add(Op::List, "", 1, u64::MAX, Effect::Delay(latency));
                 }
-                let begin = Instant::now();
-                assert!(look(&store, &target, what), "{what}");
-                best = best.min(begin.elapsed());
-                requests = (store.calls(Op::List), store.calls(Op::Read));
-            }
-            let verdict = if best <= limit { "within" } else { "OVER" };
-            let (lists, reads) = requests;
-            println!("{what:>7}, {latency:?} per request: {best:.1?}, {lists} listings and {reads} reads; {verdict} {limit:?}");
+                store
+            };
+            let counting = store();
+            assert!(look(&counting, &target, what), "{what}");
+            println!("{what}: {} listings, {} reads", counting.calls(Op::List), counting.calls(Op::Read));
+            let find = |store: &Arc<Fault>| assert!(look(store, &target, what), "{what}");
+            group.bench_function(BenchmarkId::new(what, label), |b| {
+                b.iter_batched_ref(store, |s| find(s), BatchSize::PerIteration)
+            });
         }
     }
+    group.finish();
 }
+
+criterion_group!(benches, lookups);
+criterion_main!(benches);

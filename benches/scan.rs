@@ -1,13 +1,11 @@
-//! Time of the WAL scan per segment, data in memory: `cargo bench --bench scan -- SEGMENT…` with files as PostgreSQL names them.
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs)]
+//! Time of the WAL scan of a segment, data in memory: `benches/micro.sh scan`.
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use walvis::pg::scan::{BlockRef, Scanner, Segment, Summary, Visitor};
-use walvis::pg::{Lsn, SegmentName, WalSegmentSize};
+use walvis::pg::{Lsn, WalSegmentSize};
 
-const ROUNDS: u32 = 20;
+mod segments;
 
 /// Wants blocks, and only counts them.
 #[derive(Default)]
@@ -28,40 +26,33 @@ fn scan<V: Visitor>(segment: Segment, bytes: &[u8], visitor: V) -> (Summary, V) 
     (scanned.summary, scanned.visitor)
 }
 
-/// The best of several rounds: other work on the machine can only add.
-fn best<T>(mut work: impl FnMut() -> T) -> Duration {
-    let once = |_| {
-        let begin = Instant::now();
-        std::hint::black_box(work());
-        begin.elapsed()
-    };
-    (0..ROUNDS).map(once).min().unwrap_or_default()
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    if files.is_empty() {
-        eprintln!("usage: cargo bench --bench scan -- SEGMENT…");
-    }
-    for file in files {
-        let bytes = std::fs::read(&file)?;
-        let name =
-            Path::new(&file).file_name().and_then(|name| SegmentName::parse(name.to_str()?)).ok_or("not a segment's name")?;
-        let size = WalSegmentSize::new(bytes.len() as u64).ok_or("not a segment's size")?;
-        let segment = Segment::new(name, size).ok_or("an impossible name")?;
+fn scans(criterion: &mut Criterion) {
+    for (name, bytes) in segments::given() {
+        let size = WalSegmentSize::new(bytes.len() as u64).unwrap_or_else(|| panic!("{name}: not a segment's size"));
+        let segment = Segment::new(name, size).unwrap_or_else(|| panic!("{name}: an impossible name"));
         let (summary, blocks) = scan(segment, &bytes, Blocks::default());
         let encoded = summary.encode();
-        let (plain, with_blocks) = (best(|| scan(segment, &bytes, ())), best(|| scan(segment, &bytes, Blocks::default())));
-        let crc = best(|| crc32c::crc32c(&bytes));
-        let (encode, decode) = (best(|| summary.encode()), best(|| Summary::decode(&encoded)));
-        let (records, xacts) =
-            (summary.records.map_or(0, |records| records.count), summary.xact_stats.map_or(0, |stats| stats.count));
         println!(
-            "{name}: {} MiB, {records} records, {xacts} transactions, {} block references, summary {} bytes\n  scan {plain:?}, with blocks {with_blocks:?}, CRC of the file alone {crc:?}, encode {encode:?}, decode {decode:?}",
+            "{name}: {} MiB, {} records, {} transactions, {} block references, summary {} bytes",
             bytes.len() >> 20,
+            summary.records.map_or(0, |records| records.count),
+            summary.xact_stats.map_or(0, |stats| stats.count),
             blocks.0,
             encoded.len(),
         );
+
+        let mut group = criterion.benchmark_group("scan");
+        group.sample_size(50).throughput(Throughput::Bytes(bytes.len() as u64));
+        let id = |what: &str| BenchmarkId::new(what, name);
+        group.bench_function(id("scan"), |b| b.iter(|| scan(segment, &bytes, ())));
+        group.bench_function(id("scan, with blocks"), |b| b.iter(|| scan(segment, &bytes, Blocks::default())));
+        group.bench_function(id("CRC-32C of the file alone"), |b| b.iter(|| crc32c::crc32c(&bytes)));
+        group.throughput(Throughput::Bytes(encoded.len() as u64));
+        group.bench_function(id("encode the summary"), |b| b.iter(|| summary.encode()));
+        group.bench_function(id("decode the summary"), |b| b.iter(|| Summary::decode(&encoded)));
+        group.finish();
     }
-    Ok(())
 }
+
+criterion_group!(benches, scans);
+criterion_main!(benches);
