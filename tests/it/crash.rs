@@ -16,7 +16,7 @@ use crate::support::s3::{Action, S3Server};
 use crate::support::segment::{self, Content, Segment};
 
 /// The calls that change a file system or make it durable. Between two of them a kill finds the same state as at the second.
-const CALLS: &str = "openat,mkdirat,mkdir,linkat,link,renameat,renameat2,rename,unlinkat,unlink,fsync,fdatasync,pwrite64,write,ftruncate,flock,fchmod";
+pub(crate) const CALLS: &str = "openat,mkdirat,mkdir,linkat,link,renameat,renameat2,rename,unlinkat,unlink,fsync,fdatasync,pwrite64,write,ftruncate,flock,fchmod";
 
 fn strace(site: &Site, log: &Path, options: &[&str], arguments: &[&str]) -> Ran {
     let wrapper = [&["strace", "-f", "-o", log.to_str().unwrap()], options, &[WALVIS]].concat();
@@ -28,7 +28,7 @@ fn strace(site: &Site, log: &Path, options: &[&str], arguments: &[&str]) -> Ran 
 
 /// For every call of the kinds above that an undisturbed run makes, its name and its number among those of its name and thread, but
 /// not those that only read.
-fn calls(log: &str) -> Vec<(String, usize)> {
+pub(crate) fn calls(log: &str) -> Vec<(String, usize)> {
     let (mut counts, mut calls) = (BTreeMap::<(String, String), usize>::new(), Vec::new());
     for line in log.lines() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };

@@ -15,6 +15,7 @@ mod support;
 /// What the WAL writer of the unit tests calls `crate::pg`.
 use walvis::pg;
 
+mod ahead_crash;
 mod ahead_failures;
 mod ahead_fetch;
 mod ahead_postgres;
