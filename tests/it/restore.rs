@@ -85,7 +85,7 @@ impl Site {
     fn walvis(&self, arguments: &str) -> Output {
         let program = self.archive.archive_command.strip_suffix(" push-wal %p").unwrap();
         let mut command = self.scratch.command(Path::new("sh"));
-        command.env("PGUSER", "postgres").arg("-c").arg(format!("{program} {arguments}")).stdin(Stdio::null()).output().unwrap()
+        command.arg("-c").arg(format!("{program} {arguments}")).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Restores into `data`, and gives the report.

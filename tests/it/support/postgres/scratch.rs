@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 use nix::unistd::{Gid, Uid, User};
 use tempfile::TempDir;
 
-use super::{Postgres, create_private, run};
+use super::{Postgres, SUPERUSER, create_private, run};
 
 /// A temporary directory with a short path (a Unix socket's is limited to 107 bytes). As root it belongs to an unprivileged
 /// user, and so does all that is made through it. Removed when the last user of it is dropped.
@@ -73,6 +73,8 @@ impl Scratch {
                 command.env_remove(&*name);
             }
         }
+        // Whoever runs the tests: that is the only role.
+        command.env("PGUSER", SUPERUSER);
         if let Some((uid, gid)) = self.user {
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }
