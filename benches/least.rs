@@ -32,12 +32,4 @@ impl Least {
             black_box(self.cipher.encrypt_inout_detached(&[0; 12].into(), b"", frame.into()).expect("a short text"));
         }
     }
-
-    /// All three, as a segment needs them.
-    #[allow(dead_code)] // codec.rs takes them one by one
-    pub fn all(&mut self, plain: &[u8]) {
-        black_box(blake3::hash(plain));
-        let bytes = self.compress(plain);
-        self.encrypt(bytes);
-    }
 }

@@ -1,5 +1,4 @@
 //! Base backups in a repository that are made of a copied data directory: what a restore can be tried on by itself.
-#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::fs;

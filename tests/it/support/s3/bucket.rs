@@ -129,12 +129,12 @@ async fn collect(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     Ok(all.to_bytes())
 }
 
-/// Compares what the request says of its content with the content.
 /// Any 16 bytes will do, as where a store encrypts. MD5 would cost a good part of what is measured against this server.
 fn etag(bytes: &[u8]) -> String {
     hex::encode(&blake3::hash(bytes).as_bytes()[..16])
 }
 
+/// Compares what the request says of its content with the content.
 fn check_digests(body: &[u8], md5: Option<&str>, crc32: Option<&str>, crc32c: Option<&str>) -> S3Result<()> {
     let encode = |digest: &[u8]| aws_smithy_types::base64::encode(digest);
     let wrong = md5.is_some_and(|d| d != encode(Md5::checksum(body).as_ref()))

@@ -93,8 +93,6 @@ pub enum Action {
     Truncate(usize),
     /// It is served, the answer's body ends after so many bytes, and the connection stays open in silence.
     Stall(usize),
-    /// It is served without its `If-None-Match`, as by a store that does not know conditional writes.
-    IgnoreCondition,
     /// It is served, and the answer changed.
     Alter(Alteration),
     /// Something is done when its head has arrived, before its body is read; then it is served.
@@ -240,10 +238,6 @@ impl Front {
             Action::Cut => return Err(cut()),
             Action::Before(act) => {
                 run(act).await;
-                action = Action::Pass;
-            }
-            Action::IgnoreCondition => {
-                parts.extensions.insert(IgnoreCondition);
                 action = Action::Pass;
             }
             _ => {}

@@ -1,5 +1,4 @@
 //! S3 servers for tests: in-process (the protocol by `s3s`, faults at the HTTP level), and moto.
-#![allow(dead_code)] // not every test binary needs every lever
 
 mod bucket;
 mod front;

@@ -60,10 +60,6 @@ impl Moto {
         moto
     }
 
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
     fn credentials_file(&self, name: &str, access_key: &str, secret_key: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, credentials(access_key, secret_key)).unwrap();
