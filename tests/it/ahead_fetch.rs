@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::ahead::{Ahead, field, forge, hide_key, hold, show_key};
-use crate::support::command::{Site, eventually, names_in, start};
+use crate::support::ahead::{Ahead, field, forge, hide_key, hold, show_key, start_waiting};
+use crate::support::command::{DESTINATION, Site, eventually, names_in};
 use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Segment};
 
@@ -244,10 +244,9 @@ fn a_call_waits_for_the_download_of_its_segment() {
     // One that is slow holds up no other.
     site.await_fetched(&[1, 3, 4, 5].map(|n| names[n].clone()));
     site.fetches(&names[1]);
-    let mut waiting = start(&mut site.command(["fetch-wal", &names[2], crate::support::command::DESTINATION]));
     let requests = server.log().len();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!waiting.has_ended() && server.log().len() == requests);
+    let waiting = start_waiting(&site, &["fetch-wal", &names[2], DESTINATION]);
+    assert_eq!(server.log().len(), requests);
     barrier.wait();
     waiting.wait().exits(0);
     server.unhook();

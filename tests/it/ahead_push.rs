@@ -10,8 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use walvis::limits::AHEAD_FILES;
 
-use crate::support::ahead::{Ahead, field, forge, hide_key, hold, puts, show_key};
-use crate::support::command::{Site, eventually, names_in, start};
+use crate::support::ahead::{Ahead, field, forge, hide_key, hold, puts, show_key, start_waiting};
+use crate::support::command::{Site, eventually, names_in};
 use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Content, Segment};
 
@@ -224,11 +224,10 @@ fn a_call_waits_for_the_helper_that_works_on_its_file() {
     eventually("the others are on record", || [1, 3, 4, 5].iter().all(|n| site.record(&names[*n]).exists()));
     let helper = site.helper().unwrap();
     site.archives(&names[1]);
-    let mut waiting = start(&mut site.command(["push-wal", &format!("pg_wal/{}", names[2])]));
-    // It would have asked the store for the descriptor.
     let requests = server.seen(Op::Get).len();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!waiting.has_ended() && server.seen(Op::Get).len() == requests);
+    let waiting = start_waiting(&site, &["push-wal", &format!("pg_wal/{}", names[2])]);
+    // It would have asked the store for the descriptor.
+    assert_eq!(server.seen(Op::Get).len(), requests);
 
     // The helper is in a session of its own and has nothing of ours.
     let stat = fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();

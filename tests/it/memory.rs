@@ -162,11 +162,7 @@ fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segme
         make(segment, &site.wal(name));
         site.is_ready(name);
     }
-    for directory in ["", "pushed", "fetched"] {
-        let path = site.spool().join(directory);
-        std::fs::create_dir_all(&path).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    }
+    site.make_spool();
     let peak = peak_mib(&site, &["push-wal", "--ahead", &format!("pg_wal/{}", names[0])]);
     println!("peak resident memory {peak} MiB of at most {bound_mib}: {} files pushed ahead", names.len() - 1);
     for name in &names[1..] {

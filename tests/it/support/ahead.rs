@@ -1,11 +1,12 @@
 //! The server's side of archiving and recovery, and what helpers leave in the spool.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
-use super::command::{Ran, Site, eventually, helpers_below};
+use super::command::{Ran, Running, Site, WALVIS, eventually, helpers_below, start};
 use super::s3::{Action, Op, S3Server};
 use super::segment::Segment;
 
@@ -20,6 +21,8 @@ pub trait Ahead {
     fn archives(&self, name: &str) -> Ran;
     /// The directory.
     fn spool(&self) -> PathBuf;
+    /// Makes it, as a call does before it starts a helper.
+    fn make_spool(&self);
     /// The record of a pushed file.
     fn record(&self, name: &str) -> PathBuf;
     /// The spooled file.
@@ -66,6 +69,12 @@ impl Ahead for Site {
         self.data().join("pg_wal/walvis")
     }
 
+    fn make_spool(&self) {
+        for directory in ["", "pushed", "fetched"] {
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(self.spool().join(directory)).unwrap();
+        }
+    }
+
     fn record(&self, name: &str) -> PathBuf {
         self.spool().join("pushed").join(name)
     }
@@ -110,6 +119,21 @@ pub fn hide_key(site: &Site) {
 
 pub fn show_key(site: &Site) {
     fs::rename(site.path("hidden"), site.path("key")).unwrap();
+}
+
+/// Starts a call that has to wait for a helper, and returns when it does: it sleeps and looks, and sleeps and looks.
+pub fn start_waiting(site: &Site, arguments: &[&str]) -> Running {
+    let log = site.path("waits");
+    let strace = ["strace", "-o", log.to_str().unwrap(), "-e", "trace=nanosleep,clock_nanosleep,connect", WALVIS];
+    let mut command = site.wrapped(strace, arguments);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let mut running = start(&mut command);
+    let looks = || fs::read_to_string(&log).unwrap_or_default().matches("nanosleep(").count();
+    eventually("the call waits", || looks() > 50 || running.has_ended());
+    assert!(!running.has_ended(), "it did not wait");
+    let seen = fs::read_to_string(&log).unwrap();
+    assert!(!seen.contains("connect("), "it did not only wait: {seen}");
+    running
 }
 
 /// Rewrites a field of a record, so that it is whole again.
