@@ -36,6 +36,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=../packaging/need.sh
 source "$root/packaging/need.sh"
+# shellcheck source=server.sh
+source "$root/benches/server.sh"
 
 size_mib=${WALVIS_BENCH_MB:-4096}
 noise=${WALVIS_BENCH_NOISE:-50}
@@ -69,57 +71,14 @@ if uses pgbackrest; then
 fi
 python=/usr/bin/python3
 [[ -x $python ]] || python=$(command -v python3) || fail "python3 is missing"
-if [[ -z ${PG_BIN:-} ]]; then
-    for candidate in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) "$(dirname "$(command -v pgbench || echo /none)")"; do
-        [[ ! -x $candidate/pgbench || ! -x $candidate/initdb ]] || { PG_BIN=$candidate; break; }
-    done
-fi
-[[ -n ${PG_BIN:-} ]] || fail "no PostgreSQL with pgbench: sudo apt-get install postgresql, or set PG_BIN"
-
-work=
-clean_up() {
-    local status=$?
-    trap - EXIT
-    trap '' INT TERM HUP
-    if [[ -n $work ]]; then
-        for data in "$work"/data "$work"/restored; do
-            [[ ! -e $data/postmaster.pid ]] || as_server pg_ctl --pgdata "$data" --mode immediate --silent stop >/dev/null 2>&1 || true
-        done
-        rm -rf "$work"
-    fi
-    exit "$status"
-}
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'exit 129' HUP
-work=$(mktemp -d "${WALVIS_BENCH_DIR:-/tmp}/walvis-bench.XXXXXX")
-chmod 755 "$work"
-mkdir "$work/bin"
+find_postgres
+make_work walvis-bench
 cp "$WALVIS_BIN" "$work/bin/walvis"
 chmod 755 "$work/bin" "$work/bin/walvis"
-
-drop=()
-if [[ $(id -u) -eq 0 ]]; then
-    user=postgres
-    id "$user" >/dev/null 2>&1 || user=nobody
-    drop=(setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups)
-    chown "$user" "$work"
-fi
-# What runs as the server's user, with the environment of everything here.
-environment=(env -i HOME="$work" LC_ALL=C PATH="$work/bin:$PG_BIN:$PATH" PGHOST="$work/socket" PGUSER=postgres PGDATABASE=postgres
-    WALVIS_CONFIG="$work/walvis.toml" PGBACKREST_CONFIG="$work/pgbackrest.conf")
-as_server() { (cd "$work" && exec ${drop[@]+"${drop[@]}"} "${environment[@]}" "$@"); }
-sql() { as_server psql --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1 --command "$1"; }
+environment+=(WALVIS_CONFIG="$work/walvis.toml" PGBACKREST_CONFIG="$work/pgbackrest.conf")
 write() { as_server tee "$work/$1" >/dev/null; }
 
 # ---- the cluster -----------------------------------------------------------------------------------------------------------
-
-start() { # data directory, options of the server
-    as_server pg_ctl --pgdata "$1" --log "$work/server.log" --wait --timeout 600 --silent ${2:+--options "$2"} start >/dev/null ||
-        { tail -n 20 "$work/server.log" >&2; fail "the server does not start"; }
-}
-stop() { as_server pg_ctl --pgdata "$1" --mode "${2:-fast}" --wait --timeout 600 --silent stop >/dev/null; }
 
 # pgbench has 15 MiB per 1 of its scale, with the index; 7 rows of noise fill a page; 5300 orders a MiB.
 make_cluster() {
@@ -128,7 +87,6 @@ make_cluster() {
     scale=$(((size_mib - noise_mib) / 2 / 15))
     say "making a cluster of $size_mib MiB: pgbench at scale $scale, $orders_mib MiB of text, $noise_mib MiB of noise"
     as_server initdb --pgdata "$work/data" --username postgres --auth trust --encoding UTF8 --locale C --data-checksums --no-sync >/dev/null
-    as_server mkdir "$work/socket"
     cat <<CONF | as_server tee -a "$work/data/postgresql.conf" >/dev/null
 listen_addresses = ''
 unix_socket_directories = '$work/socket'

@@ -6,7 +6,7 @@
 #   BENCH       codec (sealing and opening a segment), scan (of its WAL), catalog (look-ups in a long log), limit [all of them]
 #   ARGUMENT    for criterion, for example a part of a name: benches/micro.sh codec -- seal; `--help` lists them
 #
-# WALVIS_BENCH_SEGMENTS  segments for codec, scan and limit, paths joined by `:`; else a throwaway server makes two: one mostly of
+# WALVIS_BENCH_SEGMENTS  segments for codec, scan and limit, full paths joined by `:`; else a throwaway server makes two: one mostly of
 #                        full-page images, one hardly, compressing 2.8 and 2.4 times
 # WALVIS_BENCH_LOG       segments of the log of catalog                                                   [1000000]
 # WALVIS_BENCH_KEEP      directory in which catalog makes its repository, and leaves it                 [a temporary one]
@@ -17,6 +17,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=server.sh
+source "$root/benches/server.sh"
 fail() {
     printf 'micro.sh: %s\n' "$*" >&2
     exit 1
@@ -34,58 +36,30 @@ done
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || fail "cargo is missing. Install Rust first: https://rustup.rs"
 
-work=
-clean_up() {
-    local status=$?
-    trap - EXIT
-    trap '' INT TERM HUP
-    if [[ -n $work ]]; then
-        [[ ! -e $work/data/postmaster.pid ]] || as_server pg_ctl --pgdata "$work/data" --mode immediate --silent stop >/dev/null 2>&1 || true
-        rm -rf "$work"
-    fi
-    exit "$status"
-}
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'exit 129' HUP
-work=$(mktemp -d "${WALVIS_BENCH_DIR:-/tmp}/walvis-micro.XXXXXX")
+makes_segments=false
+[[ ! " ${benches[*]} " =~ \ (codec|scan|limit)\  || -n ${WALVIS_BENCH_SEGMENTS:-} ]] || makes_segments=true
+[[ $makes_segments == false ]] || find_postgres
+make_work walvis-micro
 
 # ---- segments --------------------------------------------------------------------------------------------------------------
 
-drop=()
-as_server() {
-    (cd "$work" && exec ${drop[@]+"${drop[@]}"} env -i LC_ALL=C PATH="$PG_BIN:$PATH" PGHOST="$work" PGUSER=postgres PGDATABASE=postgres "$@")
+load() {
+    as_server pgbench --no-vacuum --client 4 --transactions 40000 --file "$work/load.sql" >"$work/load.log" 2>&1 ||
+        { tail -n 5 "$work/load.log" >&2; fail "pgbench failed"; }
 }
-sql() { as_server psql --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1 --command "$1"; }
-
 # Leaves the paths of two segments in WALVIS_BENCH_SEGMENTS.
 make_segments() {
-    if [[ -z ${PG_BIN:-} ]]; then
-        for candidate in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) "$(dirname "$(command -v pgbench || echo /none)")"; do
-            [[ ! -x $candidate/pgbench || ! -x $candidate/initdb ]] || { PG_BIN=$candidate; break; }
-        done
-    fi
-    [[ -n ${PG_BIN:-} ]] || fail "no PostgreSQL with pgbench: sudo apt-get install postgresql, or set PG_BIN or WALVIS_BENCH_SEGMENTS"
-    chmod 755 "$work"
-    if [[ $(id -u) -eq 0 ]]; then
-        user=postgres
-        id "$user" >/dev/null 2>&1 || user=nobody
-        drop=(setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups)
-        chown "$user" "$work"
-    fi
     as_server initdb --pgdata "$work/data" --username postgres --auth trust --no-sync >/dev/null
     cat <<CONF | as_server tee -a "$work/data/postgresql.conf" >/dev/null
 listen_addresses = ''
-unix_socket_directories = '$work'
+unix_socket_directories = '$work/socket'
 shared_buffers = 256MB
 max_wal_size = 4GB
 checkpoint_timeout = 1h
 autovacuum = off
 fsync = off
 CONF
-    as_server pg_ctl --pgdata "$work/data" --log "$work/server.log" --wait --silent start >/dev/null ||
-        { tail -n 20 "$work/server.log" >&2; fail "the server does not start"; }
+    start "$work/data"
     local text="md5(random()::text) || md5(random()::text)" first middle last
     sql "create table account (id int primary key, balance int, filler text);
          insert into account select n, 0, $text from generate_series(1, 1000000) n;
@@ -99,21 +73,19 @@ commit;
 LOAD
     sql "checkpoint; select pg_switch_wal()" >/dev/null
     first=$(sql "select pg_walfile_name(pg_current_wal_insert_lsn() + 16777216)")
-    as_server pgbench --no-vacuum --client 4 --transactions 40000 --file "$work/load.sql" >/dev/null 2>&1
+    load
     # Every page has been changed since the checkpoint by then.
     middle=$(sql "select pg_walfile_name(pg_current_wal_insert_lsn() + 16777216)")
-    as_server pgbench --no-vacuum --client 4 --transactions 40000 --file "$work/load.sql" >/dev/null 2>&1
+    load
     last=$(sql "select pg_walfile_name(pg_current_wal_insert_lsn())")
     [[ $last > $middle ]] || fail "the load did not fill a segment"
     mkdir "$work/wal"
     cp "$work/data/pg_wal/$first" "$work/data/pg_wal/$middle" "$work/wal/"
-    as_server pg_ctl --pgdata "$work/data" --mode immediate --silent stop >/dev/null
+    stop "$work/data" immediate
     export WALVIS_BENCH_SEGMENTS=$work/wal/$first:$work/wal/$middle
 }
 
-if [[ " ${benches[*]} " =~ \ (codec|scan|limit)\  && -z ${WALVIS_BENCH_SEGMENTS:-} ]]; then
-    make_segments
-fi
+[[ $makes_segments == false ]] || make_segments
 
 # ---- benchmarks ------------------------------------------------------------------------------------------------------------
 
