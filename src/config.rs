@@ -13,6 +13,7 @@ use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;
 use crate::fsio;
 use crate::limits::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_TIMEOUT, MAX_TIMEOUT};
+use crate::pg::target::Zone;
 use crate::repo::{ClusterName, KeySource, StoreSettings, StoreUrl};
 #[cfg(feature = "s3")]
 use crate::store::s3::{Checksums, LockMode, ObjectLock, S3Settings, Sse};
@@ -57,6 +58,8 @@ pub struct Config {
     pub server: Option<String>,
     /// Where calls leave to later calls what was done ahead.
     pub spool: SpoolPlace,
+    /// The zone of times that are given without one; without it they are refused.
+    pub zone: Option<Zone>,
 }
 
 /// Where the spool is.
@@ -92,6 +95,7 @@ struct RawFile {
     timeout_s: Option<u64>,
     server: Option<String>,
     spool: Option<String>,
+    zone: Option<String>,
     #[serde(default)]
     repository: Vec<RawRepository>,
 }
@@ -130,11 +134,12 @@ struct RawS3 {
 }
 
 /// Every key of the file, for suggestions.
-const KNOWN_KEYS: [&str; 26] = [
+const KNOWN_KEYS: [&str; 27] = [
     "cluster",
     "timeout_s",
     "server",
     "spool",
+    "zone",
     "repository",
     "url",
     "key_file",
@@ -166,7 +171,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub const HELPER_VARIABLE: &str = "WALVIS_HELPER";
 
 /// Every environment variable that is read.
-const KNOWN_VARIABLES: [&str; 16] = [
+const KNOWN_VARIABLES: [&str; 17] = [
     "WALVIS_CONFIG",
     "WALVIS_REPOSITORY",
     "WALVIS_CLUSTER",
@@ -178,6 +183,7 @@ const KNOWN_VARIABLES: [&str; 16] = [
     "WALVIS_REQUEST_TIMEOUT_S",
     "WALVIS_SERVER",
     "WALVIS_SPOOL",
+    "WALVIS_ZONE",
     "WALVIS_LOG",
     "WALVIS_S3_ENDPOINT",
     "WALVIS_S3_REGION",
@@ -228,6 +234,7 @@ impl Config {
             timeout,
             server: overrides.server.clone().or_else(|| env("WALVIS_SERVER")).or(file.server),
             spool: spool(env("WALVIS_SPOOL").or(file.spool))?,
+            zone: env("WALVIS_ZONE").or(file.zone).map(|text| zone(&text)).transpose()?,
         })
     }
 }
@@ -239,6 +246,10 @@ fn spool(text: Option<String>) -> Result<SpoolPlace, Error> {
         Some(path) if path.starts_with('/') => Ok(SpoolPlace::At(path.into())),
         Some(other) => Err(config_error(format!("spool is {other:?}")).hint("give the absolute path of a directory, or off")),
     }
+}
+
+fn zone(text: &str) -> Result<Zone, Error> {
+    Zone::parse(text).map_err(|e| config_error(format!("zone: {}", e.what)).hint(e.hint))
 }
 
 fn warn_about_unknown_variables(names: &[String]) {

@@ -200,7 +200,8 @@ pub(super) struct RebuildArgs {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub(super) struct TargetArgs {
-    /// To the last transaction that ended at this time: '2026-11-21 03:36:21.123456+01:00', or '10 minutes ago'
+    /// To the last transaction that ended at this time: '2026-11-21 03:36:21.123456+01:00', or '10 minutes ago'; without an offset,
+    /// in --zone
     #[arg(long, value_name = "TIME", group = "what", allow_hyphen_values = true)]
     pub(super) target_time: Option<String>,
     /// To the first record that begins at this position or later: 16/B374D848
@@ -242,9 +243,10 @@ pub(super) struct ResolveArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ZoneArg {
-    /// Time zone of times without one, and of those that are shown: UTC, +01:00, Europe/Amsterdam
-    #[arg(long, value_name = "ZONE", default_value = "UTC", allow_hyphen_values = true)]
-    pub(super) zone: String,
+    /// Time zone of times that are given without one, and in which times are shown beside UTC: UTC, +01:00, Europe/Amsterdam [default:
+    /// what the settings or WALVIS_ZONE say; else a time without zone is refused]
+    #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
+    pub(super) zone: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -264,7 +266,7 @@ pub(super) struct CatalogArgs {
     /// List commits and rollbacks instead (with --json: one object per line)
     #[arg(long)]
     pub(super) commits: bool,
-    /// List from this time or LSN on
+    /// List from this time or LSN on; a time with its offset, or in --zone
     #[arg(long, value_name = "TIME|LSN", allow_hyphen_values = true)]
     pub(super) from: Option<String>,
     /// List up to this time or before this LSN

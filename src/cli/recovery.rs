@@ -169,7 +169,7 @@ fn transaction(end: &TransactionReport, zone: &Zone) -> String {
 
 /// A moment in the zone that was stated, and in UTC if that is another one.
 fn both(time: &str, zone: &Zone) -> String {
-    match parse_time(time, &Zone::utc(), now()) {
+    match parse_time(time, None, now()) {
         Ok(moment) if zone.to_string() != "UTC" => format!("{} ({time})", zone.show(moment)),
         _ => time.to_owned(),
     }

@@ -28,7 +28,7 @@ const VARIABLES: [&str; 7] = [
 pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> Result<RestoreRequest, Error> {
     Ok(RestoreRequest {
         pgdata: args.pgdata.clone(),
-        target: targets::target(&args.target)?,
+        target: targets::target(&args.target, config)?,
         action: match args.target_action {
             ActionArg::Pause => TargetAction::Pause,
             ActionArg::Promote => TargetAction::Promote,

@@ -210,8 +210,8 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             pitr_restore(&config, &request, deadline, json)
         }
         Command::Resolve(args) => {
-            let request = targets::resolve(args)?;
             let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = targets::resolve(args, &config)?;
             let report = ops::resolve::run(&config, &request, deadline)?;
             print_report(json, &report, |report| recovery::resolved(report, &request.zone))?;
             if report.reachable {
@@ -228,8 +228,8 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             print_report(json, &report, |report| render::rebuild(report))
         }
         Command::Catalog(args) => {
-            let request = targets::catalog(args)?;
             let (config, deadline) = prepare(&cli.global, None, role)?;
+            let request = targets::catalog(args, &config)?;
             catalog(&config, &request, deadline, json)
         }
     }

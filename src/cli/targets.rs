@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::args::{BackupArgs, CatalogArgs, ResolveArgs, TargetArgs, TargetWord, ZoneArg};
+use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::ops::base_backup::BackupRequest;
@@ -10,19 +11,19 @@ use crate::ops::catalog::{Bound, CatalogRequest, List};
 use crate::ops::resolve::ResolveRequest;
 use crate::pg::Lsn;
 use crate::pg::scan::{RestorePointName, Xid};
-use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time};
+use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time, stated_zone};
 
-pub(super) fn resolve(args: &ResolveArgs) -> Result<ResolveRequest, Error> {
+pub(super) fn resolve(args: &ResolveArgs, config: &Config) -> Result<ResolveRequest, Error> {
     let from = args.from.as_deref().map(lsn).transpose()?;
-    Ok(ResolveRequest { from, ..target(&args.target)? })
+    Ok(ResolveRequest { from, ..target(&args.target, config)? })
 }
 
 /// A target, and from which backup.
-pub(super) fn target(args: &TargetArgs) -> Result<ResolveRequest, Error> {
-    let zone = zone(&args.zone)?;
+pub(super) fn target(args: &TargetArgs, config: &Config) -> Result<ResolveRequest, Error> {
+    let zone = zone(&args.zone, config)?;
     let target =
         if let Some(text) = &args.target_time {
-            Target::Time(parse_time(text, &zone, now()).map_err(invalid)?)
+            Target::Time(parse_time(text, zone.as_ref(), now()).map_err(invalid)?)
         } else if let Some(text) = &args.target_lsn {
             Target::Lsn(lsn(text)?)
         } else if let Some(text) = &args.target_xid {
@@ -46,7 +47,7 @@ pub(super) fn target(args: &TargetArgs) -> Result<ResolveRequest, Error> {
         timeline: timeline(args.target_timeline.as_deref())?,
         from: None,
         backup: args.backup.as_deref().map(backup).transpose()?,
-        zone,
+        zone: shown_in(zone, args.target_time.as_deref()),
     })
 }
 
@@ -55,11 +56,11 @@ fn backup(text: &str) -> Result<BackupId, Error> {
         .ok_or_else(|| usage(format!("{text:?} is not the id of a backup")).hint("such ids look like 20261121T061500Z-1a2b3c4d"))
 }
 
-pub(super) fn catalog(args: &CatalogArgs) -> Result<CatalogRequest, Error> {
-    let zone = zone(&args.zone)?;
+pub(super) fn catalog(args: &CatalogArgs, config: &Config) -> Result<CatalogRequest, Error> {
+    let zone = zone(&args.zone, config)?;
     let bound = |text: &String| match text.parse::<Lsn>() {
         Ok(lsn) => Ok(Bound::Lsn(lsn)),
-        Err(_) => parse_time(text, &zone, now()).map(Bound::Time).map_err(invalid),
+        Err(_) => parse_time(text, zone.as_ref(), now()).map(Bound::Time).map_err(invalid),
     };
     let (from, to) = (args.from.as_ref().map(bound).transpose()?, args.to.as_ref().map(bound).transpose()?);
     let list = match (args.commits, args.restore_points) {
@@ -76,6 +77,7 @@ pub(super) fn catalog(args: &CatalogArgs) -> Result<CatalogRequest, Error> {
     if timeline == TargetTimeline::Current {
         return Err(usage("no recovery starts here, so no timeline is current".to_owned()).hint("write latest, or a number"));
     }
+    let zone = shown_in(zone, args.from.as_deref().or(args.to.as_deref()));
     Ok(CatalogRequest { list, from, to, timeline, zone })
 }
 
@@ -104,8 +106,17 @@ fn timeline(text: Option<&str>) -> Result<Option<TargetTimeline>, Error> {
     text.map(|text| TargetTimeline::parse(text).map_err(invalid)).transpose()
 }
 
-fn zone(arg: &ZoneArg) -> Result<Zone, Error> {
-    Zone::parse(&arg.zone).map_err(invalid)
+/// The zone of times without one, if anything says which.
+fn zone(arg: &ZoneArg, config: &Config) -> Result<Option<Zone>, Error> {
+    match &arg.zone {
+        Some(text) => Zone::parse(text).map(Some).map_err(invalid),
+        None => Ok(config.zone.clone()),
+    }
+}
+
+/// The zone in which moments are shown: as for times without one, else that of the time which was given, so that it is recognized.
+fn shown_in(zone: Option<Zone>, given: Option<&str>) -> Zone {
+    zone.or_else(|| given.and_then(stated_zone)).unwrap_or_else(Zone::utc)
 }
 
 fn lsn(text: &str) -> Result<Lsn, Error> {

@@ -4,7 +4,8 @@
 //! zone database; offsets and UTC always work.
 //!
 //! A moment is kept in microseconds, as the server does, and never rounded. A time without a zone is taken in the zone that the
-//! caller states. Zone abbreviations are refused: CST is three zones, and the server's own list of them is a setting.
+//! caller states, and refused where none is stated: this host's zone need not be that of whoever writes the time. Zone abbreviations
+//! are refused: CST is three zones, and the server's own list of them is a setting.
 
 use std::fmt;
 
@@ -89,13 +90,17 @@ impl Xid {
     /// Reads a transaction id; with an epoch (`txid_current()`, `pg_current_xact_id()`) as the server reads it: its lower 32 bits.
     ///
     /// # Errors
-    /// No number, or one that is no transaction.
+    /// No number, or one that is no transaction. One that begins with 0 is refused: the server would read it as octal.
     pub fn parse(text: &str) -> Result<Self, InvalidTarget> {
+        const HINT: &str = "write a decimal number from 3, without sign or leading zeros";
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits && text.starts_with('0') && text.len() > 1 {
+            return Err(InvalidTarget::new(format!("the transaction id {text} can be read as octal or decimal"), HINT));
+        }
         let number = digits.then(|| text.parse::<u64>().ok()).flatten();
         // 0 is none, 1 and 2 never end.
         let xid = number.and_then(|number| Self::new((number & 0xFFFF_FFFF) as u32)).filter(|xid| xid.get() >= 3);
-        xid.ok_or_else(|| InvalidTarget::new(format!("{text:?} is not the id of a transaction"), "write a decimal number from 3"))
+        xid.ok_or_else(|| InvalidTarget::new(format!("{text:?} is not the id of a transaction"), HINT))
     }
 }
 
@@ -176,13 +181,19 @@ pub fn now() -> PgTime {
 
 const TIME_HINT: &str = "write 2026-11-21 03:36:21.123456+01:00, the same without an offset and with --zone, or '10 minutes ago'";
 
+/// The zone or offset that a time states itself, if it does.
+pub fn stated_zone(text: &str) -> Option<Zone> {
+    let (_, suffix) = split(text.trim())?;
+    Zone::parse(suffix).ok()
+}
+
 /// Reads a moment: date and time with an offset, `Z`, `UTC` or a zone's name; the same without, in `zone`; or `10 minutes ago`,
 /// counted from `now`.
 ///
 /// # Errors
-/// Anything else; abbreviations of zones; more digits than microseconds have; a leap second; a local time that does not exist or
-/// exists twice where a clock is put forward or back.
-pub fn parse_time(text: &str, zone: &Zone, now: PgTime) -> Result<PgTime, InvalidTarget> {
+/// Anything else; a time without a zone where there is no `zone` to take it in; abbreviations of zones; more digits than
+/// microseconds have; a leap second; a local time that does not exist or exists twice where a clock is put forward or back.
+pub fn parse_time(text: &str, zone: Option<&Zone>, now: PgTime) -> Result<PgTime, InvalidTarget> {
     let text = text.trim();
     if let Some(span) = text.strip_suffix("ago") {
         return ago(span.trim_end(), now).ok_or_else(|| {
@@ -202,11 +213,21 @@ pub fn parse_time(text: &str, zone: &Zone, now: PgTime) -> Result<PgTime, Invali
     }
     let local: DateTime = local.parse().map_err(|_| invalid(format!("{text:?} is not a date and a time")))?;
     let stated;
-    let zone = if suffix.is_empty() {
-        zone
-    } else {
-        stated = Zone::parse(suffix)?;
-        &stated
+    let zone = match (suffix, zone) {
+        ("", Some(zone)) => zone,
+        ("", None) => {
+            return Err(InvalidTarget::new(
+                format!("{text:?} has no time zone, so it can be several moments"),
+                format!(
+                    "write '{text}Z' for UTC, or with the offset of the clock that you read, such as '{text}+01:00'; or name the zone \
+                     with --zone, or 'zone' in the settings"
+                ),
+            ));
+        }
+        _ => {
+            stated = Zone::parse(suffix)?;
+            &stated
+        }
     };
     let moment = match zone.zone.to_ambiguous_timestamp(local).offset() {
         AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local).ok(),
@@ -297,7 +318,7 @@ mod tests {
     const NOW: PgTime = PgTime(846_990_000_000_000);
 
     fn utc(text: &str) -> Result<String, String> {
-        parse_time(text, &Zone::utc(), NOW).map(show).map_err(|e| e.what)
+        parse_time(text, Some(&Zone::utc()), NOW).map(show).map_err(|e| e.what)
     }
 
     #[test]
@@ -315,15 +336,38 @@ mod tests {
             assert_eq!(utc(text).as_deref(), Ok(expected), "{text}");
         }
         let zone = Zone::parse("+02:00").unwrap();
-        let time = parse_time("2026-11-21 03:36:21.000001", &zone, NOW).unwrap();
+        let time = parse_time("2026-11-21 03:36:21.000001", Some(&zone), NOW).unwrap();
         assert_eq!(show(time), "2026-11-21 01:36:21.000001+00:00");
         assert_eq!(zone.show(time), "2026-11-21 03:36:21.000001+02:00");
     }
 
     #[test]
+    fn a_time_without_a_zone_is_refused_unless_one_is_stated() {
+        for text in ["2026-11-21 03:36:21.1", "2026-11-21T03:36"] {
+            let error = parse_time(text, None, NOW).unwrap_err();
+            assert!(error.what.contains("no time zone") && error.hint.contains(&format!("'{text}Z'")), "{error:?}");
+        }
+        assert_eq!(parse_time("1 hour ago", None, NOW), Ok(PgTime(NOW.0 - 3_600_000_000)));
+        assert_eq!(parse_time("2026-11-21 03:36Z", None, NOW), parse_time("2026-11-21 03:36", Some(&Zone::utc()), NOW));
+        for (text, zone) in [("2026-11-21 03:36+01", Some("+01")), ("2026-11-21 03:36", None), ("1 hour ago", None)] {
+            assert_eq!(stated_zone(text).map(|zone| zone.to_string()).as_deref(), zone, "{text}");
+        }
+    }
+
+    #[test]
+    fn transactions_are_read_as_the_server_reads_them_or_refused() {
+        for (text, expected) in [("3", Some(3)), ("700", Some(700)), ("4294967999", Some(703)), ("4294967295", Some(u32::MAX))] {
+            assert_eq!(Xid::parse(text).ok().map(Xid::get), expected, "{text}");
+        }
+        for text in ["", "0", "2", "0700", "007", "+700", "-700", " 700", "0x2BC", "700 ", "99999999999999999999"] {
+            assert!(Xid::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_shown_is_read() {
         for us in [0, 1, -1, 846_990_123_456_789, -846_990_123_456_789] {
-            assert_eq!(parse_time(&show(PgTime(us)), &Zone::utc(), NOW), Ok(PgTime(us)));
+            assert_eq!(parse_time(&show(PgTime(us)), Some(&Zone::utc()), NOW), Ok(PgTime(us)));
         }
         assert!(show(PgTime(i64::MAX)).contains("us"));
     }
@@ -333,7 +377,7 @@ mod tests {
         for (text, seconds) in
             [("10 minutes ago", 600), ("1 hour ago", 3600), ("90s ago", 90), ("2 days ago", 172_800), ("0 s ago", 0)]
         {
-            assert_eq!(parse_time(text, &Zone::utc(), NOW), Ok(PgTime(NOW.0 - seconds * 1_000_000)), "{text}");
+            assert_eq!(parse_time(text, Some(&Zone::utc()), NOW), Ok(PgTime(NOW.0 - seconds * 1_000_000)), "{text}");
         }
         for text in [
             "ago",
@@ -380,7 +424,7 @@ mod tests {
     #[test]
     fn a_named_zone_with_a_clock_that_is_put_back() {
         let Ok(zone) = Zone::parse("Europe/Amsterdam") else { return };
-        let parse = |text| parse_time(text, &zone, NOW).map(show).map_err(|e| e.what);
+        let parse = |text| parse_time(text, Some(&zone), NOW).map(show).map_err(|e| e.what);
         assert_eq!(parse("2026-07-01 12:00").as_deref(), Ok("2026-07-01 10:00:00.000000+00:00"));
         assert!(parse("2026-10-25 02:30").unwrap_err().contains("twice"));
         assert!(parse("2026-03-29 02:30").unwrap_err().contains("does not exist"));

@@ -187,7 +187,7 @@ fn recovers_as_resolved(major: u32) {
                     time.push_str(&format!("{:03}", random.u32(..1000)));
                 }
                 let own = [("recovery_target_time", &*format!("{time}+00")), on];
-                site.recovers_equally(i, &backup, &format!("--target-time '{time}' {exclusive}"), &own, &tables);
+                site.recovers_equally(i, &backup, &format!("--target-time '{time}Z' {exclusive}"), &own, &tables);
             }
             3 => {
                 let xid = xids[random.usize(..xids.len())];

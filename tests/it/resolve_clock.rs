@@ -116,7 +116,7 @@ fn resolves_as_the_server_recovers(major: u32) {
 
     let (mut reached, mut refused) = (0, 0);
     for (i, time) in candidates.iter().enumerate() {
-        let arguments = format!("--target-time '{time}' --from {}", start_of(&backup));
+        let arguments = format!("--target-time '{time}Z' --from {}", start_of(&backup));
         let (json, code) = site.resolve(&arguments);
         if code == 0 {
             let own = [("recovery_target_time", &*format!("{time}+00"))];

@@ -107,6 +107,9 @@ fn pg18_ends_of_the_archive() {
     for (arguments, words) in [
         ("--target-time '2026-11-21 03:36 CET'", "abbreviation"),
         ("--target-time yesterday", "not a date"),
+        ("--target-xid 0700", "octal"),
+        ("--target-xid +700", "not the id of a transaction"),
+        ("--target-xid=-700", "not the id of a transaction"),
         ("--target-lsn 5", "not an LSN"),
         ("--target-timeline 010 --target latest", "octal"),
         ("--target-xid 1 --target latest", "cannot be used with"),
@@ -117,6 +120,44 @@ fn pg18_ends_of_the_archive() {
         assert!(output.status.code() == Some(2) && stderr.contains(words), "{arguments}: {stderr}");
     }
     assert_eq!(site.walvis("resolve --target latest --target-timeline 7").status.code(), Some(15));
+
+    // A time without a zone is several moments, whatever the zone of this host; with one, both readings are printed. It is the same
+    // for every command that takes times.
+    let local = idle.strip_suffix("+00:00").unwrap();
+    let plus_one: jiff::Timestamp = idle.parse().unwrap();
+    let plus_one = plus_one.to_zoned(jiff::tz::Offset::constant(1).to_time_zone()).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    let restore = format!("pitr-restore --plan --pgdata '{}'", site.scratch.path().join("nowhere").display());
+    for command in [
+        "resolve --target-time",
+        "catalog --commits --to",
+        "catalog --restore-points --from",
+        &format!("{restore} --target-time"),
+    ] {
+        let output = site.walvis(&format!("{command} '{local}'"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(2) && stderr.contains("has no time zone") && stderr.contains("--zone"),
+            "{command}: {stderr}"
+        );
+    }
+    for stated in [format!("'{plus_one}' --zone +01:00"), format!("'{plus_one}+01:00'"), format!("'{idle}' --zone +01:00")] {
+        let output = site.walvis(&format!("resolve --target-time {stated}"));
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && stdout.contains(&idle) && stdout.contains(&format!("{plus_one}+01:00")), "{stdout}");
+        assert_eq!(xid(&site.reaches(&format!("--target-time {stated}")), "last_included"), Some(first));
+    }
+    let in_zone = site.list(&format!("--commits --to '{plus_one}' --zone +01:00"));
+    assert_eq!(in_zone.last().unwrap()["xid"].as_u64(), Some(first));
+    assert_eq!(in_zone, site.list(&format!("--commits --to '{idle}'")));
+    // In the settings, for all commands.
+    let config = site.scratch.path().join("walvis.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    site.scratch.write(&config, format!("zone = \"+01:00\"\n{settings}").as_bytes());
+    assert_eq!(xid(&site.reaches(&format!("--target-time '{plus_one}'")), "last_included"), Some(first));
+    assert_eq!(site.list(&format!("--commits --to '{plus_one}'")), in_zone);
+    site.scratch.write(&config, format!("zone = \"CET\"\n{settings}").as_bytes());
+    let output = site.walvis("catalog");
+    assert!(output.status.code() == Some(10) && String::from_utf8_lossy(&output.stderr).contains("abbreviation"));
 }
 
 /// A segment that is lost, and one that is damaged inside before it was archived.

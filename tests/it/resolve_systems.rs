@@ -9,7 +9,7 @@ fn an_upgraded_cluster_has_two_logs() {
     let site = Site::new(1);
     let mut old = site.primary(15);
     old.sql("create table t as select 1 as i");
-    let time = old.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')");
+    let time = old.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00')");
     old.sql("insert into t values (2)");
     old.switch_and_archive();
     let old_id = old.sql("select system_identifier from pg_control_system()");
