@@ -17,7 +17,7 @@ use crate::pg::scan::PgTime;
 use crate::pg::target::show;
 use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
 use crate::repo::catalog::Leg;
-use crate::repo::{Binding, ClusterName, Facts, Repository, SystemId};
+use crate::repo::{Binding, ClusterName, Facts, Repository, Surveyed, SystemId};
 
 /// How many gaps are listed per timeline; all are counted.
 const GAPS_LISTED: usize = 10;
@@ -148,39 +148,39 @@ pub fn run(
     for repository in &config.repositories {
         let opened = repositories::open(repository, deadline)?;
         let mut clusters = Vec::new();
-        for name in opened.clusters()? {
-            let mut systems: Vec<SystemReport> = Vec::new();
-            for binding in opened.bindings(&name)? {
-                if systems.iter().all(|s| s.system_id != binding.facts.system_id.to_string()) {
-                    systems.push(SystemReport::new(&binding));
-                }
+        let mut on_file = |cluster: &ClusterName, file: &WalFileName, stored_bytes| {
+            if let Some(on_file) = &mut on_file {
+                on_file(&StoredFile { repository: opened.location(), cluster, file: *file, stored_bytes });
             }
-            opened.visit_wal(&name, &mut |object, bytes| {
-                if let Some(on_file) = &mut on_file {
-                    on_file(&StoredFile {
-                        repository: opened.location(),
-                        cluster: &name,
-                        file: object.file,
-                        stored_bytes: bytes,
-                    });
-                }
-                if let Some(system) = systems.iter_mut().find(|s| s.is(object.system_id)) {
-                    system.add(&object.file, bytes);
-                }
-            })?;
-            let mut seen: Vec<SystemId> = Vec::new();
-            for facts in opened.bindings(&name)?.into_iter().map(|binding| binding.facts) {
-                let system = systems.iter_mut().find(|system| system.is(facts.system_id));
-                if let Some(system) = system.filter(|_| !seen.contains(&facts.system_id)) {
-                    system.backups = backups(&opened, &name, facts, database)?;
-                    seen.push(facts.system_id);
-                }
-            }
-            clusters.push(ClusterReport { name: name.to_string(), system_ids: systems });
-        }
+        };
+        opened.survey(None, &mut on_file, &mut |surveyed| {
+            clusters.push(cluster(&opened, &surveyed, database)?);
+            Ok(())
+        })?;
         reports.push(ListReport { repository: opened.location().to_owned(), encrypted: is_encrypted(&opened), clusters });
     }
     Ok(reports)
+}
+
+/// One cluster.
+fn cluster(repository: &Repository, surveyed: &Surveyed, database: Option<&str>) -> Result<ClusterReport, Error> {
+    let name = &surveyed.cluster;
+    let mut systems: Vec<SystemReport> = Vec::new();
+    for binding in repository.surveyed_bindings(surveyed)? {
+        let system_id = binding.facts.system_id;
+        if systems.iter().any(|system| system.is(system_id)) {
+            continue;
+        }
+        let mut system = SystemReport::new(&binding);
+        for (_, file, bytes) in surveyed.wal.iter().filter(|(of, ..)| *of == system_id) {
+            system.add(file, *bytes);
+        }
+        if surveyed.with_backups.contains(&system_id) {
+            system.backups = backups(repository, name, binding.facts, database)?;
+        }
+        systems.push(system);
+    }
+    Ok(ClusterReport { name: name.to_string(), system_ids: systems })
 }
 
 /// The base backups of a cluster, newest first.

@@ -100,41 +100,23 @@ impl EarlyBindings {
     }
 }
 
+/// The number of a binding, from what its object is called below `bindings/`.
+pub(super) fn generation(name: &str) -> Option<u32> {
+    if name.len() == 8 { name.parse().ok() } else { None }
+}
+
 /// The numbers of a cluster's bindings, ascending.
 fn generations(store: &dyn Store, cluster: &ClusterName) -> Result<Vec<u32>, Error> {
     let prefix = names::bindings_prefix(cluster);
     let mut generations = Vec::new();
     store.list(&prefix, "", &mut |entry| {
-        let number = entry.key.as_str().strip_prefix(&prefix).filter(|n| n.len() == 8).and_then(|n| n.parse::<u32>().ok());
-        generations.extend(number);
+        generations.extend(entry.key.as_str().strip_prefix(&prefix).and_then(generation));
         ControlFlow::Continue(())
     })?;
     Ok(generations)
 }
 
 impl Repository {
-    /// The names of all clusters, ascending: one request per cluster, however many objects they have.
-    ///
-    /// # Errors
-    /// As the store's.
-    pub fn clusters(&self) -> Result<Vec<ClusterName>, Error> {
-        let mut clusters: Vec<ClusterName> = Vec::new();
-        loop {
-            // '0' is the character after '/': everything below the last cluster sorts before it.
-            let after = clusters.last().map_or_else(String::new, |last| format!("{}{last}0", names::CLUSTERS_PREFIX));
-            let mut next = None;
-            self.store().list(names::CLUSTERS_PREFIX, &after, &mut |entry| {
-                let name = entry.key.as_str().strip_prefix(names::CLUSTERS_PREFIX).and_then(|rest| rest.split('/').next());
-                next = name.and_then(|name| ClusterName::new(name).ok()).filter(|name| !clusters.contains(name));
-                if next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            match next {
-                Some(name) => clusters.push(name),
-                None => return Ok(clusters),
-            }
-        }
-    }
-
     /// All bindings of a cluster, oldest first. Empty when the cluster is not known.
     ///
     /// # Errors
@@ -145,8 +127,18 @@ impl Repository {
             Some(early) => (early.generations, early.objects),
             None => (generations(self.store(), cluster)?, Vec::new()),
         };
+        self.read_bindings(cluster, &generations, objects)
+    }
+
+    /// The bindings of these numbers, from the bytes of their objects where those are known.
+    pub(super) fn read_bindings(
+        &self,
+        cluster: &ClusterName,
+        generations: &[u32],
+        objects: Vec<Vec<u8>>,
+    ) -> Result<Vec<Binding>, Error> {
         // They are created in order, each only after the one before: a hole means that something was deleted.
-        for (expected, found) in (1..).zip(&generations) {
+        for (expected, found) in (1..).zip(generations) {
             if expected != *found {
                 return Err(Error::new(
                     Kind::Damaged,
@@ -155,7 +147,7 @@ impl Repository {
             }
         }
         let mut objects = objects.into_iter();
-        generations.into_iter().map(|generation| self.read_binding(cluster, generation, objects.next())).collect()
+        generations.iter().map(|generation| self.read_binding(cluster, *generation, objects.next())).collect()
     }
 
     /// Reads a binding, from the bytes of its object where those are known.

@@ -12,6 +12,7 @@ mod names;
 mod objects;
 mod open;
 mod secret;
+mod survey;
 mod wal;
 
 pub use catalog::Catalog;
@@ -20,4 +21,5 @@ pub use names::{SystemId, WalObject};
 pub use objects::{Content, Stored};
 pub use open::{Initialised, Repository, StoreSettings, StoreUrl, probe_create_if_absent};
 pub use secret::{KeySource, Secret};
+pub use survey::Surveyed;
 pub use wal::Fetched;

@@ -44,6 +44,12 @@ pub(super) fn binding(cluster: &ClusterName, generation: u32) -> Result<Key, Err
     key(format!("{}{generation:08}", bindings_prefix(cluster)))
 }
 
+/// The cluster that an object belongs to, and what follows its name.
+pub(super) fn split_cluster(name: &Key) -> Option<(ClusterName, &str)> {
+    let (cluster, rest) = name.as_str().strip_prefix(CLUSTERS_PREFIX)?.split_once('/')?;
+    Some((ClusterName::new(cluster).ok()?, rest))
+}
+
 /// All nodes of a level of the catalog, ascending.
 pub(super) fn nodes_prefix(cluster: &ClusterName, system_id: SystemId, timeline: Timeline, level: u32) -> String {
     format!("{}{system_id}/index/{:08X}/{level}/", cluster_prefix(cluster), timeline.0)

@@ -280,18 +280,4 @@ impl Repository {
         })?;
         Ok(())
     }
-
-    /// Visits every WAL object of a cluster in name order, with stored sizes.
-    ///
-    /// # Errors
-    /// As the store's.
-    pub fn visit_wal(&self, cluster: &ClusterName, visit: &mut dyn FnMut(names::WalObject, u64)) -> Result<(), Error> {
-        self.store().list(&names::cluster_prefix(cluster), "", &mut |entry| {
-            if let Some(object) = names::WalObject::parse(&entry.key) {
-                visit(object, entry.size_bytes);
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(())
-    }
 }

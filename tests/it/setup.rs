@@ -1,10 +1,14 @@
 //! `key generate`, `init`, `list`, `completions`: the commands around archiving.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use serde_json::Value;
+use walvis::pg::WalSegmentSize;
+use walvis::repo::{ClusterName, Facts, Repository, Secret, SystemId};
 
 use crate::support::command::{Site, files_below};
+use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Segment};
 
 #[test]
@@ -167,4 +171,27 @@ fn completions_are_printed_for_every_shell() {
         let script = site.run(["completions", shell]).exits(0).stdout;
         assert!(script.contains("push-wal"), "{shell}");
     }
+}
+
+#[test]
+fn many_clusters_are_listed_with_few_requests() {
+    const CLUSTERS: usize = 50;
+    let server = S3Server::start();
+    let mut site = Site::bare();
+    site.use_s3(&server, "pg");
+    site.unset("WALVIS_KEY_FILE");
+    site.run(["init", "--unencrypted"]).exits(0);
+    let names: Vec<String> = (0..CLUSTERS).map(|n| format!("c{n:02}")).collect();
+    let repository = Repository::over(Arc::new(server.store("pg")), &Secret::None, 1).unwrap();
+    for name in &names {
+        let facts =
+            Facts { system_id: SystemId(7), wal_segment_size: WalSegmentSize::new(1 << 20).unwrap(), postgres_major: Some(17) };
+        repository.bind(&ClusterName::new(name).unwrap(), facts).unwrap();
+    }
+    server.clear_log();
+    let report: Value = serde_json::from_str(&site.run(["--json", "list"]).exits(0).stdout).unwrap();
+    let listed: Vec<&str> = report[0]["clusters"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(listed, names);
+    // The descriptor and the names once, the binding of each cluster.
+    assert_eq!((server.seen(Op::List).len(), server.seen(Op::Get).len()), (1, 1 + CLUSTERS));
 }

@@ -1,0 +1,81 @@
+//! What a repository holds, as the names of its objects tell it: all clusters in one listing.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::cluster::{Binding, ClusterName, generation};
+use super::names::{self, SystemId};
+use super::open::Repository;
+use crate::error::Error;
+use crate::pg::WalFileName;
+
+/// A cluster, as the names of its objects tell it.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// Its WAL files in the order of their names, each with its stored size in bytes.
+    pub wal: Vec<(SystemId, WalFileName, u64)>,
+    /// The system identifiers that have base backups.
+    pub with_backups: BTreeSet<SystemId>,
+    /// The numbers of its bindings, ascending.
+    generations: Vec<u32>,
+}
+
+impl Surveyed {
+    fn new(cluster: ClusterName) -> Self {
+        Self { cluster, wal: Vec::new(), with_backups: BTreeSet::new(), generations: Vec::new() }
+    }
+}
+
+impl Repository {
+    /// Visits all clusters in the order of their objects' names, or the one asked for. A cluster costs no request of its own: a page of
+    /// the listing is as long as it is, whoever its objects belong to. `on_file` is told of every WAL file as it is seen.
+    ///
+    /// # Errors
+    /// As the store's, and what the visitor answers.
+    pub fn survey(
+        &self,
+        only: Option<&ClusterName>,
+        on_file: &mut dyn FnMut(&ClusterName, &WalFileName, u64),
+        visit: &mut dyn FnMut(Surveyed) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let prefix = only.map_or_else(|| names::CLUSTERS_PREFIX.to_owned(), names::cluster_prefix);
+        // The objects of a cluster are neighbours in the order of names.
+        let mut current: Option<Surveyed> = None;
+        let mut outcome = Ok(());
+        self.store().list(&prefix, "", &mut |entry| {
+            let Some((cluster, rest)) = names::split_cluster(&entry.key) else { return ControlFlow::Continue(()) };
+            if current.as_ref().is_none_or(|surveyed| surveyed.cluster != cluster)
+                && let Some(finished) = current.replace(Surveyed::new(cluster))
+            {
+                outcome = visit(finished);
+                if outcome.is_err() {
+                    return ControlFlow::Break(());
+                }
+            }
+            let Some(surveyed) = &mut current else { return ControlFlow::Continue(()) };
+            if let Some(object) = names::WalObject::parse(&entry.key) {
+                on_file(&surveyed.cluster, &object.file, entry.size_bytes);
+                surveyed.wal.push((object.system_id, object.file, entry.size_bytes));
+            } else if let Some(generation) = rest.strip_prefix("bindings/").and_then(generation) {
+                surveyed.generations.push(generation);
+            } else if let Some((system_id, below)) = rest.split_once('/')
+                && let (Ok(system_id), true) = (system_id.parse(), below.starts_with("backups/"))
+            {
+                surveyed.with_backups.insert(SystemId(system_id));
+            }
+            ControlFlow::Continue(())
+        })?;
+        outcome?;
+        current.map_or(Ok(()), visit)
+    }
+
+    /// The bindings of a surveyed cluster, oldest first.
+    ///
+    /// # Errors
+    /// As [`bindings`](Self::bindings).
+    pub fn surveyed_bindings(&self, surveyed: &Surveyed) -> Result<Vec<Binding>, Error> {
+        self.read_bindings(&surveyed.cluster, &surveyed.generations, Vec::new())
+    }
+}
