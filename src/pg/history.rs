@@ -8,7 +8,7 @@ use super::names::SegmentName;
 pub struct HistoryEntry {
     /// The parent.
     pub timeline: Timeline,
-    /// The first position that is no longer the parent's.
+    /// The first position that is no longer the parent's. Never beyond the next entry's.
     pub switch: Lsn,
 }
 
@@ -28,7 +28,7 @@ pub enum HistoryError {
     #[error("line {0} is not a timeline, a tab and an LSN")]
     Line(usize),
     /// The server itself refuses these (`readTimeLineHistory`).
-    #[error("line {0}: timelines must ascend and stay below that of the file, positions must not fall")]
+    #[error("line {0}: timelines must ascend and stay below that of the file")]
     Order(usize),
     /// A timeline above 1 has at least one ancestor.
     #[error("it names no ancestor")]
@@ -44,6 +44,10 @@ pub enum HistoryError {
 impl TimelineHistory {
     /// Reads the content of `<timeline>.history`. Blank lines and lines that begin with `#` are ignored, as is what follows the LSN.
     ///
+    /// Positions may fall from one line to the next: a recovery along timeline 3 that stops before 3 left its parent writes the whole
+    /// history of 3, and then a line for 3 itself with the position where it stopped (`writeTimeLineHistory`). What lies beyond that
+    /// position is the new timeline's (`tliOfPointInHistory` asks the newest first), so it ends the earlier entries too.
+    ///
     /// # Errors
     /// The first line that is wrong, from 1.
     pub fn parse(timeline: Timeline, content: &[u8]) -> Result<Self, HistoryError> {
@@ -54,9 +58,12 @@ impl TimelineHistory {
                 continue;
             }
             let entry = parse_line(line).ok_or(HistoryError::Line(index + 1))?;
-            let in_order = ancestors.last().is_none_or(|last| last.timeline < entry.timeline && last.switch <= entry.switch);
+            let in_order = ancestors.last().is_none_or(|last| last.timeline < entry.timeline);
             if !in_order || entry.timeline >= timeline || entry.timeline.0 == 0 {
                 return Err(HistoryError::Order(index + 1));
+            }
+            for earlier in &mut ancestors {
+                earlier.switch = earlier.switch.min(entry.switch);
             }
             ancestors.push(entry);
         }
@@ -123,6 +130,15 @@ mod tests {
         assert_eq!(history.first_segment(WalSegmentSize::new(1 << 20).unwrap()), Some(0xD0));
     }
 
+    /// What 18 wrote at the end of a recovery with `recovery_target_timeline = '3'` that stopped before 3, and before 2 too.
+    #[test]
+    fn a_recovery_that_stopped_before_its_timeline_began_ends_the_others() {
+        let text = b"1\t0/D58A90\tx\n\n2\t0/E9F1C8\tx\n\n3\t0/D31188\tafter LSN 0/D31150\n";
+        let history = TimelineHistory::parse(Timeline(4), text).unwrap();
+        let end = |timeline| HistoryEntry { timeline: Timeline(timeline), switch: Lsn(0xD31188) };
+        assert_eq!(history.ancestors, [end(1), end(2), end(3)]);
+    }
+
     #[test]
     fn damaged_histories_are_refused() {
         let parse = |text: &[u8]| TimelineHistory::parse(Timeline(3), text).unwrap_err();
@@ -132,7 +148,6 @@ mod tests {
         assert_eq!(parse(b"1 x"), HistoryError::Line(1));
         assert_eq!(parse(b"3 0/1"), HistoryError::Order(1));
         assert_eq!(parse(b"2 0/1\n1 0/2"), HistoryError::Order(2));
-        assert_eq!(parse(b"1 0/5\n2 0/2"), HistoryError::Order(2));
         assert_eq!(parse(b"1\t0/5\tx\n2\t0/300"), HistoryError::Truncated);
     }
 
