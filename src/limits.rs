@@ -70,6 +70,11 @@ pub const MAX_LABEL_BYTES: usize = 500;
 /// Longest facts of a manifest: a database takes about 100 bytes there.
 pub const MAX_FACTS_BYTES: usize = 64 * MIB;
 
+/// Longest file outside the data directory that a backup takes along: settings and certificates.
+pub const MAX_ATTACHMENT_BYTES: usize = MIB;
+/// Most of them.
+pub const MAX_ATTACHMENTS: usize = 1000;
+
 /// Longest WAL record: what the server can allocate to read one (`MaxAllocSize`).
 pub const MAX_WAL_RECORD_BYTES: u32 = 0x3FFF_FFFF;
 /// Bytes kept from the beginning of each part of a record that crosses WAL segments.
@@ -153,6 +158,8 @@ const _: () = {
     // encode_within always succeeds then.
     assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));
     assert!(MAX_WINDOW_LOG <= 23);
+    // 300 bytes of JSON for each extent, 1 KiB more and the path for each attachment.
+    assert!(MAX_ATTACHMENTS * (MAX_ATTACHMENT_BYTES / EXTENT_BYTES * 300 + KIB + 2 * MAX_PATH_BYTES) <= MAX_FACTS_BYTES / 2);
     // A table of extents that all lie in different packs: 16 bytes more each.
     assert!(EXTENTS_PER_TABLE * (16 + 4 + 3 + 5 + 3 + 17) + 32 <= EXTENT_BYTES);
     assert!(MAX_PACK_RECORDS * 6 + 4 * KIB <= MAX_METADATA_BYTES);

@@ -11,6 +11,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::raw_text::RawText;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,6 +137,16 @@ impl Server {
         first.ok_or_else(|| server_error(format!("the server answers '{sql}' with nothing")))
     }
 
+    /// The value of an SQL expression, byte by byte as the server has it, whatever the encodings of database and session are: a name
+    /// that came from another database need not be of this one's.
+    ///
+    /// # Errors
+    /// [`Kind::Server`].
+    pub fn text(&self, expression: &str) -> Result<Option<RawText>, Error> {
+        let row = self.row(&format!("SELECT {}", hex_of(expression)))?;
+        row.and_then(|row| row.into_iter().next()).flatten().map(|hex| of_hex(&hex)).transpose()
+    }
+
     /// A setting, as `SHOW` prints it; `None` when this version does not have it.
     ///
     /// # Errors
@@ -152,15 +163,33 @@ pub type Row = Vec<Option<String>>;
 fn rows_of(sql: &str, answer: Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>) -> Result<Vec<Row>, Error> {
     let messages = answer.map_err(|e| server_error(format!("the server refuses '{sql}': {}", detail(&e))))?;
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| Ok(row.try_get(i)?.map(str::to_owned))).collect()),
         _ => None,
     });
-    Ok(rows.collect())
+    rows.collect::<Result<_, tokio_postgres::Error>>()
+        .map_err(|e| server_error(format!("the answer of the server to '{sql}' is not UTF-8 text: {}", detail(&e))))
 }
 
 /// A text as a literal of SQL, whatever the session's `standard_conforming_strings` is.
 pub fn quoted(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// An SQL expression for the bytes of another one as hexadecimal digits. Neither converts nor checks an encoding, as `convert_to` and
+/// the session's would: the way from text to `bytea` goes through the latter's text form, in which only backslashes mean something.
+pub fn hex_of(expression: &str) -> String {
+    format!(
+        "pg_catalog.encode(pg_catalog.replace(({expression})::pg_catalog.text COLLATE pg_catalog.\"C\", E'\\\\', E'\\\\\\\\')\
+         ::pg_catalog.bytea, 'hex')"
+    )
+}
+
+/// What [`hex_of`] led to.
+///
+/// # Errors
+/// [`Kind::Server`].
+pub fn of_hex(digits: &str) -> Result<RawText, Error> {
+    hex::decode(digits).map(RawText::from).map_err(|e| server_error(format!("the server answers {digits:?}: {e}")))
 }
 
 /// Runs a request, within the time limit.

@@ -54,7 +54,7 @@ fn tablespace(text: &str) -> Result<(TablespaceKey, PathBuf), Error> {
     let (from, to) = text.split_once('=').ok_or_else(invalid)?;
     let key = match from.parse::<u32>() {
         Ok(oid) => TablespaceKey::Oid(oid),
-        Err(_) if from.starts_with('/') => TablespaceKey::Path(from.to_owned()),
+        Err(_) if from.starts_with('/') => TablespaceKey::Path(from.into()),
         Err(_) => return Err(invalid()),
     };
     if !to.starts_with('/') {
@@ -129,7 +129,7 @@ pub(super) fn plan(report: &PlanReport, zone: &Zone) -> String {
     line("files", format!("{}, {}; {} free{owner}", plan.files, size(plan.bytes), size(plan.available_bytes)));
     for tablespace in &plan.tablespaces {
         let from =
-            if Path::new(&tablespace.from) == tablespace.to { String::new() } else { format!(", was in {}", tablespace.from) };
+            if tablespace.from.as_path() == tablespace.to { String::new() } else { format!(", was in {}", tablespace.from) };
         let (oid, to, bytes) = (tablespace.oid, tablespace.to.display(), size(tablespace.bytes));
         line("tablespace", format!("{oid} in {to}, {bytes}{from}"));
     }
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn tablespace_maps_are_read() {
         assert_eq!(tablespace("16399=/new").unwrap(), (TablespaceKey::Oid(16399), PathBuf::from("/new")));
-        assert_eq!(tablespace("/old=/n=w").unwrap(), (TablespaceKey::Path("/old".to_owned()), PathBuf::from("/n=w")));
+        assert_eq!(tablespace("/old=/n=w").unwrap(), (TablespaceKey::Path("/old".into()), PathBuf::from("/n=w")));
         for bad in ["", "16399", "16399=", "16399=new", "old=/new", "=/new"] {
             assert_eq!(tablespace(bad).unwrap_err().kind, Kind::Usage, "{bad}");
         }

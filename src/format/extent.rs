@@ -104,6 +104,19 @@ impl PackId {
     }
 }
 
+impl serde::Serialize for PackId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for PackId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not the name of a pack")))
+    }
+}
+
 impl fmt::Display for PackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{:08x}", self.backup, self.number)
@@ -111,7 +124,7 @@ impl fmt::Display for PackId {
 }
 
 /// Where a sealed record, an extent or a table, is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Place {
     /// The pack.
     pub pack: PackId,
@@ -129,7 +142,7 @@ impl Place {
 }
 
 /// One extent of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Extent {
     /// CRC-32C of its content.
     pub crc32c: u32,
@@ -138,11 +151,13 @@ pub struct Extent {
 }
 
 /// An extent that is not all zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredExtent {
     /// Keyed BLAKE3 of its content, the first 128 bits.
+    #[serde(with = "hash_text")]
     pub hash: ExtentHash,
     /// Where it is.
+    #[serde(flatten)]
     pub place: Place,
 }
 
@@ -333,6 +348,22 @@ pub(in crate::format) fn take_array<'a, const N: usize>(bytes: &mut &'a [u8]) ->
     let (front, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(front)
+}
+
+mod hash_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::ExtentHash;
+
+    pub(super) fn serialize<S: Serializer>(hash: &ExtentHash, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(hash))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ExtentHash, D::Error> {
+        let mut hash = ExtentHash::default();
+        hex::decode_to_slice(String::deserialize(deserializer)?, &mut hash).map_err(serde::de::Error::custom)?;
+        Ok(hash)
+    }
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ fn backups(
             Ok(summary) => {
                 let databases = match database {
                     Some(name) => match databases(repository, cluster, facts, id)? {
-                        found if found.iter().any(|database| database.name == name) => Some(found),
+                        found if found.iter().any(|database| database.name == *name) => Some(found),
                         _ => continue,
                     },
                     None => None,

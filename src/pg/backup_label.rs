@@ -13,16 +13,11 @@ pub struct BackupLabel {
     pub timeline: Timeline,
     /// Whether a standby was read.
     pub from_standby: bool,
-    /// What the operator called it.
-    pub label: String,
 }
 
 /// Why a text is not a usable `backup_label`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupLabelError {
-    /// Not text.
-    #[error("it is not UTF-8 text")]
-    NotText,
     /// A line is missing or makes no sense.
     #[error("it has no usable line '{0}'")]
     Line(&'static str),
@@ -37,7 +32,8 @@ impl BackupLabel {
     /// # Errors
     /// See [`BackupLabelError`].
     pub fn parse(content: &[u8]) -> Result<Self, BackupLabelError> {
-        let text = std::str::from_utf8(content).map_err(|_| BackupLabelError::NotText)?;
+        // Only the label may be anything but ASCII: it is in the encoding of the database that was asked.
+        let text = String::from_utf8_lossy(content);
         let line = |name: &'static str| {
             let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             found.ok_or(BackupLabelError::Line(name))
@@ -61,7 +57,6 @@ impl BackupLabel {
             checkpoint: lsn("CHECKPOINT LOCATION")?,
             timeline: Timeline(timeline.ok_or(BackupLabelError::Line("START TIMELINE"))?),
             from_standby,
-            label: line("LABEL")?.to_owned(),
         })
     }
 }
@@ -83,7 +78,6 @@ mod tests {
                 checkpoint: Lsn(0x16_0400_0060),
                 timeline: Timeline(1),
                 from_standby: false,
-                label: "nightly: 3".to_owned()
             }
         );
         assert_eq!(BackupLabel::parse(GOOD.replace("primary", "master").as_bytes()), Ok(label));
@@ -92,13 +86,15 @@ mod tests {
 
     #[test]
     fn what_misses_a_line_or_needs_others_is_refused() {
-        for name in ["START WAL LOCATION", "CHECKPOINT LOCATION", "BACKUP FROM", "LABEL", "START TIMELINE"] {
+        for name in ["START WAL LOCATION", "CHECKPOINT LOCATION", "BACKUP FROM", "START TIMELINE"] {
             assert_eq!(BackupLabel::parse(GOOD.replace(name, "OTHER").as_bytes()), Err(BackupLabelError::Line(name)));
         }
         assert!(BackupLabel::parse(GOOD.replace("TIMELINE: 1", "TIMELINE: 0").as_bytes()).is_err());
         assert!(BackupLabel::parse(GOOD.replace("16/4000028", "16-4000028").as_bytes()).is_err());
         let incremental = format!("{GOOD}INCREMENTAL FROM LSN: 0/1\n");
         assert_eq!(BackupLabel::parse(incremental.as_bytes()), Err(BackupLabelError::Incremental));
-        assert_eq!(BackupLabel::parse(b"\xFF"), Err(BackupLabelError::NotText));
+        assert!(BackupLabel::parse(b"\xFF").is_err());
+        let odd = [GOOD.replace("nightly", "caf").as_bytes(), b"X: \xe9\n"].concat();
+        assert_eq!(BackupLabel::parse(&odd), BackupLabel::parse(GOOD.as_bytes()));
     }
 }

@@ -212,13 +212,16 @@ fn summary(world: &World) -> BackupSummary {
         stored_bytes: 1,
         pages: PageChecksums::default(),
         parent: None,
-        data_directory: "/var/lib/postgresql/15/main".to_owned(),
+        data_directory: "/var/lib/postgresql/15/main".into(),
+        warnings: vec![],
+        warnings_total: 0,
         jobs: 2,
     }
 }
 
 fn facts() -> BackupFacts {
     BackupFacts {
+        attachments: vec![],
         hash_key: "11".repeat(32),
         databases: vec![],
         tablespaces: vec![],

@@ -209,7 +209,9 @@ fn summary() -> BackupSummary {
         stored_bytes: 70_000,
         pages: PageChecksums { enabled: true, verified: 32, damaged: 0 },
         parent: None,
-        data_directory: "/var/lib/postgresql/15/main".to_owned(),
+        data_directory: "/var/lib/postgresql/15/main".into(),
+        warnings: vec![],
+        warnings_total: 0,
         jobs: 2,
     }
 }
@@ -269,8 +271,9 @@ fn bless() {
     writer.add(&relation, &[(pack_id, uses)]).unwrap();
     writer.add(&file("base/5/1259_vm", 0, 0, Content::Extents(vec![])), &[]).unwrap();
     let facts = BackupFacts {
+        attachments: vec![],
         hash_key: hex::encode(hash_key),
-        databases: vec![Database { oid: 5, name: "postgres".to_owned(), bytes: Some(7_000_000) }],
+        databases: vec![Database { oid: 5, name: "postgres".into(), bytes: Some(7_000_000) }],
         tablespaces: vec![],
         annotations: BTreeMap::from([("ticket".to_owned(), "42".to_owned())]),
         damage: vec![],

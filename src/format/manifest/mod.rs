@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use stream::{ManifestReader, ManifestWriter};
 
 use super::extent::{BackupId, Extent, PackId, Place};
+use crate::raw_text::RawText;
 
 /// What `list` and the choice of a backup need: JSON in the metadata of the manifest's envelope, read with one small request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +60,15 @@ pub struct BackupSummary {
     /// The backup it was compared with.
     pub parent: Option<BackupId>,
     /// The data directory that was read.
-    pub data_directory: String,
+    pub data_directory: RawText,
     /// How many read at once.
     pub jobs: u32,
+    /// What was skipped or odd: the first few; all are in [`BackupFacts::warnings`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warnings_total: u64,
 }
 
 /// Page checksums in a backup.
@@ -90,6 +97,38 @@ pub struct BackupFacts {
     pub damage: Vec<DamagedPage>,
     /// What was skipped or odd.
     pub warnings: Vec<String>,
+    /// Files outside the data directory that the server reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+}
+
+/// A file outside the data directory that the server reads: its settings, who may connect, certificates. It is no part of the cluster;
+/// whoever restores says where to put it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Where it was, from the root on, by the name that the server has for it.
+    pub path: RawText,
+    /// The setting that names it (`config_file`, `hba_file`, `ident_file`, `ssl_cert_file`, …); of a file that another one includes,
+    /// the setting that names that one.
+    pub setting: String,
+    /// Permissions.
+    pub mode: u32,
+    /// Name of its owner.
+    pub owner: String,
+    /// Name of its group.
+    pub group: String,
+    /// When it was last changed, microseconds since 1970 UTC.
+    pub modified_unix_us: i64,
+    /// Its length, at most [`MAX_ATTACHMENT_BYTES`](crate::limits::MAX_ATTACHMENT_BYTES).
+    pub size_bytes: u64,
+    /// CRC-32C of its content.
+    pub crc32c: u32,
+    /// Where its content is.
+    pub extents: Vec<Extent>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A database of a backup.
@@ -98,7 +137,7 @@ pub struct Database {
     /// Object id.
     pub oid: u32,
     /// Name when the backup began.
-    pub name: String,
+    pub name: RawText,
     /// `pg_database_size`, where it could be asked.
     pub bytes: Option<u64>,
 }
@@ -109,18 +148,18 @@ pub struct Tablespace {
     /// Object id: the link's name in `pg_tblspc`.
     pub oid: u32,
     /// Where it was.
-    pub path: String,
+    pub path: RawText,
 }
 
 /// A damaged page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedPage {
     /// The file, relative to the data directory.
-    pub file: String,
+    pub file: RawText,
     /// Number of the page in the relation, across its segment files.
     pub block: u64,
     /// The relation, if its name could be found.
-    pub relation: Option<String>,
+    pub relation: Option<RawText>,
     /// What is wrong with it.
     pub detail: String,
 }

@@ -392,11 +392,25 @@ mod tests {
     fn facts() -> BackupFacts {
         BackupFacts {
             hash_key: "00".repeat(32),
-            databases: vec![Database { oid: 5, name: "shop".to_owned(), bytes: Some(7) }],
-            tablespaces: vec![Tablespace { oid: 16399, path: "/mnt/fast".to_owned() }],
+            databases: vec![Database { oid: 5, name: "shop".into(), bytes: Some(7) }],
+            tablespaces: vec![Tablespace { oid: 16399, path: (&b"/mnt/f\xE4st"[..]).into() }],
             annotations: BTreeMap::from([("ticket".to_owned(), "42".to_owned())]),
             damage: Vec::new(),
             warnings: vec!["pg_wal is a link".to_owned()],
+            attachments: vec![crate::format::manifest::Attachment {
+                path: "/etc/postgresql/15/main/pg_hba.conf".into(),
+                setting: "hba_file".to_owned(),
+                mode: 0o640,
+                owner: "postgres".to_owned(),
+                group: "postgres".to_owned(),
+                modified_unix_us: 9,
+                size_bytes: EXTENT_BYTES as u64 + 5,
+                crc32c: 7,
+                extents: vec![
+                    Extent { crc32c: 9, stored: Some(StoredExtent { hash: [4; 16], place: place(9, 0) }) },
+                    Extent::zeros(5),
+                ],
+            }],
         }
     }
 

@@ -16,6 +16,7 @@ use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, ManifestRea
 use crate::fsio::{self, OwnerNames};
 use crate::limits::MIB;
 use crate::ops::file_error;
+use crate::raw_text::RawText;
 
 /// Most damaged pages that are listed one by one; all are counted.
 const DAMAGE_LISTED: usize = 1000;
@@ -73,6 +74,7 @@ pub(super) fn no_facts() -> BackupFacts {
         annotations: BTreeMap::new(),
         damage: Vec::new(),
         warnings: Vec::new(),
+        attachments: Vec::new(),
     }
 }
 
@@ -109,7 +111,7 @@ impl<'a> Gather<'a> {
         self.damaged += outcome.damaged.len() as u64;
         self.reused_bytes += outcome.reused_bytes;
         for damage in outcome.damaged {
-            tracing::warn!("{} page {} is damaged: {}", String::from_utf8_lossy(&damage.path), damage.block, damage.detail);
+            tracing::warn!("{} page {} is damaged: {}", RawText::from(&*damage.path), damage.block, damage.detail);
             if self.damage.len() < DAMAGE_LISTED {
                 self.damage.push(damage);
             }

@@ -47,6 +47,8 @@ use crate::repo::{ClusterName, Repository};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 /// Most workers. Each fills a pack of at least 8 MiB: more would not fit into the memory that is promised.
 const MAX_JOBS: usize = 16;
+/// Warnings that are kept where `list` finds them.
+const WARNINGS_IN_SUMMARY: usize = 10;
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -151,8 +153,10 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         stored_bytes: manifest.stored_bytes,
         pages,
         parent: parent.as_ref().map(|parent| parent.id),
-        data_directory: source.data_directory.display().to_string(),
+        data_directory: source.data_directory.as_path().into(),
         jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
+        warnings: facts.warnings.iter().take(WARNINGS_IN_SUMMARY).cloned().collect(),
+        warnings_total: facts.warnings.len() as u64,
     };
     let (head, items) = manifest.finish(&facts, |pack| {
         let known = parent.as_ref().and_then(|parent| parent.total_bytes.get(&pack));
@@ -194,8 +198,9 @@ fn read_control(data_directory: &Path, deadline: &Deadline) -> Result<ControlFil
 
 /// What the manifest keeps of it.
 fn tablespaces(map: &TablespaceMap) -> Vec<Tablespace> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let entry = |(oid, path): &(Vec<u8>, Vec<u8>)| Some(Tablespace { oid: text(oid).parse().ok()?, path: text(path) });
+    let entry = |(oid, path): &(Vec<u8>, Vec<u8>)| {
+        Some(Tablespace { oid: std::str::from_utf8(oid).ok()?.parse().ok()?, path: path.clone().into() })
+    };
     map.entries.iter().filter_map(entry).collect()
 }
 
@@ -399,12 +404,7 @@ impl Backup<'_> {
         };
         let mut damage: Vec<DamagedPage> = std::mem::take(&mut gather.damage)
             .into_iter()
-            .map(|damage| DamagedPage {
-                file: String::from_utf8_lossy(&damage.path).into_owned(),
-                block: damage.block,
-                relation: None,
-                detail: damage.detail,
-            })
+            .map(|damage| DamagedPage { file: damage.path.into(), block: damage.block, relation: None, detail: damage.detail })
             .collect();
         self.source.name_relations(&mut damage);
         let warnings = std::mem::take(&mut gather.warnings);
@@ -418,6 +418,7 @@ impl Backup<'_> {
             annotations: self.request.annotations.clone(),
             damage,
             warnings,
+            attachments: Vec::new(),
         };
         Ok((gather.merge(late, &keep)?, facts))
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database, Tablespace};
+use crate::raw_text::RawText;
 
 /// A backup that was taken.
 #[derive(Debug, Serialize)]
@@ -24,7 +25,7 @@ pub struct BackupReport {
     /// Whether a standby was read.
     pub from_standby: bool,
     /// The data directory that was read.
-    pub data_directory: String,
+    pub data_directory: RawText,
     /// Where recovery begins.
     pub start_lsn: String,
     /// Where a restored cluster is consistent.

@@ -10,8 +10,9 @@ use crate::fsio;
 use crate::ops::file_error;
 use crate::pg::data_directory::relation_file;
 use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, WalSegmentSize};
+use crate::raw_text::RawText;
 use crate::repo::{Facts, SystemId};
-use crate::server::{Server, quoted};
+use crate::server::{Server, hex_of, of_hex, quoted};
 
 /// Oldest and newest supported major version.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -92,8 +93,8 @@ impl<'a> Source<'a> {
             .ok_or_else(|| server_error(format!("the server says WAL segments of {segment_bytes} bytes")))?;
         let data_directory = match pgdata {
             Some(path) => path.to_owned(),
-            None => match server.setting("data_directory") {
-                Ok(Some(path)) => path.into(),
+            None => match server.text("pg_catalog.current_setting('data_directory', true)") {
+                Ok(Some(path)) => path.as_path().to_owned(),
                 Ok(None) => return Err(server_error("the server does not say where its data directory is")),
                 Err(e) => {
                     return Err(e.hint("name the data directory with --pgdata, or GRANT pg_read_all_settings to the role"));
@@ -101,7 +102,8 @@ impl<'a> Source<'a> {
             },
         };
         // Not a setting any more since 15.
-        let statistics = server.setting("stats_temp_directory").ok().flatten().map(PathBuf::from);
+        let statistics = server.text("pg_catalog.current_setting('stats_temp_directory', true)").ok().flatten();
+        let statistics = statistics.map(|path| path.as_path().to_owned());
         let statistics = statistics.and_then(|path| match path.strip_prefix(&data_directory) {
             Ok(relative) => Some(relative.to_owned()),
             Err(_) if path.is_relative() => Some(path),
@@ -159,7 +161,7 @@ impl<'a> Source<'a> {
         }
         let pid_file = self.data_directory.join("postmaster.pid");
         let lines = match fsio::read_bounded(&pid_file, MAX_PID_FILE_BYTES) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Ok(bytes) => bytes,
             Err(e) if e.problem == fsio::Problem::Absent => return Err(refused("no server runs there".to_owned())),
             Err(e) => return Err(file_error(Kind::Config, e)),
         };
@@ -171,14 +173,16 @@ impl<'a> Source<'a> {
         }
         // The port is in line 4, the first directory for sockets in line 5.
         let port = self.server.setting("port")?.unwrap_or_default();
-        let line = |number: usize| lines.lines().nth(number).map_or("", str::trim);
-        if line(3) != port {
+        let line = |number: usize| RawText::from(lines.split(|byte| *byte == b'\n').nth(number).unwrap_or_default().trim_ascii());
+        if line(3).as_bytes() != port.as_bytes() {
             return Err(refused(format!("the server there has port {}, the one asked {port}", line(3))));
         }
         // Not every role may know it.
-        let sockets = self.server.setting("unix_socket_directories").ok().flatten().unwrap_or_default();
-        let first = sockets.split(',').next().unwrap_or_default().trim().trim_matches('"');
-        if !first.is_empty() && !line(4).is_empty() && line(4) != first {
+        let sockets = self.server.text("pg_catalog.current_setting('unix_socket_directories', true)").ok().flatten();
+        let sockets = sockets.unwrap_or_default();
+        let first = sockets.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        let first = RawText::from(first.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(first));
+        if !first.as_bytes().is_empty() && !line(4).as_bytes().is_empty() && line(4) != first {
             return Err(refused(format!("the server there has its socket in {}, the one asked in {first}", line(4))));
         }
         Ok(())
@@ -235,7 +239,9 @@ impl<'a> Source<'a> {
     /// # Errors
     /// [`Kind::Server`]; as `go_on`'s.
     pub(super) fn start(&self, label: &str, fast: bool, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Lsn, Error> {
-        let label = quoted(label);
+        // What the database's encoding may not have must not keep a backup from being taken: the manifest has it in any case.
+        let is_sayable = label.is_ascii() || self.server.setting("server_encoding")?.as_deref() == Some("UTF8");
+        let label = quoted(if is_sayable { label } else { "walvis" });
         let call = if self.major() >= 15 {
             format!("SELECT pg_catalog.pg_backup_start({label}, {fast})")
         } else {
@@ -255,10 +261,8 @@ impl<'a> Source<'a> {
     pub(super) fn stop(&self, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Stopped, Error> {
         let call = if self.major() >= 15 { "pg_backup_stop(false)" } else { "pg_stop_backup(false, false)" };
         // As hexadecimal digits: paths in the map are bytes, whatever the encoding of the database.
-        let encoding = "pg_catalog.getdatabaseencoding()";
-        let bytes = |column: &str| format!("pg_catalog.encode(pg_catalog.convert_to({column}, {encoding}), 'hex')");
         let statement =
-            format!("SELECT lsn, {}, {} FROM pg_catalog.{call}", bytes("labelfile"), bytes("coalesce(spcmapfile, '')"));
+            format!("SELECT lsn, {}, {} FROM pg_catalog.{call}", hex_of("labelfile"), hex_of("coalesce(spcmapfile, '')"));
         let mut row = self
             .server
             .row_patiently(&statement, go_on)
@@ -267,11 +271,7 @@ impl<'a> Source<'a> {
             })?
             .into_iter();
         let stop = lsn(row.next().flatten())?;
-        let mut file = || {
-            let text = row.next().flatten().unwrap_or_default();
-            hex::decode(text)
-                .map_err(|e| server_error(format!("the server's answer to the end of the backup makes no sense: {e}")))
-        };
+        let mut file = || of_hex(&row.next().flatten().unwrap_or_default()).map(|bytes| bytes.as_bytes().to_vec());
         let (label_file, map_file) = (file()?, file()?);
         let label = BackupLabel::parse(&label_file).map_err(|e| server_error(format!("the server's backup_label: {e}")))?;
         Ok(Stopped { stop, label_file, label, map_file })
@@ -299,16 +299,22 @@ impl<'a> Source<'a> {
             let name = match database {
                 Some(oid) => self.databases.iter().find(|known| known.oid == oid).map(|known| known.name.clone()),
                 // Shared relations have the same names everywhere.
-                None => self.server.value("SELECT pg_catalog.current_database()").ok(),
+                None => self.server.text("pg_catalog.current_database()").ok().flatten(),
             };
             let Some(name) = name else { continue };
-            let Ok(server) = Server::connect_to(self.conninfo, Some(&name), self.deadline) else { continue };
+            // Nothing but UTF-8 can be asked for; the file's name has to do then.
+            let Some(utf8) = name.as_str() else { continue };
+            let Ok(server) = Server::connect_to(self.conninfo, Some(utf8), self.deadline) else { continue };
             for page in damage.iter_mut() {
                 let Some((directory, file)) = of(page).filter(|(directory, _)| directory.database == database) else { continue };
                 // 1664 is pg_global; 0 the database's own tablespace.
                 let tablespace = directory.tablespace.unwrap_or(if database.is_none() { 1664 } else { 0 });
-                let query = format!("SELECT pg_catalog.pg_filenode_relation({tablespace}, {})::pg_catalog.regclass", file.number);
-                page.relation = server.value(&query).ok().map(|relation| format!("{name}: {relation}"));
+                let relation = format!("pg_catalog.pg_filenode_relation({tablespace}, {})::pg_catalog.regclass", file.number);
+                page.relation = server
+                    .text(&relation)
+                    .ok()
+                    .flatten()
+                    .map(|relation| [utf8.as_bytes(), b": ", relation.as_bytes()].concat().into());
             }
         }
     }
@@ -322,16 +328,17 @@ fn lsn(value: Option<String>) -> Result<Lsn, Error> {
 fn databases(server: &Server) -> Result<Vec<Database>, Error> {
     // The server looks at every file for this; where that takes too long, the names have to do.
     server.value(&format!("SELECT pg_catalog.set_config('statement_timeout', '{SIZES_TIMEOUT_S}s', false)"))?;
-    let rows = server.rows(
-        "SELECT d.oid, d.datname, CASE WHEN pg_catalog.has_database_privilege(d.oid, 'CONNECT') \
+    let name = hex_of("d.datname");
+    let rows = server.rows(&format!(
+        "SELECT d.oid, {name}, CASE WHEN pg_catalog.has_database_privilege(d.oid, 'CONNECT') \
          OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_catalog.pg_database_size(d.oid) END \
-         FROM pg_catalog.pg_database d ORDER BY d.oid",
-    );
+         FROM pg_catalog.pg_database d ORDER BY d.oid"
+    ));
     let rows = match rows {
         Ok(rows) => rows,
         Err(error) => {
             tracing::warn!("the sizes of databases are not known: {}", error.what);
-            server.rows("SELECT d.oid, d.datname FROM pg_catalog.pg_database d ORDER BY d.oid")?
+            server.rows(&format!("SELECT d.oid, {name} FROM pg_catalog.pg_database d ORDER BY d.oid"))?
         }
     };
     let mut databases = Vec::with_capacity(rows.len());
@@ -339,6 +346,7 @@ fn databases(server: &Server) -> Result<Vec<Database>, Error> {
         let mut row = row.into_iter();
         let oid = row.next().flatten().and_then(|oid| oid.parse().ok());
         let (Some(oid), Some(name)) = (oid, row.next().flatten()) else { continue };
+        let name = of_hex(&name)?;
         databases.push(Database { oid, name, bytes: row.next().flatten().and_then(|bytes| bytes.parse().ok()) });
     }
     Ok(databases)

@@ -17,6 +17,7 @@ use crate::pg::data_directory::{
     self as rules, DatabaseDirectory, Fork, RelationFileName, TABLESPACES, is_emptied, is_left_out, is_of_unlogged_relation,
     is_temporary_relation,
 };
+use crate::raw_text::RawText;
 
 /// What is known of the cluster before its files are looked at.
 pub(super) struct Layout<'a> {
@@ -276,7 +277,7 @@ impl Walk<'_> {
     }
 
     fn warn(&mut self, path: &[u8], what: &str) {
-        self.list.warnings.push(format!("{} {what}", String::from_utf8_lossy(path)));
+        self.list.warnings.push(format!("{} {what}", RawText::from(path)));
     }
 }
 

@@ -19,6 +19,7 @@ use crate::ops::file_error;
 use crate::pg::Lsn;
 use crate::pg::data_directory::relation_file;
 use crate::pg::page_checksum::{PAGE_BYTES, is_zero};
+use crate::raw_text::RawText;
 use crate::repo::backups::{PackReader, PackWriter};
 
 /// What is read at once.
@@ -378,7 +379,7 @@ impl<'a, 'p> Worker<'a, 'p> {
     fn check_length(&self, source: &Source<'_>, outcome: &mut Outcome) -> Result<(), Error> {
         let size = fsio::present_size(source.file, &source.real).map_err(|e| file_error(Kind::Config, e))?;
         if !size.is_multiple_of(PAGE_BYTES as u64) {
-            let path = String::from_utf8_lossy(source.path);
+            let path = RawText::from(source.path);
             outcome
                 .warnings
                 .push(format!("{path} has {size} bytes, not a whole number of pages; its last part was not verified"));

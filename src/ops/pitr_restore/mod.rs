@@ -26,6 +26,7 @@ use crate::fsio::{self, Access, Problem, Rebuild};
 use crate::pg::data_directory::directories_in_wal;
 use crate::pg::settings::{Invocation, TargetAction, recovery_settings};
 use crate::pg::target::Target;
+use crate::raw_text::RawText;
 use crate::repo::{Facts, Repository};
 use files::{How, Owners, Restored, Source, Survey};
 use place::{NOTE, Note, Place, local};
@@ -45,7 +46,7 @@ pub enum TablespaceKey {
     /// By its object id.
     Oid(u32),
     /// By the directory it was in.
-    Path(String),
+    Path(RawText),
 }
 
 /// What is asked.
@@ -121,7 +122,7 @@ pub struct TablespacePlan {
     /// Object id.
     pub oid: u32,
     /// Where it was.
-    pub from: String,
+    pub from: RawText,
     /// Where it will be.
     pub to: PathBuf,
     /// Length of its files.
@@ -232,7 +233,7 @@ struct Job<'a> {
     place: Place,
     note: Note,
     survey: Survey,
-    tablespaces: Vec<(u32, String, PathBuf)>,
+    tablespaces: Vec<(u32, RawText, PathBuf)>,
     jobs: usize,
     programs: Option<PathBuf>,
     deadline: Deadline,
@@ -309,7 +310,7 @@ impl<'a> Job<'a> {
         if self.source.summary.pages.damaged > 0 {
             notes.push(format!("{} pages were damaged when the backup was taken", self.source.summary.pages.damaged));
         }
-        let tablespace = |(oid, from, to): &(u32, String, PathBuf)| TablespacePlan {
+        let tablespace = |(oid, from, to): &(u32, RawText, PathBuf)| TablespacePlan {
             oid: *oid,
             from: from.clone(),
             to: to.clone(),
@@ -404,7 +405,7 @@ impl<'a> Job<'a> {
             tree.link_tablespace(*oid, to).map_err(local)?;
             tree.own_link(format!("pg_tblspc/{oid}").as_bytes(), owner).map_err(local)?;
         }
-        let is_mapped = self.tablespaces.iter().any(|(_, from, to)| Path::new(from) != to);
+        let is_mapped = self.tablespaces.iter().any(|(_, from, to)| from.as_path() != to);
         let links: Vec<(u32, PathBuf)> = self.tablespaces.iter().map(|(oid, _, to)| (*oid, to.clone())).collect();
         let how = How {
             tree: &tree,
@@ -454,10 +455,10 @@ impl<'a> Job<'a> {
 }
 
 /// Where each tablespace goes.
-fn map_tablespaces(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Result<Vec<(u32, String, PathBuf)>, Error> {
+fn map_tablespaces(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Result<Vec<(u32, RawText, PathBuf)>, Error> {
     let fits = |key: &TablespaceKey, tablespace: &crate::format::manifest::Tablespace| match key {
         TablespaceKey::Oid(oid) => *oid == tablespace.oid,
-        TablespaceKey::Path(path) => path.trim_end_matches('/') == tablespace.path.trim_end_matches('/'),
+        TablespaceKey::Path(path) => path.as_path() == tablespace.path.as_path(),
     };
     let usage = |what: String| Error::new(Kind::Usage, what).hint("'walvis pitr-restore --plan' shows the tablespaces");
     if let Some((key, _)) = map.iter().find(|(key, _)| !facts.tablespaces.iter().any(|tablespace| fits(key, tablespace))) {
@@ -466,10 +467,10 @@ fn map_tablespaces(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Res
             TablespaceKey::Path(path) => format!("the backup has no tablespace in {path}"),
         }));
     }
-    let mut mapped: Vec<(u32, String, PathBuf)> = Vec::new();
+    let mut mapped: Vec<(u32, RawText, PathBuf)> = Vec::new();
     for tablespace in &facts.tablespaces {
         let mut targets = map.iter().filter(|(key, _)| fits(key, tablespace)).map(|(_, to)| to);
-        let to = targets.next().cloned().unwrap_or_else(|| PathBuf::from(&tablespace.path));
+        let to = targets.next().cloned().unwrap_or_else(|| tablespace.path.as_path().to_owned());
         if targets.next().is_some() {
             return Err(usage(format!("tablespace {} is mapped twice", tablespace.oid)));
         }
@@ -520,7 +521,7 @@ mod tests {
 
     #[test]
     fn tablespaces_are_mapped_by_id_or_path_and_never_together() {
-        let tablespace = |oid, path: &str| Tablespace { oid, path: path.to_owned() };
+        let tablespace = |oid, path: &str| Tablespace { oid, path: path.into() };
         let facts = BackupFacts {
             hash_key: String::new(),
             databases: Vec::new(),
@@ -528,18 +529,19 @@ mod tests {
             annotations: std::collections::BTreeMap::new(),
             damage: Vec::new(),
             warnings: Vec::new(),
+            attachments: Vec::new(),
         };
         let map = |pairs: &[(TablespaceKey, &str)]| {
             let pairs: Vec<_> = pairs.iter().map(|(key, to)| (key.clone(), PathBuf::from(to))).collect();
             map_tablespaces(&facts, &pairs).map(|mapped| mapped.into_iter().map(|(oid, _, to)| (oid, to)).collect::<Vec<_>>())
         };
-        let (one, slow) = (TablespaceKey::Oid(1), TablespaceKey::Path("/slow/".to_owned()));
+        let (one, slow) = (TablespaceKey::Oid(1), TablespaceKey::Path("/slow/".into()));
         let both = map(&[(slow.clone(), "/b"), (one.clone(), "/a")]).unwrap();
         assert_eq!(both, [(1, PathBuf::from("/a")), (2, PathBuf::from("/b"))]);
         assert_eq!(map(&[]).unwrap()[1].1, PathBuf::from("/slow"));
         for bad in [
             vec![(TablespaceKey::Oid(3), "/a")],
-            vec![(TablespaceKey::Path("/slo".to_owned()), "/a")],
+            vec![(TablespaceKey::Path("/slo".into()), "/a")],
             vec![(one.clone(), "/a"), (one.clone(), "/b")],
             vec![(one.clone(), "/slow")],
             vec![(one.clone(), "/slow/below")],

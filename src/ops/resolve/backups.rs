@@ -255,6 +255,7 @@ mod tests {
     use crate::format::manifest::PageChecksums;
     use crate::pg::scan::{Mark, RestorePointName, XactEnd, XactKind, Xid};
     use crate::pg::{Lsn, Timeline};
+    use crate::raw_text::RawText;
 
     /// 2000-01-01 and so many seconds.
     fn at(seconds: i64) -> PgTime {
@@ -297,7 +298,9 @@ mod tests {
             stored_bytes: 0,
             pages: PageChecksums::default(),
             parent: None,
-            data_directory: String::new(),
+            data_directory: RawText::default(),
+            warnings: Vec::new(),
+            warnings_total: 0,
             jobs: 1,
         }
     }

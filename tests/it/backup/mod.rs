@@ -1,6 +1,7 @@
 //! `walvis base-backup` of real servers: what it copies, what it leaves out, what it finds damaged, and when it must not count.
 
 mod content;
+mod names;
 mod sources;
 
 use std::collections::BTreeMap;

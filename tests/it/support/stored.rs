@@ -91,12 +91,13 @@ impl<'a> Copied<'a> {
         }
         let live = manifest.live_bytes();
         let facts = BackupFacts {
+            attachments: vec![],
             hash_key: hex::encode(HASH_KEY),
-            databases: vec![Database { oid: 5, name: "postgres".to_owned(), bytes: Some(1) }],
+            databases: vec![Database { oid: 5, name: "postgres".into(), bytes: Some(1) }],
             tablespaces: self
                 .tablespaces
                 .iter()
-                .map(|(oid, was, _)| Tablespace { oid: *oid, path: was.to_str().unwrap().to_owned() })
+                .map(|(oid, was, _)| Tablespace { oid: *oid, path: was.as_path().into() })
                 .collect(),
             annotations: BTreeMap::new(),
             damage: vec![],
@@ -125,7 +126,9 @@ impl<'a> Copied<'a> {
             stored_bytes: live,
             pages: PageChecksums { enabled: true, verified: 7, damaged: 0 },
             parent: None,
-            data_directory: self.dir.display().to_string(),
+            data_directory: self.dir.into(),
+            warnings: vec![],
+            warnings_total: 0,
             jobs: 2,
         };
         repository.put_manifest(&cluster, system_id, &summary, || Box::new(Cursor::new(whole.clone()))).unwrap();
