@@ -261,7 +261,7 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
                 "time" => catalog.transactions(&path, &entry)?.iter().any(|xact| xact.end.time >= target.time),
                 "xid" => catalog.transactions(&path, &entry)?.iter().any(|xact| xact.end.xid == Some(target.xid)),
                 _ => catalog
-                    .marks(&path, &entry)?
+                    .marks(&path, &entry, false)?
                     .iter()
                     .any(|mark| matches!(&mark.what, Mark::RestorePoint { name, .. } if name.as_bytes() == SOUGHT.as_bytes())),
             };

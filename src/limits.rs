@@ -85,6 +85,10 @@ pub const PIECE_LAST_BYTES: usize = 32;
 pub const MAX_XACT_LIST_BYTES: usize = 16 * MIB;
 /// Most restore points, checkpoints and the like in the summary of a segment.
 pub const MAX_MARKS: usize = 4096;
+/// Longest path of a tablespace (`MAXPGPATH`).
+pub const MAX_TABLESPACE_PATH_BYTES: usize = 1024;
+/// Most tablespaces that are listed of a database that is dropped.
+pub const MAX_DROPPED_TABLESPACES: usize = 64;
 
 /// Time limit of one store request unless configured.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -155,6 +159,8 @@ const _: () = {
     assert!(PART_BYTES >= 5 * MIB);
     assert!(PUSH_AHEAD_MAX_THREADS * PART_BYTES <= 32 * MIB);
     assert!(METADATA_READ_BYTES <= MAX_METADATA_BYTES);
+    // Of a record that crosses segments all that a mark says is kept.
+    assert!(PIECE_FIRST_BYTES >= MAX_TABLESPACE_PATH_BYTES + 64 && PIECE_FIRST_BYTES >= 4 * MAX_DROPPED_TABLESPACES + 64);
     // encode_within always succeeds then.
     assert!(MAX_SUMMARY_BYTES >= 4 * (PIECE_FIRST_BYTES + PIECE_LAST_BYTES));
     assert!(MAX_WINDOW_LOG <= 23);

@@ -3,18 +3,19 @@
 //! An entry is a summary without its lists, and with the transaction whose record begins in the segment and ends in a later one. An
 //! aggregate says of consecutive segments what a search needs to pass over all of them at once.
 //!
-//! # Encoding, version 1
+//! # Encoding, version 2
 //! Numbers are written as in `pg::scan`'s summaries: LEB128 of the shortest form; signed ones zigzagged.
 //!
 //! | part | fields |
 //! |---|---|
-//! | version | byte 1 |
+//! | version | byte 2 |
 //! | node | timeline; binary logarithm of the segment size; level; number: it covers the segments from number × 16^level on |
 //! | 16 children | at level 1 an entry each, at others an aggregate |
-//! | aggregate | transactions: count, or 0; aborts; earliest time; latest minus earliest; oldest xid or 0; if not 0: newest minus oldest. Restore points: count, or 0; if not 0: the 8 bytes of the names' bits. Checkpoints. Backup ends. 1 if a list of marks was left out, else 0. At levels above 1: segments after which recovery does not go on |
+//! | aggregate | transactions: count, or 0; aborts; earliest time; latest minus earliest; oldest xid or 0; if not 0: newest minus oldest. Restore points: count, or 0; if not 0: the 8 bytes of the names' bits. Checkpoints. Backup ends. Tablespaces and databases created or dropped. Changes of parameters. Of these, those to `wal_level = minimal`. 1 if a list of marks was left out, plus 2 if the last three are not known, else 0. At levels above 1: segments after which recovery does not go on |
 //! | entry | edge: 0 follows, 1 broken, 2 stops; first record, or 0; if not 0: last minus first; good until; positions are distances from the segment's beginning. Crossing transaction: 0, or 1 plus the kind (0 commit, 1 abort, 2 commit prepared, 3 abort prepared), start, length, time, xid or 0. Its aggregate |
 //!
-//! Every byte string that decodes is the only encoding of its node.
+//! Every byte string of version 2 that decodes is the only encoding of its node. Version 1 had not the three numbers before the last of an
+//! aggregate: of its nodes these are not known. It is read, and written no more.
 
 use crate::limits::MAX_NODE_BYTES;
 use crate::pg::scan::{
@@ -36,7 +37,7 @@ pub struct Aggregate {
     pub segments: u64,
     /// Ends of transactions whose records begin in them.
     pub xacts: Option<XactStats>,
-    /// Restore points, checkpoints and ends of base backups.
+    /// Restore points, checkpoints, ends of base backups and the like.
     pub marks: MarkCounts,
     /// Segments after which recovery does not go on: damaged, or not followed by the next one.
     pub stops: u64,
@@ -53,8 +54,16 @@ pub struct MarkCounts {
     pub checkpoints: u64,
     /// Ends of base backups.
     pub backup_ends: u64,
+    /// Tablespaces and databases that were created or dropped.
+    pub files: u64,
+    /// Changes of the parameters that a standby follows.
+    pub parameters: u64,
+    /// Of these, those to `wal_level = minimal`.
+    pub minimal: u64,
     /// A segment had so many marks that its summary does not list them.
     pub incomplete: bool,
+    /// The last three are not known: an earlier version did not count them, or did not look.
+    pub uncounted: bool,
 }
 
 impl MarkCounts {
@@ -71,8 +80,45 @@ impl MarkCounts {
             }
             Mark::Checkpoint { .. } => self.checkpoints += 1,
             Mark::BackupEnd { .. } => self.backup_ends += 1,
-            Mark::EndOfRecovery { .. } | Mark::ParameterChange(_) | Mark::Overwrite { .. } => {}
+            Mark::ParameterChange(parameters) => {
+                self.parameters += 1;
+                self.minimal += u64::from(parameters.is_minimal());
+            }
+            Mark::TablespaceCreate { .. }
+            | Mark::TablespaceDrop { .. }
+            | Mark::DatabaseCreate { .. }
+            | Mark::DatabaseDrop { .. } => self.files += 1,
+            Mark::EndOfRecovery { .. } | Mark::Overwrite { .. } => {}
         }
+    }
+
+    fn union(self, other: &Self) -> Self {
+        Self {
+            restore_points: self.restore_points.saturating_add(other.restore_points),
+            names: self.names | other.names,
+            checkpoints: self.checkpoints.saturating_add(other.checkpoints),
+            backup_ends: self.backup_ends.saturating_add(other.backup_ends),
+            files: self.files.saturating_add(other.files),
+            parameters: self.parameters.saturating_add(other.parameters),
+            minimal: self.minimal.saturating_add(other.minimal),
+            incomplete: self.incomplete | other.incomplete,
+            uncounted: self.uncounted | other.uncounted,
+        }
+    }
+
+    /// Whether there may be tablespaces or databases that were created or dropped.
+    pub fn may_have_files(&self) -> bool {
+        self.files > 0 || self.incomplete || self.uncounted
+    }
+
+    /// Whether there may be changes of parameters.
+    pub fn may_have_parameters(&self) -> bool {
+        self.parameters > 0 || self.incomplete || self.uncounted
+    }
+
+    /// Whether there may be a change to `wal_level = minimal`.
+    pub fn may_be_minimal(&self) -> bool {
+        self.minimal > 0 || self.incomplete || self.uncounted
     }
 }
 
@@ -86,13 +132,7 @@ impl Aggregate {
                 (Some(a), Some(b)) => Some(a.union(b)),
                 (a, b) => a.or(b),
             },
-            marks: MarkCounts {
-                restore_points: self.marks.restore_points.saturating_add(other.marks.restore_points),
-                names: self.marks.names | other.marks.names,
-                checkpoints: self.marks.checkpoints.saturating_add(other.marks.checkpoints),
-                backup_ends: self.marks.backup_ends.saturating_add(other.marks.backup_ends),
-                incomplete: self.marks.incomplete | other.marks.incomplete,
-            },
+            marks: self.marks.union(&other.marks),
             stops: self.stops.saturating_add(other.stops),
         }
     }
@@ -231,7 +271,9 @@ pub enum NodeError {
     Part(&'static str),
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Its aggregates have fewer numbers.
+const VERSION_WITHOUT_COUNTS: u8 = 1;
 
 impl Node {
     /// Of all children.
@@ -269,10 +311,10 @@ impl Node {
             return Err(NodeError::Part("length"));
         }
         let (version, rest) = bytes.split_first().ok_or(NodeError::Part("version"))?;
-        if *version != VERSION {
+        if ![VERSION, VERSION_WITHOUT_COUNTS].contains(version) {
             return Err(NodeError::Version(*version));
         }
-        let mut reader = Reader(rest);
+        let mut reader = Reader { rest, counted: *version == VERSION };
         let id = reader.id().ok_or(NodeError::Part("name"))?;
         let wrong = NodeError::Part("list of children");
         let children = if id.level == 1 {
@@ -282,7 +324,7 @@ impl Node {
             let aggregates: Option<Vec<Aggregate>> = (0..FANOUT).map(|_| reader.child(span(id.level - 1))).collect();
             Children::Nodes(aggregates.ok_or(wrong)?)
         };
-        if reader.0.is_empty() { Ok(Self { id, children }) } else { Err(NodeError::Part("length")) }
+        if reader.rest.is_empty() { Ok(Self { id, children }) } else { Err(NodeError::Part("length")) }
     }
 }
 
@@ -304,7 +346,10 @@ fn put_aggregate(out: &mut Vec<u8>, aggregate: &Aggregate) {
     }
     put_varint(out, marks.checkpoints);
     put_varint(out, marks.backup_ends);
-    put_varint(out, marks.incomplete.into());
+    for number in [marks.files, marks.parameters, marks.minimal] {
+        put_varint(out, number);
+    }
+    put_varint(out, u64::from(marks.incomplete) | u64::from(marks.uncounted) << 1);
 }
 
 fn put_entry(out: &mut Vec<u8>, entry: &Entry) -> Option<()> {
@@ -340,11 +385,15 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) -> Option<()> {
 
 const KINDS: [XactKind; 4] = [XactKind::Commit, XactKind::Abort, XactKind::CommitPrepared, XactKind::AbortPrepared];
 
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// Whether aggregates have the counts that version 1 had not.
+    counted: bool,
+}
 
 impl Reader<'_> {
     fn number(&mut self) -> Option<u64> {
-        take_varint(&mut self.0)
+        take_varint(&mut self.rest)
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -376,22 +425,21 @@ impl Reader<'_> {
         let names = if restore_points == 0 {
             0
         } else {
-            let (bytes, rest) = self.0.split_first_chunk()?;
-            self.0 = rest;
+            let (bytes, rest) = self.rest.split_first_chunk()?;
+            self.rest = rest;
             Some(u64::from_le_bytes(*bytes)).filter(|names| *names != 0)?
         };
         let (checkpoints, backup_ends) = (self.number()?, self.number()?);
-        let incomplete = self.flag()?;
-        let marks = MarkCounts { restore_points, names, checkpoints, backup_ends, incomplete };
+        let marks = MarkCounts { restore_points, names, checkpoints, backup_ends, ..MarkCounts::default() };
+        let marks = if self.counted {
+            let (files, parameters, minimal) = (self.number()?, self.number()?, self.number()?);
+            let flags = self.number().filter(|flags| *flags <= 3 && minimal <= parameters)?;
+            MarkCounts { files, parameters, minimal, incomplete: flags & 1 != 0, uncounted: flags & 2 != 0, ..marks }
+        } else {
+            let flag = self.number().filter(|flag| *flag <= 1)?;
+            MarkCounts { incomplete: flag == 1, uncounted: true, ..marks }
+        };
         Some(Aggregate { segments, xacts, marks, stops: 0 })
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.number()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
     }
 
     fn xacts(&mut self, count: u64) -> Option<XactStats> {
@@ -469,11 +517,13 @@ mod tests {
     }
 
     fn aggregate(segments: u64) -> impl Strategy<Value = Aggregate> {
-        let marks = (option::of((1..u64::MAX, 1..u64::MAX)), any::<u64>(), any::<u64>(), any::<bool>());
+        let marks = (option::of((1..u64::MAX, 1..u64::MAX)), any::<[u64; 5]>(), any::<[bool; 2]>());
         (option::of(stats()), marks, 0..=segments).prop_map(move |(xacts, marks, stops)| {
-            let (names, checkpoints, backup_ends, incomplete) = marks;
+            let (names, [checkpoints, backup_ends, files, a, b], [incomplete, uncounted]) = marks;
             let (restore_points, names) = names.unwrap_or((0, 0));
-            let marks = MarkCounts { restore_points, names, checkpoints, backup_ends, incomplete };
+            let (parameters, minimal) = (a.max(b), a.min(b));
+            let marks =
+                MarkCounts { restore_points, names, checkpoints, backup_ends, files, parameters, minimal, incomplete, uncounted };
             Aggregate { segments, xacts, marks, stops }
         })
     }

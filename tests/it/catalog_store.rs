@@ -167,7 +167,7 @@ fn truth(legs: &[&Log], stored: &BTreeMap<SegmentName, bool>) -> BTreeMap<u64, T
 fn events_of(catalog: &Catalog<'_>, path: &Path, step: &Step) -> Vec<(Lsn, Event)> {
     let Step::Segment(entry) = step else { panic!("{step:?}") };
     let xacts = catalog.transactions(path, entry).unwrap().into_iter().map(|xact| (xact.lsn, Event::XactEnd(xact.end)));
-    let marks = catalog.marks(path, entry).unwrap().into_iter().map(|mark| (mark.start, Event::Mark(mark.what)));
+    let marks = catalog.marks(path, entry, true).unwrap().into_iter().map(|mark| (mark.start, Event::Mark(mark.what)));
     let mut all: Vec<(Lsn, Event)> = xacts.chain(marks).collect();
     all.sort_by_key(|(lsn, _)| *lsn);
     all

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use walvis::pg::scan::{
-    Carry, Chain, CheckpointKind, End, Event, Head, Mark, PgTime, Record, Scanner, Segment, Summary, XactEnd, XactKind, XactList,
+    Carry, Chain, CheckpointKind, DatabaseFiles, End, Event, Head, Mark, PgTime, Record, Scanner, Segment, Summary,
+    TablespacePath, XactEnd, XactKind, XactList,
 };
 use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
 
@@ -134,10 +135,32 @@ fn dumped(line: &str) -> Option<(u64, String)> {
             let field = |key: &str| after(key).unwrap().split(';').next().unwrap();
             format!("{what} {} {}", field("redo "), field("tli "))
         }
+        "CREATE" | "DROP" if line.contains("rmgr: Tablespace") => format!("{what} {rest}"),
+        "CREATE_FILE_COPY" | "CREATE_WAL_LOG" => format!("{what} {rest}"),
+        "DROP" if line.contains("rmgr: Database") => format!("{what} {rest}"),
         "SWITCH" | "END_OF_RECOVERY" | "PARAMETER_CHANGE" | "OVERWRITE_CONTRECORD" => what.to_owned(),
         _ => return None,
     };
     Some((lsn, text))
+}
+
+/// A mark of a tablespace or database as `pg_waldump` says it.
+fn files(mark: &Mark) -> String {
+    match mark {
+        Mark::TablespaceCreate { tablespace, path } => format!("CREATE {tablespace} \"{path}\""),
+        Mark::TablespaceDrop { tablespace } => format!("DROP {tablespace}"),
+        Mark::DatabaseCreate { database, tablespace, copied_from: Some(source) } => {
+            format!("CREATE_FILE_COPY copy dir {}/{} to {tablespace}/{database}", source.tablespace, source.database)
+        }
+        Mark::DatabaseCreate { database, tablespace, copied_from: None } => {
+            format!("CREATE_WAL_LOG create dir {tablespace}/{database}")
+        }
+        Mark::DatabaseDrop { database, tablespaces } => {
+            let dirs = tablespaces.iter().flatten().map(|tablespace| format!(" {tablespace}/{database}"));
+            format!("DROP dir{}", dirs.collect::<String>())
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The same for what the scan found.
@@ -162,6 +185,12 @@ fn described(event: &Event) -> String {
         Event::Mark(Mark::EndOfRecovery { .. }) => "END_OF_RECOVERY".to_owned(),
         Event::Mark(Mark::ParameterChange(_)) => "PARAMETER_CHANGE".to_owned(),
         Event::Mark(Mark::Overwrite { .. }) => "OVERWRITE_CONTRECORD".to_owned(),
+        Event::Mark(
+            mark @ (Mark::TablespaceCreate { .. }
+            | Mark::TablespaceDrop { .. }
+            | Mark::DatabaseCreate { .. }
+            | Mark::DatabaseDrop { .. }),
+        ) => files(mark),
         Event::Switch => "SWITCH".to_owned(),
     }
 }
@@ -208,6 +237,7 @@ fn agrees_with_pg_waldump(wal_level: &str) {
         cluster.switch_wal();
     }
     query("drop table t");
+    files_come_and_go(&scratch, &cluster);
     query("checkpoint");
     let load = (0..60).map(|i| format!("select pg_create_restore_point('point {i}')"));
     load.for_each(|sql| drop(query(&sql)));
@@ -232,9 +262,20 @@ fn agrees_with_pg_waldump(wal_level: &str) {
     let expected: Vec<(u64, String)> = output.lines().filter_map(dumped).collect();
     let found: Vec<(u64, String)> = found.iter().map(|record| (record.start.0, described(&record.what))).collect();
     assert!(expected.len() > 1600, "{}", expected.len());
-    for kind in
-        ["COMMIT_PREPARED", "ABORT_PREPARED", "PREPARE", "ABORT ", "RESTORE_POINT", "CHECKPOINT_ONLINE", "BACKUP_END", "SWITCH"]
-    {
+    for kind in [
+        "COMMIT_PREPARED",
+        "ABORT_PREPARED",
+        "PREPARE",
+        "ABORT ",
+        "RESTORE_POINT",
+        "CHECKPOINT_ONLINE",
+        "BACKUP_END",
+        "SWITCH",
+        "CREATE ",
+        "CREATE_FILE_COPY",
+        "CREATE_WAL_LOG",
+        "DROP dir",
+    ] {
         assert!(expected.iter().any(|(_, text)| text.starts_with(kind)), "{kind}");
     }
     for (found, expected) in found.iter().zip(&expected) {
@@ -264,6 +305,43 @@ fn pg15_agrees_with_pg_waldump() {
 #[test]
 fn pg15_agrees_with_pg_waldump_on_logical_wal() {
     agrees_with_pg_waldump("logical");
+}
+
+/// Tablespaces and databases made, moved and dropped, and the marks of it in their order.
+fn files_come_and_go(scratch: &Scratch, cluster: &Cluster) -> Vec<Mark> {
+    let client = cluster.client();
+    let query = |sql: &str| client.query(sql).unwrap_or_else(|error| cluster.fail(&error));
+    let number = |sql: &str| -> u32 { query(sql).parse().unwrap() };
+    let major = cluster.postgres().major;
+    let dir = scratch.make_dir("a tablespace");
+    query(&format!("create tablespace side location '{}'", dir.display()));
+    let side = number("select oid from pg_tablespace where spcname = 'side'");
+    let by_copy = if major >= 15 { "strategy file_copy" } else { "" };
+    query(&format!("create database moves {by_copy}"));
+    let moves = number("select oid from pg_database where datname = 'moves'");
+    query("alter database moves set tablespace side");
+    let mut logged = Vec::new();
+    if major >= 15 {
+        query("create database logged tablespace side");
+        let database = number("select oid from pg_database where datname = 'logged'");
+        query("drop database logged");
+        logged.push(Mark::DatabaseCreate { database, tablespace: side, copied_from: None });
+        logged.push(Mark::DatabaseDrop { database, tablespaces: Some(vec![side]) });
+    }
+    query("drop database moves");
+    query("drop tablespace side");
+    let create = |tablespace, source, from| Mark::DatabaseCreate {
+        database: moves,
+        tablespace,
+        copied_from: Some(DatabaseFiles { tablespace: from, database: source }),
+    };
+    let drop = |tablespace| Mark::DatabaseDrop { database: moves, tablespaces: Some(vec![tablespace]) };
+    let path = TablespacePath::new(dir.to_str().unwrap().as_bytes()).unwrap();
+    let mut marks = vec![Mark::TablespaceCreate { tablespace: side, path }];
+    marks.extend([create(1663, 1, 1663), create(side, moves, 1663), drop(1663)]);
+    marks.extend(logged);
+    marks.extend([drop(side), Mark::TablespaceDrop { tablespace: side }]);
+    marks
 }
 
 /// What the server says of its transactions.
@@ -307,9 +385,20 @@ fn agrees_with_the_server(major: u32) {
         }
     }
     let backup = cluster.backup_to("base");
+    let files = files_come_and_go(&scratch, &cluster);
     cluster.switch_and_archive();
 
     let (found, summaries) = scan_all(&archive.segments(1));
+    let is_file = |mark: &&Mark| {
+        matches!(
+            mark,
+            Mark::TablespaceCreate { .. } | Mark::TablespaceDrop { .. } | Mark::DatabaseCreate { .. } | Mark::DatabaseDrop { .. }
+        )
+    };
+    let marks = found.iter().filter_map(|record| if let Event::Mark(mark) = &record.what { Some(mark) } else { None });
+    // Those before are initdb's.
+    let since = marks.filter(is_file).skip_while(|mark| !matches!(mark, Mark::TablespaceCreate { .. }));
+    assert_eq!(since.collect::<Vec<_>>(), files.iter().collect::<Vec<_>>());
     assert!(summaries.iter().all(|summary| summary.origin.unwrap().major == major as u16));
     let system_id: u64 = cluster.sql("select system_identifier from pg_control_system()").parse().unwrap();
     assert!(summaries.iter().all(|summary| summary.origin.unwrap().system_id == system_id));

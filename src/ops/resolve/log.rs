@@ -236,7 +236,7 @@ impl Log for PathLog<'_> {
             if let Some(entry) = self.entry_of(step)?
                 && may_have(&entry.aggregate)
             {
-                let found = self.catalog.marks(&self.path, &entry)?;
+                let found = self.catalog.marks(&self.path, &entry, false)?;
                 let within = |mark: &&Record<Mark>| from <= mark.start && mark.start < to;
                 last = found.iter().filter(within).filter_map(BackupEnd::of).rfind(|backup| backup.start >= from);
             }
@@ -258,6 +258,8 @@ impl Log for PathLog<'_> {
                     WantedMarks::Timed => marks.restore_points > 0 || marks.checkpoints > 0,
                     WantedMarks::RestorePoints | WantedMarks::Named(_) => marks.restore_points > 0,
                     WantedMarks::BackupEnds => marks.backup_ends > 0,
+                    WantedMarks::Files => marks.may_have_files(),
+                    WantedMarks::Parameters => marks.may_have_parameters(),
                 }
         };
         let named = |aggregate: &Aggregate| match wanted {
@@ -268,7 +270,7 @@ impl Log for PathLog<'_> {
             if !named(&entry.aggregate) {
                 return Ok(ControlFlow::Continue(()));
             }
-            let found = self.catalog.marks(&self.path, entry)?;
+            let found = self.catalog.marks(&self.path, entry, wanted == WantedMarks::Files)?;
             let mut within = found.iter().filter(|mark| from <= mark.start && mark.start < to);
             Ok(if within.any(|mark| visit(mark).is_break()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })

@@ -61,6 +61,10 @@ pub enum WantedMarks<'a> {
     RestorePoints,
     /// Ends of base backups.
     BackupEnds,
+    /// Tablespaces and databases that were created or dropped.
+    Files,
+    /// Changes of the parameters that a standby follows.
+    Parameters,
 }
 
 /// What one path of timelines holds, in LSN order.
@@ -359,7 +363,12 @@ fn reaches_back(log: &dyn Log, from: Lsn, stop: Lsn, target: PgTime) -> Result<b
             Mark::Checkpoint { time_unix_s, .. } => {
                 time_unix_s.checked_mul(1_000_000).and_then(|us| us.checked_add(999_999)).and_then(PgTime::from_unix_us)
             }
-            Mark::BackupEnd { .. } | Mark::ParameterChange(_) => None,
+            Mark::BackupEnd { .. }
+            | Mark::ParameterChange(_)
+            | Mark::TablespaceCreate { .. }
+            | Mark::TablespaceDrop { .. }
+            | Mark::DatabaseCreate { .. }
+            | Mark::DatabaseDrop { .. } => None,
         };
         earlier = time.is_some_and(|time| time <= target);
         if earlier { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

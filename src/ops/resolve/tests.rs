@@ -90,6 +90,14 @@ impl Log for History {
                 WantedMarks::Named(name) => !matches!(mark, Mark::RestorePoint { name: found, .. } if found == name),
                 WantedMarks::RestorePoints => !matches!(mark, Mark::RestorePoint { .. }),
                 WantedMarks::BackupEnds => !matches!(mark, Mark::BackupEnd { .. }),
+                WantedMarks::Files => !matches!(
+                    mark,
+                    Mark::TablespaceCreate { .. }
+                        | Mark::TablespaceDrop { .. }
+                        | Mark::DatabaseCreate { .. }
+                        | Mark::DatabaseDrop { .. }
+                ),
+                WantedMarks::Parameters => !matches!(mark, Mark::ParameterChange(_)),
             };
             let record = Record { start: *lsn, end: Lsn(lsn.0 + 8), what: mark.clone() };
             if !left_out && visit(&record).is_break() {

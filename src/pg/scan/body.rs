@@ -4,12 +4,12 @@
 //! and its state can be put aside at any byte. It may also be told of a [`gap`](Body::gap): bytes that are there but not known.
 
 use super::event::{
-    BlockRef, CheckpointKind, Event, Mark, Parameters, PgTime, RelFile, RestorePointName, StorageChange, Visitor, XactEnd,
-    XactKind, Xid,
+    BlockRef, CheckpointKind, DatabaseFiles, Event, Mark, Parameters, PgTime, RelFile, RestorePointName, StorageChange,
+    TablespacePath, Visitor, XactEnd, XactKind, Xid,
 };
 use super::page::{i32_at, i64_at, u16_at, u32_at, u64_at};
 use super::record::RecordHeader;
-use crate::limits::PIECE_LAST_BYTES;
+use crate::limits::{MAX_DROPPED_TABLESPACES, MAX_TABLESPACE_PATH_BYTES, PIECE_LAST_BYTES};
 use crate::pg::{Lsn, Timeline};
 
 /// The largest field: the fixed part of a checkpoint up to its time, and a restore point.
@@ -22,6 +22,7 @@ const RMGR_XLOG: u8 = 0;
 const RMGR_XACT: u8 = 1;
 const RMGR_SMGR: u8 = 2;
 const RMGR_DBASE: u8 = 4;
+const RMGR_TBLSPC: u8 = 5;
 
 /// `XLOG_XACT_HAS_INFO`.
 const XACT_HAS_INFO: u8 = 0x80;
@@ -51,6 +52,8 @@ enum Main {
     XactEnd(XactKind),
     /// `xl_dbase_drop_rec`.
     DropDatabase,
+    /// `xl_tblspc_create_rec`.
+    CreateTablespace,
 }
 
 impl Main {
@@ -71,10 +74,12 @@ impl Main {
             },
             (RMGR_SMGR, 0x10) if blocks => Self::Fixed(16),
             (RMGR_SMGR, 0x20) if blocks => Self::Fixed(20),
-            (RMGR_DBASE, 0x00) if blocks => Self::Fixed(8),
-            (RMGR_DBASE, 0x10) if blocks && major >= 15 => Self::Fixed(8), // CREATE_WAL_LOG
-            (RMGR_DBASE, 0x10) if blocks => Self::DropDatabase,
-            (RMGR_DBASE, 0x20) if blocks && major >= 15 => Self::DropDatabase,
+            (RMGR_DBASE, 0x00) => Self::Fixed(16), // CREATE, from 15 on CREATE_FILE_COPY
+            (RMGR_DBASE, 0x10) if major >= 15 => Self::Fixed(8), // CREATE_WAL_LOG
+            (RMGR_DBASE, 0x10) => Self::DropDatabase,
+            (RMGR_DBASE, 0x20) if major >= 15 => Self::DropDatabase,
+            (RMGR_TBLSPC, 0x00) => Self::CreateTablespace,
+            (RMGR_TBLSPC, 0x10) => Self::Fixed(4),
             _ => Self::Ignored,
         }
     }
@@ -103,6 +108,9 @@ enum Next {
     TwoPhaseXid,
     DatabaseHeader,
     DatabaseTablespace,
+    TablespaceHeader,
+    /// The next bytes of a path, which goes on to the end of the record.
+    TablespacePath,
     /// Nothing more is wanted.
     Done,
 }
@@ -138,7 +146,10 @@ pub(super) struct Body {
     /// The part of a transaction's end that comes next.
     part: u8,
     repeat: u32,
-    database: u32,
+    /// The database or tablespace that is created or dropped, and what comes after it: a list, or the bytes of a path.
+    object: u32,
+    tablespaces: Vec<u32>,
+    path: Vec<u8>,
     twophase_xid: Option<Xid>,
     event: Option<Event>,
 
@@ -177,7 +188,9 @@ impl Body {
             xinfo: 0,
             part: 0,
             repeat: 0,
-            database: 0,
+            object: 0,
+            tablespaces: Vec::new(),
+            path: Vec::new(),
             twophase_xid: None,
             event: None,
             lost: false,
@@ -383,14 +396,31 @@ impl Body {
                 self.done()
             }
             Next::DatabaseHeader => {
-                self.database = u32_of(0)?;
+                self.object = u32_of(0)?;
                 self.repeat = u32_of(4)?;
-                if self.repeat > 0 { self.take(4, Next::DatabaseTablespace) } else { self.done() }
+                if u64::from(self.repeat) * 4 > self.left {
+                    return Err(Malformed);
+                }
+                self.next_dropped::<V>()
             }
             Next::DatabaseTablespace => {
-                visitor.storage(self.lsn, StorageChange::DropDatabase { tablespace: u32_of(0)?, database: self.database });
+                let tablespace = u32_of(0)?;
+                if V::BLOCKS {
+                    visitor.storage(self.lsn, StorageChange::DropDatabase { tablespace, database: self.object });
+                }
+                if self.tablespaces.len() <= MAX_DROPPED_TABLESPACES {
+                    self.tablespaces.push(tablespace);
+                }
                 self.repeat = self.repeat.saturating_sub(1);
-                if self.repeat > 0 { self.take(4, Next::DatabaseTablespace) } else { self.done() }
+                self.next_dropped::<V>()
+            }
+            Next::TablespaceHeader => {
+                self.object = u32_of(0)?;
+                self.path_part()
+            }
+            Next::TablespacePath => {
+                self.path.extend_from_slice(field);
+                self.path_part()
             }
             Next::Done => Err(Malformed),
         }
@@ -425,7 +455,40 @@ impl Body {
             Main::Fixed(len) => self.take(len, Next::Fixed),
             Main::XactEnd(_) => self.take(8, Next::XactTime),
             Main::DropDatabase => self.take(8, Next::DatabaseHeader),
+            Main::CreateTablespace => self.take(4, Next::TablespaceHeader),
         }
+    }
+
+    /// Tablespaces of a database that is dropped: all of them for who asks for changes of files, else no more than are listed.
+    fn next_dropped<V: Visitor>(&mut self) -> Result {
+        let listed = self.tablespaces.len() <= MAX_DROPPED_TABLESPACES;
+        if self.repeat > 0 && (V::BLOCKS || listed) {
+            // What the event says is known before the rest, which may be lost.
+            if !listed {
+                self.event.get_or_insert(Event::Mark(Mark::DatabaseDrop { database: self.object, tablespaces: None }));
+            }
+            return self.take(4, Next::DatabaseTablespace);
+        }
+        if self.event.is_none() {
+            let tablespaces = listed.then(|| std::mem::take(&mut self.tablespaces));
+            self.event = Some(Event::Mark(Mark::DatabaseDrop { database: self.object, tablespaces }));
+        }
+        self.done()
+    }
+
+    /// The path of a tablespace comes in parts that fit into a field.
+    fn path_part(&mut self) -> Result {
+        if self.path.len() > MAX_TABLESPACE_PATH_BYTES + 1 {
+            return Err(Malformed);
+        }
+        if self.left > 0 {
+            let len = usize::try_from(self.left).map_or(MAX_FIELD_BYTES, |left| left.min(MAX_FIELD_BYTES));
+            return self.take(len, Next::TablespacePath);
+        }
+        let end = self.path.iter().position(|byte| *byte == 0).ok_or(Malformed)?;
+        let path = self.path.get(..end).and_then(TablespacePath::new).ok_or(Malformed)?;
+        self.event = Some(Event::Mark(Mark::TablespaceCreate { tablespace: self.object, path }));
+        self.done()
     }
 
     /// The optional parts of a transaction's end, in their order.
@@ -466,9 +529,18 @@ impl Body {
                 let (blocks, forks) = (u32_at(field, 0).ok_or(Malformed)?, u32_at(field, 16).ok_or(Malformed)?);
                 visitor.storage(self.lsn, StorageChange::Truncate { rel: rel_at(field, 4)?, blocks, forks });
             }
+            (RMGR_TBLSPC, _) => {
+                let tablespace = u32_at(field, 0).ok_or(Malformed)?;
+                self.event = Some(Event::Mark(Mark::TablespaceDrop { tablespace }));
+            }
             _ => {
                 let (database, tablespace) = (u32_at(field, 0).ok_or(Malformed)?, u32_at(field, 4).ok_or(Malformed)?);
-                visitor.storage(self.lsn, StorageChange::CreateDatabase { tablespace, database });
+                let copied_from =
+                    u32_at(field, 8).zip(u32_at(field, 12)).map(|(database, tablespace)| DatabaseFiles { tablespace, database });
+                if V::BLOCKS {
+                    visitor.storage(self.lsn, StorageChange::CreateDatabase { tablespace, database });
+                }
+                self.event = Some(Event::Mark(Mark::DatabaseCreate { database, tablespace, copied_from }));
             }
         }
         Ok(())
@@ -476,7 +548,7 @@ impl Body {
 
     /// Whether the body is of interest for blocks and files only, and not for the summary.
     pub(super) fn only_blocks(&self) -> bool {
-        matches!(self.main, Main::Ignored | Main::DropDatabase) || matches!(self.rmid, RMGR_SMGR | RMGR_DBASE)
+        self.main == Main::Ignored || self.rmid == RMGR_SMGR
     }
 }
 

@@ -1,12 +1,14 @@
 //! The way back from bytes to a summary. Foreign bytes: everything is checked, nothing is allocated on the word of a number.
 
-use super::encode::{VERSION, unzigzag};
-use super::event::{CheckpointKind, Mark, Parameters, PgTime, Record, RestorePointName, Xid};
+use super::encode::{VERSION, VERSION_WITHOUT_FILES, unzigzag};
+use super::event::{CheckpointKind, DatabaseFiles, Mark, Parameters, PgTime, Record, RestorePointName, TablespacePath, Xid};
 use super::page::PAGE_BYTES;
 use super::piece::Piece;
 use super::summary::{Damage, End, Head, Origin, Reason, Records, Segment, Summary, Tail, XactStats, XidRange};
 use super::xacts::XactList;
-use crate::limits::{MAX_MARKS, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES, PIECE_LAST_BYTES};
+use crate::limits::{
+    MAX_DROPPED_TABLESPACES, MAX_MARKS, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES, PIECE_LAST_BYTES,
+};
 use crate::pg::{Lsn, Timeline};
 
 /// Why bytes are not a summary.
@@ -42,6 +44,8 @@ pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 struct Reader<'a> {
     rest: &'a [u8],
     segment: Segment,
+    /// Whether there may be marks of tablespaces and databases.
+    knows_files: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -234,9 +238,40 @@ impl<'a> Reader<'a> {
                 Mark::ParameterChange(parameters)
             }
             6 => Mark::Overwrite { dead: Lsn(self.number()?), time: self.time()? },
+            tag if self.knows_files => self.files(tag)?,
             _ => return None,
         };
         Some(Record { start, end, what })
+    }
+
+    /// A mark of a tablespace or database.
+    fn files(&mut self, tag: u64) -> Option<Mark> {
+        Some(match tag {
+            7 => {
+                let tablespace = self.u32()?;
+                let len = usize::try_from(self.number()?).ok()?;
+                Mark::TablespaceCreate { tablespace, path: TablespacePath::new(self.take(len)?)? }
+            }
+            8 => Mark::TablespaceDrop { tablespace: self.u32()? },
+            9 => Mark::DatabaseCreate {
+                database: self.u32()?,
+                tablespace: self.u32()?,
+                copied_from: Some(DatabaseFiles { database: self.u32()?, tablespace: self.u32()? }),
+            },
+            10 => Mark::DatabaseCreate { database: self.u32()?, tablespace: self.u32()?, copied_from: None },
+            11 => {
+                let database = self.u32()?;
+                let tablespaces = match usize::try_from(self.number()?).ok()? {
+                    0 => None,
+                    more if more <= 1 + MAX_DROPPED_TABLESPACES => {
+                        Some((1..more).map(|_| self.u32()).collect::<Option<Vec<u32>>>()?)
+                    }
+                    _ => return None,
+                };
+                Mark::DatabaseDrop { database, tablespaces }
+            }
+            _ => return None,
+        })
     }
 
     fn end(&mut self) -> Option<End> {
@@ -269,11 +304,13 @@ impl Summary {
     /// Unknown versions, and anything a scan does not yield, trailing bytes included.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (version, rest) = bytes.split_first().ok_or(DecodeError::Part("version"))?;
-        if *version != VERSION {
-            return Err(DecodeError::Version(*version));
-        }
+        let knows_files = match *version {
+            VERSION => true,
+            VERSION_WITHOUT_FILES => false,
+            other => return Err(DecodeError::Version(other)),
+        };
         let nowhere = Segment { timeline: Timeline(0), start: Lsn(0), size_bytes: PAGE_BYTES as u64 };
-        let mut reader = Reader { rest, segment: nowhere };
+        let mut reader = Reader { rest, segment: nowhere, knows_files };
         let segment = reader.segment().ok_or(DecodeError::Part("segment"))?;
         reader.segment = segment;
         let origin = reader.origin().ok_or(DecodeError::Part("origin"))?;
@@ -286,6 +323,6 @@ impl Summary {
         if !reader.rest.is_empty() {
             return Err(DecodeError::Part("length"));
         }
-        Ok(Self { segment, origin, head, records, xact_stats, xacts, marks, end })
+        Ok(Self { segment, knows_files, origin, head, records, xact_stats, xacts, marks, end })
     }
 }

@@ -1,11 +1,11 @@
 //! The encoding of a summary.
 //!
 //! Numbers are variable-length, little-endian in groups of 7 bits (LEB128), of the shortest form; signed ones are zigzagged;
-//! positions are distances from the segment's beginning. Layout, version 1:
+//! positions are distances from the segment's beginning. Layout, version 2:
 //!
 //! | part | fields |
 //! |---|---|
-//! | version | byte 1 |
+//! | version | byte 2; 1 of a scan that did not look for tablespaces and databases: the same without marks of these |
 //! | segment | timeline; binary logarithm of the size; number |
 //! | origin | 0, or major version and system identifier (8 bytes) |
 //! | head | 0 record, 1 overwrite, 2 continuation or 3 dead continuation: rem_len, piece |
@@ -22,8 +22,10 @@ use super::piece::Piece;
 use super::summary::{End, Head, Reason, Summary};
 use crate::pg::Lsn;
 
-/// The version written, and the only one read.
-pub(super) const VERSION: u8 = 1;
+/// The version that a scan gives.
+pub(super) const VERSION: u8 = 2;
+/// Of scans that did not look for tablespaces and databases.
+pub(super) const VERSION_WITHOUT_FILES: u8 = 1;
 
 pub(crate) fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
@@ -117,6 +119,31 @@ impl Writer {
                 self.number(dead.0);
                 self.signed(time.0);
             }
+            Mark::TablespaceCreate { tablespace, path } => {
+                self.number(7);
+                self.number((*tablespace).into());
+                self.number(path.as_bytes().len() as u64);
+                self.out.extend_from_slice(path.as_bytes());
+            }
+            Mark::TablespaceDrop { tablespace } => {
+                self.number(8);
+                self.number((*tablespace).into());
+            }
+            Mark::DatabaseCreate { database, tablespace, copied_from } => {
+                self.number(if copied_from.is_some() { 9 } else { 10 });
+                self.number((*database).into());
+                self.number((*tablespace).into());
+                if let Some(source) = copied_from {
+                    self.number(source.database.into());
+                    self.number(source.tablespace.into());
+                }
+            }
+            Mark::DatabaseDrop { database, tablespaces } => {
+                self.number(11);
+                self.number((*database).into());
+                self.number(tablespaces.as_ref().map_or(0, |list| 1 + list.len() as u64));
+                tablespaces.iter().flatten().for_each(|tablespace| self.number((*tablespace).into()));
+            }
         }
     }
 }
@@ -137,7 +164,8 @@ impl Summary {
     }
 
     fn encode_parts(&self, xacts: bool, marks: bool) -> Vec<u8> {
-        let mut w = Writer { out: vec![VERSION], start: self.segment.start.0 };
+        let version = if self.knows_files { VERSION } else { VERSION_WITHOUT_FILES };
+        let mut w = Writer { out: vec![version], start: self.segment.start.0 };
         w.number(self.segment.timeline.0.into());
         w.number(self.segment.size_bytes.trailing_zeros().into());
         w.number(self.segment.start.0 / self.segment.size_bytes);

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use crate::pg::{Lsn, Timeline};
+use crate::limits::MAX_TABLESPACE_PATH_BYTES;
+use crate::pg::{Lsn, Timeline, escaped};
 
 /// A moment by the server's clock: microseconds since 2000-01-01 00:00 UTC (`TimestampTz`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +159,72 @@ pub enum Mark {
         /// When.
         time: PgTime,
     },
+    /// A tablespace was created. Replay links `pg_tblspc/<oid>` to this path again, whatever the restored directory says.
+    TablespaceCreate {
+        /// OID of the tablespace.
+        tablespace: u32,
+        /// Where it is.
+        path: TablespacePath,
+    },
+    /// A tablespace was dropped.
+    TablespaceDrop {
+        /// OID of the tablespace.
+        tablespace: u32,
+    },
+    /// A database got files in a tablespace.
+    DatabaseCreate {
+        /// OID of the database.
+        database: u32,
+        /// OID of the tablespace.
+        tablespace: u32,
+        /// What was copied file by file, and is copied again by replay; `None` when the new files are in the log block by block.
+        copied_from: Option<DatabaseFiles>,
+    },
+    /// The files of a database were removed from tablespaces: all of them by `DROP DATABASE`, the old ones by
+    /// `ALTER DATABASE … SET TABLESPACE`.
+    DatabaseDrop {
+        /// OID of the database.
+        database: u32,
+        /// OIDs of the tablespaces; `None` when there are more than [`MAX_DROPPED_TABLESPACES`](super::MAX_DROPPED_TABLESPACES).
+        tablespaces: Option<Vec<u32>>,
+    },
+}
+
+/// The files of a database in one tablespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DatabaseFiles {
+    /// OID of the tablespace.
+    pub tablespace: u32,
+    /// OID of the database.
+    pub database: u32,
+}
+
+/// Where a tablespace is: the bytes that the server has for it. Empty for one in place (`allow_in_place_tablespaces`).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TablespacePath(Vec<u8>);
+
+impl TablespacePath {
+    /// Checks and wraps a path: at most [`MAX_TABLESPACE_PATH_BYTES`], without NUL.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= MAX_TABLESPACE_PATH_BYTES && !bytes.contains(&0)).then(|| Self(bytes.to_owned()))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for TablespacePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escaped(&self.0))
+    }
+}
+
+impl fmt::Debug for TablespacePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
 }
 
 /// Which kind of checkpoint.
@@ -188,6 +255,13 @@ pub struct Parameters {
     pub wal_log_hints: bool,
     /// `track_commit_timestamp`.
     pub track_commit_timestamp: bool,
+}
+
+impl Parameters {
+    /// `wal_level = minimal`: what is written from here on is not enough for a recovery from a base backup, which ends here.
+    pub fn is_minimal(&self) -> bool {
+        self.wal_level <= 0
+    }
 }
 
 /// The name of a restore point: 0 to 64 bytes without NUL, in the encoding of the database it was made from.

@@ -31,7 +31,7 @@
 //!
 //! # Invariants
 //! - No panic, no loop without progress and no allocation that depends on a number in the bytes. Memory: one page, both pieces, at
-//!   most [`MAX_XACT_LIST_BYTES`] of transactions and [`MAX_MARKS`] marks. A list that would be longer is dropped as a whole and is
+//!   most [`MAX_XACT_LIST_BYTES`] of transactions and [`MAX_MARKS`] marks (the longest has [`MAX_TABLESPACE_PATH_BYTES`] and a few). A list that would be longer is dropped as a whole and is
 //!   `None`, never a part that looks like the whole; counts, times and xids stay exact.
 //! - Every reported record lay between page headers with the right magic, address, timeline order and continuation length, had the
 //!   right CRC-32C, and named the record before it.
@@ -78,12 +78,15 @@ pub(crate) use encode::{put_varint, unzigzag, zigzag};
 pub use chain::{Break, Chain};
 pub use decode::DecodeError;
 pub use event::{
-    BlockRef, CheckpointKind, Event, Mark, Parameters, PgTime, Record, RelFile, RestorePointName, StorageChange, Visitor,
-    XactEnd, XactKind, Xid,
+    BlockRef, CheckpointKind, DatabaseFiles, Event, Mark, Parameters, PgTime, Record, RelFile, RestorePointName, StorageChange,
+    TablespacePath, Visitor, XactEnd, XactKind, Xid,
 };
 pub use piece::Piece;
 pub use scanner::{Carry, Scanned, Scanner};
 pub use summary::{Damage, End, Head, Origin, Reason, Records, Segment, Summary, Tail, XactStats, XidRange};
 pub use xacts::{XactEntry, XactList};
 
-pub use crate::limits::{MAX_MARKS, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES, PIECE_LAST_BYTES};
+pub use crate::limits::{
+    MAX_DROPPED_TABLESPACES, MAX_MARKS, MAX_TABLESPACE_PATH_BYTES, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES,
+    PIECE_LAST_BYTES,
+};

@@ -13,6 +13,7 @@ enum Op {
     Xact(Xact),
     Prepare(usize),
     RestorePoint,
+    Mark(Mark),
     Checkpoint,
     Switch,
     Die(usize),
@@ -42,10 +43,43 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (xact, large).prop_map(|(xact, (subxacts, invals))| Op::Xact(Xact { subxacts, invals, ..xact })),
         1 => (0..9000_usize).prop_map(Op::Prepare),
         1 => Just(Op::RestorePoint),
+        2 => mark().prop_map(Op::Mark),
         1 => Just(Op::Checkpoint),
         1 => Just(Op::Switch),
         1 => (1..6_usize).prop_map(Op::Die),
         3 => (0..20_u64).prop_map(|n| Op::Until(n * 8)),
+    ]
+}
+
+/// Tablespaces, databases and parameters: all that is made anew or not by replay.
+fn mark() -> impl Strategy<Value = Mark> {
+    let path = prop::collection::vec(1..=255_u8, 0..=MAX_TABLESPACE_PATH_BYTES);
+    let source = prop::option::of(any::<[u32; 2]>());
+    let list = prop::option::of(prop::collection::vec(any::<u32>(), 0..=MAX_DROPPED_TABLESPACES));
+    prop_oneof![
+        2 => (any::<u32>(), path).prop_map(|(tablespace, path)| Mark::TablespaceCreate {
+            tablespace,
+            path: TablespacePath::new(&path).unwrap(),
+        }),
+        1 => any::<u32>().prop_map(|tablespace| Mark::TablespaceDrop { tablespace }),
+        2 => (any::<[u32; 2]>(), source).prop_map(|([database, tablespace], source)| Mark::DatabaseCreate {
+            database,
+            tablespace,
+            copied_from: source.map(|[database, tablespace]| DatabaseFiles { tablespace, database }),
+        }),
+        2 => (any::<u32>(), list).prop_map(|(database, tablespaces)| Mark::DatabaseDrop { database, tablespaces }),
+        1 => (any::<[i32; 6]>(), any::<[bool; 2]>()).prop_map(|([a, b, c, d, e, wal_level], [hints, timestamps])| {
+            Mark::ParameterChange(Parameters {
+                max_connections: a,
+                max_worker_processes: b,
+                max_wal_senders: c,
+                max_prepared_transactions: d,
+                max_locks_per_transaction: e,
+                wal_level,
+                wal_log_hints: hints,
+                track_commit_timestamp: timestamps,
+            })
+        }),
     ]
 }
 
@@ -59,6 +93,9 @@ fn write(major: u16, segment_bytes: u64, ops: &[Op]) -> (Segments, Events) {
             Op::Xact(xact) => wal.xact(xact),
             Op::Prepare(len) => wal.prepare(i as i64, 800, *len),
             Op::RestorePoint => wal.restore_point(i as i64, "a point"),
+            // Before 15 every database is copied.
+            Op::Mark(Mark::DatabaseCreate { copied_from: None, .. }) if major < 15 => {}
+            Op::Mark(mark) => wal.mark(mark.clone()),
             Op::Checkpoint => wal.checkpoint(CheckpointKind::Online, i as i64),
             Op::Switch => wal.switch(),
             Op::Die(pages) => wal.die(i as i64, *pages),
@@ -203,11 +240,32 @@ proptest! {
         }
     }
 
+    /// Summaries of the first version have no marks of files, and say so.
+    #[test]
+    fn an_earlier_version_stays_readable((major, size, ops) in stream()) {
+        let (segments, _) = write(major, size, &ops);
+        for (segment, bytes) in &segments {
+            let mut summary = scan(*segment, bytes).summary;
+            let encoded = Summary { knows_files: false, ..summary.clone() }.encode();
+            prop_assert_eq!(encoded[0], 1);
+            let is_file = |mark: &Mark| !matches!(mark, Mark::RestorePoint { .. } | Mark::Checkpoint { .. } | Mark::ParameterChange(_) | Mark::Overwrite { .. });
+            if summary.marks.iter().flatten().any(|mark| is_file(&mark.what)) {
+                prop_assert_eq!(Summary::decode(&encoded), Err(DecodeError::Part("list of marks")));
+                summary.marks.iter_mut().for_each(|marks| marks.retain(|mark| !is_file(&mark.what)));
+            }
+            let earlier = Summary { knows_files: false, ..summary };
+            let encoded = earlier.encode();
+            prop_assert_eq!(Summary::decode(&encoded), Ok(earlier));
+        }
+    }
+
     #[test]
     fn random_bytes_decode_to_nothing_or_themselves(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let bytes = [&[1, 1, 20, 1], &bytes[..]].concat();
-        if let Ok(summary) = Summary::decode(&bytes) {
-            prop_assert_eq!(summary.encode(), bytes);
+        for version in [1, 2] {
+            let bytes = [&[version, 1, 20, 1], &bytes[..]].concat();
+            if let Ok(summary) = Summary::decode(&bytes) {
+                prop_assert_eq!(summary.encode(), bytes);
+            }
         }
     }
 }

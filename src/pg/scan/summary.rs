@@ -70,6 +70,9 @@ impl Segment {
 pub struct Summary {
     /// Which segment.
     pub segment: Segment,
+    /// Whether the scan looked for tablespaces and databases that were created or dropped. An earlier version did not: nothing is
+    /// known of these, and whoever needs to know scans the segment anew.
+    pub knows_files: bool,
     /// Who wrote it; `None` when its first page can't be read.
     pub origin: Option<Origin>,
     /// How it begins.
@@ -368,6 +371,7 @@ impl Summary {
     pub(super) fn new(segment: Segment) -> Self {
         Self {
             segment,
+            knows_files: true,
             origin: None,
             head: Head::Record,
             records: None,

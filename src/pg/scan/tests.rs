@@ -424,6 +424,57 @@ fn blocks_and_files() {
     }
 }
 
+/// What a mark says is the same whether somebody asked for changes of files, and a record that says too little is damage.
+#[test]
+fn tablespaces_and_databases() {
+    let path = |text: &[u8]| TablespacePath::new(text).unwrap();
+    for major in [13, 14, 15, 18] {
+        let mut wal = Wal::new(major, MIB, 1);
+        wal.mark(Mark::TablespaceCreate { tablespace: 16384, path: path(b"/srv/caf\xE9") });
+        wal.mark(Mark::TablespaceCreate { tablespace: 16385, path: path(&[b'x'; MAX_TABLESPACE_PATH_BYTES]) });
+        wal.mark(Mark::TablespaceCreate { tablespace: 16386, path: path(b"") });
+        let copied_from = Some(DatabaseFiles { tablespace: 1663, database: 1 });
+        wal.mark(Mark::DatabaseCreate { database: 16390, tablespace: 16384, copied_from });
+        if major >= 15 {
+            wal.mark(Mark::DatabaseCreate { database: 16391, tablespace: 16384, copied_from: None });
+        }
+        for tablespaces in [Some(vec![]), Some((1..=64).collect()), None] {
+            wal.mark(Mark::DatabaseDrop { database: 16390, tablespaces });
+        }
+        wal.mark(Mark::TablespaceDrop { tablespace: 16384 });
+        wal.switch();
+        let (segments, found) = wal.segments();
+        let scanned = scan(segments[0].0, &segments[0].1);
+        assert_eq!(scanned.visitor, found, "PostgreSQL {major}");
+        assert_eq!(Summary::decode(&scanned.summary.encode()), Ok(scanned.summary.clone()));
+        let mut scanner = Scanner::new(segments[0].0, Blocks::default());
+        scanner.push(&segments[0].1);
+        let with_blocks = scanner.finish();
+        assert_eq!(with_blocks.summary, scanned.summary);
+        assert_eq!((with_blocks.visitor.unreadable.len(), with_blocks.visitor.storage.len() > 160), (0, true));
+    }
+    let too_long = [&16384_u32.to_le_bytes()[..], &[b'x'; 1 + MAX_TABLESPACE_PATH_BYTES], &[0]].concat();
+    let odd: [(u8, u8, &[u8]); 6] = [
+        (5, 0x00, &[1, 2, 3]),
+        (5, 0x00, b"OIDX/without/an/end"),
+        (5, 0x00, &too_long),
+        (5, 0x10, &[1]),
+        (4, 0x00, &[1, 0, 0, 0, 2, 0, 0, 0]),
+        // A list that is longer than the record.
+        (4, 0x20, &[1, 0, 0, 0, 99, 0, 0, 0, 3, 0, 0, 0]),
+    ];
+    for (rmid, info, main) in odd {
+        let mut wal = Wal::new(18, MIB, 1);
+        wal.record(rmid, info, 0, &main_data(main));
+        wal.switch();
+        let (segments, _) = wal.segments();
+        assert_eq!(damage(&scan(segments[0].0, &segments[0].1).summary.end).0, Reason::Body, "{rmid} {info} {main:?}");
+        let mut scanner = Scanner::new(segments[0].0, Blocks::default());
+        scanner.push(&segments[0].1);
+        assert_eq!(damage(&scanner.finish().summary.end).0, Reason::Body);
+    }
+}
+
 #[test]
 fn dropped_relations_across_segments() {
     for (rels, whole) in [(500, true), (5000, false)] {
@@ -478,8 +529,8 @@ fn decode_rejects_other_versions_and_more_bytes() {
     let (segments, _) = wal.segments();
     let bytes = scan(segments[0].0, &segments[0].1).summary.encode();
     let mut other = bytes.clone();
-    other[0] = 2;
-    assert_eq!(Summary::decode(&other), Err(DecodeError::Version(2)));
+    other[0] = 3;
+    assert_eq!(Summary::decode(&other), Err(DecodeError::Version(3)));
     assert_eq!(Summary::decode(&[&bytes[..], &[0]].concat()), Err(DecodeError::Part("length")));
     for cut in 0..bytes.len() {
         assert!(Summary::decode(&bytes[..cut]).is_err());

@@ -241,6 +241,42 @@ impl Wal {
         self.expect(at, Event::Mark(Mark::BackupEnd { start }));
     }
 
+    /// A record that changes tablespaces or databases, or the parameters that a standby follows.
+    #[allow(dead_code)]
+    pub(super) fn mark(&mut self, mark: Mark) {
+        let numbers = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        let before_15 = self.major < 15;
+        let (rmid, info, main) = match &mark {
+            Mark::TablespaceCreate { tablespace, path } => (5, 0x00, [&numbers(&[*tablespace]), path.as_bytes(), &[0]].concat()),
+            Mark::TablespaceDrop { tablespace } => (5, 0x10, numbers(&[*tablespace])),
+            Mark::DatabaseCreate { database, tablespace, copied_from: Some(source) } => {
+                (4, 0x00, numbers(&[*database, *tablespace, source.database, source.tablespace]))
+            }
+            Mark::DatabaseCreate { database, tablespace, copied_from: None } => (4, 0x10, numbers(&[*database, *tablespace])),
+            Mark::DatabaseDrop { database, tablespaces } => {
+                let list = tablespaces.clone().unwrap_or_else(|| (0..100).collect());
+                let main = [numbers(&[*database, list.len() as u32]), numbers(&list)].concat();
+                (4, if before_15 { 0x10 } else { 0x20 }, main)
+            }
+            Mark::ParameterChange(p) => {
+                let settings = [
+                    p.max_connections,
+                    p.max_worker_processes,
+                    p.max_wal_senders,
+                    p.max_prepared_transactions,
+                    p.max_locks_per_transaction,
+                    p.wal_level,
+                ];
+                let mut main: Vec<u8> = settings.iter().flat_map(|n| n.to_le_bytes()).collect();
+                main.extend([p.wal_log_hints.into(), p.track_commit_timestamp.into(), 0, 0]);
+                (0, 0x60, main)
+            }
+            other => panic!("{other:?} is written by a function of its own"),
+        };
+        let at = self.record(rmid, info, 0, &main_data(&main));
+        self.expect(at, Event::Mark(mark));
+    }
+
     pub(super) fn checkpoint(&mut self, kind: CheckpointKind, time_unix_s: i64) {
         let redo = self.last;
         let mut main = redo.to_le_bytes().to_vec();

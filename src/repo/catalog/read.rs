@@ -79,13 +79,15 @@ impl Catalog<'_> {
     }
 
     /// Restore points, checkpoints and the like whose records begin in a segment of the path, as [`transactions`](Self::transactions).
+    /// Those of tablespaces and databases are there for sure only with `files`: it may cost a scan of the segment.
     ///
     /// # Errors
     /// As [`transactions`](Self::transactions).
-    pub fn marks(&self, path: &Path, entry: &Entry) -> Result<Vec<Record<Mark>>, Error> {
+    pub fn marks(&self, path: &Path, entry: &Entry, files: bool) -> Result<Vec<Record<Mark>>, Error> {
         let summary = self.existing_summary(entry.segment)?;
         let joined = self.join(&summary, &mut |number, needed| self.on_path(path, number, needed))?;
-        let mut found = match summary.marks {
+        let is_known = summary.knows_files || !files;
+        let mut found = match summary.marks.filter(|_| is_known) {
             Some(marks) => marks,
             None => {
                 let mut list = Marks(Vec::new());
@@ -248,6 +250,7 @@ impl Catalog<'_> {
             Some(marks) => marks.iter().for_each(|mark| aggregate.marks.add(&mark.what)),
             None => aggregate.marks.incomplete = true,
         }
+        aggregate.marks.uncounted = !summary.knows_files;
         let mut crossing: Option<Record<XactEnd>> = None;
         match joined.record {
             Some(Record { start, end, what: Event::XactEnd(what) }) => {

@@ -29,7 +29,7 @@ pub struct Rebuilt {
     pub written: u64,
     /// There before.
     pub kept: u64,
-    /// Segments that had to be fetched and scanned because they are stored without a summary.
+    /// Segments that had to be fetched and scanned because they are stored without a summary, or with one of an earlier version.
     pub scanned: u64,
     /// Blocks of 16 segments at the ends of the timeline, or with a hole, that cannot have a node.
     pub incomplete: u64,
@@ -64,7 +64,7 @@ impl Repository {
 
 impl Catalog<'_> {
     /// Writes all nodes of a timeline that can be written and are missing; with `force` deletes those that are there first. Segments
-    /// that are stored without a summary are fetched and scanned for it. Interrupted, it can be run again and goes on.
+    /// that are stored without a summary, or with one of an earlier version, are fetched and scanned for it. Interrupted, it can be run again and goes on.
     ///
     /// # Errors
     /// As the store's; damaged when a node or segment is; denied when `force` may not delete.
@@ -233,13 +233,14 @@ impl Builder<'_, '_> {
     fn summary(&self, timeline: Timeline, number: u64) -> Result<Option<Arc<Summary>>, Error> {
         let Some(name) = SegmentName::from_number(timeline, number, self.catalog.size()) else { return Ok(None) };
         match (self.catalog.stored(name)?, self.scanned) {
-            (StoredSegment::Scanned(summary), _) => Ok(Some(summary)),
-            (StoredSegment::Unscanned, Some(scanned)) => {
+            (StoredSegment::Scanned(summary), _) if summary.knows_files => Ok(Some(summary)),
+            // A summary of an earlier version does not say all that a node has: it counts as none.
+            (StoredSegment::Unscanned | StoredSegment::Scanned(_), Some(scanned)) => {
                 let summary = self.catalog.scan(name)?;
                 *scanned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
                 Ok(Some(Arc::new(Summary { xacts: None, ..summary })))
             }
-            (StoredSegment::Unscanned, None) | (StoredSegment::Missing, _) => Ok(None),
+            (StoredSegment::Unscanned | StoredSegment::Scanned(_), None) | (StoredSegment::Missing, _) => Ok(None),
         }
     }
 }

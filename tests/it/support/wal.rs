@@ -25,7 +25,7 @@ mod summary {
 #[path = "../../../src/pg/scan/wal.rs"]
 mod writer;
 
-use walvis::pg::scan::{Event, Record, XactKind};
+use walvis::pg::scan::{Event, Mark, Record, XactKind};
 use walvis::pg::{Lsn, SegmentName, Timeline};
 
 use writer::{Wal, Xact};
@@ -106,6 +106,11 @@ impl Writer {
     #[allow(dead_code)]
     pub fn backup_end(&mut self, start: Lsn) {
         self.wal.backup_end(start);
+    }
+
+    /// A change of tablespaces, databases or parameters.
+    pub fn mark(&mut self, mark: Mark) {
+        self.wal.mark(mark);
     }
 
     /// A little of everything.
