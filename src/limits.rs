@@ -47,6 +47,9 @@ pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
 /// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per promotion.
 pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
 
+/// Most contents that are kept of one name where recovery asks for none of them: every promotion off one segment leaves another.
+pub const MAX_COPIES: u32 = 100;
+
 /// An extent of a file in a base backup: 8 pages, compressed and sealed by itself.
 pub const EXTENT_BYTES: usize = 64 * KIB;
 /// Extents that one table describes: a piece of 64 MiB.

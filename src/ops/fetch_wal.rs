@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Problem, Stat};
 use crate::pg::{SegmentCheck, SegmentName, WalFileName};
-use crate::repo::{Facts, Fetched, Repository, SystemId};
+use crate::repo::{Facts, Fetched, Repository, StoredName, SystemId};
 
 const DESTINATION_HINT: &str =
     "name a file in an existing directory; restore_command = 'walvis fetch-wal %f %p' does, in the data directory";
@@ -50,13 +50,13 @@ pub struct FetchReport {
 /// # Errors
 /// [`Kind::Absent`] only when every repository proved that the file is not there; anything else means "cannot tell".
 pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Result<FetchReport, Error> {
-    let name = WalFileName::parse(&request.name).ok_or_else(|| {
+    let name = StoredName::parse(&request.name).ok_or_else(|| {
         Error::new(Kind::Usage, format!("{:?} is not the name of a file that PostgreSQL asks for", request.name))
             .hint("use restore_command = 'walvis fetch-wal %f %p'")
     })?;
     // PostgreSQL runs the command in the data directory; by hand it may be run anywhere.
     let here = cluster_facts::of_data_directory(Path::new("."), &deadline)?.map(|facts| facts.system_id);
-    let ahead = here.and_then(|here| Ahead::find(config, name, here, &request.destination));
+    let ahead = here.and_then(|here| Ahead::find(config, name.file, here, &request.destination));
     if let Some(ahead) = &ahead
         && let Some(report) = ahead.serve(deadline)
     {
@@ -95,7 +95,7 @@ fn worse(before: Option<Error>, now: Error) -> Error {
 fn fetch_from(
     repository: &RepositoryConfig,
     config: &Config,
-    name: WalFileName,
+    name: StoredName,
     here: Option<SystemId>,
     destination: &Path,
     deadline: Deadline,
@@ -124,17 +124,18 @@ pub(super) fn download(
     opened: &Repository,
     config: &Config,
     facts: Facts,
-    name: WalFileName,
+    name: impl Into<StoredName>,
     destination: &Path,
 ) -> Result<Fetched, Error> {
+    let name = name.into();
     let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
-    let fetched = opened.get_wal(&config.cluster, facts, &name, &mut sink);
+    let fetched = opened.get_stored(&config.cluster, facts, name, &mut sink);
     if let Some(error) = sink.failure {
         return Err(destination_error(error));
     }
     let fetched = fetched?;
     if let Fetched::Served(metadata) = &fetched {
-        check(&name, facts, &sink.head, metadata.plaintext_bytes, opened)?;
+        check(&name.file, facts, &sink.head, metadata.plaintext_bytes, opened)?;
         // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
         sink.draft.publish_over(Durability::Volatile).map_err(destination_error)?;
     }
@@ -278,7 +279,7 @@ fn destination_error(error: FsError) -> Error {
 
 /// The content is authentic; this catches a file that was stored wrongly by whatever means.
 fn check(name: &WalFileName, facts: Facts, head: &[u8], bytes: u64, opened: &Repository) -> Result<(), Error> {
-    let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name else { return Ok(()) };
+    let WalFileName::Segment(segment) = name else { return Ok(()) };
     let wrong = |why: String| {
         Err(Error::new(Kind::Damaged, format!("{name} in {} is not what its name says: {why}", opened.location()))
             .hint("take this file from another repository or copy"))

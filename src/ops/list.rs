@@ -17,7 +17,7 @@ use crate::pg::scan::PgTime;
 use crate::pg::target::show;
 use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
 use crate::repo::catalog::Leg;
-use crate::repo::{Binding, ClusterName, Facts, Repository, Surveyed, SystemId};
+use crate::repo::{Binding, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
 
 /// How many gaps are listed per timeline; all are counted.
 const GAPS_LISTED: usize = 10;
@@ -125,7 +125,7 @@ pub struct StoredFile<'a> {
     /// The cluster.
     pub cluster: &'a ClusterName,
     /// The file.
-    pub file: WalFileName,
+    pub file: StoredName,
     /// Its stored size.
     pub stored_bytes: u64,
 }
@@ -148,7 +148,7 @@ pub fn run(
     for repository in &config.repositories {
         let opened = repositories::open(repository, deadline)?;
         let mut clusters = Vec::new();
-        let mut on_file = |cluster: &ClusterName, file: &WalFileName, stored_bytes| {
+        let mut on_file = |cluster: &ClusterName, file: &StoredName, stored_bytes| {
             if let Some(on_file) = &mut on_file {
                 on_file(&StoredFile { repository: opened.location(), cluster, file: *file, stored_bytes });
             }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use super::push_wal::{Inspected, hint_of, inspect, store, write_nodes};
+use super::push_wal::{Inspected, hint_of, inspect, note_on, store, write_nodes};
 use super::repositories;
 use super::spool::{HEARTBEAT, Side, Spool, start_helper};
 use crate::config::{Config, RepositoryConfig};
@@ -25,7 +25,7 @@ use crate::limits::{
     AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_MIN_THREADS, AHEAD_TIME, OPTIONAL_TIMEOUT, PUSH_AHEAD_MAX_THREADS,
 };
 use crate::pg::{SegmentName, WalFileName};
-use crate::repo::{ClusterName, Facts, Repository};
+use crate::repo::{ClusterName, Facts, Kept, Repository};
 
 /// The start of a helper by a call, once the call knows that the repository can be reached.
 pub(super) struct Start {
@@ -358,19 +358,18 @@ impl Run<'_> {
             Ok(inspected) => Arc::new(inspected),
             Err(error) => return if fsio::exists(&path).is_ok_and(|is| !is) { Ok(None) } else { Err(error) },
         };
-        let mut failures = Vec::new();
+        let (mut failures, mut notes) = (Vec::new(), Vec::new());
         for target in targets {
-            if let Err(error) = target.push(&self.config.cluster, &inspected) {
-                if !target.optional {
-                    return Err(error);
-                }
-                failures.push(format!("{}: {error}{}", target.location, hint_of(&error)));
+            match target.push(&self.config.cluster, &inspected) {
+                Ok(kept) => notes.extend(note_on(&kept, &target.location)),
+                Err(error) if !target.optional => return Err(error),
+                Err(error) => failures.push(format!("{}: {error}{}", target.location, hint_of(&error))),
             }
         }
         // Under its name is still what was read, and a change yet to come will show.
         let now = fsio::stat(&path).ok().flatten();
         if now == Some(inspected.stat) && fsio::is_settled(&inspected.stat) {
-            let written = self.spool.record_pushed(&file, &inspected.stat, descriptors, &failures);
+            let written = self.spool.record_pushed(&file, &inspected.stat, descriptors, &failures, &notes);
             written.map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         }
         Ok(Some(inspected.facts))
@@ -397,7 +396,7 @@ impl Target {
         self.hangs.load(Ordering::Relaxed)
     }
 
-    fn push(&self, cluster: &ClusterName, file: &Arc<Inspected>) -> Result<(), Error> {
+    fn push(&self, cluster: &ClusterName, file: &Arc<Inspected>) -> Result<Kept, Error> {
         let opened = self.opened.as_ref().map_err(|e| Error::new(Kind::Unreachable, e.clone()))?;
         let facts = file.facts;
         if !self.optional {
@@ -408,7 +407,7 @@ impl Target {
                 *bound = Some(facts);
             }
             drop(bound);
-            return store(opened, cluster, file).map(drop);
+            return store(opened, cluster, file);
         }
         if self.hangs() {
             return Err(Error::new(Kind::Unreachable, "it did not answer before"));
@@ -416,7 +415,7 @@ impl Target {
         let (opened, cluster, file) = (Arc::clone(opened), cluster.clone(), Arc::clone(file));
         let outcome = within(OPTIONAL_TIMEOUT, move || {
             opened.bind(&cluster, file.facts)?;
-            store(&opened, &cluster, &file).map(drop)
+            store(&opened, &cluster, &file)
         });
         if outcome.as_ref().is_err_and(|e| e.kind == Kind::Unreachable) {
             self.hangs.store(true, Ordering::Relaxed);

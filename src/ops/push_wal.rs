@@ -26,7 +26,7 @@ use crate::fsio::{self, Stat};
 use crate::limits::{CATALOG_TIMEOUT, MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES, OPTIONAL_TIMEOUT};
 use crate::pg::scan::{End, Scanner, Segment};
 use crate::pg::{BackupHistory, SegmentCheck, SegmentName, TimelineHistory, WalFileName, WalSegmentSize};
-use crate::repo::{ClusterName, Content, Facts, Repository, Stored, SystemId};
+use crate::repo::{ClusterName, Content, Facts, Kept, Repository, Stored, StoredName, SystemId};
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -48,6 +48,9 @@ pub struct PushReport {
     pub outcome: &'static str,
     /// Its length in bytes.
     pub bytes: u64,
+    /// The name that it is kept under, where other content has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_as: Option<String>,
 }
 
 /// Pushes the files, in the order given, to every repository at once. A repository ends at the first file that fails.
@@ -97,11 +100,14 @@ fn report_recorded(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<
     for failure in &pushed.failures {
         tracing::error!("an optional repository did not get everything: {failure}");
     }
+    for note in &pushed.notes {
+        tracing::warn!("{note}");
+    }
     let report = |repository: &RepositoryConfig| {
         let location = repository.store.location();
         let failed = repository.optional && pushed.failures.iter().any(|failure| failure.starts_with(&format!("{location}: ")));
         let outcome = if failed { "failed" } else { "already stored" };
-        PushReport { file: name.to_string(), repository: location, outcome, bytes: pushed.bytes }
+        PushReport { file: name.to_string(), repository: location, outcome, bytes: pushed.bytes, stored_as: None }
     };
     config.repositories.iter().map(report).collect()
 }
@@ -136,7 +142,7 @@ fn push(config: &Config, paths: &[&PathBuf], helper: Option<&Arc<Start>>, deadli
         };
         let location = repository.store.location();
         tracing::error!("optional repository {location} did not get everything: {error}{}", hint_of(&error));
-        reports.extend(files.iter().map(|file| file.report(&location, "failed")));
+        reports.extend(files.iter().map(|file| file.report(&location, "failed", None)));
     }
     match failure {
         None => Ok(reports),
@@ -151,7 +157,7 @@ fn start(
     files: &Arc<Vec<Inspected>>,
     helper: Option<&Arc<Start>>,
     deadline: Deadline,
-) -> Receiver<Result<Vec<Stored>, Error>> {
+) -> Receiver<Result<Vec<Kept>, Error>> {
     let (sender, receiver) = mpsc::channel();
     let (repository, cluster, files, helper) = (repository.clone(), cluster.clone(), Arc::clone(files), helper.cloned());
     let deadline = if repository.optional { deadline.at_most(OPTIONAL_TIMEOUT) } else { deadline };
@@ -174,7 +180,7 @@ fn push_to(
     files: &[Inspected],
     helper: Option<&Start>,
     deadline: Deadline,
-) -> Result<Vec<Stored>, Error> {
+) -> Result<Vec<Kept>, Error> {
     let opened = Arc::new(repositories::open_for(repository, cluster, deadline)?);
     let mut stored = Vec::new();
     for file in files {
@@ -183,7 +189,11 @@ fn push_to(
         if let Some(helper) = helper {
             helper.once();
         }
-        stored.push(store(&opened, cluster, file)?);
+        let kept = store(&opened, cluster, file)?;
+        if let Some(note) = note_on(&kept, opened.location()) {
+            tracing::warn!("{note}");
+        }
+        stored.push(kept);
         if let WalFileName::Segment(segment) = file.name {
             write_nodes(&opened, cluster, file.facts, segment, deadline);
         }
@@ -192,11 +202,20 @@ fn push_to(
 }
 
 /// Stores a file in an opened repository whose binding was checked.
-pub(super) fn store(opened: &Repository, cluster: &ClusterName, file: &Inspected) -> Result<Stored, Error> {
+pub(super) fn store(opened: &Repository, cluster: &ClusterName, file: &Inspected) -> Result<Kept, Error> {
     let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))
         .with_summary(file.wal_summary.clone())
         .with_compressed(&file.compressed);
     opened.put_wal(cluster, file.facts.system_id, &file.name, &content)
+}
+
+/// What to say of a file that did not get the name it has here.
+pub(super) fn note_on(kept: &Kept, location: &str) -> Option<String> {
+    let StoredName { file, copy } = kept.name;
+    (copy > 1 && kept.stored == Stored::New).then(|| {
+        let name = kept.name;
+        format!("{file} in {location} has other content, or is damaged; this one is kept beside it as {name}: recovery asks for neither")
+    })
 }
 
 /// Writes the nodes of the catalog that a stored segment completes. Whatever goes wrong there is no reason to say that the segment was
@@ -231,13 +250,16 @@ pub(super) fn write_nodes(
     );
 }
 
-fn report(repository: &RepositoryConfig, files: &[Inspected], stored: &[Stored]) -> Vec<PushReport> {
+fn report(repository: &RepositoryConfig, files: &[Inspected], kept: &[Kept]) -> Vec<PushReport> {
     let location = repository.store.location();
-    let outcome = |stored: &Stored| match stored {
-        Stored::New => "stored",
-        Stored::Same => "already stored",
+    let report = |(file, kept): (&Inspected, &Kept)| {
+        let outcome = match kept.stored {
+            Stored::New => "stored",
+            Stored::Same => "already stored",
+        };
+        file.report(&location, outcome, (kept.name.copy > 1).then(|| kept.name.to_string()))
     };
-    files.iter().zip(stored).map(|(file, stored)| file.report(&location, outcome(stored))).collect()
+    files.iter().zip(kept).map(report).collect()
 }
 
 pub(super) fn hint_of(error: &Error) -> String {
@@ -259,8 +281,9 @@ pub(super) struct Inspected {
 }
 
 impl Inspected {
-    fn report(&self, location: &str, outcome: &'static str) -> PushReport {
-        PushReport { file: self.name.to_string(), repository: location.to_owned(), outcome, bytes: self.digest.bytes }
+    fn report(&self, location: &str, outcome: &'static str, stored_as: Option<String>) -> PushReport {
+        let (file, repository) = (self.name.to_string(), location.to_owned());
+        PushReport { file, repository, outcome, bytes: self.digest.bytes, stored_as }
     }
 }
 
@@ -279,17 +302,31 @@ pub(super) fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Resu
         Some(directory) => cluster_facts::of_data_directory(&directory, deadline)?,
         None => None,
     };
-    let facts = match name {
+    let as_named = match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
             let mut head = Vec::new();
             fsio::reader(&file).take(64).read_to_end(&mut head).map_err(|e| unreadable(path, &e))?;
-            let page = SegmentCheck::run(segment, &head, stat.size_bytes).map_err(|e| not_as_named(path, &e.to_string()))?;
-            Facts { system_id: SystemId(page.system_id), wal_segment_size: page.segment_size, postgres_major: Some(page.major) }
+            match SegmentCheck::run(segment, &head, stat.size_bytes) {
+                Ok(page) => Ok(Some(Facts {
+                    system_id: SystemId(page.system_id),
+                    wal_segment_size: page.segment_size,
+                    postgres_major: Some(page.major),
+                })),
+                Err(e) => Err(not_as_named(path, &e.to_string())),
+            }
         }
-        WalFileName::Backup(..) | WalFileName::History(_) => {
-            check_text(&name, path, &file)?;
-            control.ok_or_else(|| unknown_cluster(path))?
+        WalFileName::Backup(..) | WalFileName::History(_) => check_text(&name, path, &file).map(|()| None),
+    };
+    let facts = match (as_named, name) {
+        (Ok(Some(facts)), _) => facts,
+        (Ok(None), _) => control.ok_or_else(|| unknown_cluster(path))?,
+        // Recovery never asks for these: damaged on this disk, they must not keep what it needs from being archived.
+        (Err(error), WalFileName::Partial(_) | WalFileName::Backup(..)) if error.kind == Kind::Damaged => {
+            let facts = control.ok_or_else(|| unknown_cluster(path))?;
+            tracing::warn!("{}: it is archived all the same, as it is: recovery never asks for it", error.what);
+            facts
         }
+        (Err(error), _) => return Err(error),
     };
     if let Some(expected) = control.map(|c| c.system_id).filter(|expected| *expected != facts.system_id) {
         return Err(Error::new(
@@ -418,8 +455,8 @@ fn check_text(name: &WalFileName, path: &Path, file: &File) -> Result<(), Error>
 }
 
 fn not_as_named(path: &Path, why: &str) -> Error {
-    Error::new(Kind::Damaged, format!("{} is not what its name says: {why}: not archived", path.display())).hint(
-        "PostgreSQL will offer it again; if it stays so, the file is damaged on disk: look for a good copy on a standby, take a new base \
+    Error::new(Kind::Damaged, format!("{} is not what its name says: {why}", path.display())).hint(
+        "it was not archived; PostgreSQL will offer it again; if it stays so, the file is damaged on disk: look for a good copy on a standby, take a new base \
          backup, and check the disk",
     )
 }

@@ -146,8 +146,10 @@ impl Spool {
         let record = self.read(&self.record_of_pushed(file), SPOOL_TIME)?;
         let stat = fsio::stat(path).ok().flatten().filter(|stat| stat.kind == ItemKind::File)?;
         let same = record.get("file")? == file.to_string() && record.get("identity")? == identity(&stat);
-        (same && record.get("descriptors")? == self.descriptors()?)
-            .then(|| Pushed { bytes: stat.size_bytes, failures: record.all("failed").map(str::to_owned).collect() })
+        (same && record.get("descriptors")? == self.descriptors()?).then(|| {
+            let all = |name| record.all(name).map(str::to_owned).collect();
+            Pushed { bytes: stat.size_bytes, failures: all("failed"), notes: all("note") }
+        })
     }
 
     fn record_of_pushed(&self, file: &WalFileName) -> PathBuf {
@@ -158,13 +160,23 @@ impl Spool {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn record_pushed(&self, file: &WalFileName, stat: &Stat, descriptors: &str, failures: &[String]) -> Result<(), FsError> {
+    pub fn record_pushed(
+        &self,
+        file: &WalFileName,
+        stat: &Stat,
+        descriptors: &str,
+        failures: &[String],
+        notes: &[String],
+    ) -> Result<(), FsError> {
         let mut record = Record::default();
         record.add("file", file);
         record.add("identity", identity(stat));
         record.add("descriptors", descriptors);
         for failure in failures {
             record.add("failed", failure.chars().take(500).collect::<String>());
+        }
+        for note in notes {
+            record.add("note", note);
         }
         self.write(&self.record_of_pushed(file), record)
     }
@@ -333,6 +345,8 @@ pub struct Pushed {
     pub bytes: u64,
     /// What went wrong with optional repositories.
     pub failures: Vec<String>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
 }
 
 /// A segment in the spool.

@@ -17,9 +17,9 @@ mod wal;
 
 pub use catalog::Catalog;
 pub use cluster::{Binding, ClusterName, Facts};
-pub use names::{SystemId, WalObject};
+pub use names::{StoredName, SystemId, WalObject};
 pub use objects::{Content, Stored};
 pub use open::{Initialised, Repository, StoreSettings, StoreUrl, probe_create_if_absent};
 pub use secret::{KeySource, Secret};
 pub use survey::Surveyed;
-pub use wal::Fetched;
+pub use wal::{Fetched, Kept};

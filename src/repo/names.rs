@@ -99,13 +99,66 @@ pub(super) fn histories_prefix(cluster: &ClusterName, system_id: SystemId) -> St
 
 /// Where a file that PostgreSQL archives is stored.
 pub(super) fn wal_file(cluster: &ClusterName, system_id: SystemId, file: &WalFileName) -> Result<Key, Error> {
-    let directory = match file {
+    stored_file(cluster, system_id, (*file).into())
+}
+
+/// The same of the content that came first under a name, or of a later one.
+pub(super) fn stored_file(cluster: &ClusterName, system_id: SystemId, stored: StoredName) -> Result<Key, Error> {
+    let directory = match &stored.file {
         WalFileName::History(_) => "history".to_owned(),
         WalFileName::Segment(name) | WalFileName::Partial(name) | WalFileName::Backup(name, _) => {
             format!("{:08X}/{:08X}", name.timeline.0, name.log)
         }
     };
-    key(format!("{}{directory}/{file}", wal_prefix(cluster, system_id)))
+    key(format!("{}{directory}/{stored}", wal_prefix(cluster, system_id)))
+}
+
+/// A WAL file under the name that it is stored by: the server's, and behind it the number of the content, if it is not the first of
+/// this name. Only what recovery never asks for can have more than one: two promotions off one segment leave two `.partial` files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoredName {
+    /// The server's name.
+    pub file: WalFileName,
+    /// Which content of this name, from 1.
+    pub copy: u32,
+}
+
+impl StoredName {
+    /// Reads a name; `None` if nothing is stored under such a one.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(file) = WalFileName::parse(text) {
+            return Some(file.into());
+        }
+        let (file, number) = text.rsplit_once('.')?;
+        let stored = Self { file: WalFileName::parse(file)?, copy: number.parse().ok()? };
+        (stored.copy > 1 && may_have_copies(&stored.file) && stored.to_string() == text).then_some(stored)
+    }
+}
+
+impl From<WalFileName> for StoredName {
+    fn from(file: WalFileName) -> Self {
+        Self { file, copy: 1 }
+    }
+}
+
+impl From<&WalFileName> for StoredName {
+    fn from(file: &WalFileName) -> Self {
+        (*file).into()
+    }
+}
+
+impl fmt::Display for StoredName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.copy {
+            1 => write!(f, "{}", self.file),
+            copy => write!(f, "{}.{copy}", self.file),
+        }
+    }
+}
+
+/// Whether several contents of one name are kept: recovery reads neither of these.
+pub(super) fn may_have_copies(file: &WalFileName) -> bool {
+    matches!(file, WalFileName::Partial(_) | WalFileName::Backup(..))
 }
 
 /// The kind that is bound into a WAL file's frames.
@@ -127,17 +180,24 @@ pub struct WalObject {
     pub system_id: SystemId,
     /// The file.
     pub file: WalFileName,
+    /// Which content of this name, from 1.
+    pub copy: u32,
 }
 
 impl WalObject {
+    /// The name that it is stored by.
+    pub fn stored(&self) -> StoredName {
+        StoredName { file: self.file, copy: self.copy }
+    }
+
     /// Takes an object name apart; `None` if it is not the name of a WAL object.
     pub fn parse(name: &Key) -> Option<Self> {
         let mut parts = name.as_str().strip_prefix(CLUSTERS_PREFIX)?.split('/');
         let cluster = ClusterName::new(parts.next()?).ok()?;
         let system_id = SystemId(parts.next()?.parse().ok()?);
-        let file = WalFileName::parse(name.as_str().rsplit('/').next()?)?;
-        let whole = wal_file(&cluster, system_id, &file).ok()?;
-        (whole == *name).then_some(Self { cluster, system_id, file })
+        let stored = StoredName::parse(name.as_str().rsplit('/').next()?)?;
+        let whole = stored_file(&cluster, system_id, stored).ok()?;
+        (whole == *name).then_some(Self { cluster, system_id, file: stored.file, copy: stored.copy })
     }
 }
 
@@ -151,12 +211,23 @@ mod tests {
         for (file, name) in [
             ("00000001000000A0000000FE", "clusters/main/7/wal/00000001/000000A0/00000001000000A0000000FE"),
             ("00000001000000A0000000FE.partial", "clusters/main/7/wal/00000001/000000A0/00000001000000A0000000FE.partial"),
+            ("00000001000000A0000000FE.partial.2", "clusters/main/7/wal/00000001/000000A0/00000001000000A0000000FE.partial.2"),
             ("0000000B.history", "clusters/main/7/wal/history/0000000B.history"),
         ] {
-            let file = WalFileName::parse(file).unwrap();
-            let object = wal_file(&cluster, SystemId(7), &file).unwrap();
+            let stored = StoredName::parse(file).unwrap();
+            let object = stored_file(&cluster, SystemId(7), stored).unwrap();
             assert_eq!(object.as_str(), name);
-            assert_eq!(WalObject::parse(&object), Some(WalObject { cluster: cluster.clone(), system_id: SystemId(7), file }));
+            let StoredName { file, copy } = stored;
+            assert_eq!(
+                WalObject::parse(&object),
+                Some(WalObject { cluster: cluster.clone(), system_id: SystemId(7), file, copy })
+            );
+        }
+        for name in ["0000000B.history.2", "00000001000000A0000000FE.2", "00000001000000A0000000FE.partial.1", "x.partial.2"]
+            .into_iter()
+            .chain(["00000001000000A0000000FE.partial.02", "00000001000000A0000000FE.partial.-2"])
+        {
+            assert_eq!(StoredName::parse(name), None, "{name}");
         }
         for name in ["walvis.json", "clusters/main/7/wal/00000002/000000A0/00000001000000A0000000FE", "clusters/main/7/index/x"] {
             assert_eq!(WalObject::parse(&Key::new(name).unwrap()), None, "{name}");

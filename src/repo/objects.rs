@@ -69,6 +69,11 @@ impl<'a> Content<'a> {
         self
     }
 
+    /// Length and hash.
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// A plaintext in memory.
     pub fn of_bytes(bytes: &'a [u8]) -> Self {
         let digest = Digest { bytes: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() };
@@ -83,6 +88,17 @@ impl Repository {
     /// [`Kind::Conflict`] when other content has the name; [`Kind::Damaged`] when what has the name cannot be authenticated; as the
     /// store's otherwise. Nothing is changed then, except that the object may have been stored and the answer lost: call again.
     pub fn put(&self, kind: ObjectKind, name: &Key, content: &Content<'_>) -> Result<Stored, Error> {
+        match self.create(kind, name, content)? {
+            Created::New => Ok(Stored::New),
+            Created::Exists => self.compare(kind, name, content.digest()),
+        }
+    }
+
+    /// Stores a plaintext under a name that is free.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn create(&self, kind: ObjectKind, name: &Key, content: &Content<'_>) -> Result<Created, Error> {
         let metadata = Metadata {
             plaintext_bytes: content.digest.bytes,
             plaintext_blake3: content.digest.blake3,
@@ -102,17 +118,13 @@ impl Repository {
             Some(compressed) => compressed.seal(address, key, &metadata, sealing).map_err(bug)?,
             None => None,
         };
-        let created = match once {
+        match once {
             Some(object) => {
                 let created = self.store().create(name, object.clone(), &content_id)?;
                 codec::give_back(object);
-                created
+                Ok(created)
             }
-            None => self.put_in_parts(name, content, &metadata, sealing, (address, &content_id))?,
-        };
-        match created {
-            Created::New => Ok(Stored::New),
-            Created::Exists => self.compare(kind, name, content.digest),
+            None => self.put_in_parts(name, content, &metadata, sealing, (address, &content_id)),
         }
     }
 
@@ -142,7 +154,10 @@ impl Repository {
     }
 
     /// Reads the object that has the name, whole, and holds it against what was to be stored.
-    fn compare(&self, kind: ObjectKind, name: &Key, digest: Digest) -> Result<Stored, Error> {
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it is something else; [`Kind::Damaged`] when it cannot be told; as the store's.
+    pub(super) fn compare(&self, kind: ObjectKind, name: &Key, digest: Digest) -> Result<Stored, Error> {
         let object = match self.store().read(name, ReadRange::All) {
             Err(e) if e.kind == ErrorKind::NotFound => {
                 return Err(Error::new(
@@ -162,8 +177,8 @@ impl Repository {
                 format!("{name} in {} holds other content, stored at {sealed}: refused, nothing was changed", self.location()),
             )
             .hint(
-                "two servers write to one cluster name, or a cluster was restored and writes its own past again: give one of them another \
-                 cluster name; never delete what is stored before you know which of the two it is",
+                "two servers write to one cluster name, or a cluster was restored and writes its own past again: stop the one that is not \
+                 wanted, or give it another cluster name (WALVIS_CLUSTER, --cluster) and a new base backup; delete nothing that is stored",
             ));
         }
         opened.copy_to(&mut io::sink()).map_err(|e| self.read_error(name, e))?;

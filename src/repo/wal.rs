@@ -9,14 +9,23 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use super::cluster::{ClusterName, Facts};
-use super::names::{self, SystemId};
+use super::names::{self, StoredName, SystemId};
 use super::objects::{Content, Stored};
 use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
-use crate::limits::{LATE_ARRIVAL, MISSING_ATTEMPTS, MISSING_DELAY};
+use crate::limits::{LATE_ARRIVAL, MAX_COPIES, MISSING_ATTEMPTS, MISSING_DELAY};
 use crate::pg::{SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
-use crate::store::Key;
+use crate::store::{Created, Key};
+
+/// Under which name a WAL file is kept, and whether it was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Whether it was stored now.
+    pub stored: Stored,
+    /// The name that has this content.
+    pub name: StoredName,
+}
 
 /// What became of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +67,20 @@ fn is_recent(stored_unix_s: i64) -> bool {
     age < LATE_ARRIVAL.as_secs()
 }
 
+/// Says of a conflict what it means for this file.
+fn fitting(error: Error, file: &WalFileName) -> Error {
+    let (Kind::Conflict, WalFileName::History(timeline)) = (error.kind, file) else { return error };
+    let timeline = timeline.0;
+    error.hint(format!(
+        "two servers were promoted to timeline {timeline}, and the other one's is archived: if that one goes on, stop this one and make \
+         it anew as its standby; if this one goes on, give it a cluster name of its own (WALVIS_CLUSTER, --cluster) and take a base backup. \
+         A server whose restore_command reaches the archive takes a free timeline when it is promoted"
+    ))
+}
+
 impl Repository {
-    /// Stores a WAL file, once.
+    /// Stores a WAL file, once. What recovery never asks for must not keep from being archived what it needs: other content under
+    /// the name of a `.partial` or `.backup` file, or damage there, is left as it is, and this content is kept beside it.
     ///
     /// # Errors
     /// As [`put`](Repository::put).
@@ -69,8 +90,25 @@ impl Repository {
         system_id: SystemId,
         file: &WalFileName,
         content: &Content<'_>,
-    ) -> Result<Stored, Error> {
-        self.put(names::wal_kind(file), &names::wal_file(cluster, system_id, file)?, content)
+    ) -> Result<Kept, Error> {
+        let (kind, mut name) = (names::wal_kind(file), StoredName::from(file));
+        loop {
+            let key = names::stored_file(cluster, system_id, name)?;
+            if self.create(kind, &key, content)? == Created::New {
+                return Ok(Kept { stored: Stored::New, name });
+            }
+            match self.compare(kind, &key, content.digest()) {
+                Ok(stored) => return Ok(Kept { stored, name }),
+                Err(error)
+                    if matches!(error.kind, Kind::Conflict | Kind::Damaged)
+                        && names::may_have_copies(file)
+                        && name.copy < MAX_COPIES =>
+                {
+                    name.copy += 1;
+                }
+                Err(error) => return Err(fitting(error, file)),
+            }
+        }
     }
 
     /// A stored WAL file's metadata; `None` when it is not there.
@@ -97,7 +135,22 @@ impl Repository {
         file: &WalFileName,
         sink: &mut dyn Write,
     ) -> Result<Fetched, Error> {
-        let name = names::wal_file(cluster, facts.system_id, file)?;
+        self.get_stored(cluster, facts, file.into(), sink)
+    }
+
+    /// The same of one of several contents of a name.
+    ///
+    /// # Errors
+    /// As [`get_wal`](Self::get_wal).
+    pub fn get_stored(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        stored: StoredName,
+        sink: &mut dyn Write,
+    ) -> Result<Fetched, Error> {
+        let file = &stored.file;
+        let name = names::stored_file(cluster, facts.system_id, stored)?;
         if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
             return Ok(Fetched::Served(metadata));
         }

@@ -33,6 +33,7 @@ mod golden_backup;
 mod memory;
 mod outage;
 mod pitr;
+mod promotions;
 mod push;
 mod recovery;
 mod resolve;
