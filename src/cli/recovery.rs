@@ -7,6 +7,9 @@ use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
 use crate::ops::resolve::report::{Moment, ResolveReport, TransactionReport};
 use crate::pg::target::{Zone, now, parse_time};
 
+/// Most locks that are printed; `--json` has all.
+const LOCKS: usize = 20;
+
 /// Where a recovery stops.
 pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
     let mut out = String::new();
@@ -38,6 +41,27 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
                 None => "at the end of what is archived".to_owned(),
             },
         );
+        if let Some(stop) = &report.stop {
+            if let Some(own) = &stop.instead_of {
+                line(
+                    "",
+                    format!("the data are those before the record at {own}, where PostgreSQL by itself stops with more locks"),
+                );
+            }
+            for lock in stop.locks.iter().take(LOCKS) {
+                let (relation, database, xid) = (lock.relation, lock.database, lock.xid);
+                line(
+                    "LOCKED",
+                    format!("relation {relation} of database {database}, by transaction {xid}, which is not included"),
+                );
+            }
+            if stop.locks.len() > LOCKS {
+                line("LOCKED", format!("and {} more", stop.locks.len() - LOCKS));
+            }
+            if !stop.locks.is_empty() {
+                line("", "queries on these wait while recovery is paused; its end (promote) releases them".to_owned());
+            }
+        }
         line("starts", report.start.clone().unwrap_or_default());
         for setting in &report.settings {
             line("setting", format!("{} = '{}'", setting.name, setting.value));

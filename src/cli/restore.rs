@@ -14,6 +14,9 @@ use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
 use crate::repo::KeySource;
 
+/// Most locks that are printed; `--json` has all.
+const LOCKS: usize = 20;
+
 /// Variables that have no flag, and hold no secret: they are set in the call itself.
 const VARIABLES: [&str; 7] = [
     "WALVIS_KEY_COMMAND",
@@ -171,6 +174,18 @@ pub(super) fn restored(report: &RestoreReport) -> String {
             let _ = writeln!(out, "recovered       {}{at}{timeline} after {:.1} s", server.state, server.seconds);
             if let Some(process) = server.process {
                 let _ = writeln!(out, "server          process {process}, first messages in {}", server.log.display());
+            }
+            for locked in server.locked.iter().take(LOCKS) {
+                let _ = writeln!(out, "LOCKED          {} in database {}", locked.relation, locked.database);
+            }
+            if server.locked.len() > LOCKS {
+                let _ = writeln!(out, "LOCKED          and {} more", server.locked.len() - LOCKS);
+            }
+            if !server.locked.is_empty() {
+                let _ = writeln!(
+                    out,
+                    "                a transaction that is not included has locked these, and queries on them wait until recovery ends"
+                );
             }
             if server.state == "paused" {
                 let _ = writeln!(

@@ -6,6 +6,7 @@
 mod damage;
 mod faults;
 mod large;
+mod locks;
 mod sources;
 mod targets;
 

@@ -5,6 +5,7 @@
 
 pub mod extents;
 pub mod files;
+pub mod locks;
 pub mod place;
 pub mod start;
 mod sweep;

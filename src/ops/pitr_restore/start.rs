@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::locks::{Locked, locked};
 use super::place::local;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -61,6 +62,8 @@ pub struct Started {
     pub seconds: f64,
     /// Its process, if it runs.
     pub process: Option<u32>,
+    /// Of a paused one, what queries wait for: locks of transactions that are not included.
+    pub locked: Vec<Locked>,
     /// Where its first messages are.
     pub log: PathBuf,
 }
@@ -205,7 +208,10 @@ impl Watch<'_> {
             if let Some(server) = &connection {
                 match state(server) {
                     Ok(state) => {
-                        if let Some(started) = self.judge(&state, began)? {
+                        if let Some(mut started) = self.judge(&state, began)? {
+                            if state.in_recovery {
+                                started.locked = self.locked(server);
+                            }
                             return Ok(started);
                         }
                     }
@@ -226,6 +232,7 @@ impl Watch<'_> {
             timeline: state.timeline,
             seconds: began.elapsed().as_secs_f64(),
             process: Some(process),
+            locked: Vec::new(),
             log: self.pgdata.join(LOG),
         };
         let process = self.child.id();
@@ -264,6 +271,20 @@ impl Watch<'_> {
             .hint("it runs still; its log says why, such as settings that are lower than on the primary"))
     }
 
+    /// What queries wait for. A server that does not tell is no reason to fail: it is where it should be.
+    fn locked(&self, server: &Server) -> Vec<Locked> {
+        let connect = |database: &str| {
+            let text = fsio::read_bounded(&self.pgdata.join("postmaster.pid"), MAX_SMALL_FILE_BYTES).map_err(local)?;
+            let place = conninfo(&String::from_utf8_lossy(&text));
+            let limit = Deadline::each(self.deadline.limit().min(ANSWER_LIMIT));
+            Server::connect_to(place.as_deref(), Some(database).filter(|name| !name.is_empty()), limit)
+        };
+        locked(server, &connect).unwrap_or_else(|e| {
+            tracing::warn!("whether tables are locked at the target is not known: {e}");
+            Vec::new()
+        })
+    }
+
     /// Where the history of the new timeline says that recovery ended.
     fn ended_at(&self, timeline: Option<u32>) -> Result<Option<Lsn>, Error> {
         let Some(timeline) = timeline.map(crate::pg::Timeline) else { return Ok(None) };
@@ -290,6 +311,7 @@ impl Watch<'_> {
                 timeline: None,
                 seconds: began.elapsed().as_secs_f64(),
                 process: None,
+                locked: Vec::new(),
                 log: self.pgdata.join(LOG),
             });
         }

@@ -104,6 +104,35 @@ impl<'a> PathLog<'a> {
         }
     }
 
+    /// Has a visitor read the segments that hold `from..to`, which lies in one window. `None` when one of them is gone.
+    ///
+    /// # Errors
+    /// As the repository's.
+    pub fn read<V: Visitor>(&self, from: Lsn, to: Lsn, visitor: V) -> Result<Option<V>, Error> {
+        let (mut visitor, mut carry) = (Some(visitor), None);
+        let begin = Lsn(from.0 - from.0 % self.size().bytes());
+        self.entries(begin, to, &|_| true, &mut |entry| {
+            let segment = Segment::new(entry.segment, self.size()).ok_or_else(|| gone(entry.start))?;
+            let Some(taken) = visitor.take() else { return Ok(ControlFlow::Break(())) };
+            let mut sink = Sink(Scanner::resume(segment, carry.take(), taken));
+            let file = WalFileName::Segment(entry.segment);
+            match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut sink)? {
+                Fetched::Served(_) => {}
+                Fetched::Absent | Fetched::Missing { .. } => return Ok(ControlFlow::Break(())),
+            }
+            let scanned = sink.0.finish();
+            (visitor, carry) = (Some(scanned.visitor), scanned.carry);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(visitor)
+    }
+
+    /// Where the segment of a position begins that is so many segments before it.
+    pub fn segments_before(&self, lsn: Lsn, segments: u64) -> Lsn {
+        let size = self.size().bytes();
+        Lsn((lsn.0 - lsn.0 % size).saturating_sub(segments.saturating_mul(size)))
+    }
+
     /// The first record that begins and ends in the stretch, in this segment.
     fn first_in(&self, entry: &Entry, from: Lsn) -> Result<Option<Lsn>, Error> {
         let (Some(first), Some(last)) = (entry.first_record, entry.last_record) else { return Ok(None) };

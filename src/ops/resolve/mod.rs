@@ -1,10 +1,11 @@
 //! `walvis resolve`: where a recovery to a target stops, and whether everything it needs is there. Touches nothing.
 //!
-//! [`search`] has the server's rules, [`mod@log`] gives it a path of the catalog, [`backups`] chooses, [`report`] is what comes out. Here is what is around
+//! [`search`] has the server's rules, [`mod@quiet`] an equal stop with fewer locks, [`mod@log`] gives it a path of the catalog, [`backups`] chooses, [`report`] is what comes out. Here is what is around
 //! them: which repository, which path, which files, and what else to say about a target that is out of reach.
 
 pub mod backups;
 pub mod log;
+pub mod quiet;
 pub mod report;
 pub mod search;
 
@@ -25,8 +26,10 @@ use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
 use backups::{Backups, Choice, usable};
 use log::PathLog;
-use report::{BackupReport, LegReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport};
-use search::{BackupEnd, Found, Log, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
+use report::{
+    BackupReport, LegReport, LockReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport,
+};
+use search::{BackupEnd, Found, Log, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -261,12 +264,12 @@ impl Resolver<'_> {
         let start = known.unwrap_or(found.start);
         report.start = Some(start.to_string());
         report.backup = stored.map(BackupReport::stored).or(found.backup.map(|backup| BackupReport::new(&backup)));
-        report.stop = found.stop.map(|stop| StopReport { lsn: stop.lsn.to_string(), replayed: stop.after });
+        let stop = self.stop(report, found, stored)?;
         report.last_included = found.last_included.map(|end| self.transaction(&self.log, end));
         report.first_excluded = found.first_excluded.map(|end| self.transaction(&self.log, end));
         if self.request.target == Target::Immediate && stored.is_some() {
             report.settings.push(Setting::new("recovery_target", "immediate".to_owned()));
-        } else if let Some(stop) = found.stop {
+        } else if let Some(stop) = stop {
             report.settings.push(Setting::new("recovery_target_lsn", stop.lsn.to_string()));
             report.settings.push(Setting::new("recovery_target_inclusive", if stop.after { "on" } else { "off" }.to_owned()));
         }
@@ -289,7 +292,7 @@ impl Resolver<'_> {
         if known.is_none() {
             return Ok(());
         }
-        let last = match found.stop {
+        let last = match stop {
             Some(stop) => self.log.segment_of_end(stop.lsn)?,
             None => Lsn(found.window.until.0.saturating_sub(1)),
         };
@@ -302,6 +305,39 @@ impl Resolver<'_> {
         report.estimate = stored.map(|backup| backups::estimate(backup, wal.segments, wal.stored_bytes));
         report.wal = Some(wal);
         Ok(())
+    }
+
+    /// Where to stop: where the server would by itself, or at an earlier position with the same data and fewer locks.
+    fn stop(&self, report: &mut ResolveReport, found: &Found, stored: Option<&BackupSummary>) -> Result<Option<Stop>, Error> {
+        let Some(own) = found.stop else { return Ok(None) };
+        let mut said = StopReport { lsn: own.lsn.to_string(), replayed: own.after, ..StopReport::default() };
+        let mut stop = own;
+        if self.request.target != Target::Immediate {
+            let consistent =
+                stored.map(|backup| backup.stop_lsn).or(found.backup.map(|backup| backup.stop)).unwrap_or(found.start);
+            let included = found.last_included.map_or(consistent, |end| end.lsn);
+            // What was asked for in so many words is not moved.
+            let lowest = if own.after { Lsn(own.lsn.0.saturating_add(1)) } else { included.max(consistent) };
+            if let Some(quiet) = quiet::quiet(&self.log, found.start, lowest, own)? {
+                stop = quiet.stop;
+                said = StopReport {
+                    lsn: stop.lsn.to_string(),
+                    replayed: stop.after,
+                    instead_of: (stop != own).then(|| own.lsn.to_string()),
+                    locks: quiet.held.iter().map(LockReport::new).collect(),
+                    locks_known: quiet.is_all,
+                };
+                if quiet.removed {
+                    report.notes.push(
+                        "the files of a database or tablespace are removed before this point, by a transaction that is not included: it \
+                         cannot be used there; choose a target before the last commit that is included"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        report.stop = Some(said);
+        Ok(Some(stop))
     }
 
     /// Lists what recovery needs from one position to another.

@@ -6,7 +6,7 @@ use super::backups::Estimate;
 use super::search::BackupEnd;
 use crate::format::manifest::BackupSummary;
 use crate::pg::Timeline;
-use crate::pg::scan::{PgTime, XactEntry, XactKind};
+use crate::pg::scan::{Lock, PgTime, XactEntry, XactKind};
 use crate::pg::target::show;
 
 /// The answer. Moments are in UTC with microseconds, positions are LSNs as text.
@@ -187,12 +187,36 @@ impl BackupReport {
 }
 
 /// Where recovery stops.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct StopReport {
     /// Where a record begins.
     pub lsn: String,
     /// Whether it is replayed: `recovery_target_inclusive`.
     pub replayed: bool,
+    /// Before which record PostgreSQL would stop by itself, with the same data and more locks, if this is another place.
+    pub instead_of: Option<String>,
+    /// Tables that replay has locked there for transactions that are not included: queries on them wait while recovery is paused.
+    pub locks: Vec<LockReport>,
+    /// Whether these are all.
+    pub locks_known: bool,
+}
+
+/// An `AccessExclusiveLock`.
+#[derive(Debug, Clone, Serialize)]
+pub struct LockReport {
+    /// The transaction that took it.
+    pub xid: u32,
+    /// OID of the database; 0 for what all share.
+    pub database: u32,
+    /// OID of the table, index or sequence.
+    pub relation: u32,
+}
+
+impl LockReport {
+    /// Of a lock.
+    pub fn new(lock: &Lock) -> Self {
+        Self { xid: lock.xid, database: lock.database, relation: lock.relation }
+    }
 }
 
 /// A line of `postgresql.auto.conf`.

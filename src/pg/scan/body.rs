@@ -3,6 +3,7 @@
 //! It is told what comes next in the form "take `n` bytes as a field" or "step over `n` bytes", so it needs memory for one field only,
 //! and its state can be put aside at any byte. It may also be told of a [`gap`](Body::gap): bytes that are there but not known.
 
+use super::effect::{Effect, Lock};
 use super::event::{
     BlockRef, CheckpointKind, DatabaseFiles, Event, Mark, Parameters, PgTime, RelFile, RestorePointName, StorageChange,
     TablespacePath, Visitor, XactEnd, XactKind, Xid,
@@ -23,6 +24,8 @@ const RMGR_XACT: u8 = 1;
 const RMGR_SMGR: u8 = 2;
 const RMGR_DBASE: u8 = 4;
 const RMGR_TBLSPC: u8 = 5;
+const RMGR_STANDBY: u8 = 8;
+const RMGR_SEQ: u8 = 15;
 
 /// `XLOG_XACT_HAS_INFO`.
 const XACT_HAS_INFO: u8 = 0x80;
@@ -54,10 +57,14 @@ enum Main {
     DropDatabase,
     /// `xl_tblspc_create_rec`.
     CreateTablespace,
+    /// `xl_standby_locks`.
+    Locks,
+    /// Of no interest, but the block is.
+    Sequence,
 }
 
 impl Main {
-    fn of(header: &RecordHeader, major: u16, blocks: bool) -> Self {
+    fn of(header: &RecordHeader, major: u16, blocks: bool, effects: bool) -> Self {
         let info = header.info & 0xF0;
         match (header.rmid, info) {
             (RMGR_XLOG, 0x00 | 0x10 | 0x70) => Self::Fixed(72), // checkpoints, restore point
@@ -72,7 +79,7 @@ impl Main {
                 0x40 => Self::XactEnd(XactKind::AbortPrepared),
                 _ => Self::Ignored,
             },
-            (RMGR_SMGR, 0x10) if blocks => Self::Fixed(16),
+            (RMGR_SMGR, 0x10) if blocks || effects => Self::Fixed(16),
             (RMGR_SMGR, 0x20) if blocks => Self::Fixed(20),
             (RMGR_DBASE, 0x00) => Self::Fixed(16), // CREATE, from 15 on CREATE_FILE_COPY
             (RMGR_DBASE, 0x10) if major >= 15 => Self::Fixed(8), // CREATE_WAL_LOG
@@ -80,6 +87,9 @@ impl Main {
             (RMGR_DBASE, 0x20) if major >= 15 => Self::DropDatabase,
             (RMGR_TBLSPC, 0x00) => Self::CreateTablespace,
             (RMGR_TBLSPC, 0x10) => Self::Fixed(4),
+            (RMGR_STANDBY, 0x00) if effects => Self::Locks,
+            (RMGR_STANDBY, 0x10) if effects => Self::Fixed(9), // xl_running_xacts up to subxid_overflow
+            (RMGR_SEQ, _) if effects => Self::Sequence,
             _ => Self::Ignored,
         }
     }
@@ -111,6 +121,8 @@ enum Next {
     TablespaceHeader,
     /// The next bytes of a path, which goes on to the end of the record.
     TablespacePath,
+    LockCount,
+    Lock,
     /// Nothing more is wanted.
     Done,
 }
@@ -162,7 +174,7 @@ pub(super) struct Body {
 impl Body {
     /// `None` if the body of such a record is of no interest.
     pub(super) fn new<V: Visitor>(lsn: Lsn, header: &RecordHeader, major: u16) -> Option<Self> {
-        let main = Main::of(header, major, V::BLOCKS);
+        let main = Main::of(header, major, V::BLOCKS, V::EFFECTS);
         if main == Main::Ignored && !V::BLOCKS {
             return None;
         }
@@ -252,7 +264,7 @@ impl Body {
         if !self.lost {
             self.lost = true;
             self.want = 0;
-            if V::BLOCKS {
+            if V::BLOCKS || V::EFFECTS {
                 visitor.unreadable(self.lsn);
             }
         }
@@ -355,6 +367,9 @@ impl Body {
                 if V::BLOCKS {
                     visitor.block(self.lsn, self.block);
                 }
+                if self.main == Main::Sequence {
+                    visitor.effect(self.lsn, Effect::Sequence(self.block.rel));
+                }
                 self.next_header()
             }
             Next::MainLen => {
@@ -422,6 +437,16 @@ impl Body {
                 self.path.extend_from_slice(field);
                 self.path_part()
             }
+            Next::LockCount => {
+                self.repeat = u32_of(0)?;
+                if self.repeat > 0 { self.take(12, Next::Lock) } else { self.done() }
+            }
+            Next::Lock => {
+                let lock = Lock { xid: u32_of(0)?, database: u32_of(4)?, relation: u32_of(8)? };
+                visitor.effect(self.lsn, Effect::Lock(lock));
+                self.repeat = self.repeat.saturating_sub(1);
+                if self.repeat > 0 { self.take(12, Next::Lock) } else { self.done() }
+            }
             Next::Done => Err(Malformed),
         }
     }
@@ -451,7 +476,8 @@ impl Body {
         }
         self.skip(self.data)?;
         match self.main {
-            Main::Ignored => self.done(),
+            Main::Ignored | Main::Sequence => self.done(),
+            Main::Locks => self.take(4, Next::LockCount),
             Main::Fixed(len) => self.take(len, Next::Fixed),
             Main::XactEnd(_) => self.take(8, Next::XactTime),
             Main::DropDatabase => self.take(8, Next::DatabaseHeader),
@@ -521,6 +547,10 @@ impl Body {
         match (self.rmid, self.info & 0xF0) {
             (RMGR_XLOG, info) => self.event = read(mark(info, field).map(Event::Mark))?,
             (RMGR_XACT, _) => self.event = read(prepare(field))?,
+            (RMGR_STANDBY, _) => {
+                let overflowed = *field.get(8).ok_or(Malformed)? != 0;
+                visitor.effect(self.lsn, Effect::Snapshot { overflowed });
+            }
             (RMGR_SMGR, 0x10) => {
                 let fork = u32_at(field, 12).ok_or(Malformed)?;
                 visitor.storage(self.lsn, StorageChange::Create { rel: rel_at(field, 0)?, fork });
@@ -546,9 +576,9 @@ impl Body {
         Ok(())
     }
 
-    /// Whether the body is of interest for blocks and files only, and not for the summary.
+    /// Whether the body is of interest for blocks, files and effects only, and not for the summary.
     pub(super) fn only_blocks(&self) -> bool {
-        self.main == Main::Ignored || self.rmid == RMGR_SMGR
+        matches!(self.main, Main::Ignored | Main::Locks | Main::Sequence) || matches!(self.rmid, RMGR_SMGR | RMGR_STANDBY)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use super::effect::Effect;
 use crate::limits::MAX_TABLESPACE_PATH_BYTES;
 use crate::pg::{Lsn, Timeline, escaped};
 
@@ -360,6 +361,9 @@ pub trait Visitor {
     /// costs time; when it is `false` the code for it isn't there.
     const BLOCKS: bool = false;
 
+    /// Whether [`effect`](Self::effect), and of [`storage`](Self::storage) what is created, are wanted.
+    const EFFECTS: bool = false;
+
     /// A record that begins and ends in the segment, before [`found`](Self::found) is told what it says, if anything.
     fn record(&mut self, start: Lsn) {
         let _ = start;
@@ -378,6 +382,11 @@ pub trait Visitor {
     /// records over.
     fn block(&mut self, lsn: Lsn, block: BlockRef) {
         let _ = (lsn, block);
+    }
+
+    /// The record at `lsn` does something at once. Of a record that crosses pages it may be reported before its CRC can be verified.
+    fn effect(&mut self, lsn: Lsn, effect: Effect) {
+        let _ = (lsn, effect);
     }
 
     /// The record at `lsn` creates, cuts or removes files. See [`block`](Self::block).
@@ -403,6 +412,7 @@ impl Visitor for Vec<Record<Event>> {
 
 impl<V: Visitor> Visitor for &mut V {
     const BLOCKS: bool = V::BLOCKS;
+    const EFFECTS: bool = V::EFFECTS;
 
     fn record(&mut self, start: Lsn) {
         (**self).record(start);
@@ -414,6 +424,10 @@ impl<V: Visitor> Visitor for &mut V {
 
     fn block(&mut self, lsn: Lsn, block: BlockRef) {
         (**self).block(lsn, block);
+    }
+
+    fn effect(&mut self, lsn: Lsn, effect: Effect) {
+        (**self).effect(lsn, effect);
     }
 
     fn storage(&mut self, lsn: Lsn, change: StorageChange) {

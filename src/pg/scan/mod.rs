@@ -56,6 +56,7 @@
 mod body;
 mod chain;
 mod decode;
+mod effect;
 mod encode;
 mod event;
 mod page;
@@ -77,6 +78,7 @@ pub(crate) use encode::{put_varint, unzigzag, zigzag};
 
 pub use chain::{Break, Chain};
 pub use decode::DecodeError;
+pub use effect::{Effect, Lock};
 pub use event::{
     BlockRef, CheckpointKind, DatabaseFiles, Event, Mark, Parameters, PgTime, Record, RelFile, RestorePointName, StorageChange,
     TablespacePath, Visitor, XactEnd, XactKind, Xid,

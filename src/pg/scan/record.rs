@@ -3,6 +3,7 @@
 use crc32c::{crc32c, crc32c_append, crc32c_combine};
 
 use super::body::Body;
+use super::effect::Effect;
 use super::event::{Event, Visitor};
 use super::page::{u32_at, u64_at};
 use super::piece::Piece;
@@ -68,12 +69,22 @@ pub(super) fn read<V: Visitor>(lsn: Lsn, bytes: &[u8], major: u16, visitor: &mut
     if !header.fits(crc32c(body), head) {
         return Err(Reason::Crc);
     }
+    tell_effect(lsn, &header, major, visitor);
     let Some(mut machine) = Body::new::<V>(lsn, &header, major) else {
         return Ok(Complete { header, event: switch(&header) });
     };
     let outcome = machine.bytes(body, visitor);
     let event = settle(lsn, &machine, outcome.is_err(), visitor)?;
     Ok(Complete { header, event: event.or(switch(&header)) })
+}
+
+/// What the header alone tells.
+fn tell_effect<V: Visitor>(lsn: Lsn, header: &RecordHeader, major: u16, visitor: &mut V) {
+    if V::EFFECTS
+        && let Some(effect) = Effect::of(header, major)
+    {
+        visitor.effect(lsn, effect);
+    }
 }
 
 fn switch(header: &RecordHeader) -> Option<Event> {
@@ -185,6 +196,7 @@ impl OpenRecord {
         if !header.fits(self.crc, &self.head) {
             return Err(Reason::Crc);
         }
+        tell_effect(self.start, &header, self.major, visitor);
         let event = match &self.body {
             Some(body) => settle(self.start, body, self.malformed, visitor)?,
             None => None,
