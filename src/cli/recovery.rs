@@ -74,6 +74,7 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
             }
         }
     }
+    replay(report, zone, &mut line);
     for place in &report.candidates {
         let time = place.time.as_ref().map_or_else(String::new, |time| format!(", {}", both(time, zone)));
         line("candidate", format!("{} on timeline {}{time}", place.lsn, place.timeline));
@@ -111,6 +112,31 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         line("note", note.clone());
     }
     out
+}
+
+/// What replay does outside the data directory, and what it asks for.
+fn replay(report: &ResolveReport, zone: &Zone, line: &mut dyn FnMut(&str, String)) {
+    let when = |time: &Option<String>| time.as_ref().map_or_else(String::new, |time| format!(", about {}", both(time, zone)));
+    for tablespace in &report.tablespaces_created {
+        let path = match &tablespace.path {
+            Some(path) => format!("{path}: replay links it to this directory of the original, and removes what it finds there"),
+            None => "in the data directory".to_owned(),
+        };
+        line("NEW TABLESPACE", format!("{}, created at {}{}, {path}", tablespace.oid, tablespace.lsn, when(&tablespace.time)));
+    }
+    for tablespace in &report.tablespaces_dropped {
+        line("drops", format!("tablespace {} at {}{}", tablespace.oid, tablespace.lsn, when(&tablespace.time)));
+    }
+    for database in &report.databases_created {
+        let what = if database.moved { "is moved to" } else { "is created in" };
+        let (oid, tablespace, lsn) = (database.oid, database.tablespace, &database.lsn);
+        line("database", format!("{oid} {what} the new tablespace {tablespace} at {lsn}{}", when(&database.time)));
+    }
+    for setting in &report.required_settings {
+        let Some(lsn) = &setting.lsn else { continue };
+        let before = setting.at_backup.map_or_else(String::new, |value| format!(" (it was {value} when the backup was taken)"));
+        line("needs", format!("{} = {} or more from {lsn} on{before}", setting.name, setting.value));
+    }
 }
 
 /// Seconds in the two largest units.

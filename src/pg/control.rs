@@ -2,6 +2,7 @@
 
 use super::lsn::{Lsn, Timeline, WalSegmentSize};
 use super::page_checksum::{PAGE_BYTES, PAGES_PER_SEGMENT};
+use super::scan::Parameters;
 
 /// Size of the file; the content is shorter.
 pub const PG_CONTROL_BYTES: usize = 8192;
@@ -13,6 +14,14 @@ const REDO_AT: usize = 40;
 const TIMELINE_AT: usize = 48;
 const MIN_RECOVERY_POINT_AT: usize = 136;
 const MIN_RECOVERY_TIMELINE_AT: usize = 144;
+const WAL_LEVEL_AT: usize = 172;
+const WAL_LOG_HINTS_AT: usize = 176;
+const MAX_CONNECTIONS_AT: usize = 180;
+const MAX_WORKER_PROCESSES_AT: usize = 184;
+const MAX_WAL_SENDERS_AT: usize = 188;
+const MAX_PREPARED_TRANSACTIONS_AT: usize = 192;
+const MAX_LOCKS_PER_TRANSACTION_AT: usize = 196;
+const TRACK_COMMIT_TIMESTAMP_AT: usize = 200;
 const PAGE_SIZE_AT: usize = 216;
 const PAGES_PER_SEGMENT_AT: usize = 220;
 const WAL_SEGMENT_SIZE_AT: usize = 228;
@@ -75,6 +84,8 @@ pub struct ControlFile {
     pub min_recovery_point: Lsn,
     /// The timeline of that position.
     pub min_recovery_timeline: Timeline,
+    /// Settings of the server that wrote it, or, on a standby, of the primary as far as it was followed.
+    pub parameters: Parameters,
     /// Whether data pages carry checksums.
     pub page_checksums: bool,
     /// `BLCKSZ` of the build.
@@ -131,6 +142,8 @@ impl ControlFile {
             WalSegmentSize::new(u64::from(segment_bytes)).ok_or(ControlFileError::SegmentSize(segment_bytes))?;
         let u64_at = |i: usize| bytes.get(i..).and_then(|b| b.first_chunk()).map(|b| u64::from_le_bytes(*b)).ok_or_else(short);
         let u32_at = |i: usize| u32_at(i).ok_or_else(short);
+        let i32_at = |i: usize| u32_at(i).map(u32::cast_signed);
+        let flag_at = |i: usize| bytes.get(i).map(|byte| *byte != 0).ok_or_else(short);
         let state = u32_at(STATE_AT)?;
         Ok(Self {
             system_id: u64_at(0)?,
@@ -143,6 +156,16 @@ impl ControlFile {
             timeline: Timeline(u32_at(TIMELINE_AT)?),
             min_recovery_point: Lsn(u64_at(MIN_RECOVERY_POINT_AT)?),
             min_recovery_timeline: Timeline(u32_at(MIN_RECOVERY_TIMELINE_AT)?),
+            parameters: Parameters {
+                max_connections: i32_at(MAX_CONNECTIONS_AT)?,
+                max_worker_processes: i32_at(MAX_WORKER_PROCESSES_AT)?,
+                max_wal_senders: i32_at(MAX_WAL_SENDERS_AT)?,
+                max_prepared_transactions: i32_at(MAX_PREPARED_TRANSACTIONS_AT)?,
+                max_locks_per_transaction: i32_at(MAX_LOCKS_PER_TRANSACTION_AT)?,
+                wal_level: i32_at(WAL_LEVEL_AT)?,
+                wal_log_hints: flag_at(WAL_LOG_HINTS_AT)?,
+                track_commit_timestamp: flag_at(TRACK_COMMIT_TIMESTAMP_AT)?,
+            },
             page_checksums: u32_at(CHECKSUM_VERSION_AT)? != 0,
             page_bytes: u32_at(PAGE_SIZE_AT)?,
             pages_per_file: u32_at(PAGES_PER_SEGMENT_AT)?,

@@ -215,6 +215,7 @@ fn summary(world: &World) -> BackupSummary {
         data_directory: "/var/lib/postgresql/15/main".into(),
         warnings: vec![],
         warnings_total: 0,
+        parameters: None,
         jobs: 2,
     }
 }

@@ -212,6 +212,7 @@ fn summary() -> BackupSummary {
         data_directory: "/var/lib/postgresql/15/main".into(),
         warnings: vec![],
         warnings_total: 0,
+        parameters: None,
         jobs: 2,
     }
 }

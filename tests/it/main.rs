@@ -36,6 +36,7 @@ mod pitr;
 mod promotions;
 mod push;
 mod recovery;
+mod replay;
 mod resolve;
 mod resolve_clock;
 mod resolve_long;

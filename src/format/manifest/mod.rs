@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use stream::{ManifestReader, ManifestWriter};
 
 use super::extent::{BackupId, Extent, PackId, Place};
+use crate::pg::scan::Parameters;
 use crate::raw_text::RawText;
 
 /// What `list` and the choice of a backup need: JSON in the metadata of the manifest's envelope, read with one small request.
@@ -69,6 +70,9 @@ pub struct BackupSummary {
     /// How many there are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warnings_total: u64,
+    /// The server's settings that a hot standby has to match, by its `pg_control`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Parameters>,
 }
 
 /// Page checksums in a backup.

@@ -157,6 +157,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
         warnings: facts.warnings.iter().take(WARNINGS_IN_SUMMARY).cloned().collect(),
         warnings_total: facts.warnings.len() as u64,
+        parameters: Some(backup.control.parameters),
     };
     let (head, items) = manifest.finish(&facts, |pack| {
         let known = parent.as_ref().and_then(|parent| parent.total_bytes.get(&pack));

@@ -301,6 +301,7 @@ mod tests {
             data_directory: RawText::default(),
             warnings: Vec::new(),
             warnings_total: 0,
+            parameters: None,
             jobs: 1,
         }
     }

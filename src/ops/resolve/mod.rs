@@ -6,6 +6,7 @@
 pub mod backups;
 pub mod log;
 pub mod quiet;
+pub mod replay;
 pub mod report;
 pub mod search;
 
@@ -26,6 +27,7 @@ use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
 use backups::{Backups, Choice, usable};
 use log::PathLog;
+use replay::Replay;
 use report::{
     BackupReport, LegReport, LockReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport,
 };
@@ -296,6 +298,12 @@ impl Resolver<'_> {
             Some(stop) => self.log.segment_of_end(stop.lsn)?,
             None => Lsn(found.window.until.0.saturating_sub(1)),
         };
+        let edge = stop.map_or(found.window.until, Stop::excluded_from);
+        let replay = Replay::of(&self.log, start, edge, stored.and_then(|backup| backup.parameters.as_ref()))?;
+        report.tablespaces_created = replay.tablespaces_created;
+        report.tablespaces_dropped = replay.tablespaces_dropped;
+        report.databases_created = replay.databases_created;
+        report.required_settings = replay.required_settings;
         let wal = self.wal(start, last)?;
         if !wal.missing.is_empty() {
             report.reachable = false;

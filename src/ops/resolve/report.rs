@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::backups::Estimate;
+use super::replay::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
 use super::search::BackupEnd;
 use crate::format::manifest::BackupSummary;
 use crate::pg::Timeline;
@@ -55,6 +56,16 @@ pub struct ResolveReport {
     pub stop: Option<StopReport>,
     /// Settings of the server that make it stop there.
     pub settings: Vec<Setting>,
+    /// Tablespaces that are created in the WAL that is replayed, in its order: the server links them to these very paths, and removes
+    /// what it finds there, wherever the restored directory is.
+    pub tablespaces_created: Vec<TablespaceCreated>,
+    /// Tablespaces that are dropped in it.
+    pub tablespaces_dropped: Vec<TablespaceDropped>,
+    /// Databases that are created in, or moved to, a tablespace that is created in it.
+    pub databases_created: Vec<DatabaseCreated>,
+    /// What the server has to be started with so that a hot standby can replay it: at least these values. Of no setting where neither
+    /// the backup nor a record says anything.
+    pub required_settings: Vec<RequiredSetting>,
     /// The WAL that it needs; nothing where it is not known which backup it starts from.
     pub wal: Option<WalReport>,
     /// What a restore of the chosen backup would cost.

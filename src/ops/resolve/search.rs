@@ -139,7 +139,7 @@ pub struct Stop {
 
 impl Stop {
     /// The first position that is not replayed for sure: records that begin before it are.
-    fn excluded_from(self) -> Lsn {
+    pub fn excluded_from(self) -> Lsn {
         // Records are aligned to 8 bytes.
         if self.after { Lsn(self.lsn.0.saturating_add(1)) } else { self.lsn }
     }

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use super::effect::Effect;
 use crate::limits::MAX_TABLESPACE_PATH_BYTES;
-use crate::pg::{Lsn, Timeline, escaped};
+use crate::pg::{Lsn, Timeline};
+use crate::raw_text::RawText;
 
 /// A moment by the server's clock: microseconds since 2000-01-01 00:00 UTC (`TimestampTz`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,7 +221,7 @@ impl TablespacePath {
 
 impl fmt::Display for TablespacePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escaped(&self.0))
+        RawText::from(self.0.as_slice()).fmt(f)
     }
 }
 
@@ -237,8 +240,8 @@ pub enum CheckpointKind {
     Online,
 }
 
-/// The settings in a `PARAMETER_CHANGE` record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The settings in a `PARAMETER_CHANGE` record, and in `pg_control`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parameters {
     /// `max_connections`.
     pub max_connections: i32,

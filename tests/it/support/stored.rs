@@ -129,6 +129,7 @@ impl<'a> Copied<'a> {
             data_directory: self.dir.into(),
             warnings: vec![],
             warnings_total: 0,
+            parameters: None,
             jobs: 2,
         };
         repository.put_manifest(&cluster, system_id, &summary, || Box::new(Cursor::new(whole.clone()))).unwrap();
