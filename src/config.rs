@@ -658,7 +658,7 @@ mod tests {
     /// The list for suggestions is complete: every key that the file can have is in it, and nothing else.
     #[test]
     fn every_known_key_is_accepted_and_the_list_is_complete() {
-        let text = "cluster = 'c'\ntimeout_s = 1\nserver = 's'\nspool = '/s'\n[[repository]]\nurl = 's3://bucket/p'\nkey_file = 'k'\nkey_command = 'k'\n\
+        let text = "cluster = 'c'\nzone = 'z'\ntimeout_s = 1\nserver = 's'\nspool = '/s'\n[[repository]]\nurl = 's3://bucket/p'\nkey_file = 'k'\nkey_command = 'k'\n\
                     passphrase_file = 'k'\noptional = true\ncompression_level = 1\nrequest_timeout_s = 1\ncreate_if_absent = 'auto'\n\
                     [repository.s3]\nendpoint = 'e'\nregion = 'r'\nprofile = 'p'\ncredentials_file = 'c'\npath_style = true\nca_file = 'c'\n\
                     checksums = 'c'\nsse = 's'\nsse_kms_key_id = 'k'\nstorage_class = 's'\nobject_lock_mode = 'm'\nobject_lock_days = 1\n";

@@ -96,7 +96,11 @@ pub(super) fn check(report: &CheckReport) -> String {
         };
         fact("opened", Some(repository.opened), "yes", "NO");
         fact("encrypted", repository.encrypted, "yes", "NO");
-        fact("store refuses to overwrite", repository.store_refuses_overwrite, "yes", "no");
+        let refuses = match repository.store_races {
+            Some(races) if races > 0 => format!("yes, in {races} rounds of many writers at once"),
+            _ => "yes".to_owned(),
+        };
+        fact("store refuses to overwrite", repository.store_refuses_overwrite, &refuses, "no");
         fact("these credentials can delete", repository.can_delete, "yes", "no");
         let arrived = repository.arrived_after_ms.map_or_else(String::new, |ms| format!("yes, {ms} ms after the switch"));
         fact("segment arrived and read back whole", repository.segment_verified, &arrived, "NO");

@@ -18,7 +18,7 @@ use crate::repo::KeySource;
 const LOCKS: usize = 20;
 
 /// Variables that have no flag, and hold no secret: they are set in the call itself.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 8] = [
     "WALVIS_KEY_COMMAND",
     "WALVIS_PASSPHRASE_FILE",
     "WALVIS_REQUEST_TIMEOUT_S",
@@ -26,6 +26,7 @@ const VARIABLES: [&str; 7] = [
     "WALVIS_S3_REGION",
     "WALVIS_S3_PATH_STYLE",
     "WALVIS_S3_CA_FILE",
+    "AWS_CA_BUNDLE",
 ];
 
 pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> Result<RestoreRequest, Error> {
@@ -89,8 +90,11 @@ fn invocation(global: &Global, config: &Config) -> Result<Invocation, Error> {
     let mut environment = Vec::new();
     for name in VARIABLES {
         let Some(value) = env(name) else { continue };
-        let value =
-            if matches!(name, "WALVIS_PASSPHRASE_FILE" | "WALVIS_S3_CA_FILE") { absolute(Path::new(&value))? } else { value };
+        let value = if matches!(name, "WALVIS_PASSPHRASE_FILE" | "WALVIS_S3_CA_FILE" | "AWS_CA_BUNDLE") {
+            absolute(Path::new(&value))?
+        } else {
+            value
+        };
         environment.push((name.to_owned(), value));
     }
     if config.repositories.iter().any(|repository| repository.key == KeySource::PassphraseEnvironment) {

@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::pg::{SegmentCheck, SegmentName, WalFileName};
-use crate::repo::{Facts, Fetched, Repository, SystemId, probe_create_if_absent};
+use crate::repo::{Facts, Fetched, Probed, Repository, SystemId};
 use crate::server::Server;
 
 /// How often the repositories are asked for the segment.
@@ -67,6 +67,9 @@ pub struct RepositoryCheck {
     pub encrypted: Option<bool>,
     /// Whether the store was seen to refuse overwriting, just now.
     pub store_refuses_overwrite: Option<bool>,
+    /// In how many rounds the store was asked for that by many writers of one object at the same moment. Only what it does wrong is
+    /// proven by that.
+    pub store_races: Option<usize>,
     /// Whether these credentials can delete objects.
     pub can_delete: Option<bool>,
     /// Whether the switched segment arrived and read back as it should.
@@ -164,6 +167,7 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
         opened: false,
         encrypted: None,
         store_refuses_overwrite: None,
+        store_races: None,
         can_delete: None,
         segment_verified: None,
         arrived_after_ms: None,
@@ -182,11 +186,11 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
         let what = "it is not encrypted: whoever can read the store can read the database";
         report.add(Severity::Warning, &location, what, "for an encrypted one, make a new repository with a key");
     }
-    check_overwrite(repository, &opened, &mut check, report, deadline);
-    match opened.probe_delete() {
-        Ok(can_delete) => {
-            check.can_delete = Some(can_delete);
-            if can_delete {
+    match repository.store.measure(deadline) {
+        Ok(probed) => {
+            check_overwrite(repository, &opened, &probed, &mut check, report);
+            check.can_delete = Some(probed.can_delete);
+            if probed.can_delete {
                 let what = "these credentials can delete objects, so whoever takes over this host can delete the backups";
                 let mend =
                     "where the store allows it, archive with credentials that cannot delete, or lock objects (object_lock_mode)";
@@ -203,33 +207,30 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
 fn check_overwrite(
     repository: &RepositoryConfig,
     opened: &Repository,
+    probed: &Probed,
     check: &mut RepositoryCheck,
     report: &mut CheckReport,
-    deadline: Deadline,
 ) {
     let location = opened.location();
-    let measured = repository.store.connect(deadline, CreateIfAbsent::Store).and_then(|store| probe_create_if_absent(&*store));
     let in_use = repository.store.create_if_absent.unwrap_or(opened.descriptor().create_if_absent);
-    match measured {
-        Ok(measured) => {
-            check.store_refuses_overwrite = Some(measured == CreateIfAbsent::Store);
-            match (measured, in_use) {
-                (CreateIfAbsent::Claims, CreateIfAbsent::Store) => report.add(
-                    failed(repository),
-                    location,
-                    "the store does not refuse to overwrite (it ignores If-None-Match), but is used as if it did",
-                    "set create_if_absent = \"claims\" for this repository on every host that writes to it",
-                ),
-                (CreateIfAbsent::Claims, CreateIfAbsent::Claims) => report.add(
-                    Severity::Note,
-                    location,
-                    "the store does not refuse to overwrite; writers announce themselves under claims/ first, with a few more requests",
-                    "",
-                ),
-                (CreateIfAbsent::Store, _) => {}
-            }
-        }
-        Err(error) => report.add_error(failed(repository), location, error),
+    check.store_refuses_overwrite = Some(probed.doubt.is_none());
+    check.store_races = Some(probed.races);
+    match (&probed.doubt, in_use) {
+        (Some(doubt), CreateIfAbsent::Store) => report.add(
+            failed(repository),
+            location,
+            format!("the store does not refuse to overwrite, but is used as if it did: {doubt}"),
+            "set create_if_absent = \"claims\" for this repository on every host that writes to it",
+        ),
+        (Some(doubt), CreateIfAbsent::Claims) => report.add(
+            Severity::Note,
+            location,
+            format!(
+                "the store does not refuse to overwrite: {doubt}; writers announce themselves under claims/ first, with a few more requests"
+            ),
+            "",
+        ),
+        (None, _) => {}
     }
 }
 

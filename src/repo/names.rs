@@ -26,6 +26,9 @@ pub(super) const KEYS_PREFIX: &str = "keys/";
 /// Where everything about clusters is.
 pub(super) const CLUSTERS_PREFIX: &str = "clusters/";
 
+/// Where stores are tried out.
+pub(super) const PROBE_PREFIX: &str = "probe/";
+
 /// Names are made of checked parts, so this fails only by a defect.
 pub(super) fn key(text: String) -> Result<Key, Error> {
     Key::new(text).map_err(|e| Error::new(Kind::Bug, e.to_string()))

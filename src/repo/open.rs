@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::cluster::{Binding, ClusterName, EarlyBindings};
 use super::keyring;
 use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
+use super::probe::{self, Probed};
 use super::secret::Secret;
 use crate::crypto::{Argon2id, DataKey, KeyId, Keyring, WrappingKey, random_bytes};
 use crate::deadline::Deadline;
@@ -88,6 +89,23 @@ impl StoreSettings {
             #[cfg(feature = "s3")]
             StoreUrl::S3(_) => true,
         }
+    }
+
+    /// Finds out, by trying, whether the store refuses to overwrite, through a connection of [`CreateIfAbsent::Store`].
+    fn probe(&self, plain: &dyn Store) -> Result<Probed, Error> {
+        let probed = probe::probe(plain, self.is_remote())?;
+        if let Some(doubt) = &probed.doubt {
+            tracing::warn!(location = plain.location(), "the store does not refuse to overwrite: {doubt}");
+        }
+        Ok(probed)
+    }
+
+    /// Finds out, by trying, whether the store refuses to overwrite, and whether the credentials can delete.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn measure(&self, deadline: Deadline) -> Result<Probed, Error> {
+        self.probe(&*self.connect(deadline, CreateIfAbsent::Store)?)
     }
 
     /// Makes the directory of a `file://` repository; a bucket has to exist.
@@ -216,7 +234,7 @@ impl Repository {
         refuse_orphaned_data(&*plain)?;
         let create_if_absent = match settings.create_if_absent {
             Some(known) => known,
-            None => probe_create_if_absent(&*plain)?,
+            None => settings.probe(&*plain)?.create_if_absent(),
         };
         let store = settings.connect(deadline, create_if_absent)?;
         let bug = |e: String| Error::new(Kind::Bug, e);
@@ -288,21 +306,6 @@ impl Repository {
     pub(super) fn level(&self) -> i32 {
         self.level
     }
-
-    /// Whether the credentials can delete. Creates the probe object if need be and deletes it.
-    ///
-    /// # Errors
-    /// As the store's, except `Denied`, which is the answer `false`.
-    pub fn probe_delete(&self) -> Result<bool, Error> {
-        let name = probe_name()?;
-        // It may be there already, or not: either is fine.
-        let _ = self.store.create(&name, Bytes::from_static(b"probe\n"), &content_id(b"probe\n"))?;
-        match self.store.delete(&name) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind == ErrorKind::Denied => Ok(false),
-            Err(e) => Err(e.into()),
-        }
-    }
 }
 
 /// Data without a descriptor: it was deleted, or the data was copied without it. A new one, with a new repository id, would lock the
@@ -321,38 +324,7 @@ fn refuse_orphaned_data(store: &dyn Store) -> Result<(), Error> {
     .hint(format!("restore {DESCRIPTOR} from a copy of the repository, or choose another URL; without it the data below clusters/ cannot be read")))
 }
 
-fn probe_name() -> Result<Key, Error> {
-    key("probe/create-if-absent".to_owned())
-}
-
-/// Finds out whether the store refuses to overwrite, by trying, with a plain connection ([`CreateIfAbsent::Store`]).
-///
-/// The probe object has one name, so that credentials which cannot delete leave one small object at most.
-///
-/// # Errors
-/// As the store's.
-pub fn probe_create_if_absent(store: &dyn Store) -> Result<CreateIfAbsent, Error> {
-    let name = probe_name()?;
-    let mut answers = Vec::new();
-    for content in [b"first\n".as_slice(), b"second\n"] {
-        answers.push(store.create(&name, Bytes::from_static(content), &content_id(content))?);
-    }
-    // Large objects are published by another request, which some stores guard less well.
-    let mut upload = store.begin(&name, &content_id(b"third\n"))?;
-    upload.part(Bytes::from_static(b"third\n"))?;
-    answers.push(upload.complete()?);
-    drop(upload);
-    match store.delete(&name) {
-        Ok(()) => {}
-        Err(e) if e.kind == ErrorKind::Denied => tracing::debug!("the probe object stays: {e}"),
-        Err(e) => return Err(e.into()),
-    }
-    // The first may exist from an earlier probe; the others certainly do.
-    let refused = answers.iter().skip(1).all(|answer| *answer == Created::Exists);
-    Ok(if refused { CreateIfAbsent::Store } else { CreateIfAbsent::Claims })
-}
-
-fn content_id(bytes: &[u8]) -> ContentId {
+pub(super) fn content_id(bytes: &[u8]) -> ContentId {
     ContentId(blake3::hash(bytes).as_bytes().first_chunk().copied().unwrap_or_default())
 }
 

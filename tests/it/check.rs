@@ -224,11 +224,19 @@ fn credentials_that_cannot_delete_are_seen_and_are_enough() {
         }
     });
     let host = Host::on_s3(&server);
+    let probes = || server.objects("pg/probe/");
+    let of_init = probes();
+    assert!(!of_init.is_empty());
     for _ in 0..3 {
         let report: Value = serde_json::from_str(&host.walvis(&["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
         assert_eq!(report["repositories"][0]["can_delete"], false);
+        assert_eq!(report["repositories"][0]["store_refuses_overwrite"], true);
     }
     // What a probe cannot remove does not pile up.
-    let probes: Vec<String> = server.objects("pg").into_keys().filter(|k| k.contains("probe")).collect();
-    assert_eq!(probes.len(), 1, "{probes:?}");
+    assert_eq!(probes(), of_init);
+    // Whoever can delete does so, and probes anew.
+    server.unhook();
+    let report: Value = serde_json::from_str(&host.walvis(&["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
+    assert_eq!(report["repositories"][0]["can_delete"], true);
+    assert!(!probes().contains_key("pg/probe/kept"));
 }

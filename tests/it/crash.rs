@@ -297,7 +297,15 @@ fn a_push_with_claims_killed_at_any_request() {
 fn an_init_on_s3_killed_at_any_request() {
     for ignores_conditions in [false, true] {
         for moment in if ignores_conditions { vec![Moment::After] } else { vec![Moment::Before, Moment::After] } {
-            for ordinal in 0.. {
+            let requests = {
+                let server = S3Server::start();
+                server.set_ignores_conditions(ignores_conditions);
+                Site::on_s3(&server);
+                server.log().len()
+            };
+            // The races of the probe are one like the other: some of them, and everything before and behind.
+            let chosen = |ordinal: &usize| *ordinal < 9 || *ordinal + 8 >= requests || ordinal.is_multiple_of(40);
+            for ordinal in (0..).filter(chosen) {
                 let server = S3Server::start();
                 server.set_ignores_conditions(ignores_conditions);
                 let mut site = Site::bare();

@@ -1,7 +1,8 @@
 //! The SDK client behind a blocking face: a small runtime, made when first needed, and a time limit around everything.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -14,8 +15,8 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::SdkError;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -23,8 +24,11 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, ConnectorBuilder};
 
-use super::errors::Failure;
-use super::settings::{Checksums, InvalidSettings, S3Settings};
+use super::credentials::{Origin, Remembering};
+use super::errors::{Failure, Refusal};
+use super::proxy::Proxy;
+use super::settings::{Checksums, InvalidSettings, S3Settings, check_endpoint, is_loopback};
+use super::tls;
 use crate::deadline::Deadline;
 use crate::store::ErrorKind;
 
@@ -32,6 +36,8 @@ use crate::store::ErrorKind;
 const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Threads of the runtime.
 const WORKERS: usize = 2;
+/// Where AWS is, as far as a proxy is concerned.
+const AWS: &str = "https://s3.amazonaws.com";
 /// What a region is called where regions mean nothing.
 const ANY_REGION: &str = "us-east-1";
 
@@ -47,7 +53,20 @@ pub(super) struct Engine {
 #[derive(Clone)]
 struct Started {
     runtime: Arc<Runtime>,
+    session: Session,
+    /// How many sessions there were before, with other credentials.
+    generation: u64,
+}
+
+/// A client with its credentials.
+#[derive(Clone)]
+struct Session {
     client: Client,
+    credentials: Remembering,
+    origin: Arc<Origin>,
+    proxy: Option<Proxy>,
+    /// Whether the store has accepted the credentials.
+    has_worked: Arc<AtomicBool>,
 }
 
 /// A runtime that is left alone at the end: a name look-up that hangs must not hold up the process.
@@ -74,6 +93,8 @@ impl Engine {
     pub(super) fn new(settings: S3Settings, deadline: Deadline) -> Result<Self, InvalidSettings> {
         settings.check()?;
         let ca_pem = settings.read_ca_file()?;
+        // One that is malformed is told of at once.
+        Proxy::of(settings.endpoint.as_deref().unwrap_or(AWS))?;
         Ok(Self { settings, ca_pem, deadline, started: Mutex::new(None) })
     }
 
@@ -119,18 +140,84 @@ impl Engine {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let Started { runtime, client } = self.started()?;
+        let started = self.started()?;
         let limit = self.limit()?;
-        match runtime.block_on(limit, work(client)) {
-            Some(result) => result,
+        match started.runtime.block_on(limit, work(started.session.client.clone())) {
+            Some(Ok(answer)) => {
+                started.session.has_worked.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Some(Err(failure)) => Err(self.explain(&started, failure)),
             None if self.deadline.is_over() => Err(self.late()),
             None => Err(Failure::new(ErrorKind::TimedOut, format!("no answer within {limit:?}"))),
         }
     }
 
+    /// Says more of a failure than the request itself knew, and gets other credentials where it is these that were refused.
+    fn explain(&self, started: &Started, failure: Failure) -> Failure {
+        let session = &started.session;
+        if failure.lacks_credentials() {
+            return session.origin.explain(failure);
+        }
+        if let Some(refusal) = failure.refusal() {
+            return match self.renew(started, refusal) {
+                Ok(true) => failure.may_pass("the credentials have changed since"),
+                // Whoever renews them may be late.
+                Ok(false) if refusal == Refusal::Expired && session.may_change() => failure.may_pass("no others are there yet"),
+                Ok(false) => failure,
+                // A file may be half-written.
+                Err(why) if session.may_change() => failure.may_pass(&format!("others could not be had: {why}")),
+                Err(why) => failure.about(&format!("other credentials could not be had: {why}")),
+            };
+        }
+        match &session.proxy {
+            Some(proxy) => proxy.explain(failure),
+            None => failure,
+        }
+    }
+
+    /// Reads the credentials again after the store refused those of `started`. Whether there are others now.
+    fn renew(&self, started: &Started, refusal: Refusal) -> Result<bool, String> {
+        let origin = &started.session.origin;
+        // Asking for credentials may cost a program run or a request. Many a refusal has nothing to do with them, and those that never
+        // worked were asked for just now.
+        let is_doubtful = refusal != Refusal::Denied && started.session.may_change();
+        if !is_doubtful && !origin.has_changed() {
+            return Ok(self.slot().as_ref().is_some_and(|now| now.generation != started.generation));
+        }
+        let mut slot = self.slot();
+        if slot.as_ref().is_some_and(|now| now.generation != started.generation) {
+            return Ok(true);
+        }
+        let limit = self.limit().map_err(|late| late.detail().to_owned())?;
+        let session = started.runtime.block_on(limit, async {
+            let session = self.session().await?;
+            session.credentials.fetch().await.map_err(|error| session.origin.explain(Failure::unanswered(&error)))?;
+            Ok::<_, Failure>(session)
+        });
+        let session = match session {
+            Some(session) => session.map_err(|failure| failure.detail().to_owned())?,
+            None => return Err(format!("none within {limit:?}")),
+        };
+        let is_other = !session.credentials.gave_the_same(&started.session.credentials);
+        if is_other {
+            tracing::info!(location = %self.settings.url(), "the credentials have changed");
+        } else {
+            // The same credentials of a file that has changed have worked as long as they did.
+            session.has_worked.store(started.session.has_worked.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let generation = started.generation + u64::from(is_other);
+        *slot = Some(Started { runtime: Arc::clone(&started.runtime), session, generation });
+        Ok(is_other)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Started>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The runtime and the client; made by whoever asks first, while others wait. A failure is not remembered.
     fn started(&self) -> Result<Started, Failure> {
-        let mut slot = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slot();
         if let Some(started) = &*slot {
             return Ok(started.clone());
         }
@@ -148,16 +235,16 @@ impl Engine {
             .map_err(no_threads)?;
         let runtime = Arc::new(Runtime(Some(runtime)));
         let limit = self.limit()?;
-        let client = runtime.block_on(limit, self.client()).unwrap_or_else(|| {
+        let session = runtime.block_on(limit, self.session()).unwrap_or_else(|| {
             Err(Failure::new(ErrorKind::TimedOut, format!("the AWS configuration was not complete within {limit:?}")))
         })?;
-        let started = Started { runtime, client };
+        let started = Started { runtime, session, generation: 0 };
         *slot = Some(started.clone());
         Ok(started)
     }
 
     #[expect(deprecated, reason = "see the imports")]
-    async fn client(&self) -> Result<Client, Failure> {
+    async fn session(&self) -> Result<Session, Failure> {
         let s = &self.settings;
         let mut files = ProfileFiles::builder().include_default_config_file(true);
         files = match &s.credentials_file {
@@ -165,6 +252,7 @@ impl Engine {
             None => files.include_default_credentials_file(true),
         };
         let files = files.build();
+        let origin = Origin::find(s, &files).await?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             // Token services speak TLS even where the store does not.
             .http_client(self.http_client(None))
@@ -198,9 +286,16 @@ impl Engine {
             loader = loader.credentials_provider(provider.build());
         }
         let shared = loader.load().await;
+        let endpoint = self.endpoint(shared.endpoint_url())?;
+        let proxy = Proxy::of(endpoint.as_deref().unwrap_or(AWS)).map_err(unusable)?;
+        let credentials = shared.credentials_provider().ok_or_else(|| {
+            Failure::new(ErrorKind::Denied, "no credentials found in the environment, the shared files or a role")
+        })?;
+        let credentials = Remembering::new(credentials);
 
         let mut config = aws_sdk_s3::config::Builder::from(&shared)
-            .http_client(self.http_client(shared.endpoint_url()))
+            .http_client(self.store_client(endpoint.as_deref(), proxy.as_ref())?)
+            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .force_path_style(s.path_style)
             // Retrying is the business of the retry decorator alone.
             .retry_config(RetryConfig::disabled())
@@ -215,15 +310,40 @@ impl Engine {
             })
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         if shared.region().is_none() {
-            let elsewhere = shared.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-            if !elsewhere {
+            if endpoint.is_none() {
                 return Err(Failure::new(ErrorKind::NoSuchPlace, "no region is configured, so the bucket can't be found")
                     .hint("set `region` or AWS_REGION; for a store other than AWS set `endpoint`")
                     .permanently());
             }
             config = config.region(Region::from_static(ANY_REGION));
         }
-        Ok(Client::from_conf(config.build()))
+        if let Some(endpoint) = endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        let (client, origin, has_worked) = (Client::from_conf(config.build()), Arc::new(origin), Arc::default());
+        Ok(Session { client, credentials, origin, proxy, has_worked })
+    }
+
+    /// Where the store is, if not at AWS: as configured, or as the AWS environment says.
+    fn endpoint(&self, shared: Option<&str>) -> Result<Option<String>, Failure> {
+        let own = std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|_| self.settings.endpoint.is_none());
+        let Some(endpoint) = own.as_deref().or(shared) else { return Ok(None) };
+        check_endpoint(endpoint).map_err(unusable)?;
+        // Without the slash the SDK joins the bucket to the last part of a path.
+        Ok(Some(if endpoint.ends_with('/') { endpoint.to_owned() } else { format!("{endpoint}/") }))
+    }
+
+    /// The HTTP client for the store itself. With a CA file it is one that trusts the very certificates in it.
+    fn store_client(&self, endpoint: Option<&str>, proxy: Option<&Proxy>) -> Result<SharedHttpClient, Failure> {
+        let plain = endpoint.is_some_and(|e| e.starts_with("http://"));
+        match &self.ca_pem {
+            Some(pem) if !plain => {
+                let connect_timeout = self.settings.request_timeout.min(MAX_CONNECT_TIME);
+                tls::client(pem, proxy.map(Proxy::intercept), connect_timeout)
+                    .map_err(|error| Failure::new(ErrorKind::NoSuchPlace, format!("TLS cannot be used: {error}")))
+            }
+            _ => Ok(self.http_client(endpoint)),
+        }
     }
 
     /// The HTTP client: TLS with the system's roots and those of `ca_file` (none of which are loaded for an `http://` endpoint); a
@@ -268,27 +388,18 @@ fn threads_can_be_had(number: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether an endpoint is on this host.
-fn is_loopback(endpoint: &str) -> bool {
-    let authority = endpoint.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+/// A setting of the environment that can't be used.
+fn unusable(settings: InvalidSettings) -> Failure {
+    let failure = Failure::new(ErrorKind::NoSuchPlace, settings.what);
+    match settings.hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::is_loopback;
-
-    #[test]
-    fn loopback() {
-        for local in ["http://127.0.0.1:9000", "https://localhost", "http://[::1]:1/x"] {
-            assert!(is_loopback(local), "{local}");
-        }
-        for remote in ["https://s3.example.org/127.0.0.1", "http://10.0.0.1", "https://localhost.example.org", "x"] {
-            assert!(!is_loopback(remote), "{remote}");
-        }
+impl Session {
+    /// Whether other credentials may come to be: these were good, and are not those of the environment.
+    fn may_change(&self) -> bool {
+        !self.origin.is_fixed() && self.has_worked.load(Ordering::Relaxed)
     }
 }

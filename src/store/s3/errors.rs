@@ -18,8 +18,11 @@ pub(super) struct Failure {
     kind: ErrorKind,
     detail: String,
     hint: Option<String>,
-    permanent: bool,
+    /// Whether trying again is pointless, where that does not follow from the kind.
+    permanent: Option<bool>,
     answer: Option<Box<Answer>>,
+    /// There were no credentials to send the request with.
+    lacks_credentials: bool,
 }
 
 /// What the service answered instead of what was asked for.
@@ -27,11 +30,24 @@ pub(super) struct Failure {
 struct Answer {
     status: u16,
     error: Option<ServiceError>,
+    /// Of a success that the SDK could not read.
+    unread: Option<String>,
+}
+
+/// What a refusal means for the credentials that the request was sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// They were valid once.
+    Expired,
+    /// The store does not know them.
+    Unknown,
+    /// They may be those of another, or just not enough.
+    Denied,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: None, permanent: false, answer: None }
+        Self { kind, detail: detail.into(), hint: None, permanent: None, answer: None, lacks_credentials: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -40,8 +56,58 @@ impl Failure {
     }
 
     pub(super) fn permanently(mut self) -> Self {
-        self.permanent = true;
+        self.permanent = Some(true);
         self
+    }
+
+    /// Says that trying again can help, and why.
+    pub(super) fn may_pass(mut self, why: &str) -> Self {
+        self.detail = format!("{}; {why}", self.detail);
+        self.permanent = Some(false);
+        self
+    }
+
+    /// Says where the credentials come from.
+    pub(super) fn about(mut self, origin: &str) -> Self {
+        self.detail = format!("{} ({origin})", self.detail);
+        self
+    }
+
+    /// Says, of a request that did not come to the store, where it may have got stuck.
+    pub(super) fn on_the_way(mut self, station: &str, hint: &str) -> Self {
+        let is_stuck = match &self.answer {
+            // The certificate and all that is said in TLS are the store's.
+            None => matches!(self.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) && self.permanent.is_none(),
+            Some(answer) => answer.error.is_none() && matches!(answer.status, 407 | 502..=504),
+        };
+        if is_stuck && !self.lacks_credentials {
+            self.detail = format!("{station}: {}", self.detail);
+            self.hint = Some(hint.to_owned());
+        }
+        if self.detail.contains("proxy authorization required") {
+            self.kind = ErrorKind::Denied;
+        }
+        self
+    }
+
+    /// Whether there were no credentials to send the request with.
+    pub(super) fn lacks_credentials(&self) -> bool {
+        self.lacks_credentials
+    }
+
+    /// What it means for the credentials, when it was the service that refused them.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        let code = self.answer.as_ref()?.error.as_ref()?.code.as_str();
+        match code {
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => Some(Refusal::Expired),
+            _ if is_unknown_key(code) || code == "SignatureDoesNotMatch" => Some(Refusal::Unknown),
+            _ => (self.kind == ErrorKind::Denied).then_some(Refusal::Denied),
+        }
+    }
+
+    /// A field of a success whose root element the SDK does not know: some stores call it otherwise than S3.
+    pub(super) fn field_of(&self, root: &str, name: &str) -> Option<String> {
+        field(element(self.answer.as_ref()?.unread.as_deref()?, root)?, name).filter(|value| !value.is_empty())
     }
 
     /// The kind it will have as a store error.
@@ -63,8 +129,13 @@ impl Failure {
     pub(super) fn while_doing(self, action: impl fmt::Display, location: &str) -> StoreError {
         let mut error = StoreError::new(self.kind, action.to_string(), location, self.detail);
         error.hint = self.hint;
-        error.permanent |= self.permanent;
+        error.permanent = self.permanent.unwrap_or(error.permanent);
         error
+    }
+
+    /// What happened, for another message.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// Reads what the SDK reports.
@@ -95,9 +166,10 @@ impl Failure {
                 ErrorKind::Unreachable,
                 format!("HTTP {status}, but the answer was cut short: {}", quote(&chain(cause))),
             ),
-            (None, _) => Self::from_stranger(status, header("content-type"), body),
+            (None, _) => Self::from_stranger(status, &header, body),
         };
-        failure.answer = Some(Box::new(Answer { status, error }));
+        let unread = (error.is_none() && status == 200).then(|| String::from_utf8_lossy(body).into_owned());
+        failure.answer = Some(Box::new(Answer { status, error, unread }));
         failure
     }
 
@@ -108,29 +180,51 @@ impl Failure {
         let message = if error.message.is_empty() { "(no message)".to_owned() } else { quote(&error.message) };
         let mut failure = Self::new(kind, format!("{}: {message} (HTTP {status}{request})", quote(&error.code)));
         failure.hint = match &error.region {
-            Some(region) if is_about_region(&error.code) => {
-                Some(format!("the bucket is in another region: set `region` to {}", quote(region)))
-            }
+            Some(region) if is_about_region(&error.code) => Some(other_region(region)),
             _ => hint.map(str::to_owned),
         };
         failure
     }
 
     /// An answer that no S3 service would give.
-    fn from_stranger(status: u16, content_type: Option<String>, body: &[u8]) -> Self {
+    fn from_stranger(status: u16, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Self {
         let kind = match status {
             401 | 403 | 407 => ErrorKind::Denied,
             408 | 429 | 500 | 502..=504 | 520..=529 => ErrorKind::Busy,
             507 => ErrorKind::NoSpace,
             _ => ErrorKind::BadAnswer,
         };
-        let what = match (content_type, String::from_utf8_lossy(body)) {
-            (_, text) if text.trim().is_empty() => "and nothing else".to_owned(),
-            (Some(kind), text) => format!("and {}: {:?}", quote(&kind), quote(text.get(..100).unwrap_or(&text))),
-            (None, text) => format!("and {:?}", quote(text.get(..100).unwrap_or(&text))),
+        let text = String::from_utf8_lossy(body);
+        let content_type = header("content-type");
+        let what = match &content_type {
+            _ if text.trim().is_empty() => "and nothing else".to_owned(),
+            Some(kind) => format!("and {}: {:?}", quote(kind), quote(text.get(..100).unwrap_or(&text))),
+            None => format!("and {:?}", quote(text.get(..100).unwrap_or(&text))),
         };
-        Self::new(kind, format!("HTTP {status} {what}, which is not an answer of S3"))
-            .hint("check the endpoint; a proxy, load balancer or web server may be answering instead of the store")
+        let failure = Self::new(kind, format!("HTTP {status} {what}, which is not an answer of S3"));
+        match (status, header("x-amz-bucket-region"), header("location")) {
+            (300..=399, Some(region), _) => {
+                let what = format!("HTTP {status}: the bucket is in the region {}", quote(&region));
+                Self::new(ErrorKind::NoSuchPlace, what).hint(other_region(&region)).permanently()
+            }
+            (300..=399, None, Some(location)) => Self::new(
+                ErrorKind::BadAnswer,
+                format!("HTTP {status}: whoever answers there sends us on to {}", quote(&location)),
+            )
+            .hint("set `endpoint` to the address of the store itself; requests are signed for one address and can't be sent on")
+            .permanently(),
+            // As Go and nginx say it.
+            (400, ..)
+                if text.contains("HTTP request to an HTTPS server") || text.contains("HTTP request was sent to HTTPS port") =>
+            {
+                failure.hint(SPEAKS_TLS).permanently()
+            }
+            // No page of a portal, which may be gone tomorrow.
+            (200..=299, ..) if content_type.is_some_and(|kind| kind.contains("xml")) && !text.trim().is_empty() => {
+                failure.hint("the store answers in another form than S3; a newer version of it may know better").permanently()
+            }
+            _ => failure.hint("check the endpoint; a proxy, load balancer or web server may be answering instead of the store"),
+        }
     }
 
     /// No answer at all.
@@ -144,6 +238,10 @@ impl Failure {
             return failure;
         }
         let causes = quote(&all);
+        // The first bytes of a TLS alert, read as HTTP.
+        if all.contains("invalid HTTP version parsed") {
+            return Self::new(ErrorKind::Unreachable, format!("the answer is not HTTP: {causes}")).hint(SPEAKS_TLS).permanently();
+        }
         if causes.contains("dns error") || causes.contains("failed to lookup address") {
             return Self::new(ErrorKind::Unreachable, format!("the host name was not found: {causes}"))
                 .hint("check the endpoint, the region and the name service; with an own endpoint `path_style` may be needed");
@@ -184,22 +282,31 @@ impl Failure {
     fn credentials(all: &str) -> Option<Self> {
         const HINT: &str = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a shared credentials file, or a role; `profile` and \
                             `credentials_file` say where to look";
+        const PROGRAM: &str = "`credential_process` of the profile names the program; run it as the user who runs this";
         let causes = quote(all);
-        if all.contains("credential provider was not enabled") {
-            return Some(
-                Self::new(ErrorKind::Denied, "no credentials found in the environment, the shared files or a role").hint(HINT),
-            );
-        }
-        if all.contains("credentials provider was not properly configured") {
-            return Some(Self::new(ErrorKind::Denied, format!("the credentials are not usable: {causes}")).hint(HINT));
-        }
-        if all.contains("credentials provider timed out") {
-            return Some(Self::new(ErrorKind::TimedOut, format!("no credentials in time: {causes}")).hint(HINT));
-        }
-        (all.contains("loading credentials") || all.contains("credentials error"))
-            .then(|| Self::new(ErrorKind::Unreachable, format!("no credentials could be had: {causes}")).hint(HINT))
+        let failure = if all.contains("credential provider was not enabled") {
+            Self::new(ErrorKind::Denied, "no credentials found in the environment, the shared files or a role").hint(HINT)
+        } else if all.contains("credentials provider was not properly configured") {
+            Self::new(ErrorKind::Denied, format!("the credentials are not usable: {causes}")).hint(HINT)
+        } else if all.contains("credentials provider timed out") {
+            Self::new(ErrorKind::TimedOut, format!("no credentials in time: {causes}")).hint(HINT)
+        } else if !(all.contains("loading credentials") || all.contains("credentials error")) {
+            return None;
+        } else if all.contains("exit status: 127") || all.contains("exit status: 126") {
+            Self::new(ErrorKind::Denied, format!("the credential program cannot be run: {causes}")).hint(PROGRAM)
+        } else if all.contains("external process") && (all.contains("could not parse") || all.contains("could not decode")) {
+            Self::new(ErrorKind::Denied, format!("the credential program gives no credentials: {causes}")).hint(PROGRAM)
+        } else if all.contains("external process") {
+            Self::new(ErrorKind::Unreachable, format!("the credential program failed: {causes}")).hint(PROGRAM)
+        } else {
+            Self::new(ErrorKind::Unreachable, format!("no credentials could be had: {causes}")).hint(HINT)
+        };
+        Some(Self { lacks_credentials: true, ..failure })
     }
 }
+
+/// What to do where an endpoint begins with `http://` and should not.
+const SPEAKS_TLS: &str = "the store speaks TLS on this port: begin the endpoint with https://";
 
 /// An S3 error document: `<Error><Code>…</Code><Message>…</Message>…</Error>`.
 #[derive(Debug, PartialEq, Eq)]
@@ -215,18 +322,8 @@ impl ServiceError {
     /// Reads the document; `None` when it is anything else. The SDK's own reader takes any root element, which a proxy's page could
     /// have, and absence must never be guessed.
     fn parse(body: &[u8]) -> Option<Self> {
-        let mut text = std::str::from_utf8(body).ok()?.trim_start_matches('\u{feff}').trim_start();
-        if text.starts_with("<?xml") {
-            text = text.split_once("?>")?.1.trim_start();
-        }
-        let inside = text.strip_prefix("<Error")?;
-        if !inside.starts_with(['>', ' ', '\n', '\r', '\t']) || !text.trim_end().ends_with("</Error>") {
-            return None;
-        }
-        let field = |name: &str| {
-            let from = inside.split_once(&format!("<{name}>"))?.1;
-            Some(unescape(from.split_once(&format!("</{name}>"))?.0.trim()))
-        };
+        let inside = element(std::str::from_utf8(body).ok()?, "Error")?;
+        let field = |name: &str| field(inside, name);
         Some(Self {
             code: field("Code").filter(|c| !c.is_empty())?,
             message: field("Message").unwrap_or_default(),
@@ -237,8 +334,81 @@ impl ServiceError {
     }
 }
 
+/// What is inside a document's only element, when that has this name.
+fn element<'t>(text: &'t str, root: &str) -> Option<&'t str> {
+    let mut text = text.trim_start_matches('\u{feff}').trim();
+    if text.starts_with("<?xml") {
+        text = text.split_once("?>")?.1.trim_start();
+    }
+    let inside = text.strip_prefix('<')?.strip_prefix(root)?;
+    if !inside.starts_with(['>', ' ', '\n', '\r', '\t']) {
+        return None;
+    }
+    inside.strip_suffix('>')?.trim_end().strip_suffix(root)?.strip_suffix("</")
+}
+
+/// The text of the first element of this name.
+fn field(inside: &str, name: &str) -> Option<String> {
+    let from = inside.split_once(&format!("<{name}>"))?.1;
+    Some(unescape(from.split_once(&format!("</{name}>"))?.0.trim()))
+}
+
+/// Decodes the entities of XML, in one pass: what one stands for is not looked at again.
 fn unescape(text: &str) -> String {
-    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&")
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, from)) = rest.split_once('&') {
+        clean.push_str(before);
+        let entity = from.split_once(';').and_then(|(name, after)| Some((entity(name)?, after)));
+        match entity {
+            Some((c, after)) => {
+                clean.push(c);
+                rest = after;
+            }
+            None => {
+                clean.push('&');
+                rest = from;
+            }
+        }
+    }
+    clean.push_str(rest);
+    clean
+}
+
+/// The character that an entity stands for.
+fn entity(name: &str) -> Option<char> {
+    match name {
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        "amp" => Some('&'),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)
+        }
+    }
+}
+
+fn other_region(region: &str) -> String {
+    format!("the bucket is in another region: set `region` to {}", quote(region))
+}
+
+/// Whether it is a store's word for an access key that it does not know; `XAdminUserNotFound` is versitygw's.
+fn is_unknown_key(code: &str) -> bool {
+    matches!(
+        code,
+        "InvalidAccessKeyId"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "XAdminUserNotFound"
+            | "XAdminNoSuchUser"
+            | "NoSuchUser"
+    )
 }
 
 fn is_about_region(code: &str) -> bool {
@@ -259,13 +429,14 @@ fn meaning(status: u16, error: &ServiceError) -> (ErrorKind, Option<&'static str
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" | "InvalidPayer" => {
             (Denied, Some("check what the credentials are allowed to do in this bucket and below this prefix"))
         }
-        "InvalidAccessKeyId" | "InvalidClientTokenId" | "InvalidToken" | "UnrecognizedClientException" => {
+        code if is_unknown_key(code) => {
             (Denied, Some("the store does not know this access key: check the credentials and that they belong to this endpoint"))
         }
         "SignatureDoesNotMatch" => (Denied, Some("the secret key is wrong, or a proxy changes the requests on their way")),
-        "ExpiredToken" | "TokenRefreshRequired" | "RequestExpired" => {
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => {
             (Denied, Some("the session has expired: get new credentials"))
         }
+        "RequestExpired" => (Denied, Some("correct this host's clock: the store takes the request for an old one")),
         "RequestTimeTooSkewed" => (Denied, Some("correct this host's clock: it differs too much from the store's")),
         code if code.starts_with("KMS.") || code.starts_with("KMSAccess") => {
             (Denied, Some("check the key of the key management service and the right to use it"))
@@ -335,7 +506,7 @@ fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
 }
 
 /// All causes, without what is said twice.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -453,10 +624,65 @@ mod tests {
         for (status, kind) in
             [(200, BadAnswer), (404, BadAnswer), (302, BadAnswer), (403, Denied), (503, Busy), (429, Busy), (507, NoSpace)]
         {
-            let failure = Failure::from_stranger(status, Some("text/html".to_owned()), b"<html>\n  sorry</html>");
+            let html = |name: &str| (name == "content-type").then(|| "text/html".to_owned());
+            let failure = Failure::from_stranger(status, &html, b"<html>\n  sorry</html>");
             assert_eq!(failure.kind, kind, "{status}");
             assert!(failure.detail.contains("not an answer of S3") && failure.detail.contains("sorry"), "{}", failure.detail);
             assert!(!failure.detail.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn what_cannot_heal_is_permanent() {
+        use ErrorKind::*;
+        let failure = |status, headers: &'static [(&str, &str)], body: &[u8]| {
+            let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            Failure::from_stranger(status, &header, body).while_doing("read x", "s3://b")
+        };
+        for (status, headers, body, kind, hint) in [
+            (301, &[("x-amz-bucket-region", "eu-west-3")] as &[_], "", NoSuchPlace, "`region` to eu-west-3"),
+            (302, &[("location", "https://login.example.org/")], "<html>moved</html>", BadAnswer, "address of the store itself"),
+            (400, &[], "Client sent an HTTP request to an HTTPS server.\n", BadAnswer, "https://"),
+            (200, &[("content-type", "application/xml")], "<Other><Name>x</Name></Other>", BadAnswer, "another form"),
+        ] {
+            let error = failure(status, headers, body.as_bytes());
+            assert_eq!((error.kind, error.permanent), (kind, true), "{error}");
+            assert!(error.hint.clone().unwrap().contains(hint), "{error:?}");
+        }
+        assert!(!failure(200, &[("content-type", "text/html")], b"<html>please log in</html>").permanent);
+        assert!(!failure(404, &[], b"no such service").permanent);
+    }
+
+    #[test]
+    fn entities() {
+        for (escaped, text) in [
+            ("&lt;a b=&quot;c&apos;&gt;", "<a b=\"c'>"),
+            ("&#34;x&#39; &#xA;&#x1F600;", "\"x' \n\u{1f600}"),
+            ("&amp;lt; &amp;#34;", "&lt; &#34;"),
+            ("R&D; & &unknown; &#xD800; &#; &", "R&D; & &unknown; &#xD800; &#; &"),
+        ] {
+            assert_eq!(unescape(escaped), text);
+        }
+    }
+
+    #[test]
+    fn refusals_of_credentials() {
+        for (status, code, refusal) in [
+            (400, "ExpiredToken", Some(Refusal::Expired)),
+            (404, "XAdminUserNotFound", Some(Refusal::Unknown)),
+            (403, "InvalidAccessKeyId", Some(Refusal::Unknown)),
+            (403, "SignatureDoesNotMatch", Some(Refusal::Unknown)),
+            (403, "AccessDenied", Some(Refusal::Denied)),
+            (404, "NoSuchBucket", None),
+            (503, "SlowDown", None),
+        ] {
+            let error = document(code, "");
+            let mut failure = Failure::from_service(status, &error);
+            failure.answer = Some(Box::new(Answer { status, error: Some(error), unread: None }));
+            assert_eq!(failure.refusal(), refusal, "{code}");
+            if refusal.is_some() {
+                assert_eq!(failure.kind, ErrorKind::Denied, "{code}");
+            }
         }
     }
 

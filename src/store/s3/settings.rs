@@ -213,12 +213,14 @@ impl S3Settings {
         Ok(())
     }
 
-    /// The PEM text of the CA file, proven to be parsable by the TLS library (which would panic on it otherwise).
+    /// The PEM text of the CA file, proven to be parsable by the TLS library (which would panic on it otherwise). Where none is
+    /// configured it is the one that `AWS_CA_BUNDLE` names.
     pub(super) fn read_ca_file(&self) -> Result<Option<Vec<u8>>, InvalidSettings> {
-        let Some(path) = &self.ca_file else { return Ok(None) };
+        let of_the_environment = || std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let Some(path) = &self.ca_file.clone().or_else(of_the_environment) else { return Ok(None) };
         let bad = |what: fmt::Arguments<'_>| {
             InvalidSettings::new(format!("cannot use the CA file {}: {what}", path.display())).hint(
-                "`ca_file` must name a readable PEM file with the certificate of the authority (-----BEGIN CERTIFICATE-----)",
+                "`ca_file`, or AWS_CA_BUNDLE where it is not set, must name a readable PEM file with the certificate of the authority (-----BEGIN CERTIFICATE-----)",
             )
         };
         let pem = fsio::read_bounded(path, limits::MAX_SMALL_OBJECT_BYTES).map_err(|e| bad(format_args!("{e}")))?;
@@ -237,7 +239,7 @@ impl S3Settings {
 }
 
 /// Whether `endpoint` is `http[s]://host[:port]` with nothing behind but a path.
-fn check_endpoint(endpoint: &str) -> Result<(), InvalidSettings> {
+pub(super) fn check_endpoint(endpoint: &str) -> Result<(), InvalidSettings> {
     const HINT: &str = "the form is https://host[:port], without bucket or credentials";
     let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
     let Some(rest) = rest else {
@@ -254,9 +256,29 @@ fn check_endpoint(endpoint: &str) -> Result<(), InvalidSettings> {
     Ok(())
 }
 
+/// Whether an endpoint is on this host.
+pub(super) fn is_loopback(endpoint: &str) -> bool {
+    let authority = endpoint.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback() {
+        for local in ["http://127.0.0.1:9000", "https://localhost", "http://[::1]:1/x"] {
+            assert!(is_loopback(local), "{local}");
+        }
+        for remote in ["https://s3.example.org/127.0.0.1", "http://10.0.0.1", "https://localhost.example.org", "x"] {
+            assert!(!is_loopback(remote), "{remote}");
+        }
+    }
 
     fn wrong(url: &str) -> String {
         let error = S3Settings::parse_url(url).unwrap_err();

@@ -49,11 +49,14 @@ impl<'a> S3Upload<'a> {
                 .set_object_lock_mode(s.object_lock.map(super::lock_mode))
                 .set_object_lock_retain_until_date(until)
                 .send()
-        })?;
-        let upload_id = output
-            .upload_id
-            .filter(|id| !id.is_empty())
-            .ok_or_else(|| Failure::new(ErrorKind::BadAnswer, "the store began an upload without naming it"))?;
+        });
+        let upload_id = match output {
+            Ok(output) => output.upload_id.filter(|id| !id.is_empty()),
+            // rclone calls the answer so.
+            Err(failure) => Some(failure.field_of("InitiateMultipartUpload", "UploadId").ok_or(failure)?),
+        };
+        let upload_id =
+            upload_id.ok_or_else(|| Failure::new(ErrorKind::BadAnswer, "the store began an upload without naming it"))?;
         Ok(Self { store, key: key.clone(), upload_id, parts: Vec::new(), last_bytes: limits::PART_BYTES, gone: false })
     }
 

@@ -67,7 +67,9 @@ fn a_listing_must_be_one() {
         ("well-formed page", "<html><body/></html>"),
         ("nothing", ""),
         ("no fields", "<ListBucketResult></ListBucketResult>"),
-        ("no count", "<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"),
+        ("no count and half of it", "<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated><Contents>"),
+        ("no count and no end", "<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated>"),
+        ("no count of what is there", &page(1, &["pg/a"], false).replace("<KeyCount>1</KeyCount>", "")),
         ("no name", "<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"),
         ("not said whether whole", "<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"),
         ("no way on", "<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount><IsTruncated>true</IsTruncated></ListBucketResult>"),
@@ -153,7 +155,9 @@ fn ranges_that_make_no_sense_are_refused() {
                 body
             }))
         });
-        refuses(read(&store, "a", range), ErrorKind::BadAnswer, says, "");
+        let kind = if range == ReadRange::All { ErrorKind::BadAnswer } else { ErrorKind::Unsupported };
+        let error = refuses(read(&store, "a", range), kind, says, "");
+        assert_eq!(error.is_permanent(), range != ReadRange::All, "{error}");
     }
     // Beyond the end, by a page that is no answer of S3.
     server.hook(|_| Action::html(416));

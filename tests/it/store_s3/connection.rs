@@ -91,8 +91,8 @@ fn certificates() {
     refuses(read_all(&open(other_name), "a"), ErrorKind::Unreachable, "certificate is not trusted", "another host");
 
     let plain = S3Settings { endpoint: Some(server.endpoint().replace("https", "http")), ..server.settings("pg") };
-    let error = read_all(&open(plain), "a").unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    let error = refuses(read_all(&open(plain), "a"), ErrorKind::Unreachable, "not HTTP", "begin the endpoint with https://");
+    assert!(error.is_permanent());
 
     let http = S3Server::start();
     let encrypted = S3Settings { endpoint: Some(http.endpoint().replace("http", "https")), ..http.settings("pg") };
@@ -127,8 +127,8 @@ fn credentials_that_do_not_work() {
     let error = refuses(read_all(&store, "a"), ErrorKind::Denied, "", ""); // s3s says NotSignedUp, AWS InvalidAccessKeyId
     assert!(!format!("{error:?}").contains(SECRET_KEY));
     let store = with("");
-    let error = refuses(read_all(&store, "a"), ErrorKind::Denied, "no credentials found", "AWS_ACCESS_KEY_ID");
-    assert!(error.is_permanent());
+    let error = refuses(read_all(&store, "a"), ErrorKind::Denied, "no profile \"default\"", "`profile`");
+    assert!(error.is_permanent() && error.detail.contains(dir.path().to_str().unwrap()), "{error}");
     assert_eq!(server.objects("").len(), 0);
 }
 

@@ -2,10 +2,14 @@
 #![allow(clippy::print_stdout)]
 
 mod absence;
+mod addresses;
 mod connection;
+mod credentials;
 mod headers;
 mod moto;
+mod probe;
 mod processes;
+mod stores;
 mod suite;
 mod uploads;
 

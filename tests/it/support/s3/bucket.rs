@@ -33,7 +33,19 @@ pub struct Buckets {
     next_file: Arc<AtomicUsize>,
     /// Most objects in one page of a listing.
     pub page_len: Arc<AtomicUsize>,
+    /// Which requests look whether an object exists, and write a moment later without looking again.
+    pub looks_first: Arc<Mutex<LooksFirst>>,
 }
+
+/// What a store does in two steps that ought to be one.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct LooksFirst {
+    pub puts: bool,
+    pub completions: bool,
+}
+
+/// The moment between looking and writing.
+const MOMENT: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 struct State {
@@ -66,7 +78,17 @@ impl Buckets {
             dir: Arc::new(dir),
             next_file: Arc::default(),
             page_len: Arc::new(AtomicUsize::new(1000)),
+            looks_first: Arc::default(),
         }
+    }
+
+    /// Waits where the store looks first; whether it looks again when it writes.
+    async fn looks_again(&self, which: impl Fn(LooksFirst) -> bool) -> bool {
+        let looks_first = which(*self.looks_first.lock().unwrap());
+        if looks_first {
+            tokio::time::sleep(MOMENT).await;
+        }
+        !looks_first
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -206,9 +228,12 @@ impl S3 for Buckets {
         let body = collect(r.body).await?;
         check_digests(&body, r.content_md5.as_deref(), r.checksum_crc32.as_deref(), r.checksum_crc32c.as_deref())?;
         let stored = this.save(&body);
+        let conditional = r.if_none_match.is_some_and(|c| c.is_any());
+        let was_there = this.lock().bucket(&r.bucket)?.contains_key(&r.key);
+        let looks_again = this.looks_again(|first| first.puts).await;
         let mut state = this.lock();
         let objects = state.bucket(&r.bucket)?;
-        if r.if_none_match.is_some_and(|c| c.is_any()) && objects.contains_key(&r.key) {
+        if conditional && if looks_again { objects.contains_key(&r.key) } else { was_there } {
             return Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"));
         }
         let e_tag = Some(ETag::Strong(stored.etag.clone()));
@@ -338,6 +363,9 @@ impl S3 for Buckets {
     });
 
     operation!(complete_multipart_upload, CompleteMultipartUploadInput => CompleteMultipartUploadOutput, |this, r| {
+        let conditional = r.if_none_match.is_some_and(|c| c.is_any());
+        let was_there = this.lock().bucket(&r.bucket)?.contains_key(&r.key);
+        let looks_again = this.looks_again(|first| first.completions).await;
         let mut state = this.lock();
         state.bucket(&r.bucket)?;
         let upload = state.upload(&r.upload_id, &r.bucket, &r.key)?;
@@ -368,7 +396,7 @@ impl S3 for Buckets {
             digests.extend(hex::decode(&stored.etag).unwrap());
         }
         let objects = state.bucket(&r.bucket)?;
-        if r.if_none_match.is_some_and(|c| c.is_any()) && objects.contains_key(&r.key) {
+        if conditional && if looks_again { objects.contains_key(&r.key) } else { was_there } {
             return Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"));
         }
         let mut stored = this.save(&content);

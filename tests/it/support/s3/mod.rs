@@ -24,6 +24,7 @@ use walvis::deadline::Deadline;
 use walvis::store::s3::{S3Settings, S3Store};
 
 use self::bucket::Buckets;
+pub use self::bucket::LooksFirst;
 use self::front::Front;
 pub use self::front::{Action, Op, Seen};
 pub use self::moto::Moto;
@@ -32,6 +33,8 @@ pub use self::moto::Moto;
 pub const BUCKET: &str = "walvis-test";
 /// Who may use it.
 pub const ACCESS_KEY: &str = "AKIAWALVISTEST000001";
+/// And who else, with the same secret key.
+pub const OTHER_ACCESS_KEY: &str = "AKIAWALVISTEST000002";
 /// With this.
 pub const SECRET_KEY: &str = "not-a-secret/0123456789abcdefghijklmnopqr";
 /// In this region.
@@ -50,25 +53,32 @@ pub struct S3Server {
 impl S3Server {
     /// A server that speaks plain HTTP.
     pub fn start() -> Self {
-        Self::launch(false)
+        Self::launch(None)
     }
 
     /// A server that speaks TLS under a CA of its own (see [`ca_file`](Self::ca_file)).
     pub fn start_tls() -> Self {
-        Self::launch(true)
+        Self::launch(Some(acceptor()))
     }
 
-    fn launch(tls: bool) -> Self {
+    /// A server that speaks TLS with a certificate such as `openssl req -x509` makes: signed by itself, and an authority's. It is for
+    /// 127.0.0.1 and for `walvis.test`.
+    pub fn start_self_signed() -> Self {
+        Self::launch(Some(self_signed()))
+    }
+
+    fn launch(tls: Option<(TlsAcceptor, String)>) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("credentials"), credentials(ACCESS_KEY, SECRET_KEY)).unwrap();
         let objects = dir.path().join("objects");
         std::fs::create_dir(&objects).unwrap();
         let buckets = Buckets::new(objects, BUCKET);
         let mut builder = S3ServiceBuilder::new(buckets.clone());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let mut auth = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
+        auth.register(OTHER_ACCESS_KEY.to_owned(), SECRET_KEY.into());
+        builder.set_auth(auth);
         let front = Arc::new(Front::new(builder.build()));
-        let (acceptor, ca_file) = if tls {
-            let (acceptor, pem) = acceptor();
+        let (acceptor, ca_file) = if let Some((acceptor, pem)) = tls {
             let path = dir.path().join("ca.pem");
             std::fs::write(&path, pem).unwrap();
             (Some(acceptor), Some(path))
@@ -81,6 +91,11 @@ impl S3Server {
         let address = listener.local_addr().unwrap();
         runtime.spawn(accept(listener, acceptor, Arc::clone(&front)));
         Self { front, buckets, address, ca_file, dir, runtime: Some(runtime) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `http://127.0.0.1:port`, or https.
@@ -144,6 +159,11 @@ impl S3Server {
     /// Whether it is a store that does not know conditional writes.
     pub fn set_ignores_conditions(&self, ignores: bool) {
         self.front.set_ignores_conditions(ignores);
+    }
+
+    /// Whether it is a store that looks whether an object exists, and writes a moment later without looking again.
+    pub fn set_looks_first(&self, looks_first: LooksFirst) {
+        *self.buckets.looks_first.lock().unwrap() = looks_first;
     }
 
     /// How many objects it puts into one page of a listing, at most.
@@ -272,13 +292,27 @@ fn acceptor() -> (TlsAcceptor, String) {
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    (accept_with(&leaf, &key), ca_pem)
+}
+
+/// TLS with a certificate that is its own authority's.
+fn self_signed() -> (TlsAcceptor, String) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "walvis.test".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    (accept_with(&certificate, &key), certificate.pem())
+}
+
+fn accept_with(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> TlsAcceptor {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
+        .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), ca_pem)
+    TlsAcceptor::from(Arc::new(config))
 }

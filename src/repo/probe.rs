@@ -1,0 +1,265 @@
+//! Finding out, by trying, whether a store creates objects only if they are absent.
+//!
+//! # What it proves
+//! A store that overwrites, or answers two writers of one object that each of them created it, is found out for certain: it was seen.
+//! The opposite can't be proven from outside. A store that looks first and writes then has a moment in between; many creations of one object
+//! at the same time, in rounds of each way to create (a put, the completion of an upload, both at once), fall into it with a
+//! probability that leaves little over, but not nothing. So any doubt counts against the store, and nothing but the
+//! store's own promise is behind a probe that found none.
+//!
+//! Every probe has names of its own below `probe/`, so that two at the same time don't meet. What a probe leaves where it was killed or
+//! can't delete is a few bytes each, which mean nothing to anybody and may be deleted at any time. Where it can't delete it leaves
+//! [`KEPT`] too, and the next one tries that object and makes no more of them.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError, RwLock, mpsc};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::names::{PROBE_PREFIX, key};
+use super::open::{content_id, read_whole};
+use crate::crypto::random_bytes;
+use crate::error::{Error, Kind};
+use crate::format::descriptor::CreateIfAbsent;
+use crate::limits::{ABANDONED_AFTER, KIB, MAX_SMALL_OBJECT_BYTES};
+use crate::store::{Created, ErrorKind, Key, Store, StoreError, Upload};
+
+/// How the writers of each round create, one after the other round. Uploads come first: what they need before their last request opens
+/// the connections that all later rounds use.
+const ROUNDS: [Round; 7] = [Round::Uploads, Round::Uploads, Round::Uploads, Round::Both, Round::Puts, Round::Puts, Round::Puts];
+
+#[derive(Debug, Clone, Copy)]
+enum Round {
+    Puts,
+    Uploads,
+    Both,
+}
+
+impl Round {
+    /// How many create one object at the same moment, and its size in bytes. The moment between looking and writing is the longer the
+    /// more there is to write: few writers of much meet in it more often than many of little.
+    fn writers(self) -> (usize, usize) {
+        match self {
+            Self::Puts => (8, 64 * KIB),
+            Self::Uploads | Self::Both => (4, MAX_SMALL_OBJECT_BYTES),
+        }
+    }
+
+    /// Whether this writer uploads in parts.
+    fn uploads(self, writer: usize) -> bool {
+        match self {
+            Self::Puts => false,
+            Self::Uploads => true,
+            Self::Both => writer.is_multiple_of(2),
+        }
+    }
+}
+
+/// Left by a probe that found nothing wrong and can't delete. Its content.
+const KEPT: (&str, &[u8]) = ("probe/kept", b"a store that was probed\n");
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// What in its behaviour speaks against trusting the store, if anything does.
+    pub doubt: Option<String>,
+    /// Whether the credentials can delete.
+    pub can_delete: bool,
+    /// In how many rounds the store was asked by many at once.
+    pub races: usize,
+}
+
+impl Probed {
+    /// How to create objects in this store.
+    pub fn create_if_absent(&self) -> CreateIfAbsent {
+        if self.doubt.is_none() { CreateIfAbsent::Store } else { CreateIfAbsent::Claims }
+    }
+}
+
+/// Probes a store through a connection that relies on the store itself. `races`: many creations at once too, not only one after
+/// the other. For a file system the latter is enough: the kernel gives a name once.
+///
+/// # Errors
+/// As the store's.
+pub(super) fn probe(store: &dyn Store, races: bool) -> Result<Probed, Error> {
+    if let Some(found) = again(store)? {
+        return Ok(found);
+    }
+    let id: [u8; 8] = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
+    let name = |round: usize| key(format!("{PROBE_PREFIX}{}/{round}", hex::encode(id)));
+    let mut found = Probed { doubt: None, can_delete: true, races: 0 };
+    let first = name(0)?;
+    found.doubt = one_after_the_other(store, &first)?;
+    found.can_delete = remove(store, &first)?;
+    if races {
+        for (n, round) in (1..).zip(ROUNDS) {
+            if found.doubt.is_some() {
+                break;
+            }
+            let name = name(n)?;
+            found.doubt = race(store, &name, round)?;
+            found.races += 1;
+            if found.can_delete {
+                found.can_delete = remove(store, &name)?;
+            }
+        }
+    }
+    if found.can_delete {
+        sweep(store);
+    } else if found.doubt.is_none() {
+        let (name, content) = KEPT;
+        // Another may have been faster.
+        let _ = store.create(&key(name.to_owned())?, Bytes::from_static(content), &content_id(content))?;
+    }
+    Ok(found)
+}
+
+/// What an object tells that an earlier probe could not delete; `None` where there is none, or it leaves anything to ask.
+fn again(store: &dyn Store) -> Result<Option<Probed>, Error> {
+    let (name, content) = (key(KEPT.0.to_owned())?, KEPT.1);
+    if read_whole(store, &name)?.is_none() {
+        return Ok(None);
+    }
+    // `New` may also mean that somebody with other credentials has just deleted it.
+    let is_refused = overwrite(store, &name)?.is_none() && read_whole(store, &name)?.as_deref() == Some(content);
+    if is_refused && !remove(store, &name)? {
+        return Ok(Some(Probed { doubt: None, can_delete: false, races: 0 }));
+    }
+    Ok(None)
+}
+
+/// Creates an object, and then again with other content.
+fn one_after_the_other(store: &dyn Store, name: &Key) -> Result<Option<String>, Error> {
+    let first = b"first\n";
+    // A lost answer makes `Exists` of this one.
+    let _ = store.create(name, Bytes::from_static(first), &content_id(first))?;
+    if let Some(doubt) = overwrite(store, name)? {
+        return Ok(Some(doubt));
+    }
+    let is_untouched = read_whole(store, name)?.as_deref() == Some(first);
+    Ok((!is_untouched).then(|| "it says that an object exists, and yet replaces it".to_owned()))
+}
+
+/// Tries to overwrite an object in both ways; what speaks against the store.
+fn overwrite(store: &dyn Store, name: &Key) -> Result<Option<String>, Error> {
+    let (second, third) = (b"second\n", b"third\n");
+    if store.create(name, Bytes::from_static(second), &content_id(second))? == Created::New {
+        return Ok(Some("it replaces what is there (it ignores If-None-Match)".to_owned()));
+    }
+    let mut upload = store.begin(name, &content_id(third))?;
+    upload.part(Bytes::from_static(third))?;
+    Ok((upload.complete()? == Created::New)
+        .then(|| "an upload in parts replaces what is there (it ignores If-None-Match when completing one)".to_owned()))
+}
+
+/// A writer who has done everything but the last request.
+enum Writer<'a> {
+    Put(&'a dyn Store),
+    Upload(Box<dyn Upload + 'a>),
+}
+
+impl Writer<'_> {
+    fn prepare<'a>(store: &'a dyn Store, name: &Key, content: &Bytes, uploads: bool) -> Result<Writer<'a>, StoreError> {
+        if !uploads {
+            return Ok(Writer::Put(store));
+        }
+        let mut upload = store.begin(name, &content_id(content))?;
+        upload.part(content.clone())?;
+        Ok(Writer::Upload(upload))
+    }
+
+    fn finish(&mut self, name: &Key, content: &Bytes) -> Result<Created, StoreError> {
+        match self {
+            Writer::Put(store) => store.create(name, content.clone(), &content_id(content)),
+            Writer::Upload(upload) => upload.complete(),
+        }
+    }
+}
+
+/// Lets many create one object at the same moment, and looks at who is said to have done it.
+fn race(store: &dyn Store, name: &Key, round: Round) -> Result<Option<String>, Error> {
+    let (writers, size) = round.writers();
+    let contents: Vec<Bytes> = (0_u8..).take(writers).map(|writer| Bytes::from(vec![writer; size])).collect();
+    let gate = RwLock::new(());
+    let outcomes: Mutex<Vec<(Bytes, Result<Created, StoreError>)>> = Mutex::new(Vec::new());
+    let (is_ready, ready) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
+        for (writer, content) in contents.iter().enumerate() {
+            let uploads = round.uploads(writer);
+            let (is_ready, gate, outcomes) = (is_ready.clone(), &gate, &outcomes);
+            let write = move || {
+                let prepared = Writer::prepare(store, name, content, uploads);
+                // Nobody waits for it who is gone.
+                let _ = is_ready.send(());
+                drop(is_ready);
+                drop(gate.read());
+                let outcome = prepared.and_then(|mut writer| writer.finish(name, content));
+                outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((content.clone(), outcome));
+            };
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, write) {
+                tracing::debug!(%error, "one writer less");
+            }
+        }
+        drop(is_ready);
+        // Until all have been heard of or are gone.
+        while ready.recv().is_ok() {}
+        drop(closed);
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let writers = outcomes.len();
+    if writers < 2 {
+        return Err(Error::new(Kind::Unreachable, "no threads to find out whether the store refuses to overwrite")
+            .hint("raise the limits on memory (ulimit -v) or on processes (ulimit -u, TasksMax=)"));
+    }
+    let mut winners = Vec::new();
+    for (content, outcome) in outcomes {
+        if outcome? == Created::New {
+            winners.push(content);
+        }
+    }
+    if winners.len() > 1 {
+        return Ok(Some(format!(
+            "of {writers} writers that created one object at the same moment with different content, {} were told that theirs is stored",
+            winners.len()
+        )));
+    }
+    // Nobody may have won: the winner's answer was lost, and the next attempt found the object.
+    let stored = read_whole(store, name)?;
+    let is_right = stored.is_some_and(|stored| match winners.first() {
+        Some(winner) => stored == *winner,
+        None => contents.iter().any(|content| stored == *content),
+    });
+    Ok((!is_right)
+        .then(|| format!("of {writers} writers that created one object at the same moment, another than the winner is stored")))
+}
+
+/// Deletes an object; whether the credentials can.
+fn remove(store: &dyn Store, name: &Key) -> Result<bool, Error> {
+    match store.delete(name) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind == ErrorKind::Denied => {
+            tracing::debug!("the probe object stays: {e}");
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Deletes what probes left behind that were killed. Those at work are younger.
+fn sweep(store: &dyn Store) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut left = Vec::new();
+    let listed = store.list(PROBE_PREFIX, "", &mut |entry| {
+        let modified = entry.modified_unix_s.and_then(|at| u64::try_from(at).ok());
+        if modified.is_some_and(|at| at + ABANDONED_AFTER.as_secs() < now) {
+            left.push(entry.key);
+        }
+        ControlFlow::Continue(())
+    });
+    let swept = listed.and_then(|()| left.iter().try_for_each(|name| store.delete(name)));
+    if let Err(error) = swept {
+        tracing::debug!(%error, "objects of earlier probes stay");
+    }
+}
