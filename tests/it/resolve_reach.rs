@@ -72,10 +72,17 @@ fn pg18_ends_of_the_archive() {
         assert_eq!(lsn(&json["oldest_backup"]["stop"]), backup.stop_lsn);
         assert!(json["wal"]["stored_bytes"].as_u64().unwrap() > 0);
     }
-    // Nothing is later than that: the server would fail, and so `latest` is offered.
+    // Nothing is later than that, and the server would fail. `latest` would be another moment as soon as more is archived: it is not offered.
     let json = site.does_not_reach(&format!("--target-time '{after}'"));
     assert_eq!(json["nearest_before"]["transaction"]["xid"].as_u64(), Some(second), "{json:#}");
-    assert!(json["hint"].as_str().unwrap().contains("--target latest"));
+    let hint = json["hint"].as_str().unwrap();
+    assert!(json["reason"].as_str().unwrap().contains("not archived yet") && !hint.contains("latest"), "{json:#}");
+    assert!(hint.contains("pg_switch_wal()") && hint.contains("archive_timeout"), "{json:#}");
+    let last = json["nearest_before"]["transaction"]["lsn"].as_str().unwrap();
+    assert!(hint.contains(&format!("--target-lsn {last}")), "{json:#}");
+    assert_eq!(xid(&site.reaches(&format!("--target-lsn {last}")), "last_included"), Some(second));
+    let to_come = site.does_not_reach("--target-time '2999-01-01 00:00Z'");
+    assert!(to_come["reason"].as_str().unwrap().contains("still to come"), "{to_come:#}");
     server_refuses(
         &site,
         "after",
@@ -87,7 +94,8 @@ fn pg18_ends_of_the_archive() {
     assert_eq!((xid(&json, "last_included"), json["stop"].is_null()), (Some(second), true));
     let beyond = format!("{:X}/0", (lsn(&json["latest"]["lsn"]) >> 32) + 1);
     site.does_not_reach(&format!("--target-lsn {beyond}"));
-    site.does_not_reach("--target-xid 4000000");
+    let unknown = site.does_not_reach("--target-xid 4000000");
+    assert!(unknown["hint"].as_str().unwrap().contains("not be archived yet"), "{unknown:#}");
     site.does_not_reach("--target-name 'no such point'");
 
     let json = site.does_not_reach("--target-time 2000-01-02T00:00:00Z");
@@ -120,6 +128,12 @@ fn pg18_ends_of_the_archive() {
         assert!(output.status.code() == Some(2) && stderr.contains(words), "{arguments}: {stderr}");
     }
     assert_eq!(site.walvis("resolve --target latest --target-timeline 7").status.code(), Some(15));
+
+    // What is done as the hint says leads to that moment, and not to the mistake.
+    let mistake = insert(&primary, 3);
+    primary.switch_and_archive();
+    let json = site.reaches(&format!("--target-time '{after}'"));
+    assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(second), Some(mistake)), "{json:#}");
 
     // A time without a zone is several moments, whatever the zone of this host; with one, both readings are printed. It is the same
     // for every command that takes times.

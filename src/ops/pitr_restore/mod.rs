@@ -213,7 +213,9 @@ fn out_of_reach(resolved: &ResolveReport) -> Error {
             return Error::new(Kind::Damaged, format!("{what} that can be read: {why}"))
                 .hint("'walvis list' shows the backups; take a new one, and look at what damages the store");
         }
-        return Error::new(Kind::Target, what).hint("'walvis list' shows the backups; take one with 'walvis base-backup'");
+        return Error::new(Kind::Target, what).hint(
+            "'walvis list' shows the backups; look for an older one in another repository: a new one leads only to later moments",
+        );
     }
     let reason = resolved.reason.clone().unwrap_or_default();
     let error = Error::new(Kind::Target, format!("{} cannot be reached: {reason}", resolved.target));

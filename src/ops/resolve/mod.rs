@@ -22,7 +22,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{Mark, PgTime};
-use crate::pg::target::{Target, TargetTimeline, Zone, show};
+use crate::pg::target::{Target, TargetTimeline, Zone, now, show};
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
 use backups::{Backups, Choice, usable};
@@ -32,6 +32,9 @@ use report::{
     BackupReport, LegReport, LockReport, Moment, Place, ResolveReport, Setting, StopReport, TransactionReport, WalReport,
 };
 use search::{BackupEnd, Found, Log, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
+
+/// How the newest WAL gets into the archive.
+const ARCHIVE_NOW: &str = "wait for archive_timeout, or run SELECT pg_switch_wal() on the primary, and ask again";
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -395,18 +398,19 @@ impl Resolver<'_> {
             }
             Unreachable::Before => {
                 report.nearest_after = report.earliest.clone();
-                ("it is before everything that is archived".to_owned(), "choose a later target".to_owned())
+                (
+                    "it is before everything that is archived".to_owned(),
+                    "look for older WAL in another repository; from this one nothing earlier can be recovered".to_owned(),
+                )
             }
             Unreachable::After => {
                 report.nearest_before = report.latest.clone();
                 let reason = match self.request.target {
-                    Target::Time(_) => {
-                        "no transaction ended later in what is archived: PostgreSQL would fail with \"recovery ended \
-                                        before configured recovery target was reached\""
-                    }
-                    _ => "it is after everything that is archived",
+                    Target::Time(time) if time > now() => "that moment is still to come, by the clock of this host",
+                    Target::Time(_) => "that moment is not archived yet: no transaction that ended later is",
+                    _ => "it is not archived yet: it is after everything that is",
                 };
-                (reason.to_owned(), "to recover all that is archived, use --target latest".to_owned())
+                (reason.to_owned(), self.not_yet(report.latest.as_ref()))
             }
             Unreachable::Gap { from, until } => {
                 let ends = |window: &&Window| window.until == *from;
@@ -426,7 +430,11 @@ impl Resolver<'_> {
                     Some(backup) => format!("recovery would stop at {stop}, before the backup ends at {}", backup.stop),
                     None => format!("{stop} is before the start of recovery"),
                 };
-                (reason, "choose an older backup, or a later target".to_owned())
+                let hint = match self.request.from {
+                    Some(_) => "begin at an older backup: leave --from out to have one looked for",
+                    None => "look for an older backup in another repository",
+                };
+                (reason, hint.to_owned())
             }
             Unreachable::NotFound(unknown) => {
                 let mut reason = format!("no {} is on the path to timeline {}", describe(&self.request.target), report.timeline);
@@ -435,7 +443,10 @@ impl Resolver<'_> {
                 }
                 let hint = match elsewhere.first() {
                     Some(place) => format!("it is on timeline {}: use --target-timeline {0}", place.timeline),
-                    None => "see 'walvis catalog --commits' or 'walvis catalog --restore-points'".to_owned(),
+                    None => format!(
+                        "if it is new, it may not be archived yet: {ARCHIVE_NOW}; 'walvis catalog --commits' and '--restore-points' list \
+                         what is"
+                    ),
                 };
                 report.candidates = elsewhere;
                 (reason, hint)
@@ -456,6 +467,15 @@ impl Resolver<'_> {
         };
         (report.reason, report.hint) = (Some(reason), Some(hint));
         Ok(())
+    }
+
+    /// What to do about a target that may still be archived. `latest` is no way out: by the time of the restore it may have the mistake.
+    fn not_yet(&self, latest: Option<&Moment>) -> String {
+        let last = latest.and_then(|latest| latest.transaction.as_ref());
+        let now = last.map_or_else(String::new, |last| {
+            format!("; --target-lsn {} stops after the newest transaction that is, whatever is archived meanwhile", last.lsn)
+        });
+        format!("{ARCHIVE_NOW}{now}")
     }
 
     fn looks_elsewhere(&self) -> bool {

@@ -219,3 +219,122 @@ impl Visitor for Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::scan::{PgTime, XactEnd, XactKind, Xid};
+
+    /// What a record is, at which position.
+    enum Is {
+        Nothing,
+        Effect(Effect),
+        New(u32),
+        Commit(u32),
+        Abort(u32),
+    }
+
+    fn rel(relation: u32) -> RelFile {
+        RelFile { tablespace: 1663, database: 5, relation }
+    }
+
+    fn lock(xid: u32) -> Is {
+        Is::Effect(Effect::Lock(Lock { xid, database: 5, relation: xid * 10 }))
+    }
+
+    fn snapshot(overflowed: bool) -> Is {
+        Is::Effect(Effect::Snapshot { overflowed })
+    }
+
+    /// Records at 8, 16, …; the server's own stop is before the last one.
+    fn stop_of(lowest: u64, records: Vec<Is>) -> (Stop, Vec<u32>, bool, bool) {
+        let own = Stop { lsn: Lsn(records.len() as u64 * 8), after: false };
+        let mut watch = Watch::new(Lsn(0), Lsn(lowest), own);
+        for (i, record) in records.into_iter().enumerate() {
+            let lsn = Lsn((i as u64 + 1) * 8);
+            let end = |kind, xid| Record {
+                start: lsn,
+                end: Lsn(lsn.0 + 8),
+                what: Event::XactEnd(XactEnd { kind, time: PgTime(0), xid: Xid::new(xid) }),
+            };
+            // In the order of a scan: effects, then that there is a record, then what it says.
+            match &record {
+                Is::Effect(effect) => watch.effect(lsn, *effect),
+                Is::New(relation) => watch.storage(lsn, StorageChange::Create { rel: rel(*relation), fork: 0 }),
+                _ => {}
+            }
+            watch.record(lsn);
+            match record {
+                Is::Commit(xid) => watch.found(&end(XactKind::Commit, xid)),
+                Is::Abort(xid) => watch.found(&end(XactKind::Abort, xid)),
+                _ => {}
+            }
+        }
+        let quiet = watch.settle(false);
+        (quiet.stop, quiet.held.iter().map(|lock| lock.xid).collect(), quiet.is_all, quiet.removed)
+    }
+
+    fn after(lsn: u64) -> Stop {
+        Stop { lsn: Lsn(lsn), after: true }
+    }
+
+    fn before(lsn: u64) -> Stop {
+        Stop { lsn: Lsn(lsn), after: false }
+    }
+
+    #[test]
+    fn it_stops_after_what_must_be_replayed_and_before_the_lock() {
+        use Is::{Commit, Effect as E, New, Nothing};
+        // The last commit, and a drop with a snapshot in the middle.
+        let drop = || vec![snapshot(false), Commit(3), Nothing, lock(7), snapshot(false), lock(7), Nothing, Commit(7)];
+        assert_eq!(stop_of(16, drop()), (after(16), vec![], true, false));
+        // Nothing is gained: the server's own.
+        assert_eq!(stop_of(16, vec![snapshot(false), Commit(3), Nothing, Commit(7)]), (before(32), vec![], true, false));
+        // Somebody else's commit, or a sequence that goes on, is behind the lock; a sequence that is new is not seen.
+        assert_eq!(stop_of(24, vec![snapshot(false), lock(7), Commit(3), Commit(7)]), (before(32), vec![7], true, false));
+        let sequence = |new| vec![snapshot(false), Commit(3), lock(7), New(new), E(Effect::Sequence(rel(70))), Commit(7)];
+        assert_eq!(stop_of(16, sequence(71)).0, before(48));
+        assert_eq!(stop_of(16, sequence(70)).0, after(16));
+        // What is lasting comes first: then the lock.
+        let prepared = vec![snapshot(false), Commit(3), Nothing, E(Effect::Lasting), Nothing, lock(7), Commit(7)];
+        assert_eq!(stop_of(16, prepared).0, after(32));
+        // Nothing has committed since the backup was consistent.
+        assert_eq!(stop_of(16, vec![snapshot(false), Nothing, lock(7), Commit(7)]).0, before(16));
+        // Without a snapshot before it nobody could look around: the first must be replayed, and the next as long as it is not whole.
+        let unready = |overflowed| vec![Commit(3), lock(7), snapshot(overflowed), lock(8), lock(7), snapshot(false), Commit(7)];
+        assert_eq!(stop_of(8, unready(false)).0, after(24));
+        assert_eq!(stop_of(8, unready(true)).0, before(56));
+        assert!(!stop_of(8, unready(true)).2);
+    }
+
+    #[test]
+    fn locks_are_released_with_their_transaction_or_by_a_snapshot() {
+        use Is::{Abort, Commit, Nothing};
+        // A rollback leaves fewer locks than the commit before it.
+        let rollback = vec![snapshot(false), lock(5), Commit(3), Abort(5), lock(7), Commit(7)];
+        assert_eq!(stop_of(24, rollback), (after(32), vec![], true, false));
+        // A subtransaction's lock goes with the second snapshot that does not repeat it.
+        let sub = |n: usize| {
+            let mut records = vec![snapshot(false), lock(5)];
+            records.extend((0..n).map(|_| snapshot(false)));
+            records.extend([Commit(3), Nothing, Commit(7)]);
+            let lowest = (records.len() as u64 - 2) * 8;
+            stop_of(lowest, records).1
+        };
+        assert_eq!((sub(1), sub(2)), (vec![5], vec![]));
+    }
+
+    #[test]
+    fn files_that_are_dropped_later_stay() {
+        use Is::{Commit, Effect as E, Nothing};
+        let removal = || E(Effect::Removal { xid: 7, is_database: true });
+        let database = vec![snapshot(false), Commit(3), Nothing, removal(), E(Effect::Lasting), Commit(7)];
+        assert_eq!(stop_of(16, database), (after(16), vec![], true, false));
+        // Somebody else committed after the files were removed.
+        let too_late = vec![snapshot(false), removal(), Commit(3), Nothing, Commit(7)];
+        assert_eq!(stop_of(24, too_late), (before(40), vec![], true, true));
+        // A drop that is included is no matter.
+        let included = vec![snapshot(false), removal(), Commit(7), Nothing, Commit(8)];
+        assert_eq!(stop_of(24, included), (before(40), vec![], true, false));
+    }
+}
