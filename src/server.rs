@@ -68,9 +68,8 @@ impl Server {
         config.application_name("walvis").connect_timeout(CONNECT_TIMEOUT.min(deadline.remaining()));
         let (client, connection) =
             bounded(&runtime, &deadline, "connect to the server", config.connect(NoTls))?.map_err(|e| {
-                server_error(format!("cannot connect to the PostgreSQL server{}: {}", describe(&config), detail(&e))).hint(
-                    "is it running? name it with --server 'host=… port=… user=… dbname=…' or PGHOST, PGPORT, PGUSER, PGDATABASE",
-                )
+                server_error(format!("cannot connect to the PostgreSQL server{}: {}", describe(&config), detail(&e)))
+                    .hint(way_in(e.as_db_error()))
             })?;
         runtime.spawn(async move {
             if let Err(e) = connection.await {
@@ -203,6 +202,27 @@ fn bounded<T>(
         server_error(format!("cannot {action}: no answer within the time limit of {} s", deadline.limit().as_secs()))
             .hint("is the server overloaded or stopped?")
     })
+}
+
+/// What to do about a connection that failed: the server said why, or did not answer at all.
+fn way_in(said: Option<&tokio_postgres::error::DbError>) -> &'static str {
+    match said.map(|error| error.code().code()) {
+        // invalid_authorization_specification, invalid_password: wrong role or password, or no line for it in pg_hba.conf.
+        Some(code) if code.starts_with("28") => {
+            "it runs, and lets nobody in by that name: run Walvis as a user whom pg_hba.conf lets in (`peer`: as that role's user, such as \
+             'sudo -u postgres'), or name role and password with --server 'user=…', PGUSER, PGPASSWORD"
+        }
+        // invalid_catalog_name
+        Some("3D000") => "it runs, and has no such database: name one with --server 'dbname=…' or PGDATABASE",
+        // too_many_connections
+        Some("53300") => {
+            "it runs, and has no connection left: try again, or see max_connections and superuser_reserved_connections"
+        }
+        // cannot_connect_now
+        Some("57P03") => "it is starting, stopping or recovering: try again when it takes connections",
+        Some(_) => "it runs, and refused the connection: its log says more",
+        None => "is it running? name it with --server 'host=… port=… user=… dbname=…' or PGHOST, PGPORT, PGUSER, PGDATABASE",
+    }
 }
 
 /// What libpq takes from the environment and from its defaults.

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const AFTER_HELP: &str = concat!(
+    "Settings: file < environment < flags. WALVIS_REPOSITORY and WALVIS_KEY_FILE are enough for one repository.\n\n",
+    super::exit::exit_codes!()
+);
+
 /// PostgreSQL WAL shipper and backup tool: compressed, encrypted, stored once, restored to an exact commit.
 #[derive(Debug, Parser)]
-#[command(name = "walvis", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(
-    after_help = "Settings: file < environment < flags. WALVIS_REPOSITORY and WALVIS_KEY_FILE are enough for one repository."
-)]
+#[command(name = "walvis", version, arg_required_else_help = true)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,

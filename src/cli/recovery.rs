@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::render::size;
+use super::render::{duration, size};
 use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
 use crate::ops::resolve::report::{Moment, ResolveReport, TransactionReport};
 use crate::pg::target::{Zone, now, parse_time};
@@ -98,7 +98,10 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
     }
     if let Some(estimate) = &report.estimate {
         let download = size(estimate.download_bytes);
-        line("estimate", format!("{download} to download, about {}; {}", duration(estimate.seconds), estimate.assuming));
+        line(
+            "estimate",
+            format!("{download} to download, about {}; {}", duration(estimate.seconds.saturating_mul(1000)), estimate.assuming),
+        );
     }
     if let Some(oldest) = &report.oldest_backup {
         line("oldest backup", format!("from {}, consistent at {}", oldest.start, oldest.stop));
@@ -139,15 +142,6 @@ fn replay(report: &ResolveReport, zone: &Zone, line: &mut dyn FnMut(&str, String
     }
 }
 
-/// Seconds in the two largest units.
-pub(super) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
 /// What can be recovered.
 pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> String {
     let mut out = String::new();
@@ -160,7 +154,8 @@ pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> String {
     }
     match (&report.newest_commit, report.newest_commit_age_s) {
         (Some(commit), Some(age)) => {
-            let _ = writeln!(out, "newest archived commit: {}, {age} s ago", transaction(commit, zone));
+            let age = duration(u64::try_from(age).unwrap_or_default().saturating_mul(1000));
+            let _ = writeln!(out, "newest archived commit: {}, {age} ago", transaction(commit, zone));
         }
         _ => {
             let _ = writeln!(out, "newest archived commit: none");

@@ -20,8 +20,13 @@ pub(super) fn error(error: &Error) -> String {
 
 /// A new key file.
 pub(super) fn key(report: &KeyReport) -> String {
+    let only_root = if report.owner == "root" {
+        "Only root can read it: give it to the user that PostgreSQL runs as, with 'chown postgres FILE'.\n"
+    } else {
+        ""
+    };
     format!(
-        "key {} written to {}\nKeep a copy of this file apart from this host and from the repository: without it the backups cannot be read.\n",
+        "key {} written to {}\n{only_root}Keep a copy of this file apart from this host and from the repository: without it the backups cannot be read.\n",
         report.key_id,
         report.path.display()
     )
@@ -35,6 +40,9 @@ pub(super) fn init(reports: &[InitReport]) -> String {
         let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
         // Writing into memory cannot fail, here and below.
         let _ = writeln!(out, "repository {} {state}, {cipher}", report.repository);
+        if report.owner.as_deref() == Some("root") {
+            let _ = writeln!(out, "  it belongs to root: the user that PostgreSQL runs as must be able to write there");
+        }
         if !report.store_refuses_overwrite {
             let _ = writeln!(
                 out,
@@ -76,10 +84,14 @@ pub(super) fn check(report: &CheckReport) -> String {
         let _ = writeln!(out, "server      PostgreSQL {}, {role}, system identifier {}", server.version, server.system_id);
         let _ = writeln!(
             out,
-            "settings    archive_mode {}, wal_level {}, archive_timeout {} s, segments of {}",
+            "settings    archive_mode {}, wal_level {}, archive_timeout {}, segments of {}",
             server.archive_mode,
             server.wal_level,
-            server.archive_timeout_s,
+            if server.archive_timeout_s == 0 {
+                "off".to_owned()
+            } else {
+                duration(server.archive_timeout_s.saturating_mul(1000))
+            },
             size(server.wal_segment_bytes)
         );
         let _ = writeln!(out, "            archive_command {}", server.archive_command);
@@ -102,7 +114,8 @@ pub(super) fn check(report: &CheckReport) -> String {
         };
         fact("store refuses to overwrite", repository.store_refuses_overwrite, &refuses, "no");
         fact("these credentials can delete", repository.can_delete, "yes", "no");
-        let arrived = repository.arrived_after_ms.map_or_else(String::new, |ms| format!("yes, {ms} ms after the switch"));
+        let arrived =
+            repository.arrived_after_ms.map_or_else(String::new, |ms| format!("yes, {} after the switch", duration(ms)));
         fact("segment arrived and read back whole", repository.segment_verified, &arrived, "NO");
     }
     for finding in &report.findings {
@@ -184,11 +197,7 @@ fn backup(out: &mut String, line: &BackupLine) {
         let _ = writeln!(out, "    backup {id} DAMAGED: {damaged}");
         return;
     };
-    let checksums = match summary.pages {
-        PageChecksums { enabled: false, .. } => "no page checksums".to_owned(),
-        PageChecksums { damaged: 0, verified, .. } => format!("{verified} pages verified"),
-        PageChecksums { damaged, .. } => format!("{damaged} PAGES DAMAGED"),
-    };
+    let checksums = pages(&summary.pages);
     let standby = if summary.from_standby { ", of a standby" } else { "" };
     let _ = writeln!(
         out,
@@ -198,7 +207,7 @@ fn backup(out: &mut String, line: &BackupLine) {
         size(summary.bytes),
         summary.files,
         size(summary.new_bytes),
-        super::recovery::duration(u64::try_from(line.duration_s.unwrap_or_default()).unwrap_or_default()),
+        duration(u64::try_from(line.duration_s.unwrap_or_default()).unwrap_or_default().saturating_mul(1000)),
     );
     let bound = |bound: &Bound| match &bound.time {
         Some(time) => format!("{} ({time})", bound.lsn),
@@ -210,6 +219,32 @@ fn backup(out: &mut String, line: &BackupLine) {
     let _ = writeln!(out, "      recoverable from {from} to {until}, timeline {}", summary.timeline);
     for database in line.databases.iter().flatten() {
         let _ = writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));
+    }
+}
+
+/// Milliseconds in the largest two units that there are, below a minute to a tenth of a second.
+pub(super) fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..60 if ms.is_multiple_of(1000) => format!("{seconds} s"),
+        0..60 => format!("{seconds}.{} s", ms % 1000 / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// The same of seconds.
+pub(super) fn duration_of(seconds: f64) -> String {
+    duration((seconds.max(0.0) * 1000.0) as u64)
+}
+
+/// What became of the checksums of a backup's pages.
+pub(super) fn pages(pages: &PageChecksums) -> String {
+    match (pages.enabled, pages.damaged) {
+        (false, _) => "no page checksums".to_owned(),
+        (true, 0) => format!("{} pages verified", pages.verified),
+        (true, damaged) => format!("{} pages verified, {damaged} DAMAGED", pages.verified),
     }
 }
 
@@ -232,6 +267,22 @@ pub(super) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_two_units() {
+        for (ms, expected) in [
+            (0, "0 s"),
+            (40, "0.0 s"),
+            (1250, "1.2 s"),
+            (59_999, "59.9 s"),
+            (60_000, "1 min 0 s"),
+            (3_725_000, "1 h 2 min"),
+            (90_000_000, "1 d 1 h"),
+        ] {
+            assert_eq!(duration(ms), expected);
+        }
+        assert_eq!(duration_of(2.5), "2.5 s");
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::render::size;
+use super::render::{duration, pages, size};
+use crate::format::manifest::PageChecksums;
 use crate::ops::base_backup::report::BackupReport;
 
 /// Most lines of damaged pages and warnings that are printed; `--json` has all.
@@ -28,19 +29,10 @@ pub(super) fn report(report: &BackupReport) -> String {
     );
     line("stored", format!("{} new; {parent}", size(report.new_bytes)));
     line("restore", format!("reads {}", size(report.stored_bytes)));
-    line(
-        "checksums",
-        match (report.page_checksums, report.pages_damaged) {
-            (false, _) => "the cluster has none".to_owned(),
-            (true, 0) => format!("{} pages verified", report.pages_verified),
-            (true, damaged) => format!("{} pages verified, {damaged} DAMAGED", report.pages_verified),
-        },
-    );
-    let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
-    line(
-        "took",
-        format!("{}, of these {} waiting for WAL to be archived", seconds(report.duration_ms), seconds(report.waited_for_wal_ms)),
-    );
+    let (enabled, verified, damaged) = (report.page_checksums, report.pages_verified, report.pages_damaged);
+    line("checksums", pages(&PageChecksums { enabled, verified, damaged }));
+    let (took, waited) = (duration(report.duration_ms), duration(report.waited_for_wal_ms));
+    line("took", format!("{took}, of these {waited} waiting for WAL to be archived"));
     for (key, value) in &report.annotations {
         line("note", format!("{key} = {value}"));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{ActionArg, Archiving, Global, RestoreArgs};
 use super::recovery;
-use super::render::size;
+use super::render::{duration_of, size};
 use super::targets;
 use crate::config::Config;
 use crate::error::{Error, Kind};
@@ -160,10 +160,10 @@ pub(super) fn restored(report: &RestoreReport) -> String {
     if let Some(restored) = &report.restored {
         let _ = writeln!(
             out,
-            "\nrestored        {} files, {} in {:.1} s: {} read with {} requests, {} kept, {} zeros, {} removed",
+            "\nrestored        {} files, {} in {}: {} read with {} requests, {} kept, {} zeros, {} removed",
             restored.files,
             size(restored.bytes),
-            restored.seconds,
+            duration_of(restored.seconds),
             size(restored.read_bytes),
             restored.requests,
             size(restored.kept_bytes),
@@ -175,7 +175,7 @@ pub(super) fn restored(report: &RestoreReport) -> String {
         (Some(server), _) => {
             let at = server.lsn.as_ref().map_or_else(String::new, |lsn| format!(" at {lsn}"));
             let timeline = server.timeline.map_or_else(String::new, |timeline| format!(" on timeline {timeline}"));
-            let _ = writeln!(out, "recovered       {}{at}{timeline} after {:.1} s", server.state, server.seconds);
+            let _ = writeln!(out, "recovered       {}{at}{timeline} after {}", server.state, duration_of(server.seconds));
             if let Some(process) = server.process {
                 let _ = writeln!(out, "server          process {process}, first messages in {}", server.log.display());
             }

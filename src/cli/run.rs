@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::AHEAD_TIME;
 use crate::ops;
+use crate::repo::ClusterName;
 
 /// The flag of a helper.
 const AHEAD: &str = "--ahead";
@@ -202,7 +203,9 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         Command::BaseBackup(args) => base_backup(&cli.global, args, role),
         Command::List(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            list(&config, deadline, args, json)
+            // The name that the settings give is this host's cluster; what is named on the command line is what is asked about.
+            let only = cli.global.cluster.as_ref().map(|_| &config.cluster);
+            list(&config, only, deadline, args, json)
         }
         Command::PitrRestore(args) => {
             let (config, deadline) = prepare_long(&cli.global, None, role)?;
@@ -266,7 +269,7 @@ fn log_pushed(reports: &[ops::push_wal::PushReport]) -> Result<(), Error> {
     Ok(())
 }
 
-fn list(config: &Config, deadline: Deadline, args: &ListArgs, json: bool) -> Result<(), Error> {
+fn list(config: &Config, only: Option<&ClusterName>, deadline: Deadline, args: &ListArgs, json: bool) -> Result<(), Error> {
     let files = args.files;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failure = None;
@@ -286,7 +289,7 @@ fn list(config: &Config, deadline: Deadline, args: &ListArgs, json: bool) -> Res
             failure.get_or_insert(e);
         }
     };
-    let report = ops::list::run(config, args.database.as_deref(), deadline, if files { Some(&mut on_file) } else { None })?;
+    let report = ops::list::run(config, only, args.database.as_deref(), deadline, if files { Some(&mut on_file) } else { None })?;
     if let Err(e) = out.flush() {
         failure.get_or_insert(e);
     }
@@ -327,7 +330,7 @@ fn catalog(config: &Config, request: &ops::catalog::CatalogRequest, deadline: De
     failure.map_or(Ok(()), |e| output_error(&e))
 }
 
-/// The plan is printed before anything is done; as JSON it is part of the one result, and logged before.
+/// The plan is printed before anything is done; as JSON it is part of the one result.
 fn pitr_restore(
     config: &Config,
     request: &ops::pitr_restore::RestoreRequest,
@@ -343,7 +346,6 @@ fn pitr_restore(
         if out_of_reach {
             return print_report(true, &serde_json::json!({"plan": plan, "restored": null, "server": null}), |_| String::new());
         }
-        tracing::info!("{}", serde_json::to_string(plan).map_err(|e| Error::new(Kind::Bug, e.to_string()))?);
         Ok(())
     });
     print_report(json, &result?, restore::restored)

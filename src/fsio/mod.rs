@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -90,9 +90,10 @@ impl FsError {
         let hint = match problem {
             Problem::NoSpace => Some("free space on that file system, or raise the quota, and try again".to_owned()),
             Problem::ReadOnly => Some("mount that file system read-write".to_owned()),
-            Problem::Denied => {
-                Some(format!("give user id {} access: see owner and mode of it and its parents", nix::unistd::geteuid()))
-            }
+            Problem::Denied => Some(format!(
+                "give user {} access: see owner and mode of it and its parents",
+                user_name(nix::unistd::geteuid().as_raw())
+            )),
             Problem::Failed => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EMFILE | Errno::ENFILE) => Some("raise the limit on open files (ulimit -n)".to_owned()),
                 Some(Errno::EIO | Errno::ESTALE | Errno::ENODEV | Errno::ENXIO | Errno::ENOTCONN) => {
@@ -288,6 +289,18 @@ pub fn scratch() -> Result<File, FsError> {
     })
 }
 
+/// Whether the directory for temporary files takes any, so that it is known before hours of work rather than in the middle of them.
+///
+/// # Errors
+/// When it does not.
+pub fn try_scratch() -> Result<(), FsError> {
+    const TRIED_BYTES: usize = 64 * 1024;
+    let mut file = scratch()?;
+    file.write_all(&[1; TRIED_BYTES]).and_then(|()| file.sync_data()).map_err(|e| {
+        FsError::new("write a temporary file in", std::env::temp_dir(), e).with_hint("set TMPDIR to a directory with room")
+    })
+}
+
 /// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
 pub fn others_can_read(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
@@ -311,6 +324,12 @@ pub fn list_dir(path: &Path) -> Result<Vec<OsString>, FsError> {
     Ok(names)
 }
 
+/// The name of a user, or the number where it has none.
+pub fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| format!("id {uid}"), |user| user.name)
+}
+
 /// Writes a new file that only its owner can read (mode 0600), durably. Never overwrites.
 ///
 /// # Errors
@@ -321,7 +340,7 @@ pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
     match draft.publish_new()? {
         Published::New => Ok(()),
         Published::Exists => Err(FsError::because(Problem::Exists, "create", path, "there is a file of that name already")
-            .with_hint("choose another name, or move the file away; it was not touched")),
+            .with_hint("choose another name; the file was not touched")),
     }
 }
 

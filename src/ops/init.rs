@@ -1,14 +1,15 @@
 //! `walvis init`: makes the configured repositories, and binds the cluster's name to its system identifier.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::cluster_facts;
+use super::{cluster_facts, file_error};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
+use crate::fsio;
 use crate::repo::{Facts, Initialised, KeySource, Repository};
 
 /// What is asked.
@@ -29,6 +30,8 @@ pub struct InitReport {
     pub repository: String,
     /// Made now, or found.
     pub created: bool,
+    /// The user whose it is, of a new one in a directory.
+    pub owner: Option<String>,
     /// Whether its objects are encrypted.
     pub encrypted: bool,
     /// Whether the store itself refuses to overwrite; if not, writers announce themselves first.
@@ -49,6 +52,9 @@ pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result
                 .hint("give the directory that 'SHOW data_directory' prints")
         })?),
     };
+    if let Some(path) = &request.pgdata {
+        refuse_another_user(config, path)?;
+    }
     for repository in &config.repositories {
         match (&repository.key, request.unencrypted) {
             (KeySource::None, false) => {
@@ -70,6 +76,24 @@ pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result
     config.repositories.iter().map(|repository| init_one(config, repository, request, facts, deadline)).collect()
 }
 
+/// What root makes in a directory belongs to root, and the server's user could not write there.
+fn refuse_another_user(config: &Config, pgdata: &Path) -> Result<(), Error> {
+    let is_local = config.repositories.iter().any(|repository| repository.store.is_local());
+    let owner = fsio::owner(pgdata).map_err(|e| file_error(Kind::Config, e))?;
+    if !is_local || owner == 0 || !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let user = fsio::user_name(owner);
+    Err(Error::new(
+        Kind::Refused,
+        format!("{} belongs to {user}, and what root makes in a repository that is a directory, {user} cannot write to", pgdata.display()),
+    )
+    .hint(format!(
+        "run it as {user}: 'sudo -u {user} walvis init …'; a directory that {user} cannot make is made first with 'install -d -m 0750 -o {user} \
+         DIRECTORY'"
+    )))
+}
+
 fn init_one(
     config: &Config,
     repository: &crate::config::RepositoryConfig,
@@ -89,6 +113,8 @@ fn init_one(
     Ok(InitReport {
         repository: opened.location().to_owned(),
         created: outcome == Initialised::New,
+        owner: (outcome == Initialised::New && repository.store.is_local())
+            .then(|| fsio::user_name(nix::unistd::geteuid().as_raw())),
         encrypted: opened.descriptor().cipher == RepositoryCipher::ChaCha20Poly1305,
         store_refuses_overwrite: opened.descriptor().create_if_absent == CreateIfAbsent::Store,
         bound: facts.map(|f| (config.cluster.to_string(), f.system_id.to_string())),

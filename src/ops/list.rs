@@ -134,12 +134,13 @@ pub struct StoredFile<'a> {
 pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile<'_>);
 
 /// Lists all repositories. With `on_file` each stored file is reported as it is seen. With `database` only those backups are listed
-/// that hold a database of this name.
+/// that hold a database of this name; with `only` nothing of other clusters.
 ///
 /// # Errors
 /// The first repository that cannot be listed.
 pub fn run(
     config: &Config,
+    only: Option<&ClusterName>,
     database: Option<&str>,
     deadline: Deadline,
     mut on_file: Option<OnFile<'_>>,
@@ -153,11 +154,15 @@ pub fn run(
                 on_file(&StoredFile { repository: opened.location(), cluster, file: *file, stored_bytes });
             }
         };
-        opened.survey(None, &mut on_file, &mut |surveyed| {
+        opened.survey(only, &mut on_file, &mut |surveyed| {
             clusters.push(cluster(&opened, &surveyed, database)?);
             Ok(())
         })?;
         reports.push(ListReport { repository: opened.location().to_owned(), encrypted: is_encrypted(&opened), clusters });
+    }
+    if let Some(only) = only.filter(|_| reports.iter().all(|report| report.clusters.is_empty())) {
+        return Err(Error::new(Kind::Config, format!("nothing is stored of cluster {only}"))
+            .hint("'walvis list' without --cluster shows the clusters"));
     }
     Ok(reports)
 }

@@ -55,6 +55,11 @@ impl StoreSettings {
         }
     }
 
+    /// Whether it is a directory of this host.
+    pub fn is_local(&self) -> bool {
+        matches!(self.url, StoreUrl::File(_))
+    }
+
     /// The store, with retries, and with claims where it does not refuse to overwrite. Nothing is sent yet.
     ///
     /// # Errors

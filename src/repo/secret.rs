@@ -87,7 +87,7 @@ impl KeySource {
 
 fn not_a_key(source: &str, error: &KeyFileError) -> Error {
     Error::new(Kind::Config, format!("{source} is not a Walvis key: {error}"))
-        .hint("make a key with 'walvis key generate PATH', or take the right file from where its copy is kept")
+        .hint("take the right file from where its copy is kept; 'walvis key generate PATH' makes one for a new repository, which opens no other")
 }
 
 fn passphrase(text: &str, source: &str) -> Result<Secret, Error> {

@@ -263,7 +263,7 @@ fn a_destination_that_cannot_be_written_is_told() {
     let before = files_below(&site.data());
     if !is_root() {
         fs::set_permissions(site.data().join("directory"), fs::Permissions::from_mode(0o500)).unwrap();
-        cannot_tell(&site, &["fetch-wal", &there, "directory/RECOVERYXLOG"], 1).says(&["directory", "user id"]);
+        cannot_tell(&site, &["fetch-wal", &there, "directory/RECOVERYXLOG"], 1).says(&["directory", "give user"]);
     }
     assert_eq!(files_below(&site.data()), before);
 }

@@ -30,6 +30,7 @@ mod damage;
 mod fetch;
 mod golden;
 mod golden_backup;
+mod hands;
 mod memory;
 mod outage;
 mod pitr;

@@ -64,7 +64,7 @@ fn a_file_system_that_fails() {
         ("EDQUOT", 11, ["quota exceeded", "quota"]),
         ("EIO", 11, ["Input/output error", "disk"]),
         ("EROFS", 12, ["Read-only", "read-write"]),
-        ("EACCES", 12, ["Permission denied", "user id"]),
+        ("EACCES", 12, ["Permission denied", "give user"]),
     ] {
         for call in ["pwrite64", "fsync", "linkat", "mkdirat"] {
             let inject = format!("inject={call}:error={error}");
@@ -169,10 +169,10 @@ fn a_directory_that_may_not_be_written() {
     let parent = object.parent().unwrap();
     let set = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     set(parent, 0o500);
-    site.run(["push-wal", &path]).exits(12).tells_the_way_out().says(&["Permission denied", "user id"]);
+    site.run(["push-wal", &path]).exits(12).tells_the_way_out().says(&["Permission denied", "give user"]);
     site.fetches(&name(1));
     set(parent, 0o000);
-    push_and_fetch_fail(&site, 12, &["Permission denied", "user id"]);
+    push_and_fetch_fail(&site, 12, &["Permission denied", "give user"]);
     set(parent, 0o700);
     set(&object, 0o000);
     site.fetch_fails(&name(1), 200).says(&["Permission denied"]);

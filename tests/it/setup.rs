@@ -195,3 +195,44 @@ fn many_clusters_are_listed_with_few_requests() {
     // The descriptor and the names once, the binding of each cluster.
     assert_eq!((server.seen(Op::List).len(), server.seen(Op::Get).len()), (1, 1 + CLUSTERS));
 }
+
+#[test]
+fn help_is_there_however_it_is_asked_for() {
+    let site = Site::bare();
+    for arguments in [&["help"][..], &["--help"], &["-h"]] {
+        let out = site.run(arguments).exits(0).stdout;
+        assert!(out.contains("push-wal") && out.contains("Exit codes") && out.contains("proven absent"), "{arguments:?}: {out}");
+    }
+    let (one, other) = (site.run(["help", "resolve"]).exits(0).stdout, site.run(["resolve", "--help"]).exits(0).stdout);
+    assert!(one.contains("--target-time") && one == other, "{one}");
+    site.run(["help", "nothing"]).exits(2);
+}
+
+#[test]
+fn a_key_is_where_the_message_says() {
+    let site = Site::bare();
+    let out = site.run(["key", "generate", "own.key"]).exits(0).stdout;
+    let path = out.split_once(" written to ").unwrap().1.lines().next().unwrap().to_owned();
+    assert!(path.starts_with('/') && std::fs::read_to_string(&path).unwrap().contains("walvis"), "{out}");
+    site.run(["key", "generate", "own.key"]).exits(16).says(&["own.key", "not touched"]);
+    site.run(["key", "generate", "/nonexistent/walvis/main.key"]).exits(10).says(&["install -d", "/nonexistent/walvis"]);
+}
+
+#[test]
+fn root_makes_no_repository_that_the_server_cannot_write_to() {
+    let site = Site::without_repository();
+    let data = site.data();
+    let data = data.to_str().unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        site.run(["init", "--pgdata", data]).exits(0);
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    nix::unistd::chown(data, Some(nobody.uid), None).unwrap();
+    let ran = site.run(["init", "--pgdata", data]).exits(16);
+    ran.says(&["belongs to nobody", "sudo -u nobody walvis init"]);
+    assert!(!site.repository().exists());
+    nix::unistd::chown(data, Some(nix::unistd::getuid()), None).unwrap();
+    let out = site.run(["init", "--pgdata", data]).exits(0).stdout;
+    assert!(out.contains("belongs to root"), "{out}");
+}

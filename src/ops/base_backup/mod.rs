@@ -87,6 +87,7 @@ pub struct Hooks<'a> {
 pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: &Hooks<'_>) -> Result<BackupReport, Error> {
     let since = Instant::now();
     check_request(request)?;
+    fsio::try_scratch().map_err(|e| file_error(Kind::Config, e))?;
     let Some(settings) = config.repositories.first() else {
         return Err(Error::new(Kind::Config, "no repository is configured"));
     };

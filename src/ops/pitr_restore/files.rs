@@ -197,9 +197,7 @@ impl Owners {
 
     /// Who they are, for people.
     pub fn describe(&self) -> Option<String> {
-        let owner = self.fallback?;
-        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(owner.uid)).ok().flatten();
-        Some(user.map_or_else(|| owner.uid.to_string(), |user| user.name))
+        Some(fsio::user_name(self.fallback?.uid))
     }
 
     fn of(&mut self, user: &str, group: &str) -> Option<Owner> {

@@ -157,7 +157,8 @@ struct Identity {
 impl Identity {
     fn take(owner: Option<Owner>) -> Result<Self, Error> {
         let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) else { return Ok(Self { is_changed: false }) };
-        let fail = |e: nix::errno::Errno| Error::new(Kind::Config, format!("cannot act as user {}: {e}", owner.uid));
+        let fail =
+            |e: nix::errno::Errno| Error::new(Kind::Config, format!("cannot act as user {}: {e}", fsio::user_name(owner.uid)));
         nix::unistd::setegid(nix::unistd::Gid::from_raw(owner.gid)).map_err(fail)?;
         nix::unistd::seteuid(nix::unistd::Uid::from_raw(owner.uid)).map_err(fail)?;
         Ok(Self { is_changed: true })
