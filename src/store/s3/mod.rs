@@ -47,6 +47,9 @@ use self::upload::{S3Upload, Tidiness};
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
 
+/// What to say of a listing that no repetition will mend.
+const OTHER_LISTING: &str = "the store does not list as S3 does (ListObjectsV2 with prefix and start-after)";
+
 /// Servers take larger offsets for nonsense, not for the end of an object.
 const MAX_OFFSET: u64 = i64::MAX as u64;
 
@@ -173,7 +176,12 @@ impl S3Store {
                 .interceptor(watched)
                 .send()
         })?;
-        let wrong = |what: String| Err(Failure::new(ErrorKind::BadAnswer, what));
+        let is_whole = ended.0.load(Ordering::Relaxed);
+        let wrong = |what: String| {
+            let failure = Failure::new(ErrorKind::BadAnswer, what);
+            // A whole document will be the same the next time.
+            Err(if is_whole { failure.hint(OTHER_LISTING).permanently() } else { failure })
+        };
         // A page of HTML or an empty document must not pass for an empty listing, nor half a document for a whole one.
         if page.name().is_none() {
             return wrong("the listing does not name its bucket".to_owned());
@@ -183,7 +191,7 @@ impl S3Store {
         };
         match page.key_count() {
             // rclone leaves it out of an empty listing.
-            None if page.contents().is_empty() && ended.0.load(Ordering::Relaxed) => {}
+            None if page.contents().is_empty() && is_whole => {}
             None => return wrong("the listing does not say how many objects it names".to_owned()),
             Some(count) if usize::try_from(count) != Ok(page.contents().len()) => {
                 return wrong(format!("the listing announces {count} objects and names {}", page.contents().len()));
@@ -216,7 +224,8 @@ impl S3Store {
                             errors::quote(full)
                         ),
                     )
-                    .hint("the store does not list as S3 does (ListObjectsV2 with prefix and start-after)"));
+                    .hint(OTHER_LISTING)
+                    .permanently());
                 }
                 last = full.to_owned();
                 let Some(key) = s.relative(full).and_then(|name| Key::new(name).ok()) else {
@@ -232,7 +241,9 @@ impl S3Store {
                 return Ok(());
             }
             if page.next_continuation_token == token {
-                return Err(Failure::new(ErrorKind::BadAnswer, "the listing goes on where it began"));
+                return Err(Failure::new(ErrorKind::BadAnswer, "the listing goes on where it began")
+                    .hint(OTHER_LISTING)
+                    .permanently());
             }
             token = page.next_continuation_token;
         }
