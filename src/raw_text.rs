@@ -100,6 +100,11 @@ impl fmt::Display for RawText {
     }
 }
 
+/// A path for a message: what is not UTF-8 shows as what it is, where [`Path::display`] would lose it.
+pub fn shown(path: impl AsRef<Path>) -> RawText {
+    path.as_ref().into()
+}
+
 /// What JSON has for it.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]

@@ -1,5 +1,6 @@
 //! Raw arguments.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -78,6 +79,9 @@ pub(super) enum Command {
     Catalog(CatalogArgs),
     /// Restore a base backup and have PostgreSQL recover it to a target; proves first that the target is reached
     PitrRestore(RestoreArgs),
+    /// Take the settings of a recovery that is over out of a data directory; the server itself calls it when recovery ends
+    #[command(hide = true)]
+    EndRecovery(EndRecoveryArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -292,21 +296,43 @@ pub(super) struct RestoreArgs {
     /// What the server does when it has reached the target
     #[arg(long, value_name = "ACTION", default_value = "pause")]
     pub(super) target_action: ActionArg,
+    /// Make a standby: it follows the newest timeline, archives as the original does, and ends recovery only when it is told to
+    #[arg(long, group = "what", conflicts_with_all = ["exclusive", "inclusive", "target_timeline", "target_action"])]
+    pub(super) standby: bool,
+    /// With --standby: how it connects to its primary, as for psql [default: it lives on the archive alone]
+    #[arg(long, value_name = "CONNINFO", requires = "standby")]
+    pub(super) primary: Option<String>,
     /// Put a tablespace elsewhere: OID=/new/path or /old/path=/new/path; once for each
     #[arg(long, value_name = "FROM=TO")]
-    pub(super) tablespace_map: Vec<String>,
+    pub(super) tablespace_map: Vec<OsString>,
     /// Take over the data directory of a stopped server: keep what is the same, replace what differs, REMOVE the rest
     #[arg(long)]
     pub(super) delta: bool,
+    /// With --delta: WAL in that directory that was never archived may be lost
+    #[arg(long)]
+    pub(super) discard_unarchived_wal: bool,
+    /// Replay may remove what is in the directories of tablespaces that were made after the backup: no server uses them
+    #[arg(long)]
+    pub(super) tablespaces_of_the_log_may_be_overwritten: bool,
+    /// Put pg_wal there, behind a link: an absent or empty directory, or with --delta the one that pg_wal is a link to
+    #[arg(long, value_name = "DIR")]
+    pub(super) waldir: Option<PathBuf>,
+    /// Put the files from outside the data directory that the backup has there, such as Debian's /etc/postgresql/15/main
+    #[arg(long, value_name = "DIR")]
+    pub(super) config_to: Option<PathBuf>,
+    /// The server whose postmaster.pid is there does not run, on any host or in any container: you have made sure
+    #[arg(long)]
+    pub(super) server_is_stopped: bool,
     /// Only print what would be done
     #[arg(long, conflicts_with = "start")]
     pub(super) plan: bool,
     /// Start the server, wait until it has reached the target, and say so
     #[arg(long)]
     pub(super) start: bool,
-    /// Whether the restored server archives: into the original's repository, unless you change its settings
-    #[arg(long, value_name = "WHAT", default_value = "off")]
-    pub(super) archiving: Archiving,
+    /// Whether the restored server archives: into the original's repository, unless you change its settings [default: off; of a standby:
+    /// keep]
+    #[arg(long, value_name = "WHAT")]
+    pub(super) archiving: Option<Archiving>,
     /// How many threads restore, up to 64 [default: two per core, since each waits for the repository and the disk too]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) jobs: Option<u16>,
@@ -326,6 +352,13 @@ pub(super) enum ActionArg {
 pub(super) enum Archiving {
     Off,
     Keep,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EndRecoveryArgs {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    pub(super) pgdata: PathBuf,
 }
 
 #[derive(Debug, Args)]

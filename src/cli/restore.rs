@@ -1,6 +1,8 @@
 //! `pitr-restore`: from arguments to a request, how the server will call this program, and the report as text.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::args::{ActionArg, Archiving, Global, RestoreArgs};
@@ -9,6 +11,7 @@ use super::render::{duration_of, size};
 use super::targets;
 use crate::config::Config;
 use crate::error::{Error, Kind};
+use crate::ops::pitr_restore::settle::{ARCHIVE_AGAIN, EndReport};
 use crate::ops::pitr_restore::{PlanReport, RestoreReport, RestoreRequest, TablespaceKey};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
@@ -40,31 +43,40 @@ pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> R
         },
         tablespace_map: args.tablespace_map.iter().map(|text| tablespace(text)).collect::<Result<_, _>>()?,
         delta: args.delta,
+        server_is_stopped: args.server_is_stopped,
+        discard_unarchived_wal: args.discard_unarchived_wal,
+        overwrite_tablespaces_of_the_log: args.tablespaces_of_the_log_may_be_overwritten,
+        waldir: args.waldir.clone(),
+        config_to: args.config_to.clone(),
         plan: args.plan,
         start: args.start,
-        archiving: args.archiving == Archiving::Keep,
+        archiving: args.archiving.map_or(args.standby, |archiving| archiving == Archiving::Keep),
+        standby: args.standby,
+        primary: args.primary.clone(),
         jobs: args.jobs.map(usize::from),
         bin_dir: args.bin_dir.clone(),
         invocation: invocation(global, config)?,
     })
 }
 
-/// `16399=/new/path` or `/old/path=/new/path`.
-fn tablespace(text: &str) -> Result<(TablespaceKey, PathBuf), Error> {
+/// `16399=/new/path` or `/old/path=/new/path`. Paths are bytes.
+fn tablespace(text: &OsStr) -> Result<(TablespaceKey, PathBuf), Error> {
     let invalid = || {
-        Error::new(Kind::Usage, format!("--tablespace-map {text:?} makes no sense"))
+        Error::new(Kind::Usage, format!("--tablespace-map {} makes no sense", text.display()))
             .hint("write 16399=/new/path or /old/path=/new/path, with absolute paths")
     };
-    let (from, to) = text.split_once('=').ok_or_else(invalid)?;
-    let key = match from.parse::<u32>() {
-        Ok(oid) => TablespaceKey::Oid(oid),
-        Err(_) if from.starts_with('/') => TablespaceKey::Path(from.into()),
-        Err(_) => return Err(invalid()),
+    let bytes = text.as_bytes();
+    let at = bytes.iter().position(|byte| *byte == b'=').ok_or_else(invalid)?;
+    let (from, to) = (bytes.get(..at).unwrap_or_default(), bytes.get(at + 1..).unwrap_or_default());
+    let key = match std::str::from_utf8(from).ok().and_then(|oid| oid.parse::<u32>().ok()) {
+        Some(oid) => TablespaceKey::Oid(oid),
+        None if from.starts_with(b"/") => TablespaceKey::Path(from.into()),
+        None => return Err(invalid()),
     };
-    if !to.starts_with('/') {
+    if !to.starts_with(b"/") {
         return Err(invalid());
     }
-    Ok((key, PathBuf::from(to)))
+    Ok((key, PathBuf::from(OsStr::from_bytes(to))))
 }
 
 /// How a server that knows nothing of this process's environment and directory calls this program with the same settings.
@@ -131,22 +143,48 @@ pub(super) fn plan(report: &PlanReport, zone: &Zone) -> String {
         "unfinished" => "which has an unfinished restore: what is right is kept",
         _ => "which has a cluster: what is the same is kept, the rest is REPLACED OR REMOVED",
     };
-    line("restore into", format!("{}, {place}", plan.pgdata.display()));
+    line("restore into", format!("{}, {place}", plan.pgdata));
     let owner = plan.owner.as_ref().map_or_else(String::new, |owner| format!(", owned by {owner}"));
     line("files", format!("{}, {}; {} free{owner}", plan.files, size(plan.bytes), size(plan.available_bytes)));
     for tablespace in &plan.tablespaces {
-        let from =
-            if tablespace.from.as_path() == tablespace.to { String::new() } else { format!(", was in {}", tablespace.from) };
-        let (oid, to, bytes) = (tablespace.oid, tablespace.to.display(), size(tablespace.bytes));
+        let from = if tablespace.from == tablespace.to { String::new() } else { format!(", was in {}", tablespace.from) };
+        let (oid, to, bytes) = (tablespace.oid, &tablespace.to, size(tablespace.bytes));
         line("tablespace", format!("{oid} in {to}, {bytes}{from}"));
+    }
+    if let Some(waldir) = &plan.waldir {
+        line("pg_wal", format!("in {}", waldir));
+    }
+    for file in &plan.attachments {
+        match &file.to {
+            Some(to) if file.replaces => line("settings", format!("{to}, which is there: it is renamed to *.before-restore")),
+            Some(to) if *to == file.from => line("settings", to.to_string()),
+            Some(to) => line("settings", format!("{to}, was {}", file.from)),
+            None => line("settings", format!("{} stays in the backup", file.from)),
+        }
+    }
+    for file in &plan.unarchived_wal {
+        line("WILL BE LOST", format!("{}: it was never archived", file.describe()));
     }
     for setting in &plan.settings {
         line("will be set", format!("{} = '{}'", setting.name, setting.value));
     }
-    line("archiving", if plan.archiving { "as the original: KEPT ON" } else { "off in the restored server" }.to_owned());
+    for setting in &plan.lasting_settings {
+        line("will be set", format!("{} = '{}', and stays when recovery is over", setting.name, setting.value));
+    }
+    line(
+        "archiving",
+        if plan.standby && plan.archiving {
+            "as the original"
+        } else if plan.archiving {
+            "as the original: KEPT ON"
+        } else {
+            "off in the restored server"
+        }
+        .to_owned(),
+    );
     line("threads", plan.jobs.to_string());
     if let Some(programs) = &plan.programs {
-        line("then start", format!("PostgreSQL {} in {}", plan.postgres_major, programs.display()));
+        line("then start", format!("PostgreSQL {} in {}", plan.postgres_major, programs));
     }
     for note in &plan.notes {
         line("note", note.clone());
@@ -171,13 +209,14 @@ pub(super) fn restored(report: &RestoreReport) -> String {
             restored.removed
         );
     }
+    let archives_not = report.plan.restore.as_ref().is_some_and(|plan| !plan.archiving) && report.restored.is_some();
     match (&report.server, report.restored.is_some()) {
         (Some(server), _) => {
             let at = server.lsn.as_ref().map_or_else(String::new, |lsn| format!(" at {lsn}"));
             let timeline = server.timeline.map_or_else(String::new, |timeline| format!(" on timeline {timeline}"));
             let _ = writeln!(out, "recovered       {}{at}{timeline} after {}", server.state, duration_of(server.seconds));
             if let Some(process) = server.process {
-                let _ = writeln!(out, "server          process {process}, first messages in {}", server.log.display());
+                let _ = writeln!(out, "server          process {process}, first messages in {}", server.log);
             }
             for locked in server.locked.iter().take(LOCKS) {
                 let _ = writeln!(out, "LOCKED          {} in database {}", locked.relation, locked.database);
@@ -198,11 +237,34 @@ pub(super) fn restored(report: &RestoreReport) -> String {
                 );
             }
         }
+        (None, true) if report.plan.restore.as_ref().is_some_and(|plan| plan.standby) => {
+            let _ = writeln!(out, "start it, and it follows");
+        }
         (None, true) => {
-            let _ = writeln!(out, "start it, and it recovers; it has reached the target only when its log says so");
+            let _ = writeln!(
+                out,
+                "start it, and it recovers; it has reached the target only when its log says so. Its last act in recovery is to take \
+                 these settings out of postgresql.auto.conf"
+            );
         }
         (None, false) => {}
     }
+    if archives_not {
+        let _ = writeln!(out, "archiving       off: {ARCHIVE_AGAIN}");
+    }
+    out
+}
+
+/// What the server's log gets.
+pub(super) fn ended(report: &EndReport) -> String {
+    let mut out = match report.removed.as_slice() {
+        [] => "recovery is over; postgresql.auto.conf has no settings of it".to_owned(),
+        removed => format!("recovery is over; taken out of postgresql.auto.conf: {}", removed.join(", ")),
+    };
+    if report.archiving_is_off {
+        let _ = write!(out, "; archive_mode is off there: {ARCHIVE_AGAIN}");
+    }
+    out.push('\n');
     out
 }
 
@@ -212,10 +274,13 @@ mod tests {
 
     #[test]
     fn tablespace_maps_are_read() {
+        let tablespace = |text: &str| tablespace(OsStr::new(text));
         assert_eq!(tablespace("16399=/new").unwrap(), (TablespaceKey::Oid(16399), PathBuf::from("/new")));
         assert_eq!(tablespace("/old=/n=w").unwrap(), (TablespaceKey::Path("/old".into()), PathBuf::from("/n=w")));
         for bad in ["", "16399", "16399=", "16399=new", "old=/new", "=/new"] {
             assert_eq!(tablespace(bad).unwrap_err().kind, Kind::Usage, "{bad}");
         }
+        let (key, to) = super::tablespace(OsStr::from_bytes(b"/caf\xE9=/\xFF")).unwrap();
+        assert_eq!((key, to), (TablespaceKey::Path(b"/caf\xE9"[..].into()), PathBuf::from(OsStr::from_bytes(b"/\xFF"))));
     }
 }

@@ -212,6 +212,10 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             let request = restore::request(args, &cli.global, &config)?;
             pitr_restore(&config, &request, deadline, json)
         }
+        Command::EndRecovery(args) => {
+            let report = ops::pitr_restore::settle::run(&args.pgdata)?;
+            print_report(json, &report, restore::ended)
+        }
         Command::Resolve(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             let request = targets::resolve(args, &config)?;

@@ -18,9 +18,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::raw_text::shown;
+
 mod dir;
 mod direct;
 mod draft;
+mod kernel;
 mod live;
 mod private;
 mod rebuild;
@@ -30,6 +33,7 @@ mod tree;
 pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
 pub use draft::{Draft, Durability, Published};
+pub use kernel::{SharedMemory, Worker, booted_unix_s, is_local, may_write, sees_every_process, shared_memory, workers_in};
 pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
@@ -67,7 +71,7 @@ pub enum Problem {
 
 /// An error of the file system.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {detail}", path.display())]
+#[error("cannot {action} {}: {detail}", shown(path))]
 pub struct FsError {
     /// What decides what to do.
     pub problem: Problem,

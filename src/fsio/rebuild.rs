@@ -1,7 +1,7 @@
 //! A data directory that is being rebuilt: directories, files with all their attributes, links to tablespaces.
 //!
-//! Paths are relative to the data directory, as bytes, and those below `pg_tblspc/<oid>` lead into the directory that the link leads
-//! to, which is kept open. No other link is followed: a file is never written to, nor a directory entered, through a link that lies
+//! Paths are relative to the data directory, as bytes, and those below `pg_tblspc/<oid>`, and below a linked `pg_wal`, lead into the
+//! directory that the link leads to, which is kept open. No other link is followed: a file is never written to, nor a directory entered, through a link that lies
 //! in the data directory by chance. Nothing is durable before [`sync`](Rebuild::sync).
 
 use std::collections::BTreeMap;
@@ -51,12 +51,15 @@ pub struct Access {
 
 /// The prefix of what lies in tablespaces.
 const TABLESPACES: &[u8] = b"pg_tblspc/";
+/// The log, which may lie elsewhere.
+const WAL: &[u8] = b"pg_wal";
 
-/// A data directory and the directories of its tablespaces.
+/// A data directory, the directories of its tablespaces, and that of its log.
 #[derive(Debug)]
 pub struct Rebuild {
     root: Dir,
-    tablespaces: BTreeMap<Vec<u8>, Dir>,
+    /// Links that are followed, and what they lead to.
+    linked: BTreeMap<Vec<u8>, Dir>,
 }
 
 fn as_path(bytes: &[u8]) -> &Path {
@@ -69,7 +72,7 @@ impl Rebuild {
     /// # Errors
     /// As [`Dir::open`].
     pub fn open(root: &Path) -> Result<Self, FsError> {
-        Ok(Self { root: Dir::open(root)?, tablespaces: BTreeMap::new() })
+        Ok(Self { root: Dir::open(root)?, linked: BTreeMap::new() })
     }
 
     /// The path of the data directory.
@@ -82,18 +85,32 @@ impl Rebuild {
     /// # Errors
     /// [`Problem::Exists`] when a directory is in the way; others.
     pub fn link_tablespace(&mut self, oid: u32, target: &Path) -> Result<(), FsError> {
-        let name = format!("pg_tblspc/{oid}");
+        self.link(&format!("pg_tblspc/{oid}"), target)
+    }
+
+    /// Makes `pg_wal` a link to an existing directory. A directory of that name is removed, with all that is in it.
+    ///
+    /// # Errors
+    /// [`Problem::Denied`], others.
+    pub fn link_wal(&mut self, target: &Path) -> Result<(), FsError> {
+        if self.stat(WAL)?.is_some_and(|stat| stat.kind == ItemKind::Directory) {
+            self.remove(WAL)?;
+        }
+        self.link("pg_wal", target)
+    }
+
+    fn link(&mut self, name: &str, target: &Path) -> Result<(), FsError> {
         let directory = Dir::open(target)?;
-        match nix::fcntl::readlinkat(self.root.fd(), name.as_str()) {
+        match nix::fcntl::readlinkat(self.root.fd(), name) {
             Ok(old) if Path::new(&old) == target => {}
             Ok(_) => {
-                self.unlink(&self.root, Path::new(&name), UnlinkatFlags::NoRemoveDir)?;
-                self.make_link(target, &name)?;
+                self.unlink(&self.root, Path::new(name), UnlinkatFlags::NoRemoveDir)?;
+                self.make_link(target, name)?;
             }
-            Err(Errno::ENOENT) => self.make_link(target, &name)?,
-            Err(e) => return Err(FsError::new("read link", self.root.path_of(&name), e)),
+            Err(Errno::ENOENT) => self.make_link(target, name)?,
+            Err(e) => return Err(FsError::new("read link", self.root.path_of(name), e)),
         }
-        self.tablespaces.insert(name.into_bytes(), directory);
+        self.linked.insert(name.as_bytes().to_vec(), directory);
         Ok(())
     }
 
@@ -114,15 +131,14 @@ impl Rebuild {
 
     /// The open directory that a path is below, and the rest of it; empty for that directory itself.
     fn place<'a>(&self, path: &'a [u8]) -> (&Dir, &'a Path) {
-        if path.starts_with(TABLESPACES) {
-            let end = path.iter().skip(TABLESPACES.len()).position(|byte| *byte == b'/');
-            let (link, rest) = match end {
-                Some(end) => (path.get(..TABLESPACES.len() + end), path.get(TABLESPACES.len() + end + 1..)),
-                None => (Some(path), Some(&[][..])),
-            };
-            if let Some(directory) = link.and_then(|link| self.tablespaces.get(link)) {
-                return (directory, as_path(rest.unwrap_or_default()));
-            }
+        let name_bytes = if path.starts_with(TABLESPACES) { TABLESPACES.len() } else { 0 };
+        let end = path.iter().skip(name_bytes).position(|byte| *byte == b'/').map(|end| name_bytes + end);
+        let (link, rest) = match end {
+            Some(end) => (path.get(..end).unwrap_or_default(), path.get(end + 1..).unwrap_or_default()),
+            None => (path, &[][..]),
+        };
+        if let Some(directory) = self.linked.get(link) {
+            return (directory, as_path(rest));
         }
         (&self.root, as_path(path))
     }
@@ -281,7 +297,7 @@ impl Rebuild {
     /// When a file system could not write everything.
     pub fn sync(&self) -> Result<(), FsError> {
         let mut synced = Vec::new();
-        for dir in std::iter::once(&self.root).chain(self.tablespaces.values()) {
+        for dir in std::iter::once(&self.root).chain(self.linked.values()) {
             let device = dir.stat_self()?.dev;
             if synced.contains(&device) {
                 continue;

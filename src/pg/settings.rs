@@ -24,6 +24,22 @@ pub fn quote_value(value: &str) -> String {
     out
 }
 
+/// As [`quote_value`], of bytes that need not be UTF-8.
+pub fn quote_bytes(value: &[u8]) -> Vec<u8> {
+    let mut out = vec![b'\''];
+    for byte in value {
+        match byte {
+            b'\'' => out.extend_from_slice(b"''"),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            byte => out.push(*byte),
+        }
+    }
+    out.push(b'\'');
+    out
+}
+
 /// A word as the shell takes it, whatever is in it.
 pub fn quote_shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | '+' | '=' | ',' | '@');
@@ -45,6 +61,12 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// The value of `recovery_end_command` that takes the settings of the recovery out again. Recovery must not fail to end because of
+    /// it: the server takes a command that is not found for one that was killed.
+    pub fn end_command(&self) -> String {
+        format!("{} {END_RECOVERY} --pgdata . || exit 0", quote_shell(&self.program).replace('%', "%%"))
+    }
+
     /// The value of `restore_command` that fetches WAL.
     pub fn restore_command(&self) -> String {
         let mut words: Vec<String> =
@@ -86,36 +108,134 @@ impl TargetAction {
 const TARGETS: [&str; 5] =
     ["recovery_target", "recovery_target_time", "recovery_target_xid", "recovery_target_name", "recovery_target_lsn"];
 
-/// What a restored server must not inherit from a standby: commands that would clean up the original's archive, or do what it does when
-/// promoted, and a delay that would make the recovery wait.
-const NOT_INHERITED: [(&str, &str); 3] =
-    [("archive_cleanup_command", ""), ("recovery_end_command", ""), ("recovery_min_apply_delay", "0")];
+/// The others that only a recovery has.
+const OF_TARGETS: [&str; 3] = ["recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
 
-/// The lines to add at the end of `postgresql.auto.conf`, where later lines win.
-///
-/// `wanted` are the settings of the target. Unset ones come first: the server looks at them one after the other and refuses one that
-/// is set while another is.
-pub fn recovery_settings(comment: &str, restore_command: &str, wanted: &[(&str, &str)], archiving: bool) -> String {
-    let mut out = String::new();
-    // Writing into memory cannot fail.
-    let mut line = |name: &str, value: &str| {
-        let _ = writeln!(out, "{name} = {}", quote_value(value));
+/// What a restored server must not inherit from a standby: a command that would clean up the original's archive, and a delay that would
+/// make the recovery wait.
+const NOT_INHERITED: [(&str, &str); 2] = [("archive_cleanup_command", ""), ("recovery_min_apply_delay", "0")];
+
+/// What lets it pause at the target.
+const TO_PAUSE: (&str, &str) = ("hot_standby", "on");
+
+/// The command of this program that the server calls when a recovery ends.
+pub const END_RECOVERY: &str = "end-recovery";
+/// What our `restore_command` ends with. By hand nobody writes it just so.
+const FETCH: &str = " fetch-wal %f \"%p\"";
+/// How comments of ours begin.
+const COMMENT: &str = "# walvis: ";
+
+/// What is added to `postgresql.auto.conf`.
+#[derive(Debug, Clone, Default)]
+pub struct RecoverySettings<'a> {
+    /// When, and from which backup.
+    pub comment: &'a str,
+    /// `restore_command`.
+    pub restore_command: &'a str,
+    /// What the server calls when recovery ends; `None` for a standby, which keeps all of it.
+    pub end_command: Option<&'a str>,
+    /// The settings of the target.
+    pub wanted: &'a [(&'a str, &'a str)],
+    /// Settings that stay when recovery is over.
+    pub lasting: &'a [(&'a str, &'a str)],
+}
+
+impl RecoverySettings<'_> {
+    /// The lines to add at the end of `postgresql.auto.conf`, where later lines win.
+    ///
+    /// Unset targets come first: the server looks at them one after the other and refuses one that is set while another is.
+    pub fn lines(&self) -> String {
+        let mut out = format!("\n{COMMENT}{}\n", self.comment.replace(['\n', '\r'], " "));
+        // Writing into memory cannot fail.
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(out, "{name} = {}", quote_value(value));
+        };
+        line("restore_command", self.restore_command);
+        if let Some(end_command) = self.end_command {
+            for (name, value) in NOT_INHERITED {
+                line(name, value);
+            }
+            line("recovery_end_command", end_command);
+        }
+        for name in TARGETS.iter().filter(|name| self.wanted.iter().all(|(wanted, _)| wanted != *name)) {
+            line(name, "");
+        }
+        for (name, value) in self.wanted {
+            line(name, value);
+        }
+        if !self.lasting.is_empty() {
+            let _ = writeln!(out, "{COMMENT}what follows stays when recovery is over");
+        }
+        for (name, value) in self.lasting {
+            let _ = writeln!(out, "{name} = {}", quote_value(value));
+        }
+        out
+    }
+}
+
+/// `postgresql.auto.conf` without what is of a recovery: every target, and what [`RecoverySettings::lines`] adds for the recovery alone.
+/// The server drops comments when it writes the file, so names and values have to tell. Gives the new content and the names of what
+/// was taken out.
+pub fn without_recovery(content: &[u8]) -> (Vec<u8>, Vec<String>) {
+    let (mut kept, mut removed) = (Vec::new(), Vec::new());
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        match assignment(&text) {
+            Some((name, value)) if is_of_recovery(&name, &value) => {
+                if !removed.contains(&name) {
+                    removed.push(name);
+                }
+            }
+            None if text.starts_with(COMMENT) => {}
+            _ => kept.extend_from_slice(line),
+        }
+    }
+    (kept, removed)
+}
+
+fn is_of_recovery(name: &str, value: &str) -> bool {
+    match name {
+        "restore_command" => value.ends_with(FETCH),
+        "recovery_end_command" => value.is_empty() || value.contains(&format!(" {END_RECOVERY} ")),
+        _ => {
+            TARGETS.contains(&name)
+                || OF_TARGETS.contains(&name)
+                || NOT_INHERITED.contains(&(name, value))
+                || TO_PAUSE == (name, value)
+        }
+    }
+}
+
+/// What a setting is in a file of settings, as far as its lines tell; the last one wins there.
+pub fn value_in(content: &[u8], setting: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(content);
+    text.lines().filter_map(assignment).filter(|(name, _)| name == setting).map(|(_, value)| value).next_back()
+}
+
+/// A line `name = 'value'` (the equals sign and quotes may be missing), quotes undone.
+fn assignment(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.').unwrap_or(line.len());
+    let (name, rest) = line.split_at_checked(end).filter(|(name, _)| !name.is_empty())?;
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    let value = match rest.strip_prefix('\'') {
+        Some(quoted) => {
+            let mut value = String::new();
+            let mut chars = quoted.chars().peekable();
+            while let Some(c) = chars.next() {
+                match c {
+                    '\'' if chars.peek() == Some(&'\'') => value.extend(chars.next()),
+                    '\'' => break,
+                    '\\' => value.extend(chars.next()),
+                    c => value.push(c),
+                }
+            }
+            value
+        }
+        None => rest.split(|c: char| c == '#' || c.is_whitespace()).next().unwrap_or_default().to_owned(),
     };
-    line("restore_command", restore_command);
-    for (name, value) in NOT_INHERITED {
-        line(name, value);
-    }
-    if !archiving {
-        line("archive_mode", "off");
-    }
-    for name in TARGETS.iter().filter(|name| wanted.iter().all(|(wanted, _)| wanted != *name)) {
-        line(name, "");
-    }
-    for (name, value) in wanted {
-        line(name, value);
-    }
-    let comment = comment.replace(['\n', '\r'], " ");
-    format!("\n# {comment}\n{out}")
+    Some((name.to_ascii_lowercase(), value))
 }
 
 #[cfg(test)]
@@ -149,19 +269,61 @@ mod tests {
         }
     }
 
+    fn settings<'a>(wanted: &'a [(&'a str, &'a str)], lasting: &'a [(&'a str, &'a str)]) -> RecoverySettings<'a> {
+        RecoverySettings {
+            comment: "by walvis\nx",
+            restore_command: "/w fetch-wal %f \"%p\"",
+            end_command: Some("/w end-recovery || exit 0"),
+            wanted,
+            lasting,
+        }
+    }
+
+    const WANTED: [(&str, &str); 3] =
+        [("recovery_target_lsn", "0/5A3B4F0"), ("recovery_target_inclusive", "off"), ("recovery_target_timeline", "1")];
+
     #[test]
     fn what_is_not_wanted_is_unset_before_what_is() {
-        let wanted =
-            [("recovery_target_lsn", "0/5A3B4F0"), ("recovery_target_inclusive", "off"), ("recovery_target_timeline", "1")];
-        let text = recovery_settings("by walvis\nx", "/w fetch-wal %f \"%p\"", &wanted, false);
+        let text = settings(&WANTED, &[("archive_mode", "off")]).lines();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..3], ["", "# by walvis x", "restore_command = '/w fetch-wal %f \"%p\"'"]);
+        assert_eq!(lines[..3], ["", "# walvis: by walvis x", "restore_command = '/w fetch-wal %f \"%p\"'"]);
         assert_eq!(text.matches("recovery_target_lsn").count(), 1);
         for unset in ["recovery_target", "recovery_target_time", "recovery_target_xid", "recovery_target_name"] {
             let at = lines.iter().position(|line| *line == format!("{unset} = ''")).unwrap();
             assert!(at < lines.iter().position(|line| line.starts_with("recovery_target_lsn")).unwrap());
         }
-        assert!(text.contains("\narchive_mode = 'off'\n") && text.ends_with("recovery_target_timeline = '1'\n"));
-        assert!(!recovery_settings("", "", &[], true).contains("archive_mode"));
+        assert!(text.ends_with("timeline = '1'\n# walvis: what follows stays when recovery is over\narchive_mode = 'off'\n"));
+        let standby = RecoverySettings { end_command: None, ..settings(&[], &[]) }.lines();
+        assert!(!standby.contains("recovery_end_command") && !standby.contains("archive"));
+    }
+
+    /// Whatever the server makes of the file meanwhile.
+    #[test]
+    fn what_is_of_a_recovery_goes_and_the_rest_stays() {
+        let own = "# Do not edit\nwork_mem = '4MB'\nrestore_command = '/bin/own %f %p'\nrecovery_min_apply_delay = '5min'\n";
+        let whole = format!("{own}recovery_target_xid = '7'\n{}", settings(&WANTED, &[("archive_mode", "off")]).lines());
+        let expected = format!("{own}\narchive_mode = 'off'\n");
+        let (kept, removed) = without_recovery(whole.as_bytes());
+        assert_eq!(String::from_utf8(kept).unwrap(), expected);
+        assert!(
+            ["recovery_target_lsn", "restore_command", "recovery_end_command"].iter().all(|n| removed.iter().any(|r| r == n))
+        );
+        // ALTER SYSTEM leaves no comments.
+        let lines = |text: &str| -> String {
+            text.lines()
+                .filter(|line| !line.starts_with('#') && !line.is_empty())
+                .fold(String::new(), |out, line| out + line + "\n")
+        };
+        assert_eq!(without_recovery(lines(&whole).as_bytes()).0, lines(&expected).as_bytes());
+        let foreign = b"a = 1\n\xFF\nwhat";
+        assert_eq!(without_recovery(foreign), (foreign.to_vec(), vec![]));
+    }
+
+    #[test]
+    fn the_last_line_of_a_setting_counts() {
+        let text = b"# hot_standby = on\nhot_standby off # c\nHot_Standby='on'\nx = 'it''s'\n";
+        assert_eq!(value_in(text, "hot_standby").as_deref(), Some("on"));
+        assert_eq!(value_in(text, "x").as_deref(), Some("it's"));
+        assert_eq!(value_in(text, "y"), None);
     }
 }

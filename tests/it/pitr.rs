@@ -3,11 +3,14 @@
 //!
 //! `WALVIS_TEST_RESTORES` says how many random targets each version is restored to, `WALVIS_TEST_SEED` which.
 
+mod afterwards;
 mod damage;
 mod faults;
 mod large;
 mod locks;
+mod replay;
 mod sources;
+mod taking_over;
 mod targets;
 
 use std::path::{Path, PathBuf};

@@ -236,28 +236,31 @@ fn every_target_is_reached_as_it_was_asked_for() {
     assert!(poll(|| (site.primary.sql("select pg_is_in_recovery()") == "f").then_some(())).is_some());
     drop(server);
 
-    let (report, server) = site.starts(&format!("--target-lsn {lsn} --exclusive --target-action promote --delta"));
+    let (report, server) =
+        site.starts(&format!("--target-lsn {lsn} --exclusive --target-action promote --delta --discard-unarchived-wal"));
     assert_eq!((&report["server"]["state"], &site.primary.sql(COUNT)), (&"promoted".into(), at_lsn), "{report:#}");
     assert_eq!(report["server"]["timeline"], 2);
     assert!(report["restored"]["kept_bytes"].as_u64().unwrap() > 1 << 20, "{report:#}");
     drop(server);
 
-    let (report, server) = site.starts("--target latest --delta --archiving keep");
+    let (report, server) = site.starts("--target latest --delta --discard-unarchived-wal --archiving keep");
     assert_eq!((&report["server"]["state"], &site.primary.sql(COUNT)), (&"promoted".into(), last), "{report:#}");
     assert_eq!(site.primary.sql("show archive_mode"), "on");
     drop(server);
 
-    let (report, server) = site.starts("--target immediate --delta");
+    let (report, server) = site.starts("--target immediate --delta --discard-unarchived-wal");
     let consistent = parse_lsn(report["plan"]["resolve"]["backup"]["stop"].as_str().unwrap());
     assert_eq!(report["server"]["state"], "paused", "{report:#}");
     assert!(parse_lsn(report["server"]["lsn"].as_str().unwrap()) >= consistent, "{report:#}");
     assert_eq!(site.primary.sql("select count(*) from t"), "3000");
     drop(server);
 
-    let (report, server) = site.starts("--target latest --target-timeline 1 --delta --target-action shutdown");
+    let (report, server) =
+        site.starts("--target latest --target-timeline 1 --delta --discard-unarchived-wal --target-action shutdown");
     assert_eq!(report["server"]["state"], "promoted", "without a target there is no action: {report:#}");
     drop(server);
-    let (report, server) = site.starts(&format!("--target-time '{time}' --target-action shutdown --delta --target-timeline 1"));
+    let (report, server) = site
+        .starts(&format!("--target-time '{time}' --target-action shutdown --delta --discard-unarchived-wal --target-timeline 1"));
     assert_eq!(report["server"]["state"], "shut down", "{report:#}");
     assert!(server.is_none() && !site.data().join("postmaster.pid").exists());
 }

@@ -16,6 +16,7 @@ use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::{Content, FileEntry, TableRef};
 use crate::fsio::{self, Access, DirectWriter, FsError, Rebuild};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, KIB, MIB};
+use crate::raw_text::shown;
 use crate::repo::backups::PackReader;
 
 /// Unused bytes between two extents that are read all the same rather than with another request.
@@ -364,43 +365,19 @@ impl Workshop<'_> {
     }
 
     fn is(&self, content: &[u8], stored: &StoredExtent, crc32c: u32) -> bool {
-        let hash = blake3::keyed_hash(&self.hash_key, content);
-        crc32c::crc32c(content) == crc32c && hash.as_bytes().first_chunk() == Some(&stored.hash)
+        is(&self.hash_key, content, stored, crc32c)
     }
 
-    /// Reads a small file's content, for what is written by other means.
+    /// As [`read_whole`].
     ///
     /// # Errors
-    /// As the reader's.
+    /// As [`read_whole`].
     pub fn content(&self, file: &FileEntry) -> Result<Vec<u8>, Error> {
-        let Content::Extents(extents) = &file.content else {
-            return Err(
-                Error::new(Kind::Damaged, format!("{} is much too long", self.name(&file.path))).hint("restore another backup")
-            );
-        };
-        let mut content = Vec::new();
-        for (index, extent) in (0..).zip(extents) {
-            let len = extent_bytes(file.size_bytes, index);
-            let before = content.len();
-            match &extent.stored {
-                None => content.resize(before + len, 0),
-                Some(stored) => {
-                    let place = &stored.place;
-                    let doing = |e: Error| e.while_doing(format!("restore {}", self.name(&file.path)));
-                    let mut sealed = self.reader.range(place.pack, place.offset.into(), place.end()).map_err(doing)?;
-                    self.reader.open(RecordKind::Extent, place, &mut sealed, Some(len), &mut content).map_err(doing)?;
-                    if !self.is(content.get(before..).unwrap_or_default(), stored, extent.crc32c) {
-                        let what = format!("restore {}: it is not what the backup says it is", self.name(&file.path));
-                        return Err(Error::new(Kind::Damaged, what).hint("restore another backup"));
-                    }
-                }
-            }
-        }
-        Ok(content)
+        read_whole(&self.reader, &self.hash_key, &self.name(&file.path), file)
     }
 
     fn name(&self, path: &[u8]) -> String {
-        self.tree.path_of(path).display().to_string()
+        shown(self.tree.path_of(path)).to_string()
     }
 
     fn io(&self, action: &'static str, part: &Part, error: std::io::Error) -> Error {
@@ -461,6 +438,40 @@ fn range(wants: &[Want], limit: u64) -> (usize, u64) {
         (count, until) = (count + 1, end);
     }
     (count, until)
+}
+
+fn is(hash_key: &[u8; 32], content: &[u8], stored: &StoredExtent, crc32c: u32) -> bool {
+    let hash = blake3::keyed_hash(hash_key, content);
+    crc32c::crc32c(content) == crc32c && hash.as_bytes().first_chunk() == Some(&stored.hash)
+}
+
+/// Reads a small file's content, for what is written by other means. `name` is for messages.
+///
+/// # Errors
+/// As the reader's.
+pub fn read_whole(reader: &PackReader<'_>, hash_key: &[u8; 32], name: &str, file: &FileEntry) -> Result<Vec<u8>, Error> {
+    let Content::Extents(extents) = &file.content else {
+        return Err(Error::new(Kind::Damaged, format!("{name} is much too long")).hint("restore another backup"));
+    };
+    let mut content = Vec::new();
+    for (index, extent) in (0..).zip(extents) {
+        let len = extent_bytes(file.size_bytes, index);
+        let before = content.len();
+        match &extent.stored {
+            None => content.resize(before + len, 0),
+            Some(stored) => {
+                let place = &stored.place;
+                let doing = |e: Error| e.while_doing(format!("restore {name}"));
+                let mut sealed = reader.range(place.pack, place.offset.into(), place.end()).map_err(doing)?;
+                reader.open(RecordKind::Extent, place, &mut sealed, Some(len), &mut content).map_err(doing)?;
+                if !is(hash_key, content.get(before..).unwrap_or_default(), stored, extent.crc32c) {
+                    let what = format!("restore {name}: it is not what the backup says it is");
+                    return Err(Error::new(Kind::Damaged, what).hint("restore another backup"));
+                }
+            }
+        }
+    }
+    Ok(content)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::extents::{Batches, Tally, Workshop};
-use super::place::local;
+use super::place::{LOST_AND_FOUND, local};
 use super::sweep::Sweep;
 use crate::error::{Error, Kind};
 use crate::format::extent::TableError;
@@ -64,6 +64,14 @@ impl Source<'_> {
                 .hint("it was there a moment ago; try again to have another one chosen")
         })?;
         Ok(head.facts)
+    }
+
+    /// The key of its hashes.
+    pub(super) fn hash_key(&self, facts: &BackupFacts) -> Result<[u8; 32], Error> {
+        hex::decode(&facts.hash_key).ok().and_then(|key| key.try_into().ok()).ok_or_else(|| {
+            Error::new(Kind::Damaged, format!("backup {}: the key of its hashes makes no sense", self.summary.id))
+                .hint("restore another backup")
+        })
     }
 
     /// The server's major version.
@@ -119,6 +127,8 @@ pub struct Survey {
     pub tablespace_bytes: HashMap<u32, u64>,
     /// The data directory itself.
     pub root: Option<DirectoryEntry>,
+    /// Whether the server's settings are in the data directory.
+    pub has_settings: bool,
 }
 
 /// Reads a manifest whole: afterwards it is known to be undamaged, and how much room its files take.
@@ -127,7 +137,7 @@ pub struct Survey {
 /// Damaged, denied, unreachable.
 pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
     let mut needed: Vec<&[u8]> = NEEDED.to_vec();
-    let (mut files, mut bytes, mut root) = (0, 0_u64, None);
+    let (mut files, mut bytes, mut root, mut has_settings) = (0, 0_u64, None, false);
     let mut tablespace_bytes: HashMap<u32, u64> = HashMap::new();
     let mut writer = ManifestWriter::new(BufWriter::new(fsio::scratch().map_err(local)?));
     let facts = source.visit(&mut |item| {
@@ -135,6 +145,7 @@ pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
         match item {
             Item::File(file) => {
                 needed.retain(|path| *path != file.path);
+                has_settings |= file.path == b"postgresql.conf";
                 files += 1;
                 match tablespace_of(&file.path) {
                     Some(oid) => *tablespace_bytes.entry(oid).or_default() += file.size_bytes,
@@ -154,7 +165,7 @@ pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
         return Err(Error::new(Kind::Damaged, format!("backup {id} has no {path}: it cannot be started"))
             .hint("restore another backup: see 'walvis list'"));
     }
-    Ok(Survey { spool: Spool { head, file }, facts, files, bytes, tablespace_bytes, root })
+    Ok(Survey { spool: Spool { head, file }, facts, files, bytes, tablespace_bytes, root, has_settings })
 }
 
 fn tablespace_of(path: &[u8]) -> Option<u32> {
@@ -269,11 +280,7 @@ pub struct How<'a> {
 /// Damaged, denied, unreachable; [`Kind::Config`] for local files.
 pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result<(Restored, Last), Error> {
     let started = Instant::now();
-    let hash_key: [u8; 32] =
-        hex::decode(&how.survey.facts.hash_key).ok().and_then(|key| key.try_into().ok()).ok_or_else(|| {
-            Error::new(Kind::Damaged, format!("backup {}: the key of its hashes makes no sense", source.summary.id))
-                .hint("restore another backup")
-        })?;
+    let hash_key = source.hash_key(&how.survey.facts)?;
     let workshop = Workshop {
         tree: how.tree,
         reader: PackReader::new(source.repository, source.cluster, source.system_id),
@@ -320,7 +327,7 @@ pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result
 }
 
 impl Owners {
-    fn access(&mut self, mode: u32, user: &str, group: &str) -> Access {
+    pub(super) fn access(&mut self, mode: u32, user: &str, group: &str) -> Access {
         Access { mode, owner: self.of(user, group) }
     }
 }
@@ -358,6 +365,8 @@ fn dispatch(
             tracing::info!(done_bytes = done, total_bytes = total, "restored {} of {} MiB", done >> 20, total >> 20);
         }
         match item {
+            // The root of another file system had it. Here it may be there too, and be only root's.
+            item if item.path().split(|byte| *byte == b'/').any(|part| part == LOST_AND_FOUND) => {}
             Item::Directory(directory) => {
                 if let Some(sweep) = sweep.as_mut().filter(|_| !directory.path.is_empty()) {
                     sweep.advance(&directory.path, ItemKind::Directory)?;

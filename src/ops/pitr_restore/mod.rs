@@ -1,14 +1,19 @@
 //! `walvis pitr-restore`: a base backup put in place, and the server told to recover it to a target. `docs/BACKUP.md` has the steps.
 //!
-//! Here is what happens in which order. [`place`] says whether a directory may be taken, [`files`] restores with [`extents`] and
-//! [`sweep`], [`mod@start`] starts the server and waits.
+//! Here is what happens in which order. [`place`] says whether a directory may be taken, [`running`] whether a server uses it, [`files`] restores with [`extents`] and
+//! [`sweep`], [`unarchived`] says what WAL would be lost with what is taken over, [`settle`] has the settings, [`mod@start`] starts the server and waits.
 
+pub mod attachments;
 pub mod extents;
 pub mod files;
 pub mod locks;
 pub mod place;
+mod running;
+pub mod settle;
 pub mod start;
 mod sweep;
+mod tablespaces;
+pub mod unarchived;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,13 +30,16 @@ use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary};
 use crate::fsio::{self, Access, Problem, Rebuild};
 use crate::pg::data_directory::directories_in_wal;
-use crate::pg::settings::{Invocation, TargetAction, recovery_settings};
+use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Target;
-use crate::raw_text::RawText;
+use crate::raw_text::{RawText, shown};
 use crate::repo::{Facts, Repository};
+use attachments::{Arrangement, AttachmentPlan};
 use files::{How, Owners, Restored, Source, Survey};
-use place::{NOTE, Note, Place, local};
+use place::{NOTE, Note, Place, Taking, local};
 use start::{Goal, Started};
+use tablespaces::{Created, ForReplay};
+use unarchived::UnarchivedFile;
 
 /// Threads where nobody says how many.
 const MAX_DEFAULT_JOBS: usize = 32;
@@ -63,18 +71,38 @@ pub struct RestoreRequest {
     pub tablespace_map: Vec<(TablespaceKey, PathBuf)>,
     /// Whether the data directory of a stopped server may be taken over.
     pub delta: bool,
+    /// Whether the operator knows that no server runs there.
+    pub server_is_stopped: bool,
+    /// Whether WAL that was never archived may go with the directory that is taken over.
+    pub discard_unarchived_wal: bool,
+    /// Whether replay may remove what is where it makes tablespaces.
+    pub overwrite_tablespaces_of_the_log: bool,
+    /// Where `pg_wal` is to be, behind a link; `None`: in the data directory.
+    pub waldir: Option<PathBuf>,
+    /// Where files from outside the data directory are put.
+    pub config_to: Option<PathBuf>,
     /// Whether only the plan is wanted.
     pub plan: bool,
     /// Whether the server is started.
     pub start: bool,
     /// Whether it archives as the original does.
     pub archiving: bool,
+    /// Whether it is to be a standby, that follows and never ends recovery by itself.
+    pub standby: bool,
+    /// `primary_conninfo` of a standby.
+    pub primary: Option<String>,
     /// Threads; `None`: one per core.
     pub jobs: Option<usize>,
     /// Where the server's programs are.
     pub bin_dir: Option<PathBuf>,
     /// How the server calls this program.
     pub invocation: Invocation,
+}
+
+impl RestoreRequest {
+    fn taking(&self) -> Taking {
+        Taking { delta: self.delta, server_is_stopped: self.server_is_stopped }
+    }
 }
 
 /// What will be done, and what came of the target.
@@ -90,7 +118,7 @@ pub struct PlanReport {
 #[derive(Debug, Serialize)]
 pub struct RestorePlan {
     /// The data directory.
-    pub pgdata: PathBuf,
+    pub pgdata: RawText,
     /// `absent`, `empty`, `unfinished` or `cluster`: what is there now.
     pub place: &'static str,
     /// PostgreSQL's major version.
@@ -103,16 +131,26 @@ pub struct RestorePlan {
     pub available_bytes: u64,
     /// Tablespaces, and where they go.
     pub tablespaces: Vec<TablespacePlan>,
+    /// Where `pg_wal` will be, if it is not in the data directory.
+    pub waldir: Option<RawText>,
+    /// Files of the backup from outside the data directory.
+    pub attachments: Vec<AttachmentPlan>,
+    /// WAL that is nowhere else, and will be gone.
+    pub unarchived_wal: Vec<UnarchivedFile>,
     /// The user that files will belong to.
     pub owner: Option<String>,
-    /// Settings that are added.
+    /// Settings that are added for the recovery. When it is over they are taken out again, but for those of a standby.
     pub settings: Vec<Setting>,
+    /// Settings that are added and stay.
+    pub lasting_settings: Vec<Setting>,
+    /// Whether the restored server is a standby.
+    pub standby: bool,
     /// Whether the restored server archives as the original does.
     pub archiving: bool,
     /// Threads.
     pub jobs: usize,
     /// The programs that start the server, if they do.
-    pub programs: Option<PathBuf>,
+    pub programs: Option<RawText>,
     /// What else to know.
     pub notes: Vec<String>,
 }
@@ -125,7 +163,7 @@ pub struct TablespacePlan {
     /// Where it was.
     pub from: RawText,
     /// Where it will be.
-    pub to: PathBuf,
+    pub to: RawText,
     /// Length of its files.
     pub bytes: u64,
 }
@@ -169,12 +207,12 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
     if request.plan {
         return Ok(RestoreReport { plan, restored: None, server: None });
     }
-    let settings = plan.restore.as_ref().map(|restore| restore.settings.as_slice()).unwrap_or_default();
-    let restored = job.restore(settings)?;
+    let restored = job.restore(plan.restore.as_ref())?;
     let server = match &job.programs {
         Some(programs) => {
             let goal = goal(&plan.resolve, request, &summary);
-            Some(start::start(&job.pgdata, programs, job.owners_of_root(), &goal, &deadline)?)
+            let settings = job.arrangement.as_ref().and_then(|arrangement| arrangement.main.as_deref());
+            Some(start::start(&job.pgdata, programs, settings, job.owners_of_root(), &goal, &deadline)?)
         }
         None => None,
     };
@@ -225,7 +263,10 @@ fn out_of_reach(resolved: &ResolveReport) -> Error {
 fn goal(resolved: &ResolveReport, request: &RestoreRequest, summary: &BackupSummary) -> Goal {
     let is_immediate = request.target.target == Target::Immediate;
     let stop = resolved.stop.as_ref().and_then(|stop| Some((stop.lsn.parse().ok()?, stop.replayed)));
-    Goal { stop, consistent_at: is_immediate.then_some(summary.stop_lsn), action: request.action }
+    if request.standby {
+        return Goal { stop: None, consistent_at: Some(summary.stop_lsn), action: request.action, standby: true };
+    }
+    Goal { stop, consistent_at: is_immediate.then_some(summary.stop_lsn), action: request.action, standby: false }
 }
 
 /// A restore that is about to be done.
@@ -237,6 +278,9 @@ struct Job<'a> {
     note: Note,
     survey: Survey,
     tablespaces: Vec<(u32, RawText, PathBuf)>,
+    unarchived: Vec<UnarchivedFile>,
+    arrangement: Option<Arrangement>,
+    for_replay: ForReplay,
     jobs: usize,
     programs: Option<PathBuf>,
     deadline: Deadline,
@@ -252,7 +296,7 @@ impl<'a> Job<'a> {
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let pgdata = std::path::absolute(&request.pgdata)
-            .map_err(|e| Error::new(Kind::Usage, format!("--pgdata {}: {e}", request.pgdata.display())))?;
+            .map_err(|e| Error::new(Kind::Usage, format!("--pgdata {}: {e}", shown(&request.pgdata))))?;
         let mut note = Note {
             about: "walvis pitr-restore writes here and is not finished: a server cannot start in this directory. Run it again to go on."
                 .to_owned(),
@@ -261,22 +305,63 @@ impl<'a> Job<'a> {
             system_id: facts.system_id.to_string(),
             backup: source.summary.id,
             tablespaces: Vec::new(),
+            waldir: request.waldir.clone().map(RawText::from),
         };
-        let place = place::look(&pgdata, request.delta, &note, &deadline)?;
+        let place = place::look(&pgdata, request.taking(), &note, &deadline)?;
+        let unarchived = if place.is_reused() { unarchived::find(&pgdata, &source, facts)? } else { Vec::new() };
+        if !unarchived.is_empty() && !request.discard_unarchived_wal {
+            return Err(unarchived::refusal(&pgdata, source.repository.location(), &unarchived));
+        }
+        if let Some(waldir) = &request.waldir {
+            place::check_waldir(waldir, &pgdata, &place)?;
+        }
         let programs = match request.start {
             true => Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major())?),
             false => None,
         };
         let survey = files::survey(&source)?;
-        let tablespaces = map_tablespaces(&survey.facts, &request.tablespace_map)?;
+        let tablespaces = tablespaces::map(&survey.facts, &request.tablespace_map)?;
         for (oid, _, to) in &tablespaces {
             place::check_tablespace(*oid, to, &pgdata, &place)?;
-            note.tablespaces.push(to.clone());
+            if let Some(waldir) = request.waldir.as_ref().filter(|waldir| waldir.starts_with(to) || to.starts_with(waldir)) {
+                return Err(Error::new(Kind::Usage, format!("tablespace {oid} and pg_wal would share {}", shown(waldir)))
+                    .hint("name another --waldir, or put the tablespace elsewhere with --tablespace-map"));
+            }
+            note.tablespaces.push(to.as_path().into());
+        }
+        let for_replay = tablespaces::for_replay(
+            &created_in(resolved),
+            &tablespaces,
+            &pgdata,
+            &place,
+            request.overwrite_tablespaces_of_the_log,
+        )?;
+        note.tablespaces.extend(for_replay.emptied.iter().map(|path| RawText::from(path.as_path())));
+        let arrangement = match &request.config_to {
+            Some(to) => Some(Arrangement::prepare(&source, &survey.facts, to, &pgdata, request.delta)?),
+            None => None,
+        };
+        if request.start && !survey.has_settings && arrangement.as_ref().is_none_or(|arrangement| arrangement.main.is_none()) {
+            return Err(cannot_start(&survey.facts));
         }
         // Each waits for the repository and for the disk, too.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let jobs = request.jobs.unwrap_or((2 * cores).min(MAX_DEFAULT_JOBS)).max(1);
-        let job = Self { source, request, pgdata, place, note, survey, tablespaces, jobs, programs, deadline };
+        let job = Self {
+            source,
+            request,
+            pgdata,
+            place,
+            note,
+            survey,
+            tablespaces,
+            unarchived,
+            arrangement,
+            for_replay,
+            jobs,
+            programs,
+            deadline,
+        };
         job.check_room()?;
         Ok(job)
     }
@@ -292,16 +377,34 @@ impl<'a> Job<'a> {
     fn plan(&self, resolved: &ResolveReport) -> Result<RestorePlan, Error> {
         let owners = self.owners();
         let mut settings = vec![Setting::new("restore_command", self.request.invocation.restore_command())];
-        settings.extend(resolved.settings.iter().map(|setting| Setting::new(setting.name, setting.value.clone())));
         let mut notes = Vec::new();
-        if resolved.stop.is_some() || self.request.target.target == Target::Immediate {
-            settings.push(Setting::new("recovery_target_action", self.request.action.as_str().to_owned()));
+        if self.request.standby {
+            settings.extend(self.request.primary.clone().map(|primary| Setting::new("primary_conninfo", primary)));
+            // Whatever timeline the primary is on, after a failover too.
+            settings.push(Setting::new("recovery_target_timeline", "latest".to_owned()));
         } else {
-            notes.push(
-                "recovery goes on to the end of the archive, and the server then takes writes on a new timeline".to_owned(),
-            );
+            settings.extend(resolved.settings.iter().map(|setting| Setting::new(setting.name, setting.value.clone())));
+            if resolved.stop.is_some() || self.request.target.target == Target::Immediate {
+                settings.push(Setting::new("recovery_target_action", self.request.action.as_str().to_owned()));
+                if self.request.action == TargetAction::Pause {
+                    // Without it the server would not pause but stop.
+                    settings.push(Setting::new("hot_standby", "on".to_owned()));
+                }
+            } else {
+                notes.push(
+                    "recovery goes on to the end of the archive, and the server then takes writes on a new timeline".to_owned(),
+                );
+            }
         }
-        if self.request.archiving {
+        // The server would pause, or stop, where they were raised.
+        let raised = resolved.required_settings.iter().filter(|setting| setting.lsn.is_some());
+        let mut lasting_settings: Vec<Setting> =
+            raised.map(|setting| Setting::new(setting.name, setting.value.to_string())).collect();
+        if !self.request.archiving {
+            lasting_settings.push(Setting::new("archive_mode", "off".to_owned()));
+            notes.push(settle::ARCHIVE_AGAIN.to_owned());
+        }
+        if self.request.archiving && !self.request.standby {
             notes.push(
                 "the restored server archives as the original does: give it another cluster name, unless the original is gone"
                     .to_owned(),
@@ -310,17 +413,24 @@ impl<'a> Job<'a> {
         if nix::unistd::geteuid().is_root() && owners.of_root().is_none() {
             notes.push("no user is known that could own the files: they will be root's, and no server starts as root".to_owned());
         }
+        for path in &self.for_replay.emptied {
+            notes.push(format!("replay will REMOVE what is in {}: a tablespace was made there after the backup", shown(path)));
+        }
+        notes.extend(self.note_on_pg_wal()?);
+        if !self.survey.has_settings && self.arrangement.is_none() {
+            notes.push(self.note_on_settings());
+        }
         if self.source.summary.pages.damaged > 0 {
             notes.push(format!("{} pages were damaged when the backup was taken", self.source.summary.pages.damaged));
         }
         let tablespace = |(oid, from, to): &(u32, RawText, PathBuf)| TablespacePlan {
             oid: *oid,
             from: from.clone(),
-            to: to.clone(),
+            to: to.as_path().into(),
             bytes: self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default(),
         };
         Ok(RestorePlan {
-            pgdata: self.pgdata.clone(),
+            pgdata: self.pgdata.as_path().into(),
             place: match self.place {
                 Place::Absent => "absent",
                 Place::Empty => "empty",
@@ -332,27 +442,60 @@ impl<'a> Job<'a> {
             bytes: self.source.summary.bytes,
             available_bytes: fsio::available_bytes(existing(&self.pgdata)?).map_err(local)?,
             tablespaces: self.tablespaces.iter().map(tablespace).collect(),
+            waldir: self.request.waldir.clone().map(RawText::from),
+            attachments: match &self.arrangement {
+                Some(arrangement) => arrangement.plan.clone(),
+                None => attachments::left_there(&self.survey.facts),
+            },
+            unarchived_wal: self.unarchived.clone(),
             owner: owners.describe(),
             settings,
+            lasting_settings,
+            standby: self.request.standby,
             archiving: self.request.archiving,
             jobs: self.jobs,
-            programs: self.programs.clone(),
+            programs: self.programs.clone().map(RawText::from),
             notes,
         })
+    }
+
+    /// The settings are not in the data directory, and nobody said where to put them.
+    fn note_on_settings(&self) -> String {
+        match attachments::main_of(&self.survey.facts) {
+            Some(main) => format!("the server's settings were in {}: --config-to DIR puts them back", main.path),
+            None => "the server's settings were outside the data directory and are not in the backup: put them back yourself"
+                .to_owned(),
+        }
+    }
+
+    /// A `pg_wal` that is a link now and will not be one any more: the log would then fill the disk of the data.
+    fn note_on_pg_wal(&self) -> Result<Option<String>, Error> {
+        if !self.place.is_reused() || self.request.waldir.is_some() {
+            return Ok(None);
+        }
+        let linked = fsio::read_link(&self.pgdata.join("pg_wal")).map_err(local)?;
+        Ok(linked.map(|to| {
+            let to = self.pgdata.join(to);
+            let to = shown(to);
+            format!("pg_wal is a link to {to} and will be a directory in the data directory: --waldir {to} keeps it there")
+        }))
     }
 
     /// Whether there is room for all files, on each file system. What is there already counts as room.
     fn check_room(&self) -> Result<(), Error> {
         let segments = SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
-        let mut needs = vec![(self.pgdata.as_path(), self.survey.bytes.saturating_add(segments))];
+        let mut needs = vec![(self.pgdata.as_path(), self.survey.bytes)];
+        needs.push((self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments));
         for (oid, _, to) in &self.tablespaces {
             needs.push((to.as_path(), self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default()));
         }
         let mut devices: Vec<(u64, &Path, u64, u64)> = Vec::new();
+        let mut counted = std::collections::HashSet::new();
         for (path, bytes) in needs {
             let there = existing(path)?;
             let device = fsio::stat(there).map_err(local)?.map_or(0, |stat| stat.dev);
-            let reused = if self.place.is_reused() { used_bytes(path)? } else { 0 };
+            // Twice the same place has its room once.
+            let reused = if self.place.is_reused() && counted.insert(path) { used_bytes(path)? } else { 0 };
             match devices.iter_mut().find(|(known, ..)| *known == device) {
                 Some((_, _, needed, freed)) => (*needed, *freed) = (needed.saturating_add(bytes), *freed + reused),
                 None => devices.push((device, there, bytes, reused)),
@@ -366,7 +509,7 @@ impl<'a> Job<'a> {
                     Kind::Config,
                     format!(
                         "the file system of {} has room for {} MiB, and the restore needs {} MiB: {missing} MiB are missing",
-                        path.display(),
+                        shown(path),
                         available >> 20,
                         needed.div_ceil(1 << 20)
                     ),
@@ -378,7 +521,7 @@ impl<'a> Job<'a> {
     }
 
     /// Restores, in the order that makes an interruption at any moment harmless.
-    fn restore(&self, settings: &[Setting]) -> Result<Restored, Error> {
+    fn restore(&self, plan: Option<&RestorePlan>) -> Result<Restored, Error> {
         let mut owners = self.owners();
         let owner = owners.of_root();
         fsio::make_private_dir(&self.pgdata, owner).map_err(|e| {
@@ -387,12 +530,12 @@ impl<'a> Job<'a> {
             if missing { error.hint("make the directory above it first") } else { error }
         })?;
         let in_use = || {
-            Error::new(Kind::Refused, format!("{} is in use: another restore writes there", self.pgdata.display()))
+            Error::new(Kind::Refused, format!("{} is in use: another restore writes there", shown(&self.pgdata)))
                 .hint("wait for it, or end it")
         };
         let lock = fsio::lock_directory(&self.pgdata).map_err(local)?.ok_or_else(in_use)?;
         // Somebody may have been faster.
-        let place = place::look(&self.pgdata, self.request.delta, &self.note, &self.deadline)?;
+        let place = place::look(&self.pgdata, self.request.taking(), &self.note, &self.deadline)?;
         if place.is_reused() && !self.place.is_reused() {
             return Err(in_use());
         }
@@ -408,13 +551,22 @@ impl<'a> Job<'a> {
             tree.link_tablespace(*oid, to).map_err(local)?;
             tree.own_link(format!("pg_tblspc/{oid}").as_bytes(), owner).map_err(local)?;
         }
-        let is_mapped = self.tablespaces.iter().any(|(_, from, to)| from.as_path() != to);
+        // Replay does not make them.
+        for path in &self.for_replay.missing {
+            fsio::make_private_dir(path, owner).map_err(local)?;
+        }
+        if let Some(waldir) = &self.request.waldir {
+            fsio::make_private_dir(waldir, owner).map_err(local)?;
+            tree.link_wal(waldir).map_err(local)?;
+            tree.own_link(b"pg_wal", owner).map_err(local)?;
+        }
         let links: Vec<(u32, PathBuf)> = self.tablespaces.iter().map(|(oid, _, to)| (*oid, to.clone())).collect();
         let how = How {
             tree: &tree,
             reuse: place.is_reused(),
             jobs: self.jobs,
-            tablespace_map: is_mapped.then(|| files::tablespace_map(&links)),
+            // Never the backup's own: what it says must be where the files are.
+            tablespace_map: (!links.is_empty()).then(|| files::tablespace_map(&links)),
             survey: &self.survey,
         };
         let began = Instant::now();
@@ -425,7 +577,12 @@ impl<'a> Job<'a> {
                 tree.make_directory(path, private).map_err(local)?;
             }
         }
-        self.write_settings(&tree, settings, last.access)?;
+        if let Some(plan) = plan {
+            settle::write(&tree, plan, &self.request.invocation, self.source.summary.id, last.access)?;
+        }
+        if let Some(arrangement) = &self.arrangement {
+            arrangement.put(&mut owners)?;
+        }
         tree.sync().map_err(local)?;
         files::put_control(&tree, &last)?;
         tree.remove(NOTE.as_bytes()).map_err(local)?;
@@ -434,55 +591,32 @@ impl<'a> Job<'a> {
         restored.seconds = began.elapsed().as_secs_f64();
         Ok(restored)
     }
-
-    /// Adds the settings of the recovery to those that the server had, and asks for a recovery.
-    fn write_settings(&self, tree: &Rebuild, settings: &[Setting], access: Access) -> Result<(), Error> {
-        let mut text = match fsio::read_bounded(&self.pgdata.join(SETTINGS), MAX_SETTINGS_BYTES) {
-            Ok(bytes) => bytes,
-            Err(e) if e.problem == Problem::Absent => Vec::new(),
-            Err(e) => return Err(local(e)),
-        };
-        let now = jiff::Timestamp::now();
-        let comment = format!("Added by walvis pitr-restore at {now:.0}, from backup {}", self.source.summary.id);
-        let restore_command = self.request.invocation.restore_command();
-        let wanted: Vec<(&str, &str)> = settings
-            .iter()
-            .filter(|setting| setting.name != "restore_command")
-            .map(|setting| (setting.name, setting.value.as_str()))
-            .collect();
-        text.extend_from_slice(recovery_settings(&comment, &restore_command, &wanted, self.request.archiving).as_bytes());
-        let modified = now.as_microsecond();
-        tree.put_file(SETTINGS.as_bytes(), &text, access, modified).map_err(local)?;
-        tree.put_file(b"recovery.signal", b"", access, modified).map_err(local)
-    }
 }
 
-/// Where each tablespace goes.
-fn map_tablespaces(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Result<Vec<(u32, RawText, PathBuf)>, Error> {
-    let fits = |key: &TablespaceKey, tablespace: &crate::format::manifest::Tablespace| match key {
-        TablespaceKey::Oid(oid) => *oid == tablespace.oid,
-        TablespaceKey::Path(path) => path.as_path() == tablespace.path.as_path(),
+/// The tablespaces that replay makes at the paths of the original.
+fn created_in(resolved: &ResolveReport) -> Vec<Created> {
+    // One without a path is in the data directory.
+    let created = resolved.tablespaces_created.iter().filter_map(|made| Some((made, made.path.as_ref()?)));
+    created.map(|(made, path)| Created { oid: made.oid, path: path.as_path().to_owned(), lsn: made.lsn.clone() }).collect()
+}
+
+/// Without settings no server starts.
+fn cannot_start(facts: &BackupFacts) -> Error {
+    let (where_, hint) = match attachments::main_of(facts) {
+        Some(main) => (
+            format!("they were in {}", main.path),
+            format!(
+                "the backup has them: --config-to {} puts them back, or another directory",
+                shown(main.path.as_path().parent().unwrap_or(Path::new("/")))
+            ),
+        ),
+        None => (
+            "they were elsewhere, as Debian's are, and are not in the backup".to_owned(),
+            "restore without --start, put /etc/postgresql back and start the server with pg_ctlcluster".to_owned(),
+        ),
     };
-    let usage = |what: String| Error::new(Kind::Usage, what).hint("'walvis pitr-restore --plan' shows the tablespaces");
-    if let Some((key, _)) = map.iter().find(|(key, _)| !facts.tablespaces.iter().any(|tablespace| fits(key, tablespace))) {
-        return Err(usage(match key {
-            TablespaceKey::Oid(oid) => format!("the backup has no tablespace {oid}"),
-            TablespaceKey::Path(path) => format!("the backup has no tablespace in {path}"),
-        }));
-    }
-    let mut mapped: Vec<(u32, RawText, PathBuf)> = Vec::new();
-    for tablespace in &facts.tablespaces {
-        let mut targets = map.iter().filter(|(key, _)| fits(key, tablespace)).map(|(_, to)| to);
-        let to = targets.next().cloned().unwrap_or_else(|| tablespace.path.as_path().to_owned());
-        if targets.next().is_some() {
-            return Err(usage(format!("tablespace {} is mapped twice", tablespace.oid)));
-        }
-        if let Some((other, ..)) = mapped.iter().find(|(_, _, taken)| taken.starts_with(&to) || to.starts_with(taken)) {
-            return Err(usage(format!("tablespaces {other} and {} would share {}", tablespace.oid, to.display())));
-        }
-        mapped.push((tablespace.oid, tablespace.path.clone(), to));
-    }
-    Ok(mapped)
+    Error::new(Kind::Config, format!("--start cannot start the server: its settings are not in the data directory, {where_}"))
+        .hint(hint)
 }
 
 /// The path itself, or the nearest one above it that exists.
@@ -492,7 +626,7 @@ fn existing(path: &Path) -> Result<&Path, Error> {
             return Ok(above);
         }
     }
-    Err(Error::new(Kind::Config, format!("nothing exists above {}", path.display())))
+    Err(Error::new(Kind::Config, format!("nothing exists above {}", shown(path))))
 }
 
 /// Bytes of the files below a path; links are not followed.
@@ -505,7 +639,7 @@ fn used_bytes(path: &Path) -> Result<u64, Error> {
             Err(e) if e.problem == Problem::Absent => continue,
             Err(e) => return Err(local(e)),
         };
-        for name in names {
+        for name in names.into_iter().filter(|name| name.as_encoded_bytes() != place::LOST_AND_FOUND) {
             let below = directory.join(name);
             match fsio::stat_no_follow(&below).map_err(local)? {
                 Some(stat) if stat.kind == fsio::ItemKind::Directory => open.push(below),
@@ -515,42 +649,4 @@ fn used_bytes(path: &Path) -> Result<u64, Error> {
         }
     }
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::manifest::Tablespace;
-
-    #[test]
-    fn tablespaces_are_mapped_by_id_or_path_and_never_together() {
-        let tablespace = |oid, path: &str| Tablespace { oid, path: path.into() };
-        let facts = BackupFacts {
-            hash_key: String::new(),
-            databases: Vec::new(),
-            tablespaces: vec![tablespace(1, "/fast"), tablespace(2, "/slow")],
-            annotations: std::collections::BTreeMap::new(),
-            damage: Vec::new(),
-            warnings: Vec::new(),
-            attachments: Vec::new(),
-        };
-        let map = |pairs: &[(TablespaceKey, &str)]| {
-            let pairs: Vec<_> = pairs.iter().map(|(key, to)| (key.clone(), PathBuf::from(to))).collect();
-            map_tablespaces(&facts, &pairs).map(|mapped| mapped.into_iter().map(|(oid, _, to)| (oid, to)).collect::<Vec<_>>())
-        };
-        let (one, slow) = (TablespaceKey::Oid(1), TablespaceKey::Path("/slow/".into()));
-        let both = map(&[(slow.clone(), "/b"), (one.clone(), "/a")]).unwrap();
-        assert_eq!(both, [(1, PathBuf::from("/a")), (2, PathBuf::from("/b"))]);
-        assert_eq!(map(&[]).unwrap()[1].1, PathBuf::from("/slow"));
-        for bad in [
-            vec![(TablespaceKey::Oid(3), "/a")],
-            vec![(TablespaceKey::Path("/slo".into()), "/a")],
-            vec![(one.clone(), "/a"), (one.clone(), "/b")],
-            vec![(one.clone(), "/slow")],
-            vec![(one.clone(), "/slow/below")],
-            vec![(one, "/a"), (slow, "/a")],
-        ] {
-            assert_eq!(map(&bad).unwrap_err().kind, Kind::Usage, "{bad:?}");
-        }
-    }
 }

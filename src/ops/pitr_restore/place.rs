@@ -1,19 +1,23 @@
 //! The directory to restore into: what lies there, whether it may be taken, and the note that says whose it is meanwhile.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::running;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::fsio::{self, Durability, ItemKind, Problem};
 use crate::ops::{cluster_facts, file_error};
+use crate::raw_text::{RawText, shown};
 use crate::repo::SystemId;
 
 /// The note in a directory whose restore is not finished. A server does not start there: `global/pg_control` comes last.
 pub const NOTE: &str = "walvis.restore";
+/// What the root of a file system has, and only root may look into.
+pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
 const MAX_NOTE_BYTES: usize = 1024 * 1024;
 
 /// Who restores what.
@@ -30,7 +34,10 @@ pub struct Note {
     /// The backup.
     pub backup: BackupId,
     /// Directories of tablespaces that this restore may write to.
-    pub tablespaces: Vec<PathBuf>,
+    pub tablespaces: Vec<RawText>,
+    /// Where it puts `pg_wal`, if that is not in the data directory.
+    #[serde(default)]
+    pub waldir: Option<RawText>,
 }
 
 impl Note {
@@ -60,70 +67,77 @@ impl Place {
     }
 }
 
+/// What the operator allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taking {
+    /// To take over the data directory of a server that does not run.
+    pub delta: bool,
+    /// To believe that it does not run, where that is not proven.
+    pub server_is_stopped: bool,
+}
+
 /// Looks what lies there, and whether this restore may take it.
 ///
 /// # Errors
 /// [`Kind::Refused`] when not; [`Kind::Config`] when it cannot be told.
-pub fn look(pgdata: &Path, delta: bool, ours: &Note, deadline: &Deadline) -> Result<Place, Error> {
+pub fn look(pgdata: &Path, taking: Taking, ours: &Note, deadline: &Deadline) -> Result<Place, Error> {
+    let delta = taking.delta;
     let refused = |what: String| Error::new(Kind::Refused, what);
     match fsio::stat(pgdata).map_err(local)?.map(|stat| stat.kind) {
         None => {
             // A link that leads nowhere: what is behind it may only not be mounted.
             if fsio::stat_no_follow(pgdata).map_err(local)?.is_some() {
                 return Err(
-                    refused(format!("{} is a link that leads nowhere", pgdata.display())).hint("mount or make what it leads to")
+                    refused(format!("{} is a link that leads nowhere", shown(pgdata))).hint("mount or make what it leads to")
                 );
             }
             return Ok(Place::Absent);
         }
         Some(ItemKind::Directory) => {}
-        Some(_) => return Err(refused(format!("{} is not a directory", pgdata.display())).hint("name another --pgdata")),
+        Some(_) => return Err(refused(format!("{} is not a directory", shown(pgdata))).hint("name another --pgdata")),
     }
     let names = fsio::list_dir(pgdata).map_err(local)?;
     if names.iter().all(|name| is_nothing(name)) {
         return Ok(Place::Empty);
     }
-    if let Some(process) = server_in(pgdata)? {
-        return Err(refused(format!("{} is in use: process {process} runs there (postmaster.pid)", pgdata.display()))
-            .hint("stop that server first, or restore into another directory"));
-    }
+    running::check(pgdata, taking.server_is_stopped)?;
     if names.iter().any(|name| name == NOTE) {
         let note = read_note(pgdata)?;
         return match note {
             Some(note) if note.is_of_the_same(ours) || delta => Ok(Place::Unfinished(note)),
             Some(note) => Err(refused(format!(
                 "{} has an unfinished restore of another backup: {} of cluster {}",
-                pgdata.display(),
+                shown(pgdata),
                 note.backup,
                 note.cluster
             ))
             .hint("finish that one with --backup, or replace it with --delta, or empty the directory")),
             None if delta => Ok(Place::Cluster),
-            None => Err(refused(format!("{} has an unfinished restore whose {NOTE} cannot be read", pgdata.display()))
+            None => Err(refused(format!("{} has an unfinished restore whose {NOTE} cannot be read", shown(pgdata)))
                 .hint("replace it with --delta, or empty the directory")),
         };
     }
     if !delta {
-        return Err(refused(format!("{} is not empty: refused, nothing was touched", pgdata.display()))
+        return Err(refused(format!("{} is not empty: refused, nothing was touched", shown(pgdata)))
             .hint("name an empty or absent directory; --delta replaces the data directory of a stopped server"));
     }
     match cluster_facts::of_data_directory(pgdata, deadline)? {
         Some(facts) if facts.system_id.to_string() == ours.system_id => Ok(Place::Cluster),
         Some(facts) => Err(foreign(pgdata, facts.system_id, ours)),
-        None => Err(refused(format!("{} is not a data directory: it has no global/pg_control", pgdata.display()))
+        None => Err(refused(format!("{} is not a data directory: it has no global/pg_control", shown(pgdata)))
             .hint("--delta removes what does not belong to the backup; name the data directory, or an empty one")),
     }
 }
 
 /// What an empty directory may have: the root of a file system has it, or a restore that was killed before its first step left it.
-fn is_nothing(name: &OsStr) -> bool {
-    name == "lost+found" || name.as_encoded_bytes().starts_with(fsio::TEMP_PREFIX.as_bytes())
+pub(super) fn is_nothing(name: &OsStr) -> bool {
+    name.as_encoded_bytes() == LOST_AND_FOUND || name.as_encoded_bytes().starts_with(fsio::TEMP_PREFIX.as_bytes())
 }
 
 fn foreign(pgdata: &Path, found: SystemId, ours: &Note) -> Error {
     Error::new(
         Kind::Refused,
-        format!("{} is of another cluster: system identifier {found}, the backup has {}", pgdata.display(), ours.system_id),
+        format!("{} is of another cluster: system identifier {found}, the backup has {}", shown(pgdata), ours.system_id),
     )
     .hint("name the data directory of this cluster, or an empty one")
 }
@@ -149,71 +163,75 @@ pub fn write_note(pgdata: &Path, note: &Note) -> Result<(), Error> {
     draft.publish_over(Durability::Durable).map_err(local)
 }
 
-/// The process that `postmaster.pid` names, if it runs. As the server does (`CreateLockFile`), except that a process that works
-/// somewhere else is not taken for it: ids are used again after a restart of the machine.
-fn server_in(pgdata: &Path) -> Result<Option<i32>, Error> {
-    let text = match fsio::read_bounded(&pgdata.join("postmaster.pid"), MAX_NOTE_BYTES) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.problem == Problem::Absent => return Ok(None),
-        Err(e) => return Err(local(e)),
-    };
-    let first = text.lines().next().unwrap_or_default().trim();
-    // A server for one user writes its id negative.
-    let Some(process) = first.parse::<i32>().ok().and_then(i32::checked_abs).filter(|id| *id > 0) else {
-        return Err(Error::new(Kind::Refused, format!("{}: postmaster.pid makes no sense", pgdata.display()))
-            .hint("make sure that no server runs there, then remove that file"));
-    };
-    let id = nix::unistd::Pid::from_raw(process);
-    if process == std::process::id().cast_signed() || nix::sys::signal::kill(id, None) == Err(nix::errno::Errno::ESRCH) {
-        return Ok(None);
-    }
-    let here = fsio::stat(pgdata).map_err(local)?;
-    match fsio::stat(Path::new(&format!("/proc/{process}/cwd"))) {
-        Ok(Some(there)) if here.is_some_and(|here| (here.dev, here.ino) != (there.dev, there.ino)) => Ok(None),
-        // It works there, or nobody says where.
-        _ => Ok(Some(process)),
-    }
-}
-
 /// Checks that a tablespace can be put into a directory: absent, empty, or this restore's already.
 ///
 /// # Errors
 /// [`Kind::Refused`] when not.
 pub fn check_tablespace(oid: u32, target: &Path, pgdata: &Path, place: &Place) -> Result<(), Error> {
-    let refused = |what: String| {
-        Error::new(Kind::Refused, what).hint(format!("put it elsewhere: --tablespace-map {oid}=/another/empty/directory"))
+    let is_noted = matches!(place, Place::Unfinished(note) if note.tablespaces.iter().any(|path| path.as_path() == target));
+    let outside = Outside {
+        what: &format!("tablespace {oid}"),
+        target,
+        link: &pgdata.join(format!("pg_tblspc/{oid}")),
+        is_noted,
+        hint: &format!("put it elsewhere: --tablespace-map {oid}=/another/empty/directory"),
     };
-    if !target.is_absolute() {
-        return Err(refused(format!("tablespace {oid}: {} is not an absolute path", target.display())));
-    }
-    if target.starts_with(pgdata) {
-        return Err(refused(format!("tablespace {oid}: {} is in the data directory", target.display())));
-    }
-    match fsio::stat(target).map_err(local)?.map(|stat| stat.kind) {
-        None => {
-            return match fsio::stat_no_follow(target).map_err(local)? {
-                None => Ok(()),
-                Some(_) => Err(refused(format!("tablespace {oid}: {} is a link that leads nowhere", target.display()))),
-            };
+    outside.check(pgdata, place)
+}
+
+/// As [`check_tablespace`], for the directory that `pg_wal` will be a link to.
+///
+/// # Errors
+/// [`Kind::Refused`] when not.
+pub fn check_waldir(target: &Path, pgdata: &Path, place: &Place) -> Result<(), Error> {
+    let is_noted =
+        matches!(place, Place::Unfinished(note) if note.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target));
+    let hint = "name an absent or empty directory with --waldir";
+    Outside { what: "pg_wal", target, link: &pgdata.join("pg_wal"), is_noted, hint }.check(pgdata, place)
+}
+
+/// A directory outside the data directory that a restore wants to write to.
+struct Outside<'a> {
+    what: &'a str,
+    target: &'a Path,
+    /// What leads there from the data directory.
+    link: &'a Path,
+    /// Whether the note of an unfinished restore says that it is its own.
+    is_noted: bool,
+    hint: &'a str,
+}
+
+impl Outside<'_> {
+    fn check(&self, pgdata: &Path, place: &Place) -> Result<(), Error> {
+        let Self { what, target, .. } = self;
+        let refused =
+            |problem: &str| Err(Error::new(Kind::Refused, format!("{what}: {} {problem}", shown(target))).hint(self.hint));
+        if !target.is_absolute() {
+            return refused("is not an absolute path");
         }
-        Some(ItemKind::Directory) => {}
-        Some(_) => return Err(refused(format!("tablespace {oid}: {} is not a directory", target.display()))),
+        if target.starts_with(pgdata) {
+            return refused("is in the data directory");
+        }
+        if pgdata.starts_with(target) {
+            return refused("is a directory that the data directory is in");
+        }
+        match fsio::stat(target).map_err(local)?.map(|stat| stat.kind) {
+            None if fsio::stat_no_follow(target).map_err(local)?.is_none() => return Ok(()),
+            None => return refused("is a link that leads nowhere"),
+            Some(ItemKind::Directory) => {}
+            Some(_) => return refused("is not a directory"),
+        }
+        if self.is_noted || fsio::list_dir(target).map_err(local)?.iter().all(|name| is_nothing(name)) {
+            return Ok(());
+        }
+        let is_linked = || -> Result<bool, Error> {
+            Ok(fsio::read_link(self.link).map_err(local)?.is_some_and(|to| Path::new(&to) == *target))
+        };
+        if place.is_reused() && is_linked()? {
+            return Ok(());
+        }
+        refused("is not empty: refused, nothing was touched")
     }
-    if fsio::list_dir(target).map_err(local)?.iter().all(|name| is_nothing(name)) {
-        return Ok(());
-    }
-    let is_ours = match place {
-        Place::Unfinished(note) => note.tablespaces.iter().any(|path| path == target),
-        Place::Absent | Place::Empty | Place::Cluster => false,
-    };
-    let is_linked = || -> Result<bool, Error> {
-        let link = pgdata.join(format!("pg_tblspc/{oid}"));
-        Ok(place.is_reused() && fsio::read_link(&link).map_err(local)?.is_some_and(|linked| Path::new(&linked) == target))
-    };
-    if is_ours || is_linked()? {
-        return Ok(());
-    }
-    Err(refused(format!("tablespace {oid}: {} is not empty: refused, nothing was touched", target.display())))
 }
 
 /// An error of a local file.
@@ -237,12 +255,14 @@ mod tests {
             cluster: "main".to_owned(),
             system_id: "7".to_owned(),
             backup: BackupId::new(1_790_000_000, random).unwrap(),
-            tablespaces: vec![PathBuf::from("/nowhere/at/all")],
+            tablespaces: vec!["/nowhere/at/all".into()],
+            waldir: None,
         }
     }
 
     fn at(pgdata: &Path, delta: bool) -> Result<Place, Kind> {
-        look(pgdata, delta, &note(1), &Deadline::after(Duration::from_secs(5))).map_err(|e| e.kind)
+        let taking = Taking { delta, server_is_stopped: false };
+        look(pgdata, taking, &note(1), &Deadline::after(Duration::from_secs(5))).map_err(|e| e.kind)
     }
 
     #[test]
@@ -284,15 +304,20 @@ mod tests {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(at(place.path(), false), Ok(Place::Unfinished(note(1))));
+        // Where not every process can be seen, or the disk is another host's too, that proves nothing.
+        let proven = fsio::sees_every_process() && fsio::is_local(place.path()).unwrap();
+        let expected = || if proven { Ok(Place::Unfinished(note(1))) } else { Err(Kind::Refused) };
+        assert_eq!(at(place.path(), false), expected());
         // A process that works elsewhere has the id now.
         let mut other = std::process::Command::new("sleep").arg("600").current_dir("/").spawn().unwrap();
         std::fs::write(&pid, format!("{}\n", other.id())).unwrap();
-        assert_eq!(at(place.path(), false), Ok(Place::Unfinished(note(1))));
+        assert_eq!(at(place.path(), false), expected());
         other.kill().unwrap();
         other.wait().unwrap();
         std::fs::write(&pid, "what\n").unwrap();
         assert_eq!(at(place.path(), true), Err(Kind::Refused));
+        let knows = Taking { delta: false, server_is_stopped: true };
+        assert!(look(place.path(), knows, &note(1), &Deadline::after(Duration::from_secs(5))).is_ok());
     }
 
     #[test]
@@ -311,7 +336,7 @@ mod tests {
         assert_eq!(check(&space, &Place::Cluster), Ok(()));
         assert_eq!(check(&space, &Place::Empty), Err(Kind::Refused));
         std::fs::remove_file(data.join("pg_tblspc/5")).unwrap();
-        let ours = Note { tablespaces: vec![space.clone()], ..note(1) };
+        let ours = Note { tablespaces: vec![space.as_path().into()], ..note(1) };
         assert_eq!(check(&space, &Place::Unfinished(ours)), Ok(()));
         assert_eq!(check(&space, &Place::Unfinished(note(1))), Err(Kind::Refused));
         for bad in [Path::new("relative"), data.join("in").as_path()] {

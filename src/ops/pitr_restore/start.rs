@@ -5,6 +5,8 @@
 //! - promote, and recovery to the end of the archive: it is not in recovery any more; the new timeline's history says where it ended;
 //! - shutdown: it ended by itself without an error, which it does only at the target.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,11 +16,13 @@ use serde::Serialize;
 
 use super::locks::{Locked, locked};
 use super::place::local;
+use super::{attachments, settle};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Owner, Problem};
 use crate::pg::settings::TargetAction;
 use crate::pg::{Lsn, TimelineHistory, WalFileName};
+use crate::raw_text::{RawText, shown};
 use crate::server::Server;
 
 /// Where the server writes to until its own settings say otherwise.
@@ -47,12 +51,14 @@ pub struct Goal {
     pub consistent_at: Option<Lsn>,
     /// What the server does there.
     pub action: TargetAction,
+    /// Whether it is a standby: it is consistent then, and goes on.
+    pub standby: bool,
 }
 
 /// How it went.
 #[derive(Debug, Serialize)]
 pub struct Started {
-    /// `paused`, `promoted` or `shut down`.
+    /// `paused`, `promoted`, `shut down` or `standby`.
     pub state: &'static str,
     /// Up to where it has replayed, where that is known.
     pub lsn: Option<String>,
@@ -65,7 +71,7 @@ pub struct Started {
     /// Of a paused one, what queries wait for: locks of transactions that are not included.
     pub locked: Vec<Locked>,
     /// Where its first messages are.
-    pub log: PathBuf,
+    pub log: RawText,
 }
 
 fn server_error(what: impl Into<String>) -> Error {
@@ -82,7 +88,7 @@ pub fn find_programs(named: Option<&Path>, major: u32) -> Result<PathBuf, Error>
         return if is_right(directory) {
             Ok(directory.to_owned())
         } else {
-            Err(Error::new(Kind::Config, format!("{} has no 'postgres' of version {major}", directory.display()))
+            Err(Error::new(Kind::Config, format!("{} has no 'postgres' of version {major}", shown(directory)))
                 .hint("name the directory that holds 'postgres' and 'pg_ctl' of that major version with --bin-dir"))
         };
     }
@@ -114,23 +120,26 @@ fn major_in(version: &str) -> Option<u32> {
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Starts the server of a data directory and waits until it has reached its goal.
+/// Starts the server of a data directory, with its settings there or in another file, and waits until it has reached its goal.
 ///
 /// # Errors
 /// [`Kind::Server`], with the end of its log, when it ends before that or goes elsewhere.
-pub fn start(pgdata: &Path, programs: &Path, owner: Option<Owner>, goal: &Goal, deadline: &Deadline) -> Result<Started, Error> {
-    if !fsio::exists(&pgdata.join("postgresql.conf")).map_err(local)? {
-        return Err(server_error(format!("{} has no postgresql.conf, so it cannot be started like this", pgdata.display()))
-            .hint(
-                "the server that was backed up had its settings elsewhere, as Debian's do: restore /etc/postgresql too and start it with \
-                 pg_ctlcluster; the data directory is complete",
-            ));
-    }
+pub fn start(
+    pgdata: &Path,
+    programs: &Path,
+    settings: Option<&Path>,
+    owner: Option<Owner>,
+    goal: &Goal,
+    deadline: &Deadline,
+) -> Result<Started, Error> {
     let log = pgdata.join(LOG);
     let file = fsio::open_append(&log, owner).map_err(local)?;
-    let error_log = file.try_clone().map_err(|e| server_error(format!("{}: {e}", log.display())))?;
+    let error_log = file.try_clone().map_err(|e| server_error(format!("{}: {e}", shown(&log))))?;
     let mut command = Command::new(programs.join("postgres"));
     command.arg("-D").arg(pgdata).current_dir(pgdata).stdin(Stdio::null()).stdout(file).stderr(error_log);
+    if let Some(settings) = settings {
+        command.args(attachments::arguments(settings, pgdata));
+    }
     // A terminal's interrupt is for us, not for the server.
     command.process_group(0);
     if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
@@ -138,12 +147,12 @@ pub fn start(pgdata: &Path, programs: &Path, owner: Option<Owner>, goal: &Goal, 
     }
     let began = Instant::now();
     let child = command.spawn().map_err(|e| {
-        server_error(format!("cannot run {}: {e}", programs.join("postgres").display()))
+        server_error(format!("cannot run {}: {e}", shown(programs.join("postgres"))))
             .hint("may the owner of the data directory run it?")
     })?;
     tracing::info!("started PostgreSQL (process {}), it recovers now", child.id());
     let identity = Identity::take(owner)?;
-    let mut watch = Watch { pgdata, child, goal, deadline, refused_since: None, told: began };
+    let mut watch = Watch { pgdata, child, goal, deadline, refused_since: None, takes_nobody: false, told: began };
     let reached = watch.wait(began);
     drop(identity);
     reached
@@ -184,6 +193,8 @@ struct Watch<'a> {
     deadline: &'a Deadline,
     /// Since when the server is ready and does not let us in.
     refused_since: Option<Instant>,
+    /// Whether it recovers with `hot_standby` off.
+    takes_nobody: bool,
     told: Instant,
 }
 
@@ -204,6 +215,17 @@ impl Watch<'_> {
             }
             if connection.is_none() {
                 connection = self.connect()?;
+            }
+            if self.goal.standby && self.takes_nobody {
+                return Ok(Started {
+                    state: "standby",
+                    lsn: None,
+                    timeline: None,
+                    seconds: began.elapsed().as_secs_f64(),
+                    process: Some(self.child.id()),
+                    locked: Vec::new(),
+                    log: self.pgdata.join(LOG).into(),
+                });
             }
             // A connection ends when the server does, or when it promotes and drops it.
             if let Some(server) = &connection {
@@ -234,17 +256,33 @@ impl Watch<'_> {
             seconds: began.elapsed().as_secs_f64(),
             process: Some(process),
             locked: Vec::new(),
-            log: self.pgdata.join(LOG),
+            log: self.pgdata.join(LOG).into(),
         };
         let process = self.child.id();
+        if self.goal.standby {
+            if !state.in_recovery {
+                return Err(server_error(format!("the server ended recovery, and was to be a standby{}", self.tail()))
+                    .hint("it runs still; somebody promoted it"));
+            }
+            if state.paused {
+                return Err(self.paused_short(state));
+            }
+            let replayed = state.replayed.filter(|at| self.goal.consistent_at.is_none_or(|consistent| *at >= consistent));
+            return Ok(replayed.map(|at| started("standby", Some(at), process)));
+        }
         if !state.in_recovery {
             let ended = self.ended_at(state.timeline)?;
             if let Some(ended) = ended {
                 self.check(ended, "ended recovery")?;
             }
+            self.settle();
             return Ok(Some(started("promoted", ended, process)));
         }
         if state.paused {
+            // Without a target nobody asks for a pause.
+            if self.goal.stop.is_none() && self.goal.consistent_at.is_none() {
+                return Err(self.paused_short(state));
+            }
             let replayed = state.replayed.unwrap_or(Lsn(0));
             self.check(replayed, "has paused")?;
             return Ok(Some(started("paused", Some(replayed), process)));
@@ -255,6 +293,26 @@ impl Watch<'_> {
             tracing::info!(replayed = %replayed, "recovering, replayed up to {replayed}");
         }
         Ok(None)
+    }
+
+    /// The server has called for it already; where that failed, its log says why.
+    fn settle(&self) {
+        match settle::run(self.pgdata) {
+            Ok(report) if report.removed.is_empty() => {}
+            Ok(report) => {
+                tracing::warn!("the server's recovery_end_command did nothing; taken out now: {}", report.removed.join(", "))
+            }
+            Err(e) => tracing::warn!(
+                "the settings of the recovery are still in postgresql.auto.conf, and a standby made from this server would not follow: {e}"
+            ),
+        }
+    }
+
+    /// A pause that nobody asked for: settings that are lower than on the primary.
+    fn paused_short(&self, state: &State) -> Error {
+        let at = state.replayed.map_or_else(|| "an unknown position".to_owned(), |at| at.to_string());
+        server_error(format!("the server has paused at {at}, which is not the target{}", self.tail()))
+            .hint("it runs still; its log says which settings are lower than on the primary: raise them and restart it")
     }
 
     /// Whether a position is the one that was wanted.
@@ -304,6 +362,7 @@ impl Watch<'_> {
     fn ended(&self, status: ExitStatus, began: Instant) -> Result<Started, Error> {
         if status.success()
             && self.goal.action != TargetAction::Promote
+            && !self.goal.standby
             && (self.goal.stop.is_some() || self.goal.consistent_at.is_some())
         {
             return Ok(Started {
@@ -313,7 +372,7 @@ impl Watch<'_> {
                 seconds: began.elapsed().as_secs_f64(),
                 process: None,
                 locked: Vec::new(),
-                log: self.pgdata.join(LOG),
+                log: self.pgdata.join(LOG).into(),
             });
         }
         Err(server_error(format!("the server ended ({status}) before it reached the target{}", self.tail()))
@@ -327,6 +386,10 @@ impl Watch<'_> {
             Err(e) if e.problem == Problem::Absent => return Ok(None),
             Err(e) => return Err(local(e)),
         };
+        // What another server left says nothing of this one.
+        if text.lines().next().and_then(|line| line.trim().parse().ok()) != Some(self.child.id()) {
+            return Ok(None);
+        }
         let Some(place) = conninfo(&text) else { return Ok(None) };
         let mut failure = None;
         for database in ["", " dbname=template1"] {
@@ -340,9 +403,10 @@ impl Watch<'_> {
         }
         let Some(error) = failure else { return Ok(None) };
         tracing::debug!("{error}");
-        // Line 8: what the server says of itself. "starting" refuses everybody.
+        // Line 8: what the server says of itself. "starting" refuses everybody, and so does "standby": hot_standby is off.
         let status = text.lines().nth(7).unwrap_or_default().trim();
-        if !matches!(status, "ready" | "standby") {
+        self.takes_nobody = status == "standby";
+        if status != "ready" {
             self.refused_since = None;
             return Ok(None);
         }
@@ -359,9 +423,9 @@ impl Watch<'_> {
         let mut text = tail_of(&self.pgdata.join(LOG));
         // With the logging collector the rest is elsewhere.
         if let Ok(names) = fsio::read_bounded(&self.pgdata.join("current_logfiles"), MAX_SMALL_FILE_BYTES) {
-            let names = String::from_utf8_lossy(&names);
-            if let Some(path) = names.lines().find_map(|line| line.strip_prefix("stderr ")) {
-                text.push_str(&tail_of(&self.pgdata.join(path)));
+            let mut lines = names.split(|byte| *byte == b'\n');
+            if let Some(path) = lines.find_map(|line| line.strip_prefix(b"stderr ")) {
+                text.push_str(&tail_of(&self.pgdata.join(OsStr::from_bytes(path))));
             }
         }
         if text.is_empty() { String::new() } else { format!("; the end of its log:\n{}", text.trim_end()) }

@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::vec::IntoIter;
 
 use super::files::BACKUP_MANIFEST;
-use super::place::{NOTE, local};
+use super::place::{LOST_AND_FOUND, NOTE, local};
 use crate::error::Error;
 use crate::fsio::{ItemKind, Rebuild};
+use crate::raw_text::shown;
 
 /// A walk through what is there, by path, byte by byte.
 pub(super) struct Sweep<'a> {
@@ -126,21 +127,22 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// What is not the manifest's business: our own note, what is written meanwhile, the root of a file system, and in a tablespace what other versions have.
+    /// What is not the manifest's business: our own note, what is written meanwhile, what every root of a file system has (any of these
+    /// directories may be one), and in a tablespace what other versions have.
     fn is_kept(&self, path: &[u8]) -> bool {
         let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         match parts.as_slice() {
-            [name] => [NOTE.as_bytes(), BACKUP_MANIFEST, b"lost+found"].contains(name),
+            [.., name] if *name == LOST_AND_FOUND => true,
+            [name] => [NOTE.as_bytes(), BACKUP_MANIFEST].contains(name),
             [b"pg_tblspc", oid, name] => {
                 oid.iter().all(u8::is_ascii_digit) && name.starts_with(b"PG_") && *name != self.version_directory
-                    || *name == b"lost+found"
             }
             _ => false,
         }
     }
 
     fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
-        tracing::debug!("remove {}", self.tree.path_of(path).display());
+        tracing::debug!("remove {}", shown(self.tree.path_of(path)));
         self.removed += u64::from(self.tree.remove(path).map_err(local)?);
         Ok(())
     }

@@ -92,7 +92,8 @@ fn pg16_a_relation_of_two_segments() {
 
     // Again over it: hardly anything is written, and all of it is right.
     fs::remove_file(recovered.data.join(format!("{path}.1"))).unwrap();
-    let mut again = site.recover("restored", 16, &["--target", "immediate", "--delta", "--backup", second.id()]);
+    let mut again =
+        site.recover("restored", 16, &["--target", "immediate", "--delta", "--discard-unarchived-wal", "--backup", second.id()]);
     assert_eq!(again.sql("select count(*) from big where body = 'changed'"), "0");
     again.stop(Stop::Fast);
     again.assert_checksums();
