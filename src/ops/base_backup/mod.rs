@@ -9,6 +9,7 @@ mod pages;
 mod parent;
 pub mod report;
 mod source;
+mod spoiled;
 mod throttle;
 mod wal;
 mod walk;
@@ -132,6 +133,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let waiting = Instant::now();
     backup.wait_for_wal(&copied)?;
     let waited = waiting.elapsed();
+    backup.check_databases(&copied)?;
     let Copied { stopped, manifest, facts, pages, reused_bytes, packed, parent, .. } = copied;
     let summary = BackupSummary {
         id,
@@ -432,6 +434,25 @@ impl Backup<'_> {
         let config = |e| file_error(Kind::Config, e);
         let Some(found) = fsio::scan_live(&path).map_err(config)? else { return Ok(HashSet::new()) };
         Ok(found.links().map_err(config)?.into_iter().map(OsStringExt::into_vec).collect())
+    }
+
+    /// What the WAL says that was done to databases meanwhile must not have made the backup useless.
+    fn check_databases(&self, copied: &Copied) -> Result<(), Error> {
+        let timelines = (copied.stopped.label.timeline, copied.stop_timeline);
+        let range = (copied.stopped.label.start, copied.stopped.stop);
+        let spoiled = spoiled::databases(self.repository, self.cluster, self.source.facts(), timelines, range)?;
+        let name = |oid: u32| {
+            let known = copied.facts.databases.iter().find(|database| database.oid == oid).map(|database| database.name.clone());
+            let asked = || {
+                let expression = format!("(SELECT datname FROM pg_catalog.pg_database WHERE oid = {oid})");
+                self.source.server.text(&expression).ok().flatten()
+            };
+            known.or_else(asked).map_or_else(|| format!("with oid {oid}"), |name| format!("{name} (oid {oid})"))
+        };
+        match spoiled::error(&spoiled, &name) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn wait_for_wal(&self, copied: &Copied) -> Result<(), Error> {

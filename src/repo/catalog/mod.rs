@@ -210,6 +210,13 @@ impl Catalog<'_> {
         Ok(Path { legs, size: self.facts.wal_segment_size })
     }
 
+    /// A timeline by itself, for positions that are on it for sure: neither its history nor those of its ancestors need be stored.
+    pub fn path_alone(&self, timeline: Timeline) -> Path {
+        let stored = self.timelines.iter().find(|info| info.timeline == timeline).and_then(|info| info.segments);
+        let legs = vec![Leg { timeline, begin: Lsn(0), end: Lsn(u64::MAX), stored }];
+        Path { legs, size: self.facts.wal_segment_size }
+    }
+
     fn size(&self) -> WalSegmentSize {
         self.facts.wal_segment_size
     }

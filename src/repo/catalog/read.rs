@@ -104,6 +104,28 @@ impl Catalog<'_> {
         Ok(found)
     }
 
+    /// Has a visitor read the segments of the path that hold `from..to`, with the records that cross their edges.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable; damaged when a segment is gone.
+    pub fn scan_range<V: Visitor>(&self, path: &Path, from: Lsn, to: Lsn, mut visitor: V) -> Result<V, Error> {
+        let (first, last, mut carry) = (path.number(from), path.number(Lsn(to.0.saturating_sub(1))), None);
+        for number in first..=last {
+            let mut stored = None;
+            for leg in path.legs_of(number) {
+                let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { continue };
+                if !matches!(self.stored(name)?, Stored::Missing) {
+                    stored = Some(name);
+                    break;
+                }
+            }
+            let name = stored.or(path.leg_name(number)).ok_or_else(|| Error::new(Kind::Bug, "a segment of no name"))?;
+            let scanned = self.scan_with(name, carry.take(), visitor)?;
+            (visitor, carry) = (scanned.visitor, scanned.carry);
+        }
+        Ok(visitor)
+    }
+
     /// The entry of the segment that holds a position; `None` when it is not stored. An unscanned segment is scanned.
     ///
     /// # Errors
