@@ -20,7 +20,7 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
     line("repository", format!("{}, cluster {}, system identifier {}", report.repository, report.cluster, report.system_id));
     // The zone is said back also where nothing had to be converted: a time without one was taken in it.
     let in_zone = report.target_in_zone.as_ref().map_or_else(String::new, |time| match report.zone.as_str() {
-        "UTC" => " (zone UTC)".to_owned(),
+        zone if report.target.ends_with(time) => format!(" (zone {zone})"),
         zone => format!(" ({time}, zone {zone})"),
     });
     let exclusive = if report.inclusive { "" } else { ", exclusive" };
@@ -215,7 +215,7 @@ fn transaction(end: &TransactionReport, zone: &Zone) -> String {
 /// A moment in the zone that was stated, and in UTC if that is another one.
 fn both(time: &str, zone: &Zone) -> String {
     match parse_time(time, None, now()) {
-        Ok(moment) if zone.to_string() != "UTC" => format!("{} ({time})", zone.show(moment)),
+        Ok(moment) if zone.show(moment) != time => format!("{} ({time})", zone.show(moment)),
         _ => time.to_owned(),
     }
 }

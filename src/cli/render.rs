@@ -228,6 +228,7 @@ pub(super) fn duration(ms: u64) -> String {
     match seconds {
         0..60 if ms.is_multiple_of(1000) => format!("{seconds} s"),
         0..60 => format!("{seconds}.{} s", ms % 1000 / 100),
+        60..3600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
@@ -275,7 +276,8 @@ mod tests {
             (40, "0.0 s"),
             (1250, "1.2 s"),
             (59_999, "59.9 s"),
-            (60_000, "1 min 0 s"),
+            (60_000, "1 min"),
+            (61_500, "1 min 1 s"),
             (3_725_000, "1 h 2 min"),
             (90_000_000, "1 d 1 h"),
         ] {

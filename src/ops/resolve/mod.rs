@@ -410,7 +410,7 @@ impl Resolver<'_> {
                     Target::Time(_) => "that moment is not archived yet: no transaction that ended later is",
                     _ => "it is not archived yet: it is after everything that is",
                 };
-                (reason.to_owned(), self.not_yet(report.latest.as_ref()))
+                (reason.to_owned(), Self::not_yet(report))
             }
             Unreachable::Gap { from, until } => {
                 let ends = |window: &&Window| window.until == *from;
@@ -470,8 +470,12 @@ impl Resolver<'_> {
     }
 
     /// What to do about a target that may still be archived. `latest` is no way out: by the time of the restore it may have the mistake.
-    fn not_yet(&self, latest: Option<&Moment>) -> String {
-        let last = latest.and_then(|latest| latest.transaction.as_ref());
+    fn not_yet(report: &ResolveReport) -> String {
+        let lsn = |text: &str| text.parse::<Lsn>().ok();
+        let consistent = report.oldest_backup.as_ref().and_then(|backup| lsn(&backup.stop));
+        let last = report.latest.as_ref().and_then(|latest| latest.transaction.as_ref());
+        // One that no backup leads to is no way out either.
+        let last = last.filter(|last| consistent.zip(lsn(&last.lsn)).is_some_and(|(consistent, last)| consistent <= last));
         let now = last.map_or_else(String::new, |last| {
             format!("; --target-lsn {} stops after the newest transaction that is, whatever is archived meanwhile", last.lsn)
         });
