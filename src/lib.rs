@@ -12,7 +12,7 @@
 //! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
 //! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`] | pure parsers and ciphers; raw file-system calls |
-//! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`] | bounds, time limits, the error type, names that are bytes |
+//! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`waiting`] | bounds, time limits, the error type, names that are bytes, what is waited for |
 
 pub mod cli;
 pub mod codec;
@@ -29,3 +29,4 @@ pub mod raw_text;
 pub mod repo;
 pub mod server;
 pub mod store;
+pub mod waiting;

@@ -126,7 +126,11 @@ impl<'de> Deserialize<'de> for RawText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Json::deserialize(deserializer)? {
             Json::Text(text) => Ok(Self(text.into_owned().into_bytes())),
-            Json::Bytes { hex } => hex::decode(&hex).map(Self).map_err(serde::de::Error::custom),
+            // One spelling for each value: lower case.
+            Json::Bytes { hex } => match hex::decode(&hex) {
+                Ok(bytes) if hex::encode(&bytes) == hex => Ok(Self(bytes)),
+                _ => Err(serde::de::Error::custom("not lower-case hexadecimal digits")),
+            },
         }
     }
 }
@@ -150,6 +154,7 @@ mod tests {
             assert_eq!(text.to_string(), shown);
         }
         assert!(serde_json::from_str::<RawText>("{\"hex\":\"6\"}").is_err());
+        assert!(serde_json::from_str::<RawText>("{\"hex\":\"E9\"}").is_err());
         assert!(serde_json::from_str::<RawText>("7").is_err());
     }
 }

@@ -12,6 +12,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::raw_text::RawText;
+use crate::waiting;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -198,6 +199,7 @@ fn bounded<T>(
     action: &str,
     request: impl Future<Output = T>,
 ) -> Result<T, Error> {
+    let _waiting = waiting::on("the server's answer");
     runtime.block_on(async { tokio::time::timeout(deadline.remaining(), request).await }).map_err(|_| {
         server_error(format!("cannot {action}: no answer within the time limit of {} s", deadline.limit().as_secs()))
             .hint("is the server overloaded or stopped?")

@@ -45,6 +45,7 @@ struct Quiet;
 
 impl io::Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        super::progress::erase();
         let _ = io::stderr().lock().write_all(bytes);
         Ok(bytes.len())
     }

@@ -1,15 +1,82 @@
-//! How far a long command is: a line that is rewritten on a terminal, a log event now and then elsewhere.
+//! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now and then
+//! elsewhere.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::render::size;
 use super::shield::say;
 use crate::ops::base_backup::report::Progress;
+use crate::waiting;
 
 /// Between two events where nobody watches.
 const EVENTS: Duration = Duration::from_secs(10);
+
+/// A wait that is over sooner is not worth a word.
+const SHORT: Duration = Duration::from_secs(2);
+/// Between two looks at what is being waited for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Whether a line stands on the terminal that is to be removed before anything else is written.
+static LINE: AtomicBool = AtomicBool::new(false);
+/// What a command that draws lines by itself has drawn last.
+static DRAWN: Mutex<Option<String>> = Mutex::new(None);
+
+/// From now on says what is being waited for, whatever it is: on a terminal after two seconds, elsewhere every ten.
+pub(super) fn tell_waits() {
+    let is_terminal = stderr().is_terminal();
+    let thread = std::thread::Builder::new().name("waits".to_owned()).spawn(move || {
+        let mut told = Instant::now();
+        loop {
+            std::thread::sleep(LOOK);
+            let wait = waiting::longest(if is_terminal { SHORT } else { EVENTS });
+            let drawn = drawn().clone();
+            match wait {
+                Some(wait) if is_terminal => draw(&with_wait(drawn.unwrap_or_default(), &wait)),
+                Some(wait) if told.elapsed() >= EVENTS => {
+                    told = Instant::now();
+                    tracing::info!("{}", describe_wait(&wait));
+                }
+                None if drawn.is_none() => erase(),
+                Some(_) | None => {}
+            }
+        }
+    });
+    if let Err(e) = thread {
+        tracing::debug!("waits are not told: cannot start a thread: {e}");
+    }
+}
+
+fn describe_wait((what, since): &(String, Duration)) -> String {
+    format!("waiting {} s for {what}", since.as_secs())
+}
+
+fn with_wait(drawn: String, wait: &(String, Duration)) -> String {
+    if drawn.is_empty() { describe_wait(wait) } else { format!("{drawn}; {}", describe_wait(wait)) }
+}
+
+fn drawn() -> MutexGuard<'static, Option<String>> {
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Longer lines would wrap on most terminals, and then no longer be rewritten.
+const COLUMNS: usize = 79;
+
+fn draw(text: &str) {
+    let text: String = text.chars().take(COLUMNS).collect();
+    LINE.store(true, Ordering::Relaxed);
+    say(&format!("\r\x1b[K{text}"));
+}
+
+/// Removes the line, if there is one: before anything else is written.
+pub(super) fn erase() {
+    if LINE.swap(false, Ordering::Relaxed) {
+        say("\r\x1b[K");
+    }
+}
 
 /// Shows progress.
 pub(super) struct ProgressLine {
@@ -20,6 +87,7 @@ pub(super) struct ProgressLine {
 
 impl ProgressLine {
     pub(super) fn new() -> Self {
+        *drawn() = Some(String::new());
         Self { is_terminal: stderr().is_terminal(), since: Instant::now(), shown: Cell::new(None) }
     }
 
@@ -28,7 +96,12 @@ impl ProgressLine {
         let text = self.describe(state);
         if self.is_terminal {
             self.shown.set(Some(Instant::now()));
-            say(&format!("\r\x1b[K{text}"));
+            *drawn() = Some(text.clone());
+            match waiting::longest(SHORT) {
+                Some(wait) => draw(&with_wait(text, &wait)),
+                None if text.is_empty() => {}
+                None => draw(&text),
+            }
             return;
         }
         let last = self.shown.get().unwrap_or(self.since);
@@ -38,15 +111,16 @@ impl ProgressLine {
                 Progress::Reading { done_bytes, total_bytes, files } => {
                     tracing::info!(done_bytes, total_bytes, files, "{text}");
                 }
-                Progress::Starting | Progress::WaitingForWal => tracing::info!("{text}"),
+                // What is waited for is told anyway.
+                Progress::Starting | Progress::WaitingForWal => {}
             }
         }
     }
 
     fn describe(&self, state: Progress) -> String {
         match state {
-            Progress::Starting => "waiting for the server's checkpoint".to_owned(),
-            Progress::WaitingForWal => "waiting for the last WAL to be archived".to_owned(),
+            Progress::Starting => String::new(),
+            Progress::WaitingForWal => "all files are read".to_owned(),
             Progress::Reading { done_bytes, total_bytes, files } => {
                 let percent = done_bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
                 let speed = done_bytes as f64 / self.since.elapsed().as_secs_f64().max(0.001);
@@ -63,8 +137,7 @@ impl ProgressLine {
 
     /// Removes the line.
     pub(super) fn clear(&self) {
-        if self.is_terminal && self.shown.get().is_some() {
-            say("\r\x1b[K");
-        }
+        *drawn() = None;
+        erase();
     }
 }

@@ -217,6 +217,12 @@ fn backup(out: &mut String, line: &BackupLine) {
     let nowhere = if line.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
     let until = line.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
     let _ = writeln!(out, "      recoverable from {from} to {until}, timeline {}", summary.timeline);
+    for warning in &summary.warnings {
+        let _ = writeln!(out, "      warning: {warning}");
+    }
+    if summary.warnings_total > summary.warnings.len() as u64 {
+        let _ = writeln!(out, "      and {} more warnings", summary.warnings_total - summary.warnings.len() as u64);
+    }
     for database in line.databases.iter().flatten() {
         let _ = writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));
     }

@@ -33,6 +33,9 @@ pub(super) fn report(report: &BackupReport) -> String {
     line("checksums", pages(&PageChecksums { enabled, verified, damaged }));
     let (took, waited) = (duration(report.duration_ms), duration(report.waited_for_wal_ms));
     line("took", format!("{took}, of these {waited} waiting for WAL to be archived"));
+    for file in &report.attachments {
+        line("with", format!("{} ({}), {}", file.path, file.setting, size(file.bytes)));
+    }
     for (key, value) in &report.annotations {
         line("note", format!("{key} = {value}"));
     }

@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser};
 use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
 use super::progress::ProgressLine;
-use super::{logging, recovery, render, render_backup, restore, shield, targets};
+use super::{logging, progress, recovery, render, render_backup, restore, shield, targets};
 use crate::config::{Config, HELPER_VARIABLE, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -131,10 +131,15 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
         Command::PushWal(_) => Role::Archiver,
         _ => Role::Ordinary,
     };
+    // PostgreSQL's log is no place for what a call waits for.
+    if role == Role::Ordinary {
+        progress::tell_waits();
+    }
     let helper = || helper_arguments(arguments, command_at);
     match run(&cli, role, &helper) {
         Ok(()) => 0,
         Err(error) => {
+            progress::erase();
             match log {
                 LogFormat::Text => shield::say(&render::error(&error)),
                 LogFormat::Json => tracing::error!(kind = ?error.kind, hint = error.hint.as_deref(), "{}", error.what),
@@ -415,6 +420,7 @@ fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&
 }
 
 fn print(bytes: &[u8]) -> Result<(), Error> {
+    progress::erase();
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).or_else(|e| output_error(&e))
 }

@@ -143,6 +143,7 @@ impl Place {
 
 /// One extent of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Extent {
     /// CRC-32C of its content.
     pub crc32c: u32,
@@ -361,8 +362,9 @@ mod hash_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ExtentHash, D::Error> {
         let mut hash = ExtentHash::default();
-        hex::decode_to_slice(String::deserialize(deserializer)?, &mut hash).map_err(serde::de::Error::custom)?;
-        Ok(hash)
+        let text = String::deserialize(deserializer)?;
+        hex::decode_to_slice(&text, &mut hash).map_err(serde::de::Error::custom)?;
+        if hex::encode(hash) == text { Ok(hash) } else { Err(serde::de::Error::custom("not lower-case hexadecimal digits")) }
     }
 }
 

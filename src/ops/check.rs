@@ -4,11 +4,14 @@
 //! repository, reads it back and holds it against its name. Everything wrong is a [`Finding`] with the way to mend it.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::repositories;
+use super::archiver::{Status, Watch};
+use super::stored_wal::{self, Held};
+use super::{cluster_facts, histories, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -16,9 +19,12 @@ use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::pg::{SegmentCheck, SegmentName, WalFileName};
 use crate::repo::{Facts, Fetched, Probed, Repository, SystemId};
 use crate::server::Server;
+use crate::waiting;
 
 /// How often the repositories are asked for the segment.
 const POLL: Duration = Duration::from_millis(200);
+/// How long after the archiver is done with a segment a store may take to show it.
+const GRACE: Duration = Duration::from_secs(5);
 /// Kept back from the time limit, for reading the segment back and for the report.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -101,6 +107,8 @@ pub struct ServerCheck {
     pub wal_segment_bytes: u64,
     /// The segment that was switched away from, if one was.
     pub switched_segment: Option<String>,
+    /// What the server says of its archiver, last.
+    pub archiver: Option<Status>,
 }
 
 /// Everything found.
@@ -114,6 +122,8 @@ pub struct CheckReport {
     pub server: Option<ServerCheck>,
     /// In the order found.
     pub findings: Vec<Finding>,
+    /// `working`, or `not working`: there are problems.
+    pub verdict: &'static str,
 }
 
 impl CheckReport {
@@ -134,8 +144,19 @@ impl CheckReport {
 
 /// Does it all; what goes wrong is in the report.
 pub fn run(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckReport {
-    let mut report =
-        CheckReport { cluster: config.cluster.to_string(), repositories: Vec::new(), server: None, findings: Vec::new() };
+    let mut report = look(config, request, deadline);
+    report.verdict = if report.has_problems() { "not working" } else { "working" };
+    report
+}
+
+fn look(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckReport {
+    let mut report = CheckReport {
+        cluster: config.cluster.to_string(),
+        repositories: Vec::new(),
+        server: None,
+        findings: Vec::new(),
+        verdict: "",
+    };
     let mut opened = Vec::new();
     for repository in &config.repositories {
         opened.push(check_repository(repository, &mut report, deadline));
@@ -253,6 +274,7 @@ fn check_server(
         archive_timeout_s: number(server, "archive_timeout")?,
         wal_segment_bytes: number(server, "wal_segment_size")?,
         switched_segment: None,
+        archiver: None,
     };
     let archives = check_settings(&facts, report);
     for repository in opened.iter().flatten() {
@@ -268,6 +290,16 @@ fn check_server(
     if !archives {
         return Ok(());
     }
+    let Some(known) = report.server.as_ref().and_then(server_facts) else { return Ok(()) };
+    for repository in opened.iter().flatten() {
+        if let Err(error) = stored_wal::refuse_set_back(repository, &config.cluster, known, server) {
+            // Whatever is archived from now on would be refused.
+            report.add_error(Severity::Problem, repository.location(), error);
+            return Ok(());
+        }
+    }
+    let data_directory = visible_data_directory(server, known, deadline);
+    let watch = Watch::new(server, data_directory.as_deref(), false)?;
     // A switch does nothing if nothing was written since the last one: write a message that nothing replays or decodes.
     let segment = server.value(
         "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal()) \
@@ -278,7 +310,11 @@ fn check_server(
         facts.switched_segment = Some(segment.clone());
     }
     match SegmentName::parse(&segment) {
-        Some(name) => wait_for(server, config, opened, name, switched, report, deadline),
+        Some(name) => {
+            let way = Way { config, opened, name, switched, facts: known, data_directory: data_directory.as_deref(), deadline };
+            way.wait(watch, report)?;
+            way.check_histories(report);
+        }
         None => report.add(Severity::Problem, "server", format!("it names a segment {segment:?}"), ""),
     }
     Ok(())
@@ -352,75 +388,169 @@ fn check_binding(repository: &Repository, config: &Config, facts: &ServerCheck, 
                     config.cluster
                 ),
             ),
+            Some(binding) if binding.facts.wal_segment_size.bytes() != facts.wal_segment_bytes => report.add(
+                Severity::Problem,
+                location,
+                format!(
+                    "cluster name {} belongs to WAL segments of {} bytes, the server's have {}",
+                    config.cluster,
+                    binding.facts.wal_segment_size.bytes(),
+                    facts.wal_segment_bytes
+                ),
+                "the size was changed with pg_resetwal: use another cluster name from now on, and take a base backup",
+            ),
             Some(_) => {}
         },
     }
 }
 
-/// Waits until the segment is in every repository that could be opened, reading it back as soon as it is there.
-fn wait_for(
-    server: &Server,
-    config: &Config,
-    opened: &[Option<Repository>],
+/// The server's data directory, if that is what is there as seen from here.
+fn visible_data_directory(server: &Server, facts: Facts, deadline: Deadline) -> Option<PathBuf> {
+    let path = server.text("pg_catalog.current_setting('data_directory', true)").ok().flatten()?;
+    let found = cluster_facts::of_data_directory(path.as_path(), &deadline).ok().flatten()?;
+    (found.system_id == facts.system_id).then(|| path.as_path().to_owned())
+}
+
+/// The way of a segment, from the server into every repository that could be opened.
+struct Way<'a> {
+    config: &'a Config,
+    opened: &'a [Option<Repository>],
     name: SegmentName,
     switched: Instant,
-    report: &mut CheckReport,
+    facts: Facts,
+    /// Where it is visible from here.
+    data_directory: Option<&'a Path>,
     deadline: Deadline,
-) {
-    let Some(facts) = report.server.as_ref().and_then(server_facts) else { return };
-    let mut waiting: Vec<usize> = (0..opened.len()).filter(|i| opened.get(*i).is_some_and(Option::is_some)).collect();
-    loop {
-        waiting.retain(|index| {
-            let (Some(Some(repository)), Some(settings)) = (opened.get(*index), config.repositories.get(*index)) else {
-                return false;
-            };
-            let verified = match repository.wal_metadata(&config.cluster, facts.system_id, &WalFileName::Segment(name)) {
-                Ok(None) => return true,
-                Ok(Some(_)) => read_back(repository, config, facts, name),
-                Err(error) => Err(error),
-            };
+}
+
+impl Way<'_> {
+    /// Waits until the archiver is done with the segment and it is in every repository, reading it back as soon as it is there.
+    fn wait(&self, mut watch: Watch<'_>, report: &mut CheckReport) -> Result<(), Error> {
+        let mut waiting: Vec<usize> =
+            (0..self.opened.len()).filter(|i| self.opened.get(*i).is_some_and(Option::is_some)).collect();
+        let (name, wait) = (self.name.to_string(), waiting::on(format!("{} to be archived", self.name)));
+        let (mut status, mut failure, mut archived) = (None, None, None);
+        while !waiting.is_empty() || !status.as_ref().is_some_and(|status: &Status| status.is_past(self.name)) {
+            match watch.look(Some(&name), &|| Ok(())) {
+                Ok(now) => {
+                    wait.is_for(format!(
+                        "{name} to be archived; the archiver stored {} files and failed {} times, last stored {}",
+                        now.archived_count,
+                        now.failed_count,
+                        now.last_archived.as_deref().unwrap_or("nothing")
+                    ));
+                    status = Some(now);
+                }
+                Err(error) => failure = Some(error),
+            }
+            let is_archived = status.as_ref().is_some_and(|status| status.is_past(self.name));
+            waiting.retain(|index| self.is_awaited(*index, is_archived, report));
+            if is_archived {
+                archived.get_or_insert_with(Instant::now);
+            }
+            // It went elsewhere.
+            let is_elsewhere = archived.is_some_and(|at| at.elapsed() > GRACE);
+            if failure.is_some() || is_elsewhere || self.deadline.remaining() <= RESERVE {
+                break;
+            }
+            std::thread::sleep(POLL);
+        }
+        if let (Some(server), Some(status)) = (&mut report.server, &status) {
+            server.archiver = Some(status.clone());
+        }
+        for index in &waiting {
             if let Some(check) = report.repositories.get_mut(*index) {
-                check.segment_verified = Some(verified.is_ok());
-                check.arrived_after_ms = u64::try_from(switched.elapsed().as_millis()).ok();
+                check.segment_verified = Some(false);
             }
-            if let Err(error) = verified {
-                report.add_error(failed(settings), repository.location(), error);
-            }
-            false
-        });
-        if waiting.is_empty() {
-            return;
         }
-        if deadline.remaining() <= RESERVE {
-            break;
+        if let Some(error) = failure {
+            report.add_error(Severity::Problem, "server", error);
+            return Ok(());
         }
-        std::thread::sleep(POLL);
+        let Some(status) = status else { return Ok(()) };
+        self.say_what_is_missing(&waiting, &watch, &status, report);
+        Ok(())
     }
-    let waited = switched.elapsed().as_secs();
-    let archiver = server
-        .row("SELECT failed_count, last_failed_wal, last_failed_time, last_archived_wal FROM pg_catalog.pg_stat_archiver")
-        .ok()
-        .flatten()
-        .map(|row| row.into_iter().map(|v| v.unwrap_or_else(|| "none".to_owned())).collect::<Vec<_>>());
-    let said = match archiver.as_deref() {
-        Some([failed, last_failed, at, last]) => {
-            format!("; the archiver failed {failed} times (last: {last_failed} at {at}), and last archived {last}")
-        }
-        _ => String::new(),
-    };
-    for index in waiting {
-        let (Some(settings), Some(check)) = (config.repositories.get(index), report.repositories.get_mut(index)) else {
-            continue;
+
+    /// Whether a repository has yet to get it. What has only its name does not count.
+    fn is_awaited(&self, index: usize, is_archived: bool, report: &mut CheckReport) -> bool {
+        let (Some(Some(repository)), Some(settings)) = (self.opened.get(index), self.config.repositories.get(index)) else {
+            return false;
         };
-        check.segment_verified = Some(false);
-        let location = check.repository.clone();
-        report.add(
-            failed(settings),
-            &location,
-            format!("segment {name} did not arrive within {waited} s{said}"),
-            "the server's log says why archive_command fails; run it by hand in the data directory as the server's user; or the archiver \
-             has a backlog: see pg_wal/archive_status/*.ready, and give more time with --timeout",
+        let file = WalFileName::Segment(self.name);
+        let local = self.data_directory.map(|directory| directory.join("pg_wal").join(file.to_string()));
+        let held = match &local {
+            Some(local) => stored_wal::compare(repository, &self.config.cluster, self.facts, &file, local),
+            None => repository
+                .wal_metadata(&self.config.cluster, self.facts.system_id, &file)
+                .map(|metadata| if metadata.is_some() { Held::Unknown } else { Held::Absent }),
+        };
+        let verified = match held {
+            Ok(Held::Absent) => return true,
+            // Where the server's file cannot be seen, the archiver's word has to do.
+            Ok(Held::Unknown) if !is_archived => return true,
+            Ok(Held::Other) => Err(stored_wal::other_content(&file, repository)),
+            Ok(Held::Same | Held::Unknown) => read_back(repository, self.config, self.facts, self.name),
+            Err(error) => Err(error),
+        };
+        if let Some(check) = report.repositories.get_mut(index) {
+            check.segment_verified = Some(verified.is_ok());
+            check.arrived_after_ms = u64::try_from(self.switched.elapsed().as_millis()).ok();
+        }
+        if let Err(error) = verified {
+            report.add_error(failed(settings), repository.location(), error);
+        }
+        false
+    }
+
+    fn say_what_is_missing(&self, waiting: &[usize], watch: &Watch<'_>, status: &Status, report: &mut CheckReport) {
+        let (name, waited) = (self.name, self.switched.elapsed().as_secs());
+        let none = || "none".to_owned();
+        let mut said = format!(
+            "; the archiver failed {} times (last: {}), and last archived {}",
+            status.failed_count,
+            status.last_failed.clone().unwrap_or_else(none),
+            status.last_archived.clone().unwrap_or_else(none)
         );
+        if watch.is_idle(status) {
+            said += "; since the switch it did nothing: it is busy with one file, or it dies, which the server does not count (exit codes above \
+                     125: a program that is not found)";
+        }
+        if let Some(why) = watch.not_tried() {
+            said += &format!("; archive_command was not tried: {why}");
+        }
+        let is_past = status.is_past(name);
+        let mend = if is_past {
+            "the server sends it elsewhere: is archive_command 'walvis push-wal %p' with this repository and cluster name, in the settings \
+             that the server has?"
+        } else {
+            "the server's log says why archive_command fails; run check on the database host as the server's user, and it is tried as the \
+                    server does it; or the archiver has a backlog: see pg_wal/archive_status/*.ready, and give more time with --timeout"
+        };
+        for index in waiting {
+            let (Some(settings), Some(check)) = (self.config.repositories.get(*index), report.repositories.get(*index)) else {
+                continue;
+            };
+            let location = check.repository.clone();
+            report.add(failed(settings), &location, format!("segment {name} did not arrive within {waited} s{said}"), mend);
+        }
+        if waiting.is_empty() && !is_past {
+            let what = format!("the archiver is not done with {name} after {waited} s{said}");
+            report.add(Severity::Problem, "server", what, mend);
+        }
+    }
+
+    /// Recovery needs the history of the timeline that the server writes.
+    fn check_histories(&self, report: &mut CheckReport) {
+        let timeline = self.name.timeline;
+        for (repository, settings) in self.opened.iter().zip(&self.config.repositories) {
+            let Some(repository) = repository else { continue };
+            match histories::is_stored(repository, &self.config.cluster, self.facts.system_id, timeline) {
+                Ok(true) => {}
+                Ok(false) => report.add_error(failed(settings), repository.location(), histories::missing(timeline, repository)),
+                Err(error) => report.add_error(failed(settings), repository.location(), error),
+            }
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! One module per command: request in, report out.
 //!
 //! Lives here: what a command does, readable top to bottom. May not live here: arguments, printing, exit codes (`cli`). What two
-//! commands share sinks one layer, or into [`cluster_facts`] and [`repositories`] here.
+//! commands share sinks one layer, or into [`archiver`], [`cluster_facts`], [`histories`], [`repositories`] and
+//! [`stored_wal`] here.
 
+pub mod archiver;
 pub mod base_backup;
 pub mod catalog;
 pub mod catalog_rebuild;
@@ -10,6 +12,7 @@ pub mod check;
 pub mod cluster_facts;
 pub mod fetch_ahead;
 pub mod fetch_wal;
+pub mod histories;
 pub mod init;
 pub mod key_generate;
 pub mod list;
@@ -19,6 +22,7 @@ pub mod push_wal;
 pub mod repositories;
 pub mod resolve;
 pub mod spool;
+pub mod stored_wal;
 
 use crate::error::{Error, Kind};
 use crate::fsio::FsError;

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::push_ahead::Start;
 use super::spool::{Pushed, Side, Spool};
-use super::{cluster_facts, file_error, repositories};
+use super::{cluster_facts, file_error, histories, repositories};
 use crate::codec::{Compressed, Compressing, Digest, Waiting};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
@@ -62,7 +62,9 @@ pub struct PushReport {
 /// [`Kind::Conflict`]: other content under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
     let mut reports = Vec::new();
-    let (mut paths, mut helper) = (Vec::new(), None);
+    let forgotten: Vec<Forgotten> = request.paths.iter().flat_map(|path| forgotten(config, path)).collect();
+    let mut paths: Vec<&PathBuf> = forgotten.iter().map(|history| &history.path).collect();
+    let mut helper = None;
     for path in &request.paths {
         let Some((spool, wal_directory, name)) = spool_of(config, path) else {
             paths.push(path);
@@ -82,7 +84,53 @@ pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result
     if !paths.is_empty() {
         reports.extend(push(config, &paths, helper.as_ref(), deadline)?);
     }
+    for Forgotten { path, record } in forgotten {
+        tracing::debug!("{} is stored: the server never offered it", path.display());
+        if let Some(record) = record {
+            record.keep();
+        }
+    }
     Ok(reports)
+}
+
+/// A history that the server never offered, which goes with the segment of its timeline.
+struct Forgotten {
+    path: PathBuf,
+    /// Where to note that it is stored, so that not every call asks for it anew.
+    record: Option<ForgottenRecord>,
+}
+
+struct ForgottenRecord {
+    spool: Spool,
+    name: WalFileName,
+    stat: Stat,
+    descriptors: String,
+}
+
+impl ForgottenRecord {
+    fn keep(&self) {
+        if let Err(error) = self.spool.record_pushed(&self.name, &self.stat, &self.descriptors, &[], &[]) {
+            tracing::debug!(%error, "cannot put on record that {} is stored", self.name);
+        }
+    }
+}
+
+/// The histories that recovery needs on the timeline of a segment and that the server never offered, but for those that a call of the
+/// last minutes stored.
+fn forgotten(config: &Config, path: &Path) -> Vec<Forgotten> {
+    let looked = histories::forgotten(path).into_iter().filter_map(|path| {
+        let Some((spool, _, name)) = spool_of(config, &path) else { return Some(Forgotten { path, record: None }) };
+        if spool.pushed(&name, &path).is_some() {
+            return None;
+        }
+        // Taken before it is stored: what is replaced meanwhile does not count.
+        let record = match (fsio::stat(&path), spool.descriptors()) {
+            (Ok(Some(stat)), Some(descriptors)) => Some(ForgottenRecord { spool, name, stat, descriptors }),
+            _ => None,
+        };
+        Some(Forgotten { path, record })
+    });
+    looked.collect()
 }
 
 /// The spool that may know of a file.

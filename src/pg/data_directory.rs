@@ -40,6 +40,31 @@ pub const BACKUP_LABEL: &[u8] = b"backup_label";
 /// See [`BACKUP_LABEL`].
 pub const TABLESPACE_MAP: &[u8] = b"tablespace_map";
 
+/// What a server has at the top of its data directory and cannot do without, besides [`EMPTIED`]. Where it is a symbolic link, the server
+/// follows it.
+const SERVERS_OWN: [&[u8]; 15] = [
+    b"PG_VERSION",
+    b"base",
+    b"global",
+    b"pg_commit_ts",
+    b"pg_hba.conf",
+    b"pg_ident.conf",
+    b"pg_logical",
+    b"pg_multixact",
+    b"pg_stat",
+    b"pg_tblspc",
+    b"pg_twophase",
+    b"pg_xact",
+    b"postgresql.auto.conf",
+    b"postgresql.conf",
+    b"standby.signal",
+];
+
+/// Whether something, by its path relative to the data directory, is the server's own: a cluster without it is not whole.
+pub fn is_servers_own(path: &[u8]) -> bool {
+    SERVERS_OWN.contains(&path.split(|byte| *byte == b'/').next().unwrap_or_default())
+}
+
 /// Directories that the server wants in `pg_wal`, which a backup holds without content.
 pub fn directories_in_wal(postgres_major: u32) -> &'static [&'static [u8]] {
     if postgres_major >= 17 { &[b"pg_wal/archive_status", b"pg_wal/summaries"] } else { &[b"pg_wal/archive_status"] }
@@ -242,6 +267,12 @@ mod tests {
         for name in ["PG_VERSION", "postmaster.pid2", "backup_label.old", "pg_internal", "postgresql.auto.conf"] {
             assert!(!is_left_out(name.as_bytes()), "{name}");
         }
+        assert!(
+            is_servers_own(b"base/5/1259")
+                && is_servers_own(b"pg_xact")
+                && !is_servers_own(b"log/x")
+                && !is_servers_own(b"basement")
+        );
         assert!(is_emptied(b"pg_replslot") && !is_emptied(b"pg_replslot/x") && !is_emptied(b"pg_xact"));
         let init = RelationFileName::parse(b"7_init").unwrap();
         let main = RelationFileName::parse(b"7.1").unwrap();

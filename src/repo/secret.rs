@@ -11,6 +11,7 @@ use crate::crypto::{KeyFileError, WrappingKey};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
+use crate::waiting;
 
 /// Longest key file, command output or passphrase file that makes sense.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
@@ -135,7 +136,9 @@ fn run(command: &str, deadline: &Deadline) -> Result<Zeroizing<String>, Error> {
         // The receiver is gone only when the deadline has passed.
         let _ = sender.send(result);
     });
+    let waiting = waiting::on("the key, from key_command");
     let output = receiver.recv_timeout(deadline.remaining());
+    drop(waiting);
     if output.is_err() {
         // Ends the shell; the process is about to fail anyway, and a child that ignores it dies with its pipe.
         let _ = child.kill();

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
 use crate::limits::{RETRY_ATTEMPTS, RETRY_FIRST_DELAY, RETRY_MAX_DELAY};
+use crate::waiting::{self, Waiting};
 
 /// How often and how fast. The delay before attempt `n + 1` is random between zero and `first_delay × 2^(n-1)`, at most
 /// `max_delay` ("full jitter": many clients that failed together do not come back together).
@@ -64,11 +65,13 @@ struct Attempts<'a> {
     retry: &'a Retry,
     made: u32,
     since: Instant,
+    waiting: Waiting,
 }
 
 impl<'a> Attempts<'a> {
     fn new(retry: &'a Retry) -> Self {
-        Self { retry, made: 0, since: Instant::now() }
+        let waiting = waiting::on(format!("an answer of {}", retry.inner.location()));
+        Self { retry, made: 0, since: Instant::now(), waiting }
     }
 
     /// Waits before the next attempt, or gives the error back when there should be none.
@@ -98,6 +101,7 @@ impl<'a> Attempts<'a> {
             delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             "request failed, trying again"
         );
+        self.waiting.is_for(format!("an answer of {}, attempt {}: {}", error.location, self.made + 1, error.detail));
         std::thread::sleep(delay);
         Ok(())
     }

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
+use walvis::deadline::Deadline;
+use walvis::ops::stored_wal::{self, Held};
+use walvis::pg::WalFileName;
+use walvis::repo::{ClusterName, Facts, KeySource, Repository, StoreSettings, StoreUrl};
 
 use crate::support::command::{Ran, run as run_program};
-use crate::support::postgres::{Cluster, Options, Scratch, run};
+use crate::support::postgres::{Cluster, Options, Scratch, Stop, run};
 use crate::support::s3::S3Server;
 
 /// A server's host: settings, key and repositories where the server's user reaches them.
@@ -45,6 +49,15 @@ impl Host {
         host.scratch.write(&host.config, b"");
         host.walvis(&["init"]).exits(0);
         host
+    }
+
+    /// The first repository, and what identifies the server in it.
+    fn repository(&self, cluster: &Cluster) -> (Repository, ClusterName, Facts) {
+        let settings = StoreSettings { url: StoreUrl::File(self.scratch.path().join("one")), create_if_absent: None };
+        let deadline = Deadline::after(std::time::Duration::from_secs(60));
+        let secret = KeySource::File(self.scratch.path().join("key")).read(&deadline).unwrap();
+        let facts = walvis::ops::cluster_facts::of_data_directory(&cluster.data, &deadline).unwrap().unwrap();
+        (Repository::open(&settings, &secret, 1, deadline).unwrap(), ClusterName::new("main").unwrap(), facts)
     }
 
     fn walvis(&self, arguments: &[&str]) -> Ran {
@@ -96,7 +109,8 @@ fn all_is_well(major: u32) {
     let report = host.check(&cluster, 0, "60");
     assert!(findings(&report, "problem").is_empty() && findings(&report, "warning").is_empty(), "{report:#}");
     assert_eq!(report["server"]["archive_mode"], "on");
-    assert_eq!(report["server"]["archive_timeout_s"], 60);
+    assert_eq!((&report["server"]["archive_timeout_s"], &report["verdict"]), (&60.into(), &"working".into()));
+    assert_eq!(report["server"]["archiver"]["last_archived"], report["server"]["switched_segment"]);
     let segment = report["server"]["switched_segment"].as_str().unwrap();
     for repository in report["repositories"].as_array().unwrap() {
         for fact in ["opened", "encrypted", "store_refuses_overwrite", "can_delete", "segment_verified"] {
@@ -141,12 +155,103 @@ fn what_is_wrong_with_the_server_is_named_with_the_remedy() {
     one_problem(&host.check(&cluster, 18, "20"), &["archive_command is empty", "push-wal %p"]);
     cluster.sql("ALTER SYSTEM SET archive_command = 'false'");
     cluster.sql("SELECT pg_reload_conf()");
-    let report = host.check(&cluster, 18, "5");
-    one_problem(&report, &["did not arrive within", "the archiver failed", "server's log"]);
+    let report = host.check(&cluster, 18, "120");
+    assert_eq!(report["verdict"], "not working");
+    one_problem(&report, &["the archiver fails", "in a row", "server's log"]);
     let warnings = findings(&report, "warning");
     assert!(warnings.iter().any(|w| w.contains("does not seem to call")), "{warnings:?}");
     assert!(warnings.iter().any(|w| w.contains("archive_timeout is 0")), "{warnings:?}");
     assert_eq!(report["repositories"][0]["segment_verified"], false);
+}
+
+#[test]
+fn a_command_that_cannot_work_is_told_at_once_with_what_it_says() {
+    let host = Host::new(&["one"]);
+    let small = Options { wal_segsize_mib: 1, ..host.options() };
+    let wrong = Options { archive_command: Some("/nonexistent/walvis push-wal %p".to_owned()), ..small.clone() };
+    let cluster = host.cluster("server", 15, &wrong);
+    // The server does not count it: the archiver dies. Nobody waits until the end of the time limit, which would say something else.
+    let report = host.check(&cluster, 18, "300");
+    one_problem(&report, &["archive_command for 0000", "ends with exit code 127", "not found", "whole path"]);
+    assert_eq!((&report["server"]["archiver"]["failed_count"], &report["verdict"]), (&0.into(), &"not working".into()));
+    let backup = ["--timeout", "300", "base-backup", "--fast", "--server", &cluster.conninfo()];
+    host.walvis(&backup).exits(17).says(&["the archiver fails", "exit code 127"]).tells_the_way_out();
+
+    // The server's environment has no settings.
+    let bare = format!("{} push-wal %p", host.scratch.walvis().display());
+    cluster.sql(&format!("ALTER SYSTEM SET archive_command = '{bare}'"));
+    cluster.sql("SELECT pg_reload_conf()");
+    let report = host.check(&cluster, 18, "300");
+    one_problem(&report, &["ends with exit code 10", "no repository", "other settings than this command"]);
+    host.walvis(&backup).exits(17).says(&["the archiver fails", "exit code 10"]).tells_the_way_out();
+
+    // As it should be, the failures before notwithstanding.
+    cluster.sql(&format!("ALTER SYSTEM SET archive_command = '{}'", small.archive_command.unwrap().replace('\'', "''")));
+    cluster.sql("SELECT pg_reload_conf()");
+    host.check(&cluster, 0, "300");
+    host.walvis(&backup).exits(0);
+}
+
+#[test]
+fn a_server_that_was_set_back_is_not_taken_for_what_is_stored() {
+    let host = Host::new(&["one"]);
+    let options = Options { wal_segsize_mib: 1, ..host.options() };
+    let mut cluster = host.cluster("server", 15, &options);
+    cluster.switch_and_archive();
+    cluster.stop(Stop::Fast);
+    let (data, snapshot) = (cluster.data.clone(), host.scratch.path().join("snapshot"));
+    run(std::process::Command::new("cp").arg("-a").args([&data, &snapshot]));
+    cluster.start();
+    let last = (0..3).map(|_| cluster.switch_and_archive()).last().unwrap();
+    cluster.kill();
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&snapshot, &data).unwrap();
+    cluster.start();
+    one_problem(&host.check(&cluster, 18, "300"), &["which the server has not written yet", "set back", "another cluster name"]);
+    let backup = ["base-backup", "--fast", "--server", &cluster.conninfo()];
+    host.walvis(&backup).exits(13).says(&["which the server has not written yet", "set back"]).tells_the_way_out();
+    // It goes on, and archives elsewhere: what it writes now has the names of what is stored, and is something else.
+    cluster.sql("ALTER SYSTEM SET archive_command = 'true'");
+    cluster.sql("SELECT pg_reload_conf()");
+    let segment = cluster.switch_and_archive();
+    let (repository, name, facts) = host.repository(&cluster);
+    let file = WalFileName::parse(&segment).unwrap();
+    let local = cluster.data.join("pg_wal").join(&segment);
+    assert_eq!(stored_wal::compare(&repository, &name, facts, &file, &local).unwrap(), Held::Other);
+    assert_eq!(stored_wal::compare_beginning(&repository, &name, facts, &file, &local, 1 << 20).unwrap(), Held::Other);
+    let copy = host.scratch.path().join(&segment);
+    assert!(host.walvis(&["fetch-wal", &segment, copy.to_str().unwrap()]).exits(0).stdout.is_empty());
+    assert_eq!(stored_wal::compare(&repository, &name, facts, &file, &copy).unwrap(), Held::Same);
+    assert_eq!(stored_wal::compare_beginning(&repository, &name, facts, &file, &copy, 5000).unwrap(), Held::Same);
+    assert_eq!(stored_wal::compare(&repository, &name, facts, &file, &copy.with_extension("gone")).unwrap(), Held::Unknown);
+    while cluster.switch_and_archive() <= last {}
+    let report = host.check(&cluster, 18, "300");
+    one_problem(&report, &["did not arrive", "sends it elsewhere"]);
+}
+
+/// Without `--fast` the server makes its checkpoint in its own time.
+#[test]
+fn a_wait_is_told_on_a_terminal_with_the_way_to_hasten_it() {
+    let host = Host::new(&["one"]);
+    let cluster = host.cluster("server", 15, &Options { wal_segsize_mib: 1, ..host.options() });
+    cluster.sql("create table t as select i from generate_series(1, 200000) i");
+    let walvis = format!("'{}' --config '{}'", host.scratch.walvis().display(), host.config.display());
+    let line = format!("{walvis} base-backup --server '{}'", cluster.conninfo());
+    let mut command = host.scratch.command(std::path::Path::new("script"));
+    command.args(["-qfec", &line, "/dev/null"]).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    let mut terminal = command.spawn().unwrap();
+    let mut seen = String::new();
+    let mut out = terminal.stdout.take().unwrap();
+    let mut buffer = [0; 4096];
+    while !seen.contains("--fast or CHECKPOINT hastens it") {
+        let n = std::io::Read::read(&mut out, &mut buffer).unwrap();
+        assert_ne!(n, 0, "{seen}");
+        seen += &String::from_utf8_lossy(&buffer[..n]);
+    }
+    assert!(seen.contains(" s for the server's checkpoint; "), "{seen}");
+    cluster.sql("checkpoint");
+    std::io::Read::read_to_string(&mut out, &mut seen).unwrap();
+    assert!(terminal.wait().unwrap().success(), "{seen}");
 }
 
 #[test]
@@ -171,7 +276,7 @@ fn another_cluster_under_the_same_name_is_named() {
     let report = host.check(&second, 18, "8");
     let problems = findings(&report, "problem");
     assert!(problems[0].contains("belongs to system identifier") && problems[0].contains("--after-pg-upgrade"), "{problems:?}");
-    assert!(problems.iter().any(|p| p.contains("did not arrive")), "{problems:?}");
+    assert!(problems.iter().any(|p| p.contains("the archiver fails") && p.contains("exit code 16")), "{problems:?}");
 }
 
 #[test]

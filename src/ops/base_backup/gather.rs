@@ -182,6 +182,11 @@ impl<'a> Gather<'a> {
         self.add(&Item::File(entry))
     }
 
+    /// Counts what attachments use; they are no files of the list.
+    pub(super) fn use_also(&mut self, uses: &Uses) {
+        self.add_uses(uses);
+    }
+
     /// Puts the late files at their places, and leaves out what `keep` says no to.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! The backup counts from the moment its manifest is stored, which is the last thing that happens: whatever goes wrong before leaves
 //! packs that nothing refers to, and a session whose end ends the backup on the server, too.
 
+mod attachments;
 mod copy;
 mod gather;
 mod pages;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::attachments::Named;
 use self::gather::{Gather, Manifest};
 use self::pages::Horizon;
 use self::parent::{ParentFiles, ParentHead};
@@ -30,17 +32,19 @@ use self::source::{Source, Stopped};
 use self::throttle::Throttle;
 use self::walk::{FileList, Layout};
 use self::worker::{Shared, Uses, Worker};
-use super::{cluster_facts, file_error, repositories};
+use super::stored_wal::{self, Held};
+use super::{archiver, cluster_facts, file_error, histories, repositories};
 use crate::config::Config;
 use crate::crypto::random_bytes;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, FileEntry, PageChecksums, Tablespace};
+use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, DamagedPage, FileEntry, PageChecksums, Tablespace};
 use crate::fsio::{self, Attributes};
 use crate::limits::{MAX_LABEL_BYTES, MIB};
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, tablespace_version_directory};
 use crate::pg::{ControlFile, Lsn, SegmentName, TablespaceMap, Timeline, WalFileName};
+use crate::raw_text::RawText;
 use crate::repo::backups::{PackReader, PackTarget, Packed, with_packs};
 use crate::repo::{ClusterName, Repository};
 
@@ -103,9 +107,16 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         // Before hours of copying rather than after: a switch too many costs nothing.
         wal::switch_on_primary(primary, source.facts(), deadline)?;
     }
-    source
-        .check_archiving(&|| wal::arrives(&repository, &config.cluster, source.facts(), control.timeline, control.checkpoint))?;
+    source.check_archiving(
+        &|| wal::arrives(&repository, &config.cluster, source.facts(), control.timeline, control.checkpoint),
+        hooks.go_on,
+    )?;
     repository.bind(&config.cluster, source.facts())?;
+    stored_wal::refuse_set_back(&repository, &config.cluster, source.facts(), &source.server)?;
+    let wal_directory = source.data_directory.join("pg_wal");
+    // Now rather than after hours of copying; a standby may be on another timeline then.
+    let timeline = Timeline(source.timeline(control.timeline)?);
+    histories::ensure(&repository, &config.cluster, source.system_id, timeline, &wal_directory)?;
     let jobs = request.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_JOBS);
     let started = jiff::Timestamp::now();
     let random = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
@@ -132,6 +143,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let stopped_at = jiff::Timestamp::now();
     let waiting = Instant::now();
     backup.wait_for_wal(&copied)?;
+    histories::ensure(&repository, &config.cluster, source.system_id, copied.stop_timeline, &wal_directory)?;
     let waited = waiting.elapsed();
     backup.check_databases(&copied)?;
     let Copied { stopped, manifest, facts, pages, reused_bytes, packed, parent, .. } = copied;
@@ -243,6 +255,7 @@ impl Backup<'_> {
     fn copy(&self, label: &str, parent: Option<(ParentHead, ParentFiles)>, warnings: Vec<String>) -> Result<Copied, Error> {
         let source = self.source;
         (self.hooks.progress)(Progress::Starting);
+        let mut named = attachments::find(&source.server, &source.data_directory);
         let start = source.start(label, self.request.fast, self.hooks.go_on)?;
         self.check_checkpoint()?;
         tracing::info!("backup {} begins at {start}", self.id);
@@ -260,6 +273,7 @@ impl Backup<'_> {
             postgres_major: source.major(),
             version_directory: &version_directory,
             statistics: source.statistics.as_deref(),
+            named: &named.below,
         };
         let mut list = FileList::gather(&layout, self.hooks.go_on)?;
         let nothing = HashSet::new();
@@ -275,23 +289,30 @@ impl Backup<'_> {
             stop: AtomicBool::new(false),
             read_bytes: AtomicU64::new(0),
         };
-        let warnings = [warnings, std::mem::take(&mut list.warnings)].concat();
+        let warnings = [warnings, std::mem::take(&mut list.warnings), std::mem::take(&mut named.warnings)].concat();
         let target = PackTarget::for_jobs(self.repository, self.cluster, source.system_id, self.id, self.level, self.jobs);
-        let ((gather, late, stopped), packed) = with_packs(&target, |writers| {
+        let ((gather, late, stopped, attached), packed) = with_packs(&target, |writers| {
             let mut gather = Gather::new(&source.data_directory, warnings)?;
             let packs = (0..self.jobs).map(|_| writers.writer()).collect::<Result<Vec<_>, _>>()?;
-            copy::copy(&shared, &list, files, packs, &mut gather, &|| self.tick(&shared, &list))?;
+            // A standby's archiver, if it has one, is not the one that counts.
+            let watch = match source.in_recovery {
+                true => None,
+                false => Some(archiver::Watch::new(&source.server, Some(&source.data_directory), true)?),
+            };
+            let watch = std::cell::RefCell::new(watch);
+            copy::copy(&shared, &list, files, packs, &mut gather, &|| self.tick(&shared, &list, &watch))?;
             let mut last = Worker::new(&shared, writers.writer()?);
             let (control, stopped) = (self.control_file(&mut last)?, source.stop(self.hooks.go_on)?);
+            let attached = self.attach(&mut last, &named, parent.as_ref(), &mut gather)?;
             let mut late = vec![control];
             late.extend(self.said_files(&mut last, &stopped)?);
             last.finish()?;
-            Ok((gather, late, stopped))
+            Ok((gather, late, stopped, attached))
         })?;
         let stop_timeline = Timeline(source.stop_timeline(stopped.label.timeline.0)?);
         let pages = PageChecksums { enabled: self.control.page_checksums, verified: gather.verified, damaged: gather.damaged };
         let reused_bytes = gather.reused_bytes;
-        let (manifest, facts) = self.finish_manifest(gather, late, &stopped, hash_key)?;
+        let (manifest, facts) = self.finish_manifest(gather, late, &stopped, hash_key, attached)?;
         drop(shared);
         Ok(Copied { stopped, stop_timeline, manifest, facts, pages, reused_bytes, packed, parent })
     }
@@ -320,7 +341,12 @@ impl Backup<'_> {
     }
 
     /// Whether to go on: asked several times a second.
-    fn tick(&self, shared: &Shared<'_>, list: &FileList) -> Result<(), Error> {
+    fn tick(
+        &self,
+        shared: &Shared<'_>,
+        list: &FileList,
+        watch: &std::cell::RefCell<Option<archiver::Watch<'_>>>,
+    ) -> Result<(), Error> {
         (self.hooks.go_on)()?;
         let done_bytes = shared.read_bytes.load(Ordering::Relaxed);
         (self.hooks.progress)(Progress::Reading { done_bytes, total_bytes: list.bytes, files: list.files });
@@ -335,6 +361,13 @@ impl Backup<'_> {
         let statement = "SELECT last_archived_wal FROM pg_catalog.pg_stat_archiver";
         let row = self.source.server.row(statement).map_err(|e| e.while_doing(lost).hint(hint))?;
         self.signed.set(Instant::now());
+        // Now rather than after hours: what fails now would keep the backup from counting.
+        if let Some(watch) = watch.borrow_mut().as_mut() {
+            let is_lost = || self.source.server.is_closed();
+            watch
+                .look(None, self.hooks.go_on)
+                .map_err(|e| if is_lost() { Error::new(Kind::Server, lost).hint(hint) } else { e })?;
+        }
         let archived = row.and_then(|row| row.into_iter().next()).flatten();
         self.check_archived(shared.start, archived.as_deref())
     }
@@ -349,8 +382,12 @@ impl Backup<'_> {
         if name.start(size).is_none_or(|first| first < start) {
             return Ok(());
         }
-        if self.repository.wal_metadata(self.cluster, self.source.system_id, &WalFileName::Segment(name))?.is_some() {
-            return Ok(());
+        let (file, wal) = (WalFileName::Segment(name), self.source.data_directory.join("pg_wal"));
+        let local = wal.join(file.to_string());
+        match stored_wal::compare(self.repository, self.cluster, self.source.facts(), &file, &local)? {
+            Held::Same | Held::Unknown => return Ok(()),
+            Held::Other => return Err(stored_wal::other_content(&file, self.repository)),
+            Held::Absent => {}
         }
         Err(Error::new(
             Kind::Server,
@@ -387,6 +424,34 @@ impl Backup<'_> {
         Ok(files)
     }
 
+    /// Stores the files outside the data directory that the server's settings name. One that cannot be read is a warning: the cluster
+    /// is whole without it.
+    fn attach(
+        &self,
+        worker: &mut Worker<'_, '_>,
+        named: &Named,
+        parent: Option<&ParentHead>,
+        gather: &mut Gather<'_>,
+    ) -> Result<Vec<Attachment>, Error> {
+        let owner = attachments::owner_of(&self.source.data_directory)?;
+        let mut attached = Vec::new();
+        for file in &named.outside {
+            (self.hooks.go_on)()?;
+            match attachments::read(file, owner) {
+                Ok(read) => {
+                    let path = RawText::from(file.path.as_path());
+                    let known = parent.and_then(|parent| parent.attachments.iter().find(|known| known.path == path));
+                    let known = known.map_or(&[][..], |known| &known.extents);
+                    let (attachment, uses) = worker.attach(path, file.setting, &read.attributes, &read.content, known)?;
+                    gather.use_also(&uses);
+                    attached.push(attachment);
+                }
+                Err(warning) => gather.warn(warning),
+            }
+        }
+        Ok(attached)
+    }
+
     /// Puts the manifest together. A tablespace that was made after the backup began is in the log, and must not be in the backup.
     fn finish_manifest(
         &self,
@@ -394,6 +459,7 @@ impl Backup<'_> {
         late: Vec<(FileEntry, Uses)>,
         stopped: &Stopped,
         hash_key: [u8; 32],
+        attachments: Vec<Attachment>,
     ) -> Result<(Manifest, BackupFacts), Error> {
         let map = TablespaceMap::parse(&stopped.map_file)
             .ok_or_else(|| Error::new(Kind::Server, "the server's tablespace_map makes no sense"))?;
@@ -422,7 +488,7 @@ impl Backup<'_> {
             annotations: self.request.annotations.clone(),
             damage,
             warnings,
-            attachments: Vec::new(),
+            attachments,
         };
         Ok((gather.merge(late, &keep)?, facts))
     }

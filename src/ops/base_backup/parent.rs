@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use super::gather::{cannot_write, no_facts, scratch_file};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
+use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
 use crate::fsio;
 use crate::limits::KIB;
 use crate::repo::{ClusterName, Repository, SystemId};
@@ -29,6 +29,8 @@ pub(super) struct ParentHead {
     pub total_bytes: HashMap<PackId, u64>,
     /// Packs that are hardly used any more, or gone: what is in them is stored anew.
     pub shunned: HashSet<PackId>,
+    /// Its attachments.
+    pub attachments: Vec<Attachment>,
 }
 
 impl ParentHead {
@@ -38,6 +40,7 @@ impl ParentHead {
             hash_key: head.facts.hash_key.clone(),
             total_bytes: head.packs.iter().map(|used| (used.pack, used.total_bytes)).collect(),
             shunned: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
+            attachments: head.facts.attachments.clone(),
         }
     }
 }

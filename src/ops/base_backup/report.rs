@@ -56,6 +56,8 @@ pub struct BackupReport {
     pub databases: Vec<Database>,
     /// Tablespaces outside the data directory.
     pub tablespaces: Vec<Tablespace>,
+    /// Files outside the data directory that are in the backup, too.
+    pub attachments: Vec<Attached>,
     /// What the operator noted.
     pub annotations: BTreeMap<String, String>,
     /// What was skipped or odd.
@@ -66,6 +68,17 @@ pub struct BackupReport {
     pub duration_ms: u64,
     /// Of these, waiting for the last WAL to be archived.
     pub waited_for_wal_ms: u64,
+}
+
+/// A file outside the data directory.
+#[derive(Debug, Serialize)]
+pub struct Attached {
+    /// Where it was.
+    pub path: RawText,
+    /// The setting that leads to it.
+    pub setting: String,
+    /// Its length.
+    pub bytes: u64,
 }
 
 impl BackupReport {
@@ -100,6 +113,11 @@ impl BackupReport {
             damaged: facts.damage,
             databases: facts.databases,
             tablespaces: facts.tablespaces,
+            attachments: facts
+                .attachments
+                .into_iter()
+                .map(|file| Attached { path: file.path, setting: file.setting, bytes: file.size_bytes })
+                .collect(),
             annotations: facts.annotations,
             warnings: facts.warnings,
             jobs: summary.jobs,

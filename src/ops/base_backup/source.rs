@@ -7,12 +7,13 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DamagedPage, Database};
 use crate::fsio;
-use crate::ops::file_error;
+use crate::ops::{archiver, file_error};
 use crate::pg::data_directory::relation_file;
-use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, WalSegmentSize};
+use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, SegmentName, Timeline, WalSegmentSize};
 use crate::raw_text::RawText;
 use crate::repo::{Facts, SystemId};
 use crate::server::{Server, hex_of, of_hex, quoted};
+use crate::waiting;
 
 /// Oldest and newest supported major version.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -192,7 +193,11 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// [`Kind::Server`], with what to do.
-    pub(super) fn check_archiving(&self, arrives: &dyn Fn() -> Result<bool, Error>) -> Result<(), Error> {
+    pub(super) fn check_archiving(
+        &self,
+        arrives: &dyn Fn() -> Result<bool, Error>,
+        go_on: &dyn Fn() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         if self.in_recovery {
             // The primary archives, or this server with archive_mode = always.
             return Ok(());
@@ -217,19 +222,20 @@ impl<'a> Source<'a> {
         if setting("archive_command")?.is_empty() && setting("archive_library")?.is_empty() && !arrives()? {
             return Err(server_error("archive_command is empty: WAL is kept, but not archived").hint(hint));
         }
+        if archiver::would_work(&self.server, &self.data_directory, go_on)? {
+            return Ok(());
+        }
+        let _waiting = waiting::on("the archiver, which failed last time");
         let since = Instant::now();
         loop {
-            let failing = self.server.row(
-                "SELECT last_failed_wal, last_failed_time FROM pg_catalog.pg_stat_archiver \
-                 WHERE last_failed_time > coalesce(last_archived_time, '-infinity')",
-            )?;
-            let Some(row) = failing else { return Ok(()) };
-            if since.elapsed() > ARCHIVER_PATIENCE {
-                let mut row = row.into_iter().map(Option::unwrap_or_default);
-                let (file, time) = (row.next().unwrap_or_default(), row.next().unwrap_or_default());
-                return Err(server_error(format!("the archiver fails: {file}, last at {time}"))
-                    .hint("the server's log says why archive_command fails; 'walvis check' tries the whole way"));
+            let status = archiver::Status::of(&self.server)?;
+            if !status.is_failing {
+                return Ok(());
             }
+            if since.elapsed() > ARCHIVER_PATIENCE {
+                return Err(archiver::fails_by_itself(&status, status.failed_count));
+            }
+            go_on()?;
             std::thread::sleep(Duration::from_millis(500));
         }
     }
@@ -249,6 +255,8 @@ impl<'a> Source<'a> {
         };
         let hint =
             "the role must be a superuser, or have EXECUTE on the functions that start and stop backups, and pg_read_all_stats";
+        let hasten = if fast { "" } else { "; --fast or CHECKPOINT hastens it" };
+        let _waiting = waiting::on(format!("the server's checkpoint{hasten}"));
         let row = self.server.row_patiently(&call, go_on).map_err(|e| if e.hint.is_none() { e.hint(hint) } else { e })?;
         lsn(row.into_iter().next().flatten())
     }
@@ -275,6 +283,20 @@ impl<'a> Source<'a> {
         let (label_file, map_file) = (file()?, file()?);
         let label = BackupLabel::parse(&label_file).map_err(|e| server_error(format!("the server's backup_label: {e}")))?;
         Ok(Stopped { stop, label_file, label, map_file })
+    }
+
+    /// The timeline that the server writes, or replays: a checkpoint may lag behind a promotion.
+    ///
+    /// # Errors
+    /// [`Kind::Server`].
+    pub(super) fn timeline(&self, of_control: Timeline) -> Result<u32, Error> {
+        if self.in_recovery {
+            return self.stop_timeline(of_control.0);
+        }
+        let name = self.server.value("SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())")?;
+        SegmentName::parse(&name)
+            .map(|name| name.timeline.0)
+            .ok_or_else(|| server_error(format!("the server says WAL file {name:?}")))
     }
 
     /// The timeline on which the stop position is.

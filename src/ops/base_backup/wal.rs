@@ -6,12 +6,19 @@ use std::time::{Duration, Instant};
 use super::source::Source;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::pg::{Lsn, SegmentName, Timeline};
+use crate::fsio;
+use crate::ops::archiver::Watch;
+use crate::ops::file_error;
+use crate::ops::stored_wal::{self, Held};
+use crate::pg::{Lsn, SegmentName, Timeline, WalFileName};
 use crate::repo::{ClusterName, Facts, Repository};
 use crate::server::Server;
+use crate::waiting;
 
 /// Between two looks into the repository, at first and later.
 const POLLS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// So many of the last segments are compared, byte by byte.
+const COMPARED: u64 = 16;
 /// After so long without progress it is said what is being waited for.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -62,14 +69,24 @@ impl NeededWal<'_> {
         let (mut next, mut present) = (first, HashSet::new());
         let (mut progress, mut said) = (Instant::now(), Instant::now());
         let (mut archived, mut pause) = (None, POLLS.0);
+        // Where something else than the server's archiver ships WAL, only what arrives counts.
+        let mode = source.server.setting("archive_mode").ok().flatten();
+        let archives = !source.in_recovery && mode.is_none_or(|mode| mode != "off");
+        // The backup is over for the server, so it may end: what counts is that the WAL arrives.
+        let mut watch = match archives {
+            true => Watch::new(&source.server, Some(&source.data_directory), true).ok(),
+            false => None,
+        };
+        let waiting = waiting::on("the last WAL to be archived");
         loop {
             let before = present.len();
             self.look(next, &mut present)?;
             while present.contains(&next) {
                 next += 1;
             }
-            if next > last {
-                return Ok(());
+            let is_offered = archives && self.is_offered(source, last)?;
+            if next > last && !is_offered {
+                return self.compare(source, go_on);
             }
             // The archiver may have a backlog of older segments.
             let count = source.server.value("SELECT archived_count FROM pg_catalog.pg_stat_archiver").ok();
@@ -77,7 +94,13 @@ impl NeededWal<'_> {
                 progress = Instant::now();
             }
             archived = count;
-            let segment = self.name(next);
+            let segment = self.name(next.min(last));
+            if let Some(Err(error)) = watch.as_mut().map(|watch| watch.look(Some(&segment), go_on))
+                && !source.server.is_closed()
+            {
+                return Err(error);
+            }
+            waiting.is_for(format!("{segment} to be archived, {} of {} segments are stored", present.len(), last - first + 1));
             if progress.elapsed() > patience {
                 return Err(self.missing(source, &segment, patience));
             }
@@ -97,6 +120,36 @@ impl NeededWal<'_> {
             }
             pause = (pause * 2).min(POLLS.1);
         }
+    }
+
+    /// Whether the archiver has not done with a segment: that something is stored under its name proves nothing.
+    fn is_offered(&self, source: &Source<'_>, number: u64) -> Result<bool, Error> {
+        let ready = format!("pg_wal/archive_status/{}.ready", self.name(number));
+        fsio::exists(&source.data_directory.join(ready)).map_err(|e| file_error(Kind::Config, e))
+    }
+
+    /// Holds the last segments that are still in `pg_wal` against what is stored. The archiver sends them in order, so those before
+    /// were not refused either. Of a standby's last one only what it has received counts.
+    fn compare(&self, source: &Source<'_>, go_on: &dyn Fn() -> Result<(), Error>) -> Result<(), Error> {
+        let (first, last) = self.segments();
+        let size = self.facts.wal_segment_size;
+        let from = if source.in_recovery { last } else { first.max(last.saturating_sub(COMPARED - 1)) };
+        for number in from..=last {
+            go_on()?;
+            let Some(name) = SegmentName::from_number(self.timelines.1, number, size) else { continue };
+            let file = WalFileName::Segment(name);
+            let local = source.data_directory.join("pg_wal").join(file.to_string());
+            let held = if source.in_recovery {
+                let bytes = self.stop.0.saturating_sub(number.saturating_mul(size.bytes()));
+                stored_wal::compare_beginning(self.repository, self.cluster, self.facts, &file, &local, bytes)?
+            } else {
+                stored_wal::compare(self.repository, self.cluster, self.facts, &file, &local)?
+            };
+            if held == Held::Other {
+                return Err(stored_wal::other_content(&file, self.repository));
+            }
+        }
+        Ok(())
     }
 
     fn name(&self, number: u64) -> String {

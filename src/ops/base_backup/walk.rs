@@ -6,12 +6,13 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind};
 use crate::format::manifest::DirectoryEntry;
-use crate::fsio::{self, Attributes, LiveDir, LiveKind, OwnerNames};
+use crate::fsio::{self, Attributes, FsError, LiveDir, LiveKind, OwnerNames};
 use crate::ops::file_error;
 use crate::pg::data_directory::{
     self as rules, DatabaseDirectory, Fork, RelationFileName, TABLESPACES, is_emptied, is_left_out, is_of_unlogged_relation,
@@ -29,7 +30,12 @@ pub(super) struct Layout<'a> {
     pub version_directory: &'a str,
     /// A directory for temporary statistics below the data directory, relative to it (13 and 14).
     pub statistics: Option<&'a Path>,
+    /// Files below the data directory that the server's settings name, relative to it: where a link leads to them, it is followed.
+    pub named: &'a [Vec<u8>],
 }
+
+/// Most links that are followed on the way to one file; the system itself follows 40.
+const MAX_LINKS: u32 = 8;
 
 /// A file or directory of the list.
 #[derive(Clone, Copy)]
@@ -146,6 +152,19 @@ pub(super) fn real(data_directory: &Path, relative: &[u8]) -> PathBuf {
     if relative.is_empty() { data_directory.to_owned() } else { data_directory.join(std::ffi::OsStr::from_bytes(relative)) }
 }
 
+/// Opens a file of the list; through a link where it is one, as the server does. `None` when it is gone.
+pub(super) fn open(data_directory: &Path, relative: &[u8]) -> Result<Option<(File, Attributes)>, FsError> {
+    let path = real(data_directory, relative);
+    if let Some(opened) = fsio::open_live(&path)? {
+        return Ok(Some(opened));
+    }
+    match (fsio::link_target(&path)?, fsio::real_path(&path)?) {
+        (None, _) => Ok(None),
+        (Some(_), Some(at)) => fsio::open_live(&at),
+        (Some(_), None) => Err(FsError::because(fsio::Problem::Absent, "follow", path, "the link leads nowhere any more")),
+    }
+}
+
 /// Tablespaces that lie below the data directory itself: walked through their links, and not a second time where they are.
 fn locations_inside(layout: &Layout<'_>) -> Result<HashSet<Vec<u8>>, Error> {
     let config = |e| file_error(Kind::Config, e);
@@ -174,8 +193,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Adds a directory and what is in it.
     fn directory(&mut self, path: Vec<u8>) -> Result<(), Error> {
-        let mut open = vec![path];
-        while let Some(path) = open.pop() {
+        let mut open = vec![(path, 0)];
+        while let Some((path, links)) = open.pop() {
             (self.go_on)()?;
             let real = real(self.layout.data_directory, &path);
             let Some(live) = fsio::scan_live(&real).map_err(unreadable)? else { continue };
@@ -183,7 +202,7 @@ impl Walk<'_> {
             if self.inside.contains(&path) {
                 continue;
             }
-            open.extend(self.items(&path, index, live)?);
+            open.extend(self.items(&path, index, live, links)?);
         }
         Ok(())
     }
@@ -204,8 +223,8 @@ impl Walk<'_> {
         Ok(index)
     }
 
-    /// Adds the files of a directory; says which directories to go on with.
-    fn items(&mut self, path: &[u8], index: u32, mut live: LiveDir) -> Result<Vec<Vec<u8>>, Error> {
+    /// Adds the files of a directory that is behind so many links; says which directories to go on with, and behind how many these are.
+    fn items(&mut self, path: &[u8], index: u32, mut live: LiveDir, links: u32) -> Result<Vec<(Vec<u8>, u32)>, Error> {
         let database = DatabaseDirectory::parse(path).filter(DatabaseDirectory::is_of_a_database);
         let names = std::mem::take(&mut live.names);
         let relation = |name: &OsString| RelationFileName::parse(name.as_bytes());
@@ -218,9 +237,18 @@ impl Walk<'_> {
             if is_left_out(name.as_bytes()) {
                 continue;
             }
-            let Some(attributes) = live.attributes(&name).map_err(unreadable)? else { continue };
+            let Some(mut attributes) = live.attributes(&name).map_err(unreadable)? else { continue };
             let name = name.into_vec();
             let full = join(path, &name);
+            let mut links = links;
+            let is_tablespace = path == TABLESPACES && attributes.kind == LiveKind::Link;
+            if attributes.kind == LiveKind::Link && !is_tablespace && !is_emptied(&full) && self.is_followed(&full) {
+                links += 1;
+                match self.follow(path, &full, links)? {
+                    Some(target) => attributes = target,
+                    None => continue,
+                }
+            }
             match attributes.kind {
                 LiveKind::File => {
                     let rebuilt = database.is_some()
@@ -237,9 +265,9 @@ impl Walk<'_> {
                     }
                     self.empty_directory(full)?;
                 }
-                LiveKind::Directory => below.push(full),
-                LiveKind::Link if path == TABLESPACES => below.extend(self.tablespace(full)?),
-                LiveKind::Link => self.warn(&full, "is a symbolic link, which no backup follows; what it leads to is left out"),
+                LiveKind::Directory => below.push((full, links)),
+                LiveKind::Link if is_tablespace => below.extend(self.tablespace(full)?.map(|version| (version, links))),
+                LiveKind::Link => self.warn(&full, "is a symbolic link that is not the server's; what it leads to is left out"),
                 LiveKind::Other => self.warn(&full, "is neither a file nor a directory and is left out"),
             }
         }
@@ -254,12 +282,60 @@ impl Walk<'_> {
                 self.add_directory(link, &own)?;
                 Ok(Some(version))
             }
-            // Dropped meanwhile, or mounted no more: then the server cannot use it either.
-            _ => {
-                self.warn(&link, "leads nowhere and is left out");
-                Ok(None)
-            }
+            _ => match fsio::link_target(&real(self.layout.data_directory, &link)).map_err(unreadable)? {
+                Some(target) => Err(leads_nowhere(&link, &target)
+                    .hint("mount or make what it leads to; if the tablespace is lost, DROP TABLESPACE, or remove the link")),
+                // Dropped meanwhile, which is in the log.
+                None => Ok(None),
+            },
         }
+    }
+
+    /// Whether the server itself goes through a link here: where its data are, and on the way to files that its settings name.
+    fn is_followed(&self, path: &[u8]) -> bool {
+        let leads_to = |named: &Vec<u8>| named == path || named.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
+        rules::is_servers_own(path) || self.layout.named.iter().any(leads_to)
+    }
+
+    /// What a link of the server's leads to, which belongs to the backup as if it were there itself; `None` when the link is gone.
+    fn follow(&mut self, directory: &[u8], link: &[u8], links: u32) -> Result<Option<Attributes>, Error> {
+        let data_directory = self.layout.data_directory;
+        let path = real(data_directory, link);
+        let Some(target) = fsio::link_target(&path).map_err(unreadable)? else { return Ok(None) };
+        let (found, at) = (fsio::attributes(&path).map_err(unreadable)?, fsio::real_path(&path).map_err(unreadable)?);
+        let (Some(found), Some(at)) = (found, at) else {
+            // It was replaced at this moment, or it is broken, and then the server is, too.
+            return match fsio::link_target(&path).map_err(unreadable)? {
+                Some(_) => Err(leads_nowhere(link, &target).hint("mount or make what it leads to: the server needs it")),
+                None => Ok(None),
+            };
+        };
+        let name = RawText::from(link);
+        if fsio::real_path(&real(data_directory, directory)).map_err(unreadable)?.is_some_and(|here| here.starts_with(&at))
+            || links > MAX_LINKS
+        {
+            return Err(Error::new(
+                Kind::Config,
+                format!("{name} is a symbolic link to {}, which leads in a circle", at.display()),
+            )
+            .hint("no server can need that: remove the link"));
+        }
+        // Root may read more than the server; what the server cannot read is not its data.
+        let own = fsio::attributes(data_directory).map_err(unreadable)?;
+        let is_open = |found: &Attributes| found.mode & 0o004 != 0 || own.is_some_and(|own| own.uid == found.uid);
+        if nix::unistd::geteuid().is_root() && !is_open(&found) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("{name} is a symbolic link to {}, which belongs to another user than the data directory", at.display()),
+            )
+            .hint("run the backup as the user that the server runs as; nothing is read then that the server could not read"));
+        }
+        let becomes = if found.kind == LiveKind::Directory { "directory" } else { "file" };
+        self.warn(link, &format!("is a symbolic link to {}; a restore makes a {becomes} of it", RawText::from(target)));
+        if !matches!(found.kind, LiveKind::File | LiveKind::Directory) {
+            return Err(Error::new(Kind::Config, format!("{name} leads to what is neither a file nor a directory")));
+        }
+        Ok(Some(found))
     }
 
     fn is_statistics(&self, path: &[u8]) -> bool {
@@ -281,7 +357,12 @@ impl Walk<'_> {
     }
 }
 
-fn unreadable(error: fsio::FsError) -> Error {
+fn leads_nowhere(link: &[u8], target: &Path) -> Error {
+    let (link, target) = (RawText::from(link), RawText::from(target));
+    Error::new(Kind::Config, format!("{link} is a symbolic link to {target}, which leads nowhere: the backup would not be whole"))
+}
+
+fn unreadable(error: FsError) -> Error {
     let mut error = file_error(Kind::Config, error);
     error.hint.get_or_insert_with(|| "run the backup as the user that the server runs as".to_owned());
     error
@@ -313,8 +394,13 @@ mod tests {
             postgres_major: major,
             version_directory: "PG_15_202209061",
             statistics: Some(Path::new("stats")),
+            named: &[b"conf.d/x.conf".to_vec()],
         };
-        let list = FileList::gather(&layout, &|| Ok(())).unwrap();
+        let list = FileList::gather(&layout, &|| Ok(()));
+        let list = match list {
+            Ok(list) => list,
+            Err(error) => return (vec![error.what], vec![error.hint.unwrap_or_default()]),
+        };
         let lines: Vec<String> = list
             .iter()
             .map(|line| match line {
@@ -370,7 +456,7 @@ mod tests {
             ],
         );
         make(&elsewhere, &["PG_15_202209061/5/30000", "PG_14_202107181/5/30000", "lost+found/x"]);
-        for (name, target) in [("16399", &elsewhere), ("16400", &root.join("inside")), ("16401", &place.path().join("gone"))] {
+        for (name, target) in [("16399", &elsewhere), ("16400", &root.join("inside"))] {
             std::os::unix::fs::symlink(target, root.join("pg_tblspc").join(name)).unwrap();
         }
         std::os::unix::fs::symlink(&elsewhere, root.join("log")).unwrap();
@@ -420,11 +506,61 @@ mod tests {
         );
         let mut warnings = warnings;
         warnings.sort();
-        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("log is a symbolic link"), "{warnings:?}");
-        assert!(warnings[1].starts_with("pg_tblspc/16401 leads nowhere"), "{warnings:?}");
-        assert!(warnings[2].starts_with("pipe is neither"), "{warnings:?}");
+        assert!(warnings[1].starts_with("pipe is neither"), "{warnings:?}");
         assert!(!gather(&root, 16).0.contains(&"pg_wal/summaries/".to_owned()));
+        std::os::unix::fs::symlink(place.path().join("gone"), root.join("pg_tblspc/16401")).unwrap();
+        let (failed, hint) = gather(&root, 17);
+        assert!(
+            failed[0].starts_with("pg_tblspc/16401 is a symbolic link to ") && failed[0].contains("leads nowhere"),
+            "{failed:?}"
+        );
+        assert!(hint[0].contains("DROP TABLESPACE"), "{hint:?}");
+    }
+
+    #[test]
+    fn links_to_what_the_server_needs_are_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, disk) = (place.path().join("data"), place.path().join("disk"));
+        make(&root, &["PG_VERSION", "base/5/1", "conf.d/"]);
+        make(&disk, &["xact/0000", "6/1", "6/2", "7.1", "main.conf", "conf/x.conf", "conf/y.conf", "space/PG_15_202209061/5/9"]);
+        std::fs::remove_dir(root.join("conf.d")).unwrap();
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(disk.join(to), root.join(at)).unwrap();
+        for (to, at) in [
+            ("xact", "pg_xact"),
+            ("6", "base/6"),
+            ("7.1", "base/5/7.1"),
+            ("main.conf", "postgresql.conf"),
+            ("conf", "conf.d"),
+            ("6", "other"),
+            ("nowhere", "another"),
+        ] {
+            link(to, at);
+        }
+        let (lines, warnings) = gather(&root, 15);
+        for line in
+            ["pg_xact/", "pg_xact/0000", "base/6/", "base/6/2", "base/5/7.1", "postgresql.conf", "conf.d/", "conf.d/x.conf"]
+        {
+            assert!(lines.contains(&line.to_owned()), "{line}: {lines:?}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("other") || line.starts_with("another")), "{lines:?}");
+        assert_eq!(warnings.len(), 7, "{warnings:?}");
+        assert!(warnings.iter().any(|w| w.contains("a restore makes a directory of it")), "{warnings:?}");
+        let (file, attributes) = open(&root, b"base/5/7.1").unwrap().unwrap();
+        assert_eq!((attributes.kind, fsio::present_size(&file, &root).unwrap()), (LiveKind::File, 3));
+        assert!(open(&root, b"base/5/8").unwrap().is_none());
+
+        // A circle is no data, and what leads nowhere is missing.
+        link("..", "base/8");
+        assert!(gather(&root, 15).0[0].contains("circle"));
+        std::fs::remove_file(root.join("base/8")).unwrap();
+        std::os::unix::fs::symlink(&disk, disk.join("6/again")).unwrap();
+        assert!(gather(&root, 15).0[0].contains("circle"));
+        std::fs::remove_file(disk.join("6/again")).unwrap();
+        link("nowhere", "base/9");
+        let (failed, hint) = gather(&root, 15);
+        assert!(failed[0].starts_with("base/9 is a symbolic link to") && !hint[0].is_empty(), "{failed:?}");
     }
 
     #[test]

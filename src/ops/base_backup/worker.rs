@@ -12,7 +12,7 @@ use super::walk;
 use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
-use crate::format::manifest::{Content, DirectoryEntry, FileEntry, TableRef};
+use crate::format::manifest::{Attachment, Content, DirectoryEntry, FileEntry, TableRef};
 use crate::fsio::{self, Attributes, FsError, OwnerNames};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_INLINE_EXTENTS, MIB};
 use crate::ops::file_error;
@@ -64,7 +64,7 @@ impl LargeFile {
 
     /// Opens it, if nobody did; `None` when it is gone.
     pub(super) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
-        match self.opened.get_or_init(|| fsio::open_live(&walk::real(data_directory, &self.path))) {
+        match self.opened.get_or_init(|| walk::open(data_directory, &self.path)) {
             Ok(opened) => Ok(opened.as_ref()),
             Err(e) => Err(Error { kind: Kind::Config, what: e.to_string(), hint: e.hint.clone() }),
         }
@@ -219,7 +219,7 @@ impl<'a, 'p> Worker<'a, 'p> {
 
     fn small_file(&mut self, path: Vec<u8>, known: Known, outcome: &mut Outcome) -> Result<(), Error> {
         let real = walk::real(self.shared.data_directory, &path);
-        let opened = fsio::open_live(&real).map_err(|e| file_error(Kind::Config, e))?;
+        let opened = walk::open(self.shared.data_directory, &path).map_err(|e| file_error(Kind::Config, e))?;
         let Some((file, attributes)) = opened else { return Ok(()) };
         // It may have grown since the list was made: what is beyond its first piece is in the log.
         let size_bytes = attributes.size_bytes.min(PIECE_BYTES);
@@ -270,6 +270,38 @@ impl<'a, 'p> Worker<'a, 'p> {
             (Content::Tables(vec![self.store_table(&table, crc32c)?]), uses)
         };
         Ok((self.entry(path.to_vec(), attributes, bytes.len() as u64, crc32c, content), uses))
+    }
+
+    /// Stores a file that is no part of the data directory. `known` are its extents in the parent.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn attach(
+        &mut self,
+        path: RawText,
+        setting: &str,
+        attributes: &Attributes,
+        bytes: &[u8],
+        known: &[Extent],
+    ) -> Result<(Attachment, Uses), Error> {
+        let mut unused = 0;
+        let extents = (0..)
+            .zip(bytes.chunks(EXTENT_BYTES))
+            .map(|(index, extent)| self.extent(extent, known.get::<usize>(index), &mut unused))
+            .collect::<Result<Vec<_>, _>>()?;
+        let uses = uses_of(&extents);
+        let attachment = Attachment {
+            path,
+            setting: setting.to_owned(),
+            mode: attributes.mode,
+            owner: self.owners.user(attributes.uid),
+            group: self.owners.group(attributes.gid),
+            modified_unix_us: attributes.modified_unix_us,
+            size_bytes: bytes.len() as u64,
+            crc32c: crc32c::crc32c(bytes),
+            extents,
+        };
+        Ok((attachment, uses))
     }
 
     /// What the parent holds of a piece. A table that cannot be read is as good as none.

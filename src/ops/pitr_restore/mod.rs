@@ -34,6 +34,7 @@ use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Target;
 use crate::raw_text::{RawText, shown};
 use crate::repo::{Facts, Repository};
+use crate::waiting;
 use attachments::{Arrangement, AttachmentPlan};
 use files::{How, Owners, Restored, Source, Survey};
 use place::{NOTE, Note, Place, Taking, local};
@@ -423,6 +424,7 @@ impl<'a> Job<'a> {
         if self.source.summary.pages.damaged > 0 {
             notes.push(format!("{} pages were damaged when the backup was taken", self.source.summary.pages.damaged));
         }
+        notes.extend(self.survey.facts.warnings.iter().map(|warning| format!("when the backup was taken: {warning}")));
         let tablespace = |(oid, from, to): &(u32, RawText, PathBuf)| TablespacePlan {
             oid: *oid,
             from: from.clone(),
@@ -570,7 +572,10 @@ impl<'a> Job<'a> {
             survey: &self.survey,
         };
         let began = Instant::now();
+        let waiting =
+            waiting::on(format!("{} files, {} MiB, to be restored", self.survey.files, self.source.summary.bytes >> 20));
         let (mut restored, last) = files::restore(&self.source, how, &mut owners)?;
+        drop(waiting);
         // A server needs these; a backup has them, but nothing depends on it.
         for path in [b"pg_wal".as_slice()].into_iter().chain(directories_in_wal(self.source.postgres_major()).iter().copied()) {
             if tree.stat(path).map_err(local)?.is_none() {
@@ -583,7 +588,9 @@ impl<'a> Job<'a> {
         if let Some(arrangement) = &self.arrangement {
             arrangement.put(&mut owners)?;
         }
+        let waiting = waiting::on("the disk, which makes everything durable");
         tree.sync().map_err(local)?;
+        drop(waiting);
         files::put_control(&tree, &last)?;
         tree.remove(NOTE.as_bytes()).map_err(local)?;
         tree.sync_parent(NOTE.as_bytes()).map_err(local)?;

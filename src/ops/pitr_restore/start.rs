@@ -209,6 +209,7 @@ struct State {
 impl Watch<'_> {
     fn wait(&mut self, began: Instant) -> Result<Started, Error> {
         let mut connection: Option<Server> = None;
+        let _waiting = crate::waiting::on("the server to reach the target of its recovery");
         loop {
             if let Some(status) = self.child.try_wait().map_err(|e| server_error(format!("cannot watch the server: {e}")))? {
                 return self.ended(status, began);

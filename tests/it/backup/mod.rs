@@ -1,5 +1,6 @@
 //! `walvis base-backup` of real servers: what it copies, what it leaves out, what it finds damaged, and when it must not count.
 
+mod around;
 mod content;
 mod names;
 mod sources;
