@@ -93,6 +93,7 @@ pub(super) fn probe(store: &dyn Store, races: bool) -> Result<Probed, Error> {
     found.doubt = one_after_the_other(store, &first)?;
     found.can_delete = remove(store, &first)?;
     if races {
+        found.can_delete &= list_in_order(store, &format!("{PROBE_PREFIX}{}/order/", hex::encode(id)))?;
         for (n, round) in (1..).zip(ROUNDS) {
             if found.doubt.is_some() {
                 break;
@@ -139,6 +140,31 @@ fn one_after_the_other(store: &dyn Store, name: &Key) -> Result<Option<String>, 
     }
     let is_untouched = read_whole(store, name)?.as_deref() == Some(first);
     Ok((!is_untouched).then(|| "it says that an object exists, and yet replaces it".to_owned()))
+}
+
+/// Lists names that stores which keep directories put into another order than that of their bytes. A listing out of order is an error of
+/// the store, which says so. Whether the credentials can delete.
+fn list_in_order(store: &dyn Store, prefix: &str) -> Result<bool, Error> {
+    let names = ["a-b/c", "a.b", "a/b", "a0"].map(|name| key(format!("{prefix}{name}")));
+    let names: Vec<Key> = names.into_iter().collect::<Result<_, _>>()?;
+    for name in &names {
+        let _ = store.create(name, Bytes::new(), &content_id(b""))?;
+    }
+    let mut listed = Vec::new();
+    let outcome = store.list(prefix, "", &mut |entry| {
+        listed.push(entry.key);
+        ControlFlow::Continue(())
+    });
+    let mut can_delete = true;
+    for name in &names {
+        can_delete = can_delete && remove(store, name)?;
+    }
+    outcome?;
+    if listed != names {
+        return Err(Error::new(Kind::Unreachable, format!("{} does not list what was just stored there", store.location()))
+            .hint("its listings lag behind its writes: choose another store"));
+    }
+    Ok(can_delete)
 }
 
 /// Tries to overwrite an object in both ways; what speaks against the store.

@@ -61,6 +61,21 @@ fn as_s3rver_gives_ranges() {
 }
 
 #[test]
+fn as_s3rver_lists() {
+    let server = S3Server::start();
+    // As the directories come, not in the order of the names.
+    server.hook(|seen| match seen.op {
+        Op::List => altered(&[("order/a-b/c<", "order/?<"), ("order/a.b<", "order/a-b/c<"), ("order/?<", "order/a.b<")]),
+        _ => Action::Pass,
+    });
+    let mut site = Site::bare();
+    site.use_s3(&server, "pg");
+    let ran = site.run(["init"]).exits(11).tells_the_way_out().says(&["out of order", "does not list as S3 does"]);
+    assert!(!ran.stderr.contains("trying again"), "{ran:?}");
+    assert!(server.objects("pg/").is_empty(), "nothing is left");
+}
+
+#[test]
 fn as_versitygw_denies() {
     let server = S3Server::start();
     let store = server.store("pg");
