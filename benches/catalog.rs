@@ -232,6 +232,7 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
             timeline: None,
             from: None,
             backup: None,
+            system_id: None,
             zone: Zone::utc(),
         };
         return resolve::answer(&repository, &cluster, facts(), &request)

@@ -229,12 +229,15 @@ pub(super) struct TargetArgs {
     /// Stop after the target [the default]
     #[arg(long, conflicts_with = "exclusive")]
     pub(super) inclusive: bool,
-    /// latest, current (the one that recovery starts on), a number such as 12, or 0xC [default: latest]
+    /// latest, current (the one that recovery starts on), a number such as 12, or 0xC [default: the one that the target is on]
     #[arg(long, value_name = "TIMELINE")]
     pub(super) target_timeline: Option<String>,
     /// From this base backup [default: the newest from which the target is reached]
     #[arg(long, value_name = "ID")]
     pub(super) backup: Option<String>,
+    /// Of this system identifier, where the cluster had several [default: the current one, or the one that has the backup or the moment]
+    #[arg(long, value_name = "ID")]
+    pub(super) system_id: Option<u64>,
     #[command(flatten)]
     pub(super) zone: ZoneArg,
 }
@@ -279,9 +282,12 @@ pub(super) struct CatalogArgs {
     /// List up to this time or before this LSN
     #[arg(long, value_name = "TIME|LSN", allow_hyphen_values = true)]
     pub(super) to: Option<String>,
-    /// Which timeline to list, with its ancestors: latest, or a number [default: latest]
+    /// Which timeline to list, with its ancestors: latest, or a number [default: the one whose last transaction is newest]
     #[arg(long, value_name = "TIMELINE")]
     pub(super) timeline: Option<String>,
+    /// List of this system identifier, where the cluster had several [default: the current one]
+    #[arg(long, value_name = "ID")]
+    pub(super) system_id: Option<u64>,
     #[command(flatten)]
     pub(super) zone: ZoneArg,
 }

@@ -30,6 +30,16 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         None => leg.timeline.to_string(),
     });
     line("timelines", legs.collect::<Vec<_>>().join(", then "));
+    if let Some(reason) = &report.timeline_reason {
+        line("", reason.clone());
+    }
+    for other in &report.other_timelines {
+        let last = other.last.as_ref().map_or_else(String::new, |last| format!(", the last {}", transaction(last, zone)));
+        line(
+            "NOT INCLUDED",
+            format!("{} transactions of timeline {} from {} on{last}", other.transactions, other.timeline, other.from),
+        );
+    }
     if report.reachable {
         let none = || "none".to_owned();
         line("last included", report.last_included.as_ref().map_or_else(none, |t| transaction(t, zone)));
@@ -37,7 +47,10 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
         line(
             "stops",
             match &report.stop {
-                Some(stop) => format!("{} the record at {}", if stop.replayed { "after" } else { "before" }, stop.lsn),
+                Some(stop) => {
+                    let fork = if stop.is_fork { ", where the timeline begins: nothing of its own is stored" } else { "" };
+                    format!("{} the record at {}{fork}", if stop.replayed { "after" } else { "before" }, stop.lsn)
+                }
                 None => "at the end of what is archived".to_owned(),
             },
         );
@@ -78,6 +91,9 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
     for place in &report.candidates {
         let time = place.time.as_ref().map_or_else(String::new, |time| format!(", {}", both(time, zone)));
         line("candidate", format!("{} on timeline {}{time}", place.lsn, place.timeline));
+        if let Some(last) = &place.last_included {
+            line("", format!("with it the last commit would be: {}", transaction(last, zone)));
+        }
     }
     if let Some(backup) = &report.backup {
         let id = backup.id.as_ref().map_or_else(String::new, |id| format!("{id} "));
@@ -174,11 +190,17 @@ fn timeline(out: &mut String, report: &TimelineReport, zone: &Zone) {
         let _ = writeln!(out, "      MISSING {:08X}.history: nobody knows where it began", report.timeline);
     }
     if report.windows.is_empty() {
-        let _ = writeln!(out, "      nothing recoverable");
+        let _ = writeln!(out, "      no WAL of its own");
     }
     for window in &report.windows {
-        let _ = writeln!(out, "      recoverable from {}", moment(&window.from, zone));
-        let _ = writeln!(out, "                   to {}", moment(&window.until, zone));
+        let _ = writeln!(out, "      archived from {}", moment(&window.from, zone));
+        let _ = writeln!(out, "                to {}", moment(&window.until, zone));
+        let _ = match (&window.recoverable_from, &window.backup) {
+            (Some(from), Some(backup)) => {
+                writeln!(out, "        recoverable from {}, backup {backup}", moment(from, zone))
+            }
+            _ => writeln!(out, "        NOT RECOVERABLE: no base backup in the repository leads into it"),
+        };
     }
     for gap in &report.gaps {
         let what = if gap.first == gap.last { gap.first.clone() } else { format!("{} to {}", gap.first, gap.last) };

@@ -209,14 +209,14 @@ fn backup(out: &mut String, line: &BackupLine) {
         size(summary.new_bytes),
         duration(u64::try_from(line.duration_s.unwrap_or_default()).unwrap_or_default().saturating_mul(1000)),
     );
-    let bound = |bound: &Bound| match &bound.time {
-        Some(time) => format!("{} ({time})", bound.lsn),
-        None => bound.lsn.clone(),
+    let bound = |bound: &Bound| {
+        let time = bound.time.as_ref().map_or_else(String::new, |time| format!("{time}, "));
+        format!("{} ({time}timeline {})", bound.lsn, bound.timeline)
     };
     let from = line.window_from.as_ref().map_or_else(String::new, bound);
     let nowhere = if line.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
     let until = line.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
-    let _ = writeln!(out, "      recoverable from {from} to {until}, timeline {}", summary.timeline);
+    let _ = writeln!(out, "      recoverable from {from} to {until}");
     for warning in &summary.warnings {
         let _ = writeln!(out, "      warning: {warning}");
     }

@@ -226,12 +226,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             let request = targets::resolve(args, &config)?;
             let report = ops::resolve::run(&config, &request, deadline)?;
             print_report(json, &report, |report| recovery::resolved(report, &request.zone))?;
-            if report.reachable {
-                return Ok(());
-            }
-            let reason = report.reason.unwrap_or_default();
-            let error = Error::new(Kind::Target, format!("{} cannot be reached: {reason}", report.target));
-            Err(Error { hint: report.hint, ..error })
+            report.refusal().map_or(Ok(()), Err)
         }
         Command::Catalog(CatalogArgs { command: Some(CatalogCommand::Rebuild(args)), .. }) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;

@@ -12,6 +12,7 @@ use crate::ops::resolve::ResolveRequest;
 use crate::pg::Lsn;
 use crate::pg::scan::{RestorePointName, Xid};
 use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time, stated_zone};
+use crate::repo::SystemId;
 
 pub(super) fn resolve(args: &ResolveArgs, config: &Config) -> Result<ResolveRequest, Error> {
     let from = args.from.as_deref().map(lsn).transpose()?;
@@ -47,6 +48,7 @@ pub(super) fn target(args: &TargetArgs, config: &Config) -> Result<ResolveReques
         timeline: timeline(args.target_timeline.as_deref())?,
         from: None,
         backup: args.backup.as_deref().map(backup).transpose()?,
+        system_id: args.system_id.map(SystemId),
         zone: shown_in(zone, args.target_time.as_deref()),
     })
 }
@@ -68,17 +70,16 @@ pub(super) fn catalog(args: &CatalogArgs, config: &Config) -> Result<CatalogRequ
         (_, true) => Some(List::RestorePoints),
         _ => None,
     };
-    let timeline = timeline(args.timeline.as_deref())?.unwrap_or_default();
-    if list.is_none() && (from.is_some() || to.is_some() || args.timeline.is_some()) {
-        return Err(
-            usage("--from, --to and --timeline choose what is listed".to_owned()).hint("add --commits or --restore-points")
-        );
+    let timeline = timeline(args.timeline.as_deref())?;
+    if list.is_none() && (from.is_some() || to.is_some() || args.timeline.is_some() || args.system_id.is_some()) {
+        return Err(usage("--from, --to, --timeline and --system-id choose what is listed".to_owned())
+            .hint("add --commits or --restore-points"));
     }
-    if timeline == TargetTimeline::Current {
+    if timeline == Some(TargetTimeline::Current) {
         return Err(usage("no recovery starts here, so no timeline is current".to_owned()).hint("write latest, or a number"));
     }
     let zone = shown_in(zone, args.from.as_deref().or(args.to.as_deref()));
-    Ok(CatalogRequest { list, from, to, timeline, zone })
+    Ok(CatalogRequest { list, from, to, timeline, system_id: args.system_id.map(SystemId), zone })
 }
 
 pub(super) fn base_backup(args: &BackupArgs) -> Result<BackupRequest, Error> {

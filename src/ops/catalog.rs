@@ -7,19 +7,22 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::repositories;
+use super::resolve::backups::Backups;
 use super::resolve::log::{PathLog, scanned};
+use super::resolve::reach::{Reach, begin_of, reaches};
 use super::resolve::report::{Moment, TransactionReport};
 use super::resolve::search::{Log, WantedEnds, WantedMarks, Window};
+use super::{repositories, resolve};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::format::manifest::BackupSummary;
 use crate::format::node::{Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, XactEntry};
 use crate::pg::target::{TargetTimeline, Zone, now, show};
 use crate::pg::{Lsn, Timeline};
 use crate::repo::catalog::{Leg, Step, TimelineInfo};
-use crate::repo::{Catalog, ClusterName, Facts, Repository};
+use crate::repo::{Catalog, ClusterName, Facts, Repository, SystemId};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -30,8 +33,10 @@ pub struct CatalogRequest {
     pub from: Option<Bound>,
     /// Up to this time, or before this position.
     pub to: Option<Bound>,
-    /// Of this timeline and its ancestors.
-    pub timeline: TargetTimeline,
+    /// Of this timeline and its ancestors; `None` is the one whose last transaction is newest.
+    pub timeline: Option<TargetTimeline>,
+    /// Of this system identifier; `None` is the current one.
+    pub system_id: Option<SystemId>,
     /// The zone in which moments are shown beside UTC.
     pub zone: Zone,
 }
@@ -63,7 +68,7 @@ pub struct CatalogReport {
     pub cluster: String,
     /// Its system identifiers, oldest first; the last is the current one. No recovery leads from one to the next.
     pub systems: Vec<SystemReport>,
-    /// The newest commit that is stored of the current system identifier, on its latest timeline.
+    /// The newest commit that is stored of the current system identifier, on whichever timeline.
     pub newest_commit: Option<TransactionReport>,
     /// Its age in seconds, by this host's clock: what would be lost at this moment.
     pub newest_commit_age_s: Option<i64>,
@@ -89,7 +94,7 @@ pub struct TimelineReport {
     pub fork: Option<String>,
     /// Its history is not stored although it must have one: nothing can be said of it.
     pub history_missing: bool,
-    /// Stretches without a gap, in LSN order.
+    /// Stretches of WAL without a gap, in LSN order, and what of each can be restored.
     pub windows: Vec<WindowReport>,
     /// Why each ends before the next begins, in LSN order.
     pub gaps: Vec<GapReport>,
@@ -104,6 +109,10 @@ pub struct WindowReport {
     pub from: Moment,
     /// Where it ends, and the last commit in it.
     pub until: Moment,
+    /// From where on it can be restored, and the first transaction after that; nothing where no base backup leads into it.
+    pub recoverable_from: Option<Moment>,
+    /// The base backup from which that is.
+    pub backup: Option<String>,
 }
 
 /// Something over which no recovery gets.
@@ -167,8 +176,10 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
     };
     for facts in all {
         let catalog = repository.catalog(cluster, facts)?;
+        let backups = Backups::of(&repository, cluster, facts.system_id)?.readable;
         let timelines = catalog.timelines().iter();
-        let timelines = timelines.map(|info| timeline_report(&repository, cluster, &catalog, info)).collect::<Result<_, _>>()?;
+        let timelines =
+            timelines.map(|info| timeline_report(&repository, cluster, &catalog, &backups, info)).collect::<Result<_, _>>()?;
         report.systems.push(SystemReport { system_id: facts.system_id.to_string(), timelines });
         if facts.system_id == current.system_id
             && let Some((commit, timeline)) = newest_commit(&repository, cluster, &catalog)?
@@ -180,20 +191,31 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
     Ok(report)
 }
 
-/// The last commit on the path to the latest timeline that has a path.
+/// The newest commit of all timelines.
 fn newest_commit(
     repository: &Repository,
     cluster: &ClusterName,
     catalog: &Catalog<'_>,
 ) -> Result<Option<(XactEntry, Timeline)>, Error> {
-    let Some(latest) = catalog.timelines().iter().rfind(|info| has_path(info)) else { return Ok(None) };
-    let log = PathLog::open(repository, cluster, catalog, latest.timeline)?;
-    for window in log.windows().iter().rev() {
-        if let Some(commit) = log.last_commit(window.from, window.until)? {
-            return Ok(Some((commit, log.leg(commit.lsn).map_or(latest.timeline, |leg| leg.timeline))));
+    let mut newest: Option<(XactEntry, Timeline)> = None;
+    for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
+        let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
+        let Some(commit) = resolve::last_commit(&log)? else { continue };
+        if newest.as_ref().is_none_or(|(known, _)| known.end.time <= commit.end.time) {
+            newest = Some((commit, log.leg(commit.lsn).map_or(info.timeline, |leg| leg.timeline)));
         }
     }
-    Ok(None)
+    Ok(newest)
+}
+
+/// The timeline that a recovery to the end takes.
+fn newest_timeline(repository: &Repository, cluster: &ClusterName, catalog: &Catalog<'_>) -> Result<Option<Timeline>, Error> {
+    let mut ends = Vec::new();
+    for info in catalog.timelines() {
+        let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
+        ends.push((info.clone(), resolve::last_commit(&log)?.map(|end| end.end.time)));
+    }
+    Ok(resolve::newest(&ends).and_then(|index| ends.get(index)).map(|(info, _)| info.timeline))
 }
 
 /// Whether it is known where a timeline began.
@@ -205,6 +227,7 @@ fn timeline_report(
     repository: &Repository,
     cluster: &ClusterName,
     catalog: &Catalog<'_>,
+    backups: &[BackupSummary],
     info: &TimelineInfo,
 ) -> Result<TimelineReport, Error> {
     let parent = info.history.as_ref().and_then(|history| history.ancestors.last());
@@ -217,13 +240,16 @@ fn timeline_report(
         gaps: Vec::new(),
         unscanned: Vec::new(),
     };
-    if report.history_missing || info.segments.is_none() {
+    if info.segments.is_none() {
         return Ok(report);
     }
-    let log = PathLog::open(repository, cluster, catalog, info.timeline)?;
+    let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
+    let reaches = reaches(&log, backups, &[]);
     let Some(own) = log.path().legs().last().copied() else { return Ok(report) };
     for window in log.windows().iter().filter(|window| window.until > own.begin) {
-        report.windows.push(window_report(&log, &Window { from: window.from.max(own.begin), until: window.until }, &own)?);
+        let shown = Window { from: window.from.max(own.begin), until: window.until };
+        let reach = reaches.iter().find(|reach| window.from <= reach.begin && reach.until == window.until);
+        report.windows.push(window_report(&log, &shown, &own, reach)?);
     }
     catalog.walk(log.path(), own.begin, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
         match step {
@@ -250,7 +276,7 @@ fn timeline_report(
     Ok(report)
 }
 
-fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg) -> Result<WindowReport, Error> {
+fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg, reach: Option<&Reach<'_>>) -> Result<WindowReport, Error> {
     let moment = |lsn: Lsn, end: Option<XactEntry>| Moment {
         lsn: lsn.to_string(),
         transaction: end.map(|end| TransactionReport::new(&end, own.timeline)),
@@ -261,7 +287,13 @@ fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg) -> Result<Window
         ControlFlow::Break(())
     })?;
     let last = log.last_commit(window.from, window.until)?;
-    Ok(WindowReport { from: moment(window.from, first), until: moment(window.until, last) })
+    let recoverable_from = reach.map(|reach| begin_of(log, reach.from.max(window.from), window.until)).transpose()?;
+    Ok(WindowReport {
+        from: moment(window.from, first),
+        until: moment(window.until, last),
+        recoverable_from,
+        backup: reach.and_then(|reach| reach.backup).map(|backup| backup.id.to_string()),
+    })
 }
 
 /// What is wrong with a segment, or after it.
@@ -289,16 +321,18 @@ pub fn list(
     deadline: Deadline,
     visit: &mut dyn FnMut(&Line) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    let (repository, facts) = repositories::open_first(config, deadline)?;
+    let (repository, mut facts) = repositories::open_first(config, deadline)?;
+    if let Some(wanted) = request.system_id {
+        facts = repositories::of_system(&repositories::systems(&repository, &config.cluster)?, &config.cluster, wanted)?;
+    }
     let catalog = repository.catalog(&config.cluster, facts)?;
     let timeline = match request.timeline {
-        TargetTimeline::Number(timeline) => timeline,
-        TargetTimeline::Latest | TargetTimeline::Current => match catalog.timelines().last() {
-            Some(info) => info.timeline,
-            None => return Ok(()),
-        },
+        Some(TargetTimeline::Number(timeline)) => Some(timeline),
+        Some(TargetTimeline::Latest | TargetTimeline::Current) => catalog.timelines().last().map(|info| info.timeline),
+        None => newest_timeline(&repository, &config.cluster, &catalog)?,
     };
-    let log = PathLog::open(&repository, &config.cluster, &catalog, timeline)?;
+    let Some(timeline) = timeline else { return Ok(()) };
+    let log = PathLog::open_as_known(&repository, &config.cluster, &catalog, timeline)?;
     let mut before: Option<&Window> = None;
     for window in log.windows() {
         let from = match request.from {

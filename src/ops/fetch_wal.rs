@@ -108,6 +108,7 @@ fn fetch_from(
             Ok(Some(FetchReport { file: name.to_string(), repository, bytes: metadata.plaintext_bytes }))
         }
         Fetched::Absent => Ok(None),
+        Fetched::Missing { .. } if decides_nothing(name.file, deadline) => Ok(None),
         Fetched::Missing { because } => Err(Error::new(
             Kind::Damaged,
             format!("{name} is missing in {}: {because}. PostgreSQL must not take this for the end of the log", opened.location()),
@@ -117,6 +118,25 @@ fn fetch_from(
              that can stream it instead may use 'walvis fetch-wal --on-error unavailable'",
         )),
     }
+}
+
+/// Whether a history is asked for that recovery can do without: it has chosen its timeline already and only copies what leads there,
+/// or it is that of the timeline that the backup is of, whose ancestors it does not use. It never looks for the newest timeline by
+/// these. Not so for a standby, which goes on looking.
+fn decides_nothing(name: WalFileName, deadline: Deadline) -> bool {
+    let WalFileName::History(timeline) = name else { return false };
+    if !fsio::exists(Path::new("recovery.signal")).unwrap_or(false) || fsio::exists(Path::new("standby.signal")).unwrap_or(true) {
+        return false;
+    }
+    let control = cluster_facts::control_of(Path::new("."), &deadline).ok().flatten();
+    if control.is_some_and(|(control, _)| control.timeline == timeline) {
+        return true;
+    }
+    // The server keeps the history of the timeline that it has chosen.
+    let kept = fsio::list_dir(Path::new("pg_wal")).unwrap_or_default();
+    kept.iter()
+        .filter_map(|kept| WalFileName::parse(kept.to_str()?))
+        .any(|kept| matches!(kept, WalFileName::History(later) if later > timeline))
 }
 
 /// Fetches a file. It is at its destination only if it was served, whole and authenticated.

@@ -4,20 +4,21 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::repositories;
 use super::resolve::log::PathLog;
-use super::resolve::search::{Log, Window};
+use super::resolve::reach::reaches;
+use super::resolve::search::Log;
+use super::{repositories, resolve};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupSummary, Database};
-use crate::pg::scan::PgTime;
+use crate::pg::scan::{PgTime, XactEntry};
 use crate::pg::target::show;
-use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
-use crate::repo::catalog::Leg;
-use crate::repo::{Binding, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
+use crate::pg::{Lsn, SegmentName, WalFileName, WalSegmentSize};
+use crate::repo::catalog::TimelineInfo;
+use crate::repo::{Binding, Catalog, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
 
 /// How many gaps are listed per timeline; all are counted.
 const GAPS_LISTED: usize = 10;
@@ -89,8 +90,10 @@ pub struct BackupLine {
 pub struct Bound {
     /// Position.
     pub lsn: String,
-    /// Time, where one is known: when the backup ended, or the last transaction of the archive did.
+    /// Time, where one is known: when the backup ended, or the last transaction after it did.
     pub time: Option<String>,
+    /// The timeline that it is on.
+    pub timeline: u32,
 }
 
 /// What is stored of one timeline.
@@ -200,7 +203,16 @@ fn backups(
         return Ok(Vec::new());
     }
     // A damaged catalog is no reason to hide the backups.
-    let windows = match Windows::of(repository, cluster, facts) {
+    let catalog = match repository.catalog(cluster, facts) {
+        Ok(catalog) => Ok(catalog),
+        Err(e) if matches!(e.kind, Kind::Damaged | Kind::Target) => Err(e),
+        Err(e) => return Err(e),
+    };
+    let windows = match catalog
+        .as_ref()
+        .map_err(|e| Error::new(e.kind, e.what.clone()))
+        .and_then(|catalog| Windows::of(repository, cluster, catalog))
+    {
         Ok(windows) => Some(windows),
         Err(e) if matches!(e.kind, Kind::Damaged | Kind::Target) => {
             tracing::warn!("how far the WAL of the backups reaches is not known: {e}");
@@ -235,7 +247,11 @@ fn backups(
                     only_id: None,
                     damaged: None,
                     duration_s: Some((summary.stopped_unix_us - summary.started_unix_us) / 1_000_000),
-                    window_from: Some(Bound { lsn: summary.stop_lsn.to_string(), time: time(summary.stopped_unix_us) }),
+                    window_from: Some(Bound {
+                        lsn: summary.stop_lsn.to_string(),
+                        time: time(summary.stopped_unix_us),
+                        timeline: summary.timeline,
+                    }),
                     window_until: windows.as_ref().and_then(|windows| windows.until(&summary)),
                     has_wal: windows.as_ref().map(|windows| windows.until(&summary).is_some()),
                     databases,
@@ -255,46 +271,46 @@ fn databases(repository: &Repository, cluster: &ClusterName, facts: Facts, id: B
 }
 
 /// Where the archive leads on from each timeline.
-struct Windows {
-    paths: Vec<PathWindows>,
+struct Windows<'a> {
+    lines: Vec<Line<'a>>,
 }
 
 /// The path to a timeline.
-struct PathWindows {
-    legs: Vec<Leg>,
-    /// Its stretches without a gap, each with the time of its last commit.
-    windows: Vec<(Window, Option<String>)>,
+struct Line<'a> {
+    info: TimelineInfo,
+    log: PathLog<'a>,
+    /// The last commit of each stretch without a gap.
+    last: Vec<(Lsn, Option<XactEntry>)>,
 }
 
-impl Windows {
-    fn of(repository: &Repository, cluster: &ClusterName, facts: Facts) -> Result<Self, Error> {
-        let catalog = repository.catalog(cluster, facts)?;
-        let mut paths = Vec::new();
-        for info in catalog.timelines() {
-            if info.segments.is_none() || (info.history.is_none() && info.timeline.0 > 1) {
-                continue;
-            }
-            let log = PathLog::open(repository, cluster, &catalog, info.timeline)?;
-            let mut windows = Vec::new();
+impl<'a> Windows<'a> {
+    fn of(repository: &'a Repository, cluster: &'a ClusterName, catalog: &'a Catalog<'a>) -> Result<Self, Error> {
+        let mut lines = Vec::new();
+        for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
+            let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
+            let mut last = Vec::new();
             for window in log.windows() {
-                let last = log.last_commit(window.from, window.until)?;
-                windows.push((window.clone(), last.map(|end| show(end.end.time))));
+                last.push((window.until, log.last_commit(window.from, window.until)?));
             }
-            paths.push(PathWindows { legs: log.path().legs().to_vec(), windows });
+            lines.push(Line { info: info.clone(), log, last });
         }
-        Ok(Self { paths })
+        Ok(Self { lines })
     }
 
-    /// How far the newest timeline that a backup leads to can be recovered.
+    /// How far a recovery from a backup to the end gets: on the timeline whose last transaction is newest, of those that it leads to.
     fn until(&self, backup: &BackupSummary) -> Option<Bound> {
-        for PathWindows { legs, windows } in self.paths.iter().rev() {
-            let leads = legs.iter().any(|leg| leg.timeline.0 == backup.timeline && backup.stop_lsn <= leg.end);
-            let window = windows.iter().find(|(window, _)| window.from <= backup.start_lsn && backup.stop_lsn <= window.until);
-            if let (true, Some((window, last))) = (leads, window) {
-                return Some(Bound { lsn: window.until.to_string(), time: last.clone() });
-            }
+        let mut ends = Vec::new();
+        for line in &self.lines {
+            let Some(reach) = reaches(&line.log, std::slice::from_ref(backup), &[]).pop() else { continue };
+            let last = line.last.iter().find(|(until, _)| *until == reach.until).and_then(|(_, last)| *last);
+            ends.push((line, reach.until, last));
         }
-        None
+        let keys: Vec<_> = ends.iter().map(|(line, _, last)| (line.info.clone(), last.map(|last| last.end.time))).collect();
+        let (line, until, last) = ends.get(resolve::newest(&keys)?)?;
+        // What is before the backup's end is no end of what can be restored from it.
+        let time = last.filter(|last| last.lsn >= backup.stop_lsn).map(|last| last.end.time);
+        let time = time.or(PgTime::from_unix_us(backup.stopped_unix_us));
+        Some(Bound { lsn: until.to_string(), time: time.map(show), timeline: line.info.timeline.0 })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::repo::{ClusterName, Facts, Repository};
+use crate::repo::{ClusterName, Facts, Repository, SystemId};
 
 /// Opens one configured repository.
 ///
@@ -24,6 +24,35 @@ pub fn facts(repository: &Repository, cluster: &ClusterName) -> Result<Facts, Er
         None => Err(Error::new(Kind::Config, format!("nothing is stored of cluster {cluster} in {}", repository.location()))
             .hint("'walvis list' shows the clusters; name one with --cluster")),
     }
+}
+
+/// What is known of a cluster under each system identifier that it had, the current one first.
+///
+/// # Errors
+/// As [`facts`].
+pub fn systems(repository: &Repository, cluster: &ClusterName) -> Result<Vec<Facts>, Error> {
+    let mut systems: Vec<Facts> = Vec::new();
+    for binding in repository.bindings(cluster)?.into_iter().rev() {
+        if systems.iter().all(|facts| facts.system_id != binding.facts.system_id) {
+            systems.push(binding.facts);
+        }
+    }
+    if systems.is_empty() {
+        return facts(repository, cluster).map(|facts| vec![facts]);
+    }
+    Ok(systems)
+}
+
+/// The one of a system identifier.
+///
+/// # Errors
+/// [`Kind::Target`] when the cluster never had it.
+pub fn of_system(systems: &[Facts], cluster: &ClusterName, wanted: SystemId) -> Result<Facts, Error> {
+    systems.iter().find(|facts| facts.system_id == wanted).copied().ok_or_else(|| {
+        let all: Vec<String> = systems.iter().map(|facts| facts.system_id.to_string()).collect();
+        Error::new(Kind::Target, format!("cluster {cluster} never had the system identifier {wanted}"))
+            .hint(format!("it had: {}", all.join(", ")))
+    })
 }
 
 /// Opens the repository at a place in the settings, with the cluster's facts. One that does not answer leaves those after it their

@@ -12,6 +12,7 @@ mod replay;
 mod sources;
 mod taking_over;
 mod targets;
+mod timelines;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -9,9 +9,11 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
+use walvis::format::extent::BackupId;
 
 use crate::recovery::Archive;
 use crate::support::postgres::{Backup, Cluster, Load, Options, Recovery, Role, Scratch, parse_lsn, run};
+use crate::support::stored::Copied;
 
 /// A server that archives with Walvis, and its repository.
 pub(crate) struct Site {
@@ -61,6 +63,33 @@ impl Site {
         let (json, code) = self.resolve(arguments);
         assert_eq!((code, &json["reachable"]), (15, &Value::Bool(false)), "resolve {arguments}: {json:#}");
         json
+    }
+
+    /// The target is in the archive, and no base backup of the repository leads there.
+    pub(crate) fn finds(&self, arguments: &str) -> Value {
+        let json = self.does_not_reach(arguments);
+        assert_eq!(
+            json["reason"].as_str(),
+            Some("no base backup in the repository leads there"),
+            "resolve {arguments}: {json:#}"
+        );
+        json
+    }
+
+    /// Stores a copy in the repository as a base backup that counts.
+    pub(crate) fn store(&self, backup: &Backup) -> BackupId {
+        let key = self.scratch.path().join("walvis.key");
+        let id = Copied::new(&self.archive.directory, &key, &backup.dir, backup.stop_lsn, backup.major).store();
+        // What root stored belongs to the server's user, as if he had stored it.
+        self.scratch.give_all(&self.archive.directory);
+        id
+    }
+
+    /// Takes a copy, and stores it.
+    pub(crate) fn backup_of(&self, cluster: &Cluster, name: &str) -> Backup {
+        let backup = cluster.backup_to(name);
+        self.store(&backup);
+        backup
     }
 
     /// The lines of a list of `walvis catalog`.
@@ -146,7 +175,7 @@ fn recovers_as_resolved(major: u32) {
     primary.sql("create table other (i int)");
     let load = Load::start(&primary, 4);
     load.wait_for(10);
-    let backup = primary.backup_to("base");
+    let backup = site.backup_of(&primary, "base");
     let begin = primary.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')");
     let client = primary.client();
     let query = |sql: &str| client.query(sql).unwrap_or_else(|error| primary.fail(&error));

@@ -19,7 +19,7 @@ fn recovers_at_the_long_commit(major: u32) {
         "create table ledger (i int); create unlogged table many (i int);
          do $$ begin for i in 1..{TABLES} loop execute 'create table dropped' || i || ' (i int primary key)'; end loop; end $$"
     ));
-    let backup = primary.backup_to("base");
+    let backup = site.backup_of(&primary, "base");
     primary.sql("insert into ledger values (1)");
     let client = primary.client();
     let query = |sql: &str| client.query(sql).unwrap_or_else(|error| primary.fail(&error));

@@ -66,9 +66,16 @@ fn stretches<'a>(legs: &[&'a Log], stored: &BTreeSet<SegmentName>) -> Vec<Stretc
         (begin..=end).contains(&number) && stored.contains(&name)
     };
     let last = legs.iter().flat_map(|log| log.segments.iter().map(|(number, ..)| *number)).max().unwrap();
+    // A segment of which a timeline must have had one of its own is not taken from its parent.
+    let must_have = |leg: usize, number: u64| {
+        let is_stored = legs[leg].segments.iter().any(|(_, name, _)| stored.contains(name));
+        let is_left_later = end_of(leg) != Lsn(u64::MAX) && (end_of(leg).0 - 1) / SEGMENT_BYTES > number;
+        leg > 0 && number == legs[leg].begin.0 / SEGMENT_BYTES && (is_stored || is_left_later)
+    };
     let (mut found, mut open): (Vec<Stretch<'a>>, Option<Stretch<'a>>) = (Vec::new(), None);
     for number in 0..=last + 1 {
-        let Some(leg) = (0..legs.len()).rev().find(|leg| has(*leg, number)) else {
+        let newest = (0..legs.len()).rev().find(|leg| has(*leg, number));
+        let Some(leg) = newest.filter(|newest| (newest + 1..legs.len()).all(|leg| !must_have(leg, number))) else {
             found.extend(open.take());
             continue;
         };

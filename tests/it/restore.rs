@@ -72,14 +72,7 @@ impl Site {
 
     /// What root stored belongs to the server's user, as if he had stored it.
     fn give_repository(&self) {
-        let mut open = vec![self.repository()];
-        while let Some(dir) = open.pop() {
-            self.scratch.give(&dir);
-            for entry in fs::read_dir(&dir).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { open.push(path) } else { self.scratch.give(&path) }
-            }
-        }
+        self.scratch.give_all(&self.repository());
     }
 
     fn walvis(&self, arguments: &str) -> Output {

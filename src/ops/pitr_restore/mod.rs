@@ -20,20 +20,20 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::repositories;
 use super::resolve::report::{ResolveReport, Setting};
-use super::resolve::{self, ResolveRequest};
+use super::resolve::{self, Answer, ResolveRequest};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary};
 use crate::fsio::{self, Access, Problem, Rebuild};
+use crate::pg::Timeline;
 use crate::pg::data_directory::directories_in_wal;
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Target;
 use crate::raw_text::{RawText, shown};
-use crate::repo::{Facts, Repository};
+use crate::repo::Facts;
 use crate::waiting;
 use attachments::{Arrangement, AttachmentPlan};
 use files::{How, Owners, Restored, Source, Survey};
@@ -103,6 +103,13 @@ pub struct RestoreRequest {
 impl RestoreRequest {
     fn taking(&self) -> Taking {
         Taking { delta: self.delta, server_is_stopped: self.server_is_stopped }
+    }
+
+    /// What the server does where recovery stops. Of `latest` that is always to take writes, also where it needs a stop to end at a
+    /// fork.
+    fn action_at(&self, resolved: &ResolveReport) -> TargetAction {
+        let is_end = self.target.target == Target::Latest && resolved.stop.as_ref().is_none_or(|stop| stop.is_fork);
+        if is_end { TargetAction::Promote } else { self.action }
     }
 }
 
@@ -190,14 +197,13 @@ pub type OnPlan<'a> = &'a mut dyn FnMut(&PlanReport) -> Result<(), Error>;
 /// what is stored is; [`Kind::Server`] when the server does not reach the target; others. What is begun and not finished cannot be
 /// started, and the same command goes on with it.
 pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_plan: OnPlan<'_>) -> Result<RestoreReport, Error> {
-    let (repository, resolved) = resolve_in_any(config, request, deadline)?;
-    let chosen = resolved.backup.as_ref().and_then(|backup| backup.id.as_deref()).and_then(BackupId::parse);
-    let Some(id) = chosen.filter(|_| resolved.reachable) else {
-        let error = out_of_reach(&resolved);
+    let Answer { repository, facts, report: resolved } = resolve::choose(config, &request.target, deadline)?;
+    if let Some(error) = resolved.refusal() {
         on_plan(&PlanReport { resolve: resolved, restore: None })?;
         return Err(error);
-    };
-    let facts = repositories::facts(&repository, &config.cluster)?;
+    }
+    let chosen = resolved.backup.as_ref().and_then(|backup| backup.id.as_deref()).and_then(BackupId::parse);
+    let id = chosen.ok_or_else(|| Error::new(Kind::Bug, "a target is reached from no backup"))?;
     let summary = repository
         .backup_summary(&config.cluster, facts.system_id, id)?
         .ok_or_else(|| Error::new(Kind::Target, format!("backup {id} is gone")).hint("try again to have another one chosen"))?;
@@ -220,54 +226,21 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
     Ok(RestoreReport { plan, restored: Some(restored), server })
 }
 
-/// The first repository from which the target is reached; if there is none, what the first one says.
-fn resolve_in_any(config: &Config, request: &RestoreRequest, deadline: Deadline) -> Result<(Repository, ResolveReport), Error> {
-    let mut first: Option<Result<(Repository, ResolveReport), Error>> = None;
-    for settings in &config.repositories {
-        let answer = repositories::open(settings, deadline).and_then(|repository| {
-            let facts = repositories::facts(&repository, &config.cluster)?;
-            let report = resolve::answer(&repository, &config.cluster, facts, &request.target)?;
-            Ok((repository, report))
-        });
-        match answer {
-            Ok((repository, report)) if report.reachable && report.backup.as_ref().is_some_and(|b| b.id.is_some()) => {
-                return Ok((repository, report));
-            }
-            other => {
-                if let (Err(e), true) = (&other, config.repositories.len() > 1) {
-                    tracing::warn!("{}: {e}", settings.store.location());
-                }
-                first.get_or_insert(other);
-            }
-        }
-    }
-    first.unwrap_or_else(|| Err(Error::new(Kind::Config, "no repository is configured")))
-}
-
-fn out_of_reach(resolved: &ResolveReport) -> Error {
-    if resolved.reachable {
-        let what = format!("no base backup in {} leads to {}", resolved.repository, resolved.target);
-        // With none left the damage is what matters.
-        if let Some(why) = resolved.damaged_backups.first() {
-            return Error::new(Kind::Damaged, format!("{what} that can be read: {why}"))
-                .hint("'walvis list' shows the backups; take a new one, and look at what damages the store");
-        }
-        return Error::new(Kind::Target, what).hint(
-            "'walvis list' shows the backups; look for an older one in another repository: a new one leads only to later moments",
-        );
-    }
-    let reason = resolved.reason.clone().unwrap_or_default();
-    let error = Error::new(Kind::Target, format!("{} cannot be reached: {reason}", resolved.target));
-    Error { hint: resolved.hint.clone(), ..error }
-}
-
 fn goal(resolved: &ResolveReport, request: &RestoreRequest, summary: &BackupSummary) -> Goal {
     let is_immediate = request.target.target == Target::Immediate;
     let stop = resolved.stop.as_ref().and_then(|stop| Some((stop.lsn.parse().ok()?, stop.replayed)));
+    let whole = Goal {
+        stop,
+        consistent_at: is_immediate.then_some(summary.stop_lsn),
+        end: resolved.end.as_ref().and_then(|end| end.parse().ok()),
+        timeline: Timeline(resolved.timeline),
+        action: request.action_at(resolved),
+        standby: false,
+    };
     if request.standby {
-        return Goal { stop: None, consistent_at: Some(summary.stop_lsn), action: request.action, standby: true };
+        return Goal { stop: None, consistent_at: Some(summary.stop_lsn), standby: true, ..whole };
     }
-    Goal { stop, consistent_at: is_immediate.then_some(summary.stop_lsn), action: request.action, standby: false }
+    whole
 }
 
 /// A restore that is about to be done.
@@ -385,13 +358,15 @@ impl<'a> Job<'a> {
             settings.push(Setting::new("recovery_target_timeline", "latest".to_owned()));
         } else {
             settings.extend(resolved.settings.iter().map(|setting| Setting::new(setting.name, setting.value.clone())));
+            let action = self.request.action_at(resolved);
             if resolved.stop.is_some() || self.request.target.target == Target::Immediate {
-                settings.push(Setting::new("recovery_target_action", self.request.action.as_str().to_owned()));
-                if self.request.action == TargetAction::Pause {
+                settings.push(Setting::new("recovery_target_action", action.as_str().to_owned()));
+                if action == TargetAction::Pause {
                     // Without it the server would not pause but stop.
                     settings.push(Setting::new("hot_standby", "on".to_owned()));
                 }
-            } else {
+            }
+            if self.request.target.target == Target::Latest {
                 notes.push(
                     "recovery goes on to the end of the archive, and the server then takes writes on a new timeline".to_owned(),
                 );

@@ -20,8 +20,9 @@ use super::{attachments, settle};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Owner, Problem};
+use crate::ops::cluster_facts;
 use crate::pg::settings::TargetAction;
-use crate::pg::{Lsn, TimelineHistory, WalFileName};
+use crate::pg::{ClusterState, Lsn, Timeline, TimelineHistory, WalFileName};
 use crate::raw_text::{RawText, shown};
 use crate::server::Server;
 
@@ -35,6 +36,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const PAUSED: &str = "has paused";
 /// Between the end of a record and the beginning of the next one: padding, and the header of a page.
 const MAX_PADDING: u64 = 8 + 40;
 /// Lines of the log that are shown.
@@ -49,6 +51,10 @@ pub struct Goal {
     pub stop: Option<(Lsn, bool)>,
     /// `recovery_target = 'immediate'`: the first position where the backup is consistent.
     pub consistent_at: Option<Lsn>,
+    /// Where the end of the archive was, if recovery goes on to it: more may have come since.
+    pub end: Option<Lsn>,
+    /// The timeline that recovery ends on.
+    pub timeline: Timeline,
     /// What the server does there.
     pub action: TargetAction,
     /// Whether it is a standby: it is consistent then, and goes on.
@@ -273,11 +279,19 @@ impl Watch<'_> {
         }
         if !state.in_recovery {
             let ended = self.ended_at(state.timeline)?;
-            if let Some(ended) = ended {
+            if let Some((timeline, ended)) = ended {
                 self.check(ended, "ended recovery")?;
+                if timeline != self.goal.timeline {
+                    return Err(server_error(format!(
+                        "the server ended recovery on timeline {timeline}, which is not that of the target, {}{}",
+                        self.goal.timeline,
+                        self.tail()
+                    ))
+                    .hint("it runs still, with what that timeline has: stop it and do not use it"));
+                }
             }
             self.settle();
-            return Ok(Some(started("promoted", ended, process)));
+            return Ok(Some(started("promoted", ended.map(|(_, ended)| ended), process)));
         }
         if state.paused {
             // Without a target nobody asks for a pause.
@@ -285,7 +299,7 @@ impl Watch<'_> {
                 return Err(self.paused_short(state));
             }
             let replayed = state.replayed.unwrap_or(Lsn(0));
-            self.check(replayed, "has paused")?;
+            self.check(replayed, PAUSED)?;
             return Ok(Some(started("paused", Some(replayed), process)));
         }
         if self.told.elapsed() > PROGRESS_EVERY {
@@ -322,7 +336,12 @@ impl Watch<'_> {
             (Some(consistent), _) => (at >= consistent, format!("{consistent} or later")),
             (None, Some((lsn, true))) => (at > lsn, format!("after the record at {lsn}")),
             (None, Some((lsn, false))) => (at <= lsn && lsn.0 - at.0 <= MAX_PADDING, format!("just before the record at {lsn}")),
-            (None, None) => (true, String::new()),
+            (None, None) => match self.goal.end {
+                Some(end) => {
+                    (did != PAUSED && at.0.saturating_add(MAX_PADDING) >= end.0, format!("the end of the archive at {end}"))
+                }
+                None => (did != PAUSED, "the end of the archive".to_owned()),
+            },
         };
         if is_there {
             return Ok(());
@@ -345,14 +364,14 @@ impl Watch<'_> {
         })
     }
 
-    /// Where the history of the new timeline says that recovery ended.
-    fn ended_at(&self, timeline: Option<u32>) -> Result<Option<Lsn>, Error> {
-        let Some(timeline) = timeline.map(crate::pg::Timeline) else { return Ok(None) };
+    /// On which timeline and where recovery ended, as the history of the new timeline says.
+    fn ended_at(&self, timeline: Option<u32>) -> Result<Option<(Timeline, Lsn)>, Error> {
+        let Some(timeline) = timeline.map(Timeline) else { return Ok(None) };
         let name = WalFileName::History(timeline).to_string();
         match fsio::read_bounded(&self.pgdata.join("pg_wal").join(name), MAX_SMALL_FILE_BYTES) {
             Ok(bytes) => {
                 let history = TimelineHistory::parse(timeline, &bytes).ok();
-                Ok(history.and_then(|history| history.ancestors.last().map(|entry| entry.switch)))
+                Ok(history.and_then(|history| history.ancestors.last().map(|entry| (entry.timeline, entry.switch))))
             }
             Err(e) if e.problem == Problem::Absent => Ok(None),
             Err(e) => Err(local(e)),
@@ -366,9 +385,13 @@ impl Watch<'_> {
             && !self.goal.standby
             && (self.goal.stop.is_some() || self.goal.consistent_at.is_some())
         {
+            let replayed = self.replayed_before_shutdown()?;
+            if let Some(replayed) = replayed {
+                self.check(replayed, "shut down")?;
+            }
             return Ok(Started {
                 state: "shut down",
-                lsn: None,
+                lsn: replayed.map(|lsn| lsn.to_string()),
                 timeline: None,
                 seconds: began.elapsed().as_secs_f64(),
                 process: None,
@@ -378,6 +401,13 @@ impl Watch<'_> {
         }
         Err(server_error(format!("the server ended ({status}) before it reached the target{}", self.tail()))
             .hint("the restored directory is complete: mend the reason and start the server, recovery goes on where it was"))
+    }
+
+    /// Up to where a server that was shut down in recovery had replayed.
+    fn replayed_before_shutdown(&self) -> Result<Option<Lsn>, Error> {
+        let control = cluster_facts::control_of(self.pgdata, self.deadline)?.map(|(control, _)| control);
+        let control = control.filter(|control| control.state == ClusterState::ShutDownInRecovery);
+        Ok(control.map(|control| control.min_recovery_point).filter(|lsn| lsn.0 > 0))
     }
 
     /// A connection through the directory of the socket that `postmaster.pid` names; `None` when the server takes none yet.

@@ -13,6 +13,7 @@ use super::search::{Found, Log, Unreachable, Wanted, find};
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::BackupSummary;
+use crate::pg::Lsn;
 use crate::pg::scan::PgTime;
 use crate::pg::target::Target;
 use crate::repo::catalog::Leg;
@@ -67,6 +68,15 @@ impl Backups {
         })
     }
 
+    /// Those that may lead to the target, the newest first. It takes no look into the log.
+    pub fn candidates<'b>(
+        &'b self,
+        wanted: &'b Wanted,
+        whole: &'b Result<Found, Unreachable>,
+    ) -> impl Iterator<Item = &'b BackupSummary> {
+        self.readable.iter().filter(|backup| may_be_usable(backup, wanted, whole))
+    }
+
     /// The newest from which the target is reached, or `None`.
     ///
     /// # Errors
@@ -78,7 +88,7 @@ impl Backups {
         wanted: &Wanted,
         whole: &Result<Found, Unreachable>,
     ) -> Result<Option<Choice>, Error> {
-        for backup in self.readable.iter().filter(|backup| may_be_usable(backup, wanted, whole)) {
+        for backup in self.candidates(wanted, whole) {
             if let Ok(found) = usable(log, legs, backup, wanted, Some(whole))? {
                 return Ok(Some(Choice { backup: backup.clone(), found }));
             }
@@ -97,7 +107,10 @@ fn may_be_usable(backup: &BackupSummary, wanted: &Wanted, whole: &Result<Found, 
     match wanted.target {
         Target::Latest | Target::Immediate => true,
         Target::Time(time) => began_by(backup, time) || stop.is_some_and(|stop| backup.stop_lsn <= stop.lsn),
-        Target::Lsn(_) | Target::Xid(_) | Target::Name(_) => stop.is_some_and(|stop| backup.stop_lsn <= stop.lsn),
+        // The record that makes it consistent is replayed: a backup's own end, for one.
+        Target::Lsn(_) | Target::Xid(_) | Target::Name(_) => {
+            stop.is_some_and(|stop| backup.stop_lsn <= stop.lsn || (stop.after && backup.start_lsn <= stop.lsn))
+        }
     }
 }
 
@@ -126,10 +139,15 @@ pub fn usable(
     };
     let consistent = match found.stop {
         None => found.window.until >= backup.stop_lsn,
-        // Its own end is replayed.
-        Some(stop) if stop.after && found.backup.is_some_and(|end| end.record == stop.lsn) => {
-            found.backup.is_some_and(|end| end.stop == backup.stop_lsn)
-        }
+        Some(stop) if stop.after && stop.lsn < backup.stop_lsn => match found.backup {
+            // Its own end is replayed.
+            Some(end) if end.start == backup.start_lsn => end.record == stop.lsn && end.stop == backup.stop_lsn,
+            // Of a standby's nothing says so but the position: the record that ends there is replayed.
+            _ => {
+                let next = log.first_record(Lsn(stop.lsn.0.saturating_add(1)), found.window.until)?;
+                backup.from_standby && next.unwrap_or(found.window.until) >= backup.stop_lsn
+            }
+        },
         Some(stop) => stop.lsn >= backup.stop_lsn,
     };
     if !consistent {
@@ -173,7 +191,7 @@ pub fn usable(
 }
 
 /// Whether the path to the target goes through the backup.
-fn on_path(legs: &[Leg], backup: &BackupSummary) -> Result<(), String> {
+pub(super) fn on_path(legs: &[Leg], backup: &BackupSummary) -> Result<(), String> {
     let target = legs.last().map_or(0, |leg| leg.timeline.0);
     let Some(leg) = legs.iter().find(|leg| leg.timeline.0 == backup.timeline) else {
         return Err(format!("it was taken on timeline {}, which does not lead to timeline {target}", backup.timeline));
@@ -373,8 +391,14 @@ mod tests {
         let both = || vec![backup(1, 1, 1500, 2008, 15), backup(2, 1, 5000, 6008, 40)];
         let chosen = |target| choose(&log, &one_leg(), both(), target);
         assert_eq!(chosen(Target::Lsn(Lsn(6500))), Some((2, Some(7000))));
-        assert_eq!(chosen(Target::Lsn(Lsn(5999))), Some((1, Some(6000))), "its own end is not enough of a target");
-        assert_eq!(chosen(Target::Lsn(Lsn(1600))), None);
+        assert_eq!(chosen(Target::Lsn(Lsn(5999))), Some((2, Some(6000))), "its own end is replayed");
+        let exclusive = Wanted { target: Target::Lsn(Lsn(5999)), inclusive: false, from: None };
+        let whole = find(&log, &exclusive).unwrap();
+        let readable: Vec<BackupSummary> = both().into_iter().rev().collect();
+        let choice = Backups { readable, unreadable: Vec::new() }.choose(&log, &one_leg(), &exclusive, &whole).unwrap().unwrap();
+        assert_eq!(choice.backup.id.random, 1, "its own end is not replayed");
+        assert_eq!(chosen(Target::Lsn(Lsn(1600))), Some((1, Some(2000))), "the first record from there on is its own end");
+        assert_eq!(chosen(Target::Lsn(Lsn(900))), None);
         assert_eq!(chosen(Target::Xid(Xid::new(3000).unwrap())), Some((1, Some(3000))));
         assert_eq!(chosen(Target::Latest), Some((2, None)));
         assert_eq!(chosen(Target::Immediate), Some((2, Some(6000))));
@@ -393,7 +417,15 @@ mod tests {
     fn a_backup_of_a_standby_is_consistent_where_it_says() {
         let log = history(vec![commit(1000, 10), commit(3000, 20), commit(7000, 50)]);
         let standby = || vec![BackupSummary { from_standby: true, ..backup(1, 1, 1500, 4000, 15) }];
-        assert_eq!(choose(&log, &one_leg(), standby(), Target::Lsn(Lsn(2000))), None);
+        assert_eq!(choose(&log, &one_leg(), standby(), Target::Lsn(Lsn(900))), None);
+        // Its position is where the record at 3000 ends: that one has to be replayed, and that is enough.
+        let at_3000 = || vec![BackupSummary { from_standby: true, ..backup(1, 1, 1500, 3008, 15) }];
+        assert_eq!(choose(&log, &one_leg(), at_3000(), Target::Lsn(Lsn(2000))), Some((1, Some(3000))));
+        assert_eq!(choose(&log, &one_leg(), at_3000(), Target::Xid(Xid::new(3000).unwrap())), Some((1, Some(3000))));
+        let before = Wanted { target: Target::Lsn(Lsn(3000)), inclusive: false, from: None };
+        let whole = find(&log, &before).unwrap();
+        let backups = Backups { readable: at_3000(), unreadable: Vec::new() };
+        assert!(backups.choose(&log, &one_leg(), &before, &whole).unwrap().is_none());
         assert_eq!(choose(&log, &one_leg(), standby(), Target::Time(at(30))), Some((1, Some(7000))));
         assert_eq!(choose(&log, &one_leg(), standby(), Target::Immediate), Some((1, Some(7000))));
         let at_end = history(vec![commit(1000, 10), commit(3000, 20)]);

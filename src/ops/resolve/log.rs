@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::search::{BackupEnd, Log, WantedEnds, WantedMarks, Window};
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
-use crate::pg::scan::{Mark, Record, Scanner, Segment, Visitor, XactEntry};
+use crate::pg::scan::{End, Mark, PgTime, Record, Scanner, Segment, Visitor, XactEntry};
 use crate::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
 use crate::repo::catalog::{Leg, Path, Step};
 use crate::repo::{Catalog, ClusterName, Fetched, Repository};
@@ -17,6 +17,7 @@ pub struct PathLog<'a> {
     cluster: &'a ClusterName,
     catalog: &'a Catalog<'a>,
     path: Path,
+    has_history: bool,
     windows: Vec<Window>,
 }
 
@@ -31,14 +32,48 @@ impl<'a> PathLog<'a> {
         catalog: &'a Catalog<'a>,
         target: Timeline,
     ) -> Result<Self, Error> {
-        let path = catalog.path(target)?;
+        Self::of_path(repository, cluster, catalog, catalog.path(target)?)
+    }
+
+    /// The path to a timeline whose own history may be missing.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn open_as_known(
+        repository: &'a Repository,
+        cluster: &'a ClusterName,
+        catalog: &'a Catalog<'a>,
+        target: Timeline,
+    ) -> Result<Self, Error> {
+        Self::of_path(repository, cluster, catalog, catalog.path_as_known(target)?)
+    }
+
+    fn of_path(
+        repository: &'a Repository,
+        cluster: &'a ClusterName,
+        catalog: &'a Catalog<'a>,
+        path: Path,
+    ) -> Result<Self, Error> {
         let windows = windows(catalog, &path)?;
-        Ok(Self { repository, cluster, catalog, path, windows })
+        let has_history = catalog.has_history(path.target());
+        Ok(Self { repository, cluster, catalog, path, has_history, windows })
     }
 
     /// The path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the history of the path's last timeline is stored, or none is needed. Without it the server does not know the timeline as
+    /// a target, and stays on it only if the backup is of it.
+    pub fn has_history(&self) -> bool {
+        self.has_history
+    }
+
+    /// The legs on which a backup may be from which the server gets to the end of the path.
+    pub fn legs(&self) -> &[Leg] {
+        let legs = self.path.legs();
+        if self.has_history { legs } else { legs.get(legs.len().saturating_sub(1)..).unwrap_or(legs) }
     }
 
     /// The leg on which a record begins.
@@ -48,6 +83,117 @@ impl<'a> PathLog<'a> {
 
     fn size(&self) -> WalSegmentSize {
         self.catalog.facts().wal_segment_size
+    }
+
+    /// The earliest time that is known at or after a position.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn first_time(&self, from: Lsn) -> Result<Option<PgTime>, Error> {
+        let mut first = None;
+        self.entries(from, Lsn(u64::MAX), &is_timed, &mut |entry| {
+            first = self.times(entry, from)?.min();
+            Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(first)
+    }
+
+    /// The latest time that is known, of records that begin at or after a position.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn last_time(&self, from: Lsn) -> Result<Option<PgTime>, Error> {
+        let mut last = None;
+        self.catalog.walk_back(&self.path, from, Lsn(u64::MAX), &is_timed, &mut |step| {
+            if let Some(entry) = self.entry_of(step)? {
+                last = self.times(&entry, from)?.max();
+            }
+            Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(last)
+    }
+
+    /// The times in a segment. Those of checkpoints are in whole seconds, cut off.
+    fn times(&self, entry: &Entry, from: Lsn) -> Result<impl Iterator<Item = PgTime>, Error> {
+        let ends = self.catalog.transactions(&self.path, entry)?;
+        let marks = self.catalog.marks(&self.path, entry, false)?;
+        let of_ends = ends.into_iter().filter(move |end| end.lsn >= from).map(|end| end.end.time);
+        let of_marks = marks.into_iter().filter(move |mark| mark.start >= from).filter_map(|mark| match mark.what {
+            Mark::RestorePoint { time, .. } | Mark::EndOfRecovery { time, .. } => Some(time),
+            Mark::Checkpoint { time_unix_s, .. } => time_unix_s.checked_mul(1_000_000).and_then(PgTime::from_unix_us),
+            _ => None,
+        });
+        Ok(of_ends.chain(of_marks))
+    }
+
+    /// Whether a transaction ends at or after a position.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn has_transactions(&self, from: Lsn) -> Result<bool, Error> {
+        let mut has = false;
+        self.ends(from, Lsn(u64::MAX), WantedEnds::All, &mut |_| {
+            has = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(has)
+    }
+
+    /// How many transactions commit in records that begin at or after a position. What nodes say of whole blocks is taken as it is.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn count_commits(&self, from: Lsn) -> Result<u64, Error> {
+        let size = self.size().bytes();
+        let next = Lsn((from.0 / size).saturating_add(1).saturating_mul(size));
+        let mut count = 0;
+        // A fork is somewhere within a segment.
+        self.ends(from, next, WantedEnds::All, &mut |end| {
+            count += u64::from(end.end.kind.is_commit());
+            ControlFlow::Continue(())
+        })?;
+        Ok(count + self.count_in(next, Lsn(u64::MAX), u64::MAX)?)
+    }
+
+    /// Commits in whole segments; of blocks of at least so many the parts are looked at.
+    fn count_in(&self, from: Lsn, to: Lsn, part: u64) -> Result<u64, Error> {
+        let (mut count, mut larger) = (0, Vec::new());
+        let commits = |aggregate: &Aggregate| aggregate.xacts.map_or(0, |xacts| xacts.count - xacts.aborts);
+        self.catalog.walk(&self.path, from, to, &|aggregate| aggregate.segments >= part, &mut |step| {
+            match step {
+                // At the edges a node may be of more segments than those asked for.
+                Step::Skipped { first, last, aggregate } => match (first.start(self.size()), last.start(self.size())) {
+                    (Some(first), Some(last)) if (last.0 - first.0) / self.size().bytes() + 1 < aggregate.segments => {
+                        larger.push((first, last, aggregate.segments));
+                    }
+                    _ => count += commits(&aggregate),
+                },
+                step => count += self.entry_of(step)?.map_or(0, |entry| commits(&entry.aggregate)),
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (first, last, segments) in larger {
+            count += self.count_in(first, last, segments)?;
+        }
+        Ok(count)
+    }
+
+    /// Where reading ends in a stretch that nothing follows: behind its last whole record.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn end_of_records(&self, window: &Window) -> Result<Lsn, Error> {
+        let mut end = window.until;
+        self.catalog.walk_back(&self.path, window.from, Lsn(window.until.0.saturating_sub(1)), &|_| true, &mut |step| {
+            let Some(entry) = self.entry_of(step)? else { return Ok(ControlFlow::Continue(())) };
+            let Some(last) = entry.last_record else { return Ok(ControlFlow::Continue(())) };
+            let summary = self.catalog.summary(entry.segment)?;
+            if let Some(End::Continues(_)) = summary.map(|summary| summary.end) {
+                end = end.min(last);
+            }
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(end)
     }
 
     /// Where the segment begins that the server needs last to read the record at `lsn` whole.
@@ -63,7 +209,7 @@ impl<'a> PathLog<'a> {
         // ends or later.
         let crosses = entry.edge == Edge::Follows && entry.last_record == Some(lsn) && {
             let summary = self.catalog.summary(entry.segment)?.ok_or_else(|| gone(lsn))?;
-            matches!(summary.end, crate::pg::scan::End::Continues(tail) if tail.start == lsn)
+            matches!(summary.end, End::Continues(tail) if tail.start == lsn)
         };
         let mut end = entry.start;
         if crosses {
@@ -154,6 +300,11 @@ impl<'a> PathLog<'a> {
         // What the segment's end cuts is complete when the next segment follows.
         Ok(complete.or(follows.then_some(last)))
     }
+}
+
+/// Whether anything in a part of the log has a time.
+fn is_timed(Aggregate { xacts, marks, .. }: &Aggregate) -> bool {
+    xacts.is_some() || marks.incomplete || marks.restore_points > 0 || marks.checkpoints > 0
 }
 
 /// The entry of a segment that was stored without one.

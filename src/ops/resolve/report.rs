@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::backups::Estimate;
 use super::replay::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
 use super::search::BackupEnd;
+use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::Timeline;
 use crate::pg::scan::{Lock, PgTime, XactEntry, XactKind};
@@ -39,8 +40,14 @@ pub struct ResolveReport {
     pub nearest_after: Option<Moment>,
     /// What fits the target, where that is not one thing on this path.
     pub candidates: Vec<Place>,
+    /// More than one thing is asked for, so none is taken, whatever else is stored elsewhere.
+    pub is_ambiguous: bool,
     /// The timeline that recovery ends on.
     pub timeline: u32,
+    /// Why this one, where no timeline was asked for and there are several.
+    pub timeline_reason: Option<String>,
+    /// For `latest`: timelines with transactions that this one does not have.
+    pub other_timelines: Vec<OtherTimeline>,
     /// How it gets there.
     pub path: Vec<LegReport>,
     /// Where recovery begins: as given, where the backup begins, or where the archive does.
@@ -54,6 +61,8 @@ pub struct ResolveReport {
     pub first_excluded: Option<TransactionReport>,
     /// Where recovery stops; nothing when it goes on to the end of what is stored.
     pub stop: Option<StopReport>,
+    /// Where that end is, behind the last whole record.
+    pub end: Option<String>,
     /// Settings of the server that make it stop there.
     pub settings: Vec<Setting>,
     /// Tablespaces that are created in the WAL that is replayed, in its order: the server links them to these very paths, and removes
@@ -80,6 +89,26 @@ pub struct ResolveReport {
     pub damaged_backups: Vec<String>,
     /// What else to know.
     pub notes: Vec<String>,
+}
+
+impl ResolveReport {
+    /// The error that a command ends with for a target that is out of reach: the same for all of them.
+    pub fn refusal(&self) -> Option<Error> {
+        if self.reachable {
+            return None;
+        }
+        let reason = self.reason.clone().unwrap_or_default();
+        let what = format!("{} cannot be reached: {reason}", self.target);
+        // Where none is left that leads there, the damage is what matters.
+        if self.backup.as_ref().is_none_or(|backup| backup.id.is_none())
+            && self.stop.as_ref().map(|_| ()).or(self.end.as_ref().map(|_| ())).is_some()
+            && let Some(why) = self.damaged_backups.first()
+        {
+            let error = Error::new(Kind::Damaged, format!("{what} that can be read: {why}"));
+            return Some(error.hint("'walvis list' shows the backups; take a new one, and look at what damages the store"));
+        }
+        Some(Error { hint: self.hint.clone(), ..Error::new(Kind::Target, what) })
+    }
 }
 
 /// The end of a transaction.
@@ -129,6 +158,23 @@ pub struct Place {
     pub lsn: String,
     /// On which timeline.
     pub timeline: u32,
+    /// Where it is a choice of timelines: the last commit that would be replayed,
+    pub last_included: Option<TransactionReport>,
+    /// and the first end of a transaction that would not.
+    pub first_excluded: Option<TransactionReport>,
+}
+
+/// A timeline with transactions that a recovery does not bring back.
+#[derive(Debug, Clone, Serialize)]
+pub struct OtherTimeline {
+    /// Its number.
+    pub timeline: u32,
+    /// From where on they are on this timeline alone.
+    pub from: String,
+    /// How many commit there.
+    pub transactions: u64,
+    /// The last of them.
+    pub last: Option<TransactionReport>,
 }
 
 /// One timeline of the path.
@@ -210,6 +256,9 @@ pub struct StopReport {
     pub locks: Vec<LockReport>,
     /// Whether these are all.
     pub locks_known: bool,
+    /// Whether it is there because the timeline, of which only the history is stored, has nothing of its own: the server would go on
+    /// in the WAL of the timeline that it left.
+    pub is_fork: bool,
 }
 
 /// An `AccessExclusiveLock`.

@@ -415,7 +415,10 @@ fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Res
 }
 
 /// The backup that begins at `from`, if it ends before `until`.
-fn backup_from(log: &dyn Log, from: Lsn, until: Lsn) -> Result<Option<BackupEnd>, Error> {
+///
+/// # Errors
+/// As the log's.
+pub fn backup_from(log: &dyn Log, from: Lsn, until: Lsn) -> Result<Option<BackupEnd>, Error> {
     let mut found = None;
     log.marks(from, until, WantedMarks::BackupEnds, &mut |mark| {
         found = BackupEnd::of(mark).filter(|backup| backup.start == from);

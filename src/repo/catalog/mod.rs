@@ -25,7 +25,7 @@ use super::names;
 use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
-use crate::pg::{Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
+use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
 use memo::Memo;
 pub(super) use nodes::at_once;
 use read::Cache;
@@ -116,6 +116,14 @@ impl Path {
         self.number(Lsn(leg.end.0.saturating_sub(1)))
     }
 
+    /// Whether the parent's copy of the segment in which a leg begins is what the server reads: nothing says that the leg's own ever
+    /// existed. Once a later segment of it is stored, or a later timeline left it in one, its absence is a hole.
+    pub fn is_begun_by_parent(&self, leg: &Leg) -> bool {
+        let first = self.number(leg.begin);
+        let is_left_later = leg.end.0 != u64::MAX && self.last_usable(leg) > first;
+        leg.begin.0 > 0 && leg.stored.is_none() && !is_left_later
+    }
+
     fn leg_name(&self, number: u64) -> Option<SegmentName> {
         SegmentName::from_number(self.leg_of(number).timeline, number, self.size)
     }
@@ -181,33 +189,62 @@ impl Catalog<'_> {
     /// # Errors
     /// [`Kind::Target`] when nothing is stored of the timeline, or its history is missing: the error names it.
     pub fn path(&self, target: Timeline) -> Result<Path, Error> {
-        let info = |timeline| self.timelines.iter().find(|info| info.timeline == timeline);
+        self.info(target)?;
+        if self.has_history(target) {
+            return Ok(self.path_through(target, self.ancestors(target)));
+        }
         let file = WalFileName::History(target);
-        let at = || format!("of cluster {} in {}", self.cluster, self.repository.location());
-        let known = info(target).ok_or_else(|| {
+        Err(Error::new(Kind::Target, format!("{file} {} is missing: nobody knows where the timeline began", self.place()))
+            .hint(format!("push it from a server that has it: walvis push-wal pg_wal/{file}")))
+    }
+
+    /// The path to a timeline whose own history may be missing: by the history of a timeline that came after it, or else it alone.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] when nothing is stored of the timeline.
+    pub fn path_as_known(&self, target: Timeline) -> Result<Path, Error> {
+        self.info(target)?;
+        Ok(self.path_through(target, self.ancestors(target)))
+    }
+
+    /// Whether a timeline's own history is stored, or it is the first, which has none.
+    pub fn has_history(&self, target: Timeline) -> bool {
+        target.0 <= 1 || self.timelines.iter().any(|info| info.timeline == target && info.history.is_some())
+    }
+
+    fn place(&self) -> String {
+        format!("of cluster {} in {}", self.cluster, self.repository.location())
+    }
+
+    fn info(&self, target: Timeline) -> Result<&TimelineInfo, Error> {
+        self.timelines.iter().find(|info| info.timeline == target).ok_or_else(|| {
             let all: Vec<String> = self.timelines.iter().map(|info| info.timeline.to_string()).collect();
             let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
-            Error::new(Kind::Target, format!("nothing is stored of timeline {target} {}", at()))
+            Error::new(Kind::Target, format!("nothing is stored of timeline {target} {}", self.place()))
                 .hint(format!("stored timelines: {all}"))
-        })?;
-        let ancestors = match &known.history {
-            Some(history) => history.ancestors.as_slice(),
-            None if target.0 <= 1 => &[],
-            None => {
-                return Err(Error::new(
-                    Kind::Target,
-                    format!("{file} {} is missing: nobody knows where the timeline began", at()),
-                )
-                .hint(format!("push it from a server that has it: walvis push-wal pg_wal/{file}")));
-            }
-        };
+        })
+    }
+
+    /// The ancestors of a timeline, by its own history, or by that of a timeline that came after it.
+    fn ancestors(&self, target: Timeline) -> &[HistoryEntry] {
+        let histories = || self.timelines.iter().filter_map(|info| info.history.as_ref());
+        if let Some(own) = histories().find(|history| history.timeline == target) {
+            return &own.ancestors;
+        }
+        let of_child = |history: &'_ TimelineHistory| history.ancestors.iter().position(|entry| entry.timeline == target);
+        let known = histories().find_map(|history| history.ancestors.get(..of_child(history)?));
+        known.unwrap_or_default()
+    }
+
+    fn path_through(&self, target: Timeline, ancestors: &[HistoryEntry]) -> Path {
+        let stored = |timeline| self.timelines.iter().find(|info| info.timeline == timeline).and_then(|info| info.segments);
         let mut legs = Vec::new();
         let mut begin = Lsn(0);
         for (timeline, end) in ancestors.iter().map(|a| (a.timeline, a.switch)).chain([(target, Lsn(u64::MAX))]) {
-            legs.push(Leg { timeline, begin, end, stored: info(timeline).and_then(|info| info.segments) });
+            legs.push(Leg { timeline, begin, end, stored: stored(timeline) });
             begin = end;
         }
-        Ok(Path { legs, size: self.facts.wal_segment_size })
+        Path { legs, size: self.facts.wal_segment_size }
     }
 
     /// A timeline by itself, for positions that are on it for sure: neither its history nor those of its ancestors need be stored.

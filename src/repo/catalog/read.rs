@@ -184,6 +184,10 @@ impl Catalog<'_> {
         for leg in path.legs_of(number) {
             let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { return Ok(None) };
             match self.stored(name)? {
+                // What the parent has there is not what the server reads.
+                Stored::Missing if leg.begin.0 > 0 && path.number(leg.begin) == number && !path.is_begun_by_parent(leg) => {
+                    return Ok(None);
+                }
                 Stored::Missing => {}
                 Stored::Scanned(summary) => return Ok(Some(summary)),
                 Stored::Unscanned if !needed => return Ok(None),

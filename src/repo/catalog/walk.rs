@@ -352,9 +352,9 @@ impl Walker<'_, '_> {
         }
     }
 
-    /// Segments that are not stored on their timeline. The first of a timeline may be stored on its parent's.
+    /// Segments that are not stored on their timeline. Of a timeline of which nothing is stored the first may be on its parent's.
     fn hole(&mut self, leg: Leg, low: u64, high: u64) -> Flow {
-        if low != self.path.number(leg.begin) || leg.begin.0 == 0 {
+        if low != self.path.number(leg.begin) || !self.path.is_begun_by_parent(&leg) {
             self.miss(low, high);
             return Ok(ControlFlow::Continue(()));
         }

@@ -63,6 +63,14 @@ impl Scratch {
         }
     }
 
+    /// As [`give`](Self::give), with everything below it.
+    pub(crate) fn give_all(&self, path: &Path) {
+        self.give(path);
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| self.give_all(&entry.unwrap().path()));
+        }
+    }
+
     /// A command that runs as the server's user, in this directory, without settings of the caller that could interfere.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
