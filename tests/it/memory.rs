@@ -141,7 +141,7 @@ fn lists_of_a_long_log() {
         &["catalog"][..],
         &["catalog", "--commits"],
         &["catalog", "--restore-points", "--json"],
-        &["resolve", "--target", "latest"],
+        &["resolve", "--target", "latest", "--from", "0/100028"],
     ] {
         let [of_short, of_long] = [&short, &long].map(|site| peak_mib(site, arguments));
         println!("peak resident memory {of_short} MiB for 40 segments, {of_long} MiB for 600: walvis {arguments:?}");

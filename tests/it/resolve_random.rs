@@ -20,16 +20,16 @@ use walvis::store::{ContentId, Key, Store};
 
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
-fn size() -> WalSegmentSize {
+pub(crate) fn size() -> WalSegmentSize {
     WalSegmentSize::new(SEGMENT_BYTES).unwrap()
 }
 
-fn facts() -> Facts {
+pub(crate) fn facts() -> Facts {
     Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size(), postgres_major: Some(16) }
 }
 
 /// A repository in memory.
-fn repository() -> Repository {
+pub(crate) fn repository() -> Repository {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("repository");
     let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None };
@@ -40,7 +40,7 @@ fn repository() -> Repository {
     Repository::over(Arc::new(memory) as Arc<dyn Store>, &Secret::None, 1).unwrap()
 }
 
-fn put(repository: &Repository, cluster: &ClusterName, name: SegmentName, bytes: &[u8], scanned: bool) {
+pub(crate) fn put(repository: &Repository, cluster: &ClusterName, name: SegmentName, bytes: &[u8], scanned: bool) {
     let summary = scanned.then(|| {
         let mut scanner = Scanner::new(Segment::new(name, size()).unwrap(), ());
         scanner.push(bytes);
