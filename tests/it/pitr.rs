@@ -9,6 +9,7 @@ mod faults;
 mod large;
 mod locks;
 mod replay;
+mod settings_files;
 mod sources;
 mod taking_over;
 mod targets;
