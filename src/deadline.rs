@@ -12,18 +12,30 @@ use crate::limits::MAX_STALL;
 pub struct Deadline {
     at: Option<Instant>,
     limit: Duration,
+    is_patient: bool,
 }
 
 impl Deadline {
     /// The moment `limit` from now.
     pub fn after(limit: Duration) -> Self {
-        Self { at: Some(Instant::now() + limit), limit }
+        Self { at: Some(Instant::now() + limit), limit, is_patient: false }
     }
 
     /// No moment: every single request, with its retries, and every wait may take so long, at most [`MAX_STALL`]. For commands
     /// whose time depends on the size of a database.
     pub fn each(limit: Duration) -> Self {
-        Self { at: None, limit: limit.min(MAX_STALL) }
+        Self { at: None, limit: limit.min(MAX_STALL), is_patient: true }
+    }
+
+    /// The same, for who would not call again: requests are tried until it is over, however often.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { is_patient: true, ..self }
+    }
+
+    /// Whether requests are tried until it is over.
+    pub fn is_patient(&self) -> bool {
+        self.is_patient
     }
 
     /// Whether it is a limit of every single request rather than a moment.
@@ -34,7 +46,7 @@ impl Deadline {
     /// This moment, or the one `limit` from now if that is earlier.
     #[must_use]
     pub fn at_most(&self, limit: Duration) -> Self {
-        if self.remaining() <= limit { *self } else { Self::after(limit) }
+        if self.remaining() <= limit { *self } else { Self { is_patient: self.is_patient, ..Self::after(limit) } }
     }
 
     /// What is left; zero when it has passed; the whole limit where it is one of every request.

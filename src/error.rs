@@ -9,6 +9,8 @@ use std::fmt;
 pub enum Kind {
     /// `fetch-wal` only: proven absent from every repository.
     Absent,
+    /// `fetch-wal` for a standby only: it cannot be told at the moment, and the server may go on without it and ask again.
+    Unavailable,
     /// Wrong arguments.
     Usage,
     /// A setting, a file of settings, or a local file the user named.

@@ -101,10 +101,25 @@ pub const RETRY_ATTEMPTS: u32 = 10;
 pub const RETRY_FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Upper end of any random delay before a retry.
 pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
+/// How long a store is tried that has not answered yet, where another one can be asked instead.
+pub const ALTERNATIVE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a store that was given up is not asked again by the same command.
+pub const GIVEN_UP_TIME: Duration = Duration::from_secs(60);
+/// How long a server that follows another one is kept waiting for a store that says nothing: it can neither stream nor be promoted
+/// meanwhile.
+pub const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a store that failed is not asked again for a standby, nor for what an optional repository missed.
+pub const OUTAGE_PAUSE: Duration = Duration::from_secs(15);
+/// What one of several repositories gets before the next one is asked; it doubles with each round.
+pub const FETCH_TURN: Duration = Duration::from_secs(10);
+/// Without a call that failed for so long, an outage is taken to be over.
+pub const OUTAGE_TIME: Duration = Duration::from_secs(600);
 /// Time limit of a whole command unless configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
-/// What an optional repository gets of a push: archiving must not fall behind because of it.
-pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a push, of which all else is done, waits for an optional repository: archiving must not fall behind because of it.
+pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Files that a helper sends to an optional repository that missed them; the next call starts another one.
+pub const MISSED_FILES: usize = 256;
 /// What a push spends at most on the catalog after a segment is stored.
 pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
@@ -157,6 +172,7 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const MAX_STALL: Duration = Duration::from_secs(900);
 
 const _: () = {
+    assert!(STANDBY_PATIENCE.as_secs() < OUTAGE_PAUSE.as_secs());
     assert!(MAX_STALL.as_secs() * 4 <= MAX_TIMEOUT.as_secs());
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);
     assert!(PART_BYTES >= 5 * MIB);

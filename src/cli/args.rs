@@ -111,8 +111,11 @@ pub(super) enum KeyCommand {
 #[derive(Debug, Args)]
 pub(super) struct PushArgs {
     /// The files, as PostgreSQL's %p names them
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "missed", value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
+    /// Send to optional repositories what the others have and they missed; in the data directory
+    #[arg(long)]
+    pub(super) missed: bool,
     /// Push what waits after this file; only for the helper that a call starts
     #[arg(long, hide = true)]
     pub(super) ahead: bool,
@@ -125,7 +128,7 @@ pub(super) struct FetchArgs {
     /// Where to put it, PostgreSQL's %p
     pub(super) destination: PathBuf,
     /// What to answer when it cannot be told whether the file exists
-    #[arg(long, value_name = "ANSWER", default_value = "stop")]
+    #[arg(long, value_name = "ANSWER", default_value = "auto")]
     pub(super) on_error: OnError,
     /// Fetch what follows this file; only for the helper that a call starts
     #[arg(long, hide = true)]
@@ -134,9 +137,11 @@ pub(super) struct FetchArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum OnError {
+    /// A standby (standby.signal) is told 1 within seconds, and streams it or asks again; every other recovery is stopped with 200
+    Auto,
     /// Exit 200: PostgreSQL stops rather than end recovery too early
     Stop,
-    /// Exit 1, as if the file did not exist: only for standbys, which try again or stream it
+    /// Exit 1, as if the file did not exist, whatever keeps it from being told: only for standbys, which try again or stream it
     Unavailable,
 }
 

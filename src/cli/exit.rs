@@ -31,7 +31,7 @@ pub(super) use exit_codes;
 /// The exit code of a command that failed. `push-wal` never exits above 125: PostgreSQL's archiver would die.
 pub fn exit_code(kind: Kind) -> u8 {
     match kind {
-        Kind::Absent => 1,
+        Kind::Absent | Kind::Unavailable => 1,
         Kind::Usage => 2,
         Kind::Config => 10,
         Kind::Unreachable => 11,

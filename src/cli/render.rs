@@ -271,6 +271,15 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// What was sent to optional repositories.
+pub(super) fn missed(reports: &[crate::ops::push_missed::MissedReport]) -> String {
+    let line = |report: &crate::ops::push_missed::MissedReport| match report.sent.as_slice() {
+        [] => format!("{} has everything\n", report.repository),
+        sent => format!("{}: {} files sent: {}\n", report.repository, sent.len(), sent.join(" ")),
+    };
+    reports.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

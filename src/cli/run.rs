@@ -28,12 +28,12 @@ enum Role {
     Ordinary,
     /// By the table, and never above 125 nor by a signal.
     Archiver,
-    /// 1 for a proven absence, 200 for everything else.
+    /// 1 for a proven absence, and where the server may go on without an answer; 200 for everything else.
     Restorer,
     /// 0, whatever happens: where the server is the first process of a container, it inherits helpers, and takes any exit code above 1
     /// for the crash of one of its own.
     Helper,
-    /// 1 for a proven absence and for whatever keeps it from being told; 200 for wrong usage.
+    /// 1 for a proven absence and for whatever keeps it from being told; 200 for wrong usage and what is refused.
     PatientRestorer,
 }
 
@@ -42,8 +42,10 @@ impl Role {
         match (self, kind) {
             (Self::Helper, _) => 0,
             (Self::Ordinary | Self::Archiver, kind) => exit_code(kind),
-            (Self::Restorer | Self::PatientRestorer, Kind::Absent) => exit_code(Kind::Absent),
-            (Self::PatientRestorer, kind) if kind != Kind::Usage && kind != Kind::Bug => exit_code(Kind::Absent),
+            (Self::Restorer | Self::PatientRestorer, kind @ (Kind::Absent | Kind::Unavailable)) => exit_code(kind),
+            (Self::PatientRestorer, kind) if !matches!(kind, Kind::Usage | Kind::Refused | Kind::Bug) => {
+                exit_code(Kind::Unavailable)
+            }
             (Self::Restorer | Self::PatientRestorer, _) => FETCH_FAILED,
         }
     }
@@ -173,7 +175,18 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         }
         Command::PushWal(args) if args.ahead => {
             let (config, deadline) = prepare_helper(&cli.global, role)?;
+            if args.missed {
+                return args.paths.iter().try_for_each(|path| ops::push_missed::run_helper(&config, path, deadline));
+            }
             args.paths.iter().try_for_each(|path| ops::push_ahead::run(&config, path, deadline))
+        }
+        Command::PushWal(args) if args.missed => {
+            let (config, deadline) = prepare_long(&cli.global, None, role)?;
+            if !args.paths.is_empty() {
+                return Err(Error::new(Kind::Usage, "--missed goes without a file").hint("leave one of the two out"));
+            }
+            let report = ops::push_missed::run(&config, deadline)?;
+            print_report(json, &report, |report| render::missed(report))
         }
         Command::PushWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
@@ -189,8 +202,14 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         Command::FetchWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             let (name, destination) = (args.name.clone(), args.destination.clone());
-            let request = ops::fetch_wal::FetchRequest { name, destination, helper: helper() };
-            let report = ops::fetch_wal::run(&config, &request, deadline)?;
+            let on_error = match args.on_error {
+                OnError::Auto => ops::fetch_wal::OnError::Auto,
+                OnError::Stop => ops::fetch_wal::OnError::Stop,
+                OnError::Unavailable => ops::fetch_wal::OnError::Unavailable,
+            };
+            let request = ops::fetch_wal::FetchRequest { name, destination, on_error, helper: helper() };
+            // Nobody asks again: it has its whole time.
+            let report = ops::fetch_wal::run(&config, &request, deadline.patient())?;
             tracing::debug!("{} from {}", report.file, report.repository);
             if json { print_report(json, &report, |_| String::new()) } else { Ok(()) }
         }
@@ -401,7 +420,11 @@ fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
     }
     // An empty one counts as unset.
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    Config::load(&overrides, &env, &names)
+    let config = Config::load(&overrides, &env, &names)?;
+    if config.repositories.len() > 1 {
+        config.repositories.iter().for_each(|repository| repository.store.health().has_alternative());
+    }
+    Ok(config)
 }
 
 fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::archiver::{Status, Watch};
+use super::push_missed::missing;
 use super::stored_wal::{self, Held};
 use super::{cluster_facts, histories, repositories};
 use crate::config::{Config, RepositoryConfig};
@@ -161,6 +162,7 @@ fn look(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckRep
     for repository in &config.repositories {
         opened.push(check_repository(repository, &mut report, deadline));
     }
+    compare_optional(config, &opened, &mut report);
     if request.no_server {
         return report;
     }
@@ -179,6 +181,47 @@ fn look(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckRep
 
 fn failed(repository: &RepositoryConfig) -> Severity {
     if repository.optional { Severity::Warning } else { Severity::Problem }
+}
+
+/// What optional repositories lack that the first required one has.
+fn compare_optional(config: &Config, opened: &[Option<Repository>], report: &mut CheckReport) {
+    let all = || config.repositories.iter().zip(opened).filter_map(|(settings, opened)| Some((settings, opened.as_ref()?)));
+    let Some((_, required)) = all().find(|(settings, _)| !settings.optional) else { return };
+    // What cannot be read here was found before, or is by the next look at it.
+    let Some(system_id) = required.bindings(&config.cluster).ok().and_then(|b| Some(b.last()?.facts.system_id)) else { return };
+    for (_, optional) in all().filter(|(settings, _)| settings.optional) {
+        match missing(required, optional, &config.cluster, system_id) {
+            Ok(files) => {
+                let (Some(first), Some(last)) = (files.first(), files.last()) else { continue };
+                let what = format!("{} files that {} has are missing there, {first} to {last}", files.len(), required.location());
+                let mend =
+                    "later pushes send them by themselves; to send them now: cd DATA_DIRECTORY && walvis push-wal --missed";
+                report.add(Severity::Warning, optional.location(), what, mend);
+            }
+            Err(error) => report.add_error(Severity::Warning, optional.location(), error),
+        }
+    }
+}
+
+/// Whether a standby goes on when the repository does not answer.
+fn check_standby(server: &Server, report: &mut CheckReport) -> Result<(), Error> {
+    let setting = |name: &str| server.setting(name).map(Option::unwrap_or_default);
+    let restore_command = setting("restore_command")?;
+    if restore_command.contains("fetch-wal") && restore_command.contains("--on-error") && restore_command.contains("stop") {
+        let what = "restore_command says --on-error stop: when the repository does not answer, this standby waits for the whole time limit \
+                    and then goes down";
+        let mend = "take '--on-error stop' out of restore_command: a standby is then told within seconds that it can go on";
+        report.add(Severity::Warning, "server", what, mend);
+    } else if restore_command.contains("fetch-wal") {
+        let what = "when the repository does not answer, this standby goes on streaming; it is promoted only with all that it can know of";
+        report.add(Severity::Note, "server", what, "");
+    }
+    if !setting("promote_trigger_file")?.is_empty() {
+        let what = "promote_trigger_file is set: Walvis cannot see a promotion by it, and may let the server go on without the repository";
+        let mend = "promote with pg_ctl promote or pg_promote(), or say --on-error stop in restore_command";
+        report.add(Severity::Warning, "server", what, mend);
+    }
+    Ok(())
 }
 
 fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, deadline: Deadline) -> Option<Repository> {
@@ -283,6 +326,7 @@ fn check_server(
     let in_recovery = facts.in_recovery;
     report.server = Some(facts);
     if in_recovery {
+        check_standby(server, report)?;
         let what = "it is a standby: no segment can be switched here, so the way of a segment was not tried";
         report.add(Severity::Note, "server", what, "run check on the primary too");
         return Ok(());

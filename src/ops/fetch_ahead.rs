@@ -88,11 +88,18 @@ fn ahead(
     // is taken out as soon as that is known.
     let next = (1..=kept).filter_map(|ahead| SegmentName::from_number(segment.timeline, number.checked_add(ahead)?, size));
     spool.write_plan(Side::Fetch, &next.map(|name| name.to_string()).collect::<Vec<_>>()).map_err(local)?;
-    let mut sources = Vec::new();
+    let (mut sources, mut failure) = (Vec::new(), None);
     for repository in &config.repositories {
-        let opened = repositories::open(repository, deadline)?;
-        let facts = cluster(&opened, config, Some(here.system_id))?;
-        sources.push(Source { opened, facts });
+        let opened = repositories::open(repository, deadline)
+            .and_then(|opened| cluster(&opened, config, Some(here.system_id)).map(|facts| Source { opened, facts }));
+        match opened {
+            Ok(source) => sources.push(source),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    // What another one has can be fetched all the same.
+    if let (true, Some(error)) = (sources.is_empty(), failure) {
+        return Err(error);
     }
     let state = State { position, files: BTreeMap::new(), failure: None, is_over: false };
     let run = Run {

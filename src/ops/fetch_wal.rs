@@ -7,9 +7,13 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::fetch_standby::{Caller, is_own};
+use super::push_wal::hint_of;
 use super::spool::{FetchedFile, Side, Spool, start_helper};
 use super::{cluster_facts, fetch_ahead, file_error, repositories};
 use crate::codec::Digest;
@@ -17,7 +21,8 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Problem, Stat};
-use crate::pg::{SegmentCheck, SegmentName, WalFileName};
+use crate::limits::{FETCH_TURN, OUTAGE_PAUSE};
+use crate::pg::{SegmentCheck, SegmentName, Timeline, WalFileName};
 use crate::repo::{Facts, Fetched, Repository, StoredName, SystemId};
 
 const DESTINATION_HINT: &str =
@@ -30,6 +35,8 @@ pub struct FetchRequest {
     pub name: String,
     /// PostgreSQL's `%p`.
     pub destination: PathBuf,
+    /// What to do when it cannot be told whether the file exists.
+    pub on_error: OnError,
     /// The arguments with which this program is started to fetch ahead; `None`: nothing is fetched ahead.
     pub helper: Option<Vec<OsString>>,
 }
@@ -45,10 +52,22 @@ pub struct FetchReport {
     pub bytes: u64,
 }
 
+/// What to do when it cannot be told whether a file exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// A standby goes on, unless something could be lost by that; every other recovery is stopped.
+    Auto,
+    /// The server is stopped.
+    Stop,
+    /// The server goes on, unless it is a standby and something could be lost by that.
+    Unavailable,
+}
+
 /// Fetches a file from the first repository that has it.
 ///
 /// # Errors
-/// [`Kind::Absent`] only when every repository proved that the file is not there; anything else means "cannot tell".
+/// [`Kind::Absent`] only when every repository proved that the file is not there; [`Kind::Unavailable`] where the server may go on
+/// although it cannot be told; anything else means "cannot tell".
 pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Result<FetchReport, Error> {
     let name = StoredName::parse(&request.name).ok_or_else(|| {
         Error::new(Kind::Usage, format!("{:?} is not the name of a file that PostgreSQL asks for", request.name))
@@ -57,37 +76,148 @@ pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Resul
     // PostgreSQL runs the command in the data directory; by hand it may be run anywhere.
     let here = cluster_facts::of_data_directory(Path::new("."), &deadline)?.map(|facts| facts.system_id);
     let ahead = here.and_then(|here| Ahead::find(config, name.file, here, &request.destination));
+    if name.file == WalFileName::History(Timeline(1)) {
+        // The first timeline has no parent. A server that begins another from there asks for it all the same, and must not fail then.
+        return Err(Error::new(Kind::Absent, format!("{name} does not exist: the first timeline has no history")));
+    }
+    let caller = Caller::find(config, request.on_error, name.file, here, &request.destination);
     if let Some(ahead) = &ahead
-        && let Some(report) = ahead.serve(deadline)
+        // It waits for a helper half of the time that it has.
+        && let Some(report) = ahead.serve(caller.patience().map_or(deadline, |patience| deadline.at_most(patience * 2)))
     {
         return Ok(report);
     }
-    let mut failure: Option<Error> = None;
-    for repository in &config.repositories {
-        let error = match fetch_from(repository, config, name, here, &request.destination, deadline) {
-            Ok(Some(report)) => {
-                if let (Some(ahead), Some(arguments)) = (ahead, &request.helper) {
-                    ahead.go_on(arguments);
-                }
-                return Ok(report);
+    let wanted = Wanted { config, name, here, destination: &request.destination, deadline };
+    match ask(&wanted, &caller) {
+        Ok(Some(report)) => {
+            if let (Some(ahead), Some(arguments)) = (ahead, &request.helper) {
+                ahead.go_on(arguments);
             }
-            Ok(None) => continue,
-            Err(error) => error,
-        };
-        // With one repository the caller prints it.
-        if config.repositories.len() > 1 {
-            tracing::error!("{name} from {}: {error}", repository.store.location());
+            Ok(report)
         }
-        failure = Some(worse(failure, error));
+        Ok(None) => Err(Error::new(Kind::Absent, format!("{name} is in none of the repositories"))),
+        Err(error) => Err(caller.judge(error)),
     }
-    Err(failure.unwrap_or_else(|| Error::new(Kind::Absent, format!("{name} is in none of the repositories"))))
 }
 
-/// Damage and gaps say more than an outage.
-fn worse(before: Option<Error>, now: Error) -> Error {
-    match before {
-        Some(before) if before.kind == Kind::Damaged || now.kind != Kind::Damaged => before,
-        _ => now,
+/// What is to be fetched.
+struct Wanted<'a> {
+    config: &'a Config,
+    name: StoredName,
+    here: Option<SystemId>,
+    destination: &'a Path,
+    deadline: Deadline,
+}
+
+/// Asks every repository until one has the file or all have answered, or the patience of who asks is over. One that does not answer
+/// must not keep those after it from being asked: they take turns.
+fn ask(wanted: &Wanted<'_>, caller: &Caller) -> Result<Option<FetchReport>, Error> {
+    let fails = |repository: &&RepositoryConfig| caller.outage(&repository.store.location()).is_some();
+    let (failing, mut asked): (Vec<_>, Vec<_>) = wanted.config.repositories.iter().partition(fails);
+    asked.extend(failing);
+    let mut failures = Vec::new();
+    let mut turn = FETCH_TURN;
+    loop {
+        let patience = caller.patience();
+        let alone = asked.len() == 1;
+        let mut silent = Vec::new();
+        for repository in asked {
+            let location = repository.store.location();
+            if patience.is_some()
+                && let Some(outage) = caller.outage(&location).filter(|outage| outage.ago < OUTAGE_PAUSE)
+            {
+                silent.push((repository, silent_error(outage.said), false));
+                continue;
+            }
+            match ask_one(repository, wanted, patience.or((!alone).then_some(turn))) {
+                Ok(answer) => {
+                    if let Some(spool) = caller.spool() {
+                        spool.end_outage(&location);
+                    }
+                    if answer.is_some() {
+                        // The next call had better not wait for them first.
+                        failures.extend(silent.into_iter().map(|(silent, error, tried)| remember(silent, error, tried, caller)));
+                        if let Some(error) = one_of_all(failures) {
+                            tracing::error!("{} came from {location}; {error}{}", wanted.name, hint_of(&error));
+                        }
+                        return Ok(answer);
+                    }
+                }
+                Err(error) if error.kind == Kind::Unreachable => silent.push((repository, error, true)),
+                Err(error) => failures.push(error),
+            }
+        }
+        let is_over = match patience {
+            // Promotion was requested meanwhile, and nothing may be lost by it.
+            Some(_) => caller.patience().is_some(),
+            None => alone || wanted.deadline.is_over(),
+        };
+        if silent.is_empty() || is_over {
+            failures.extend(silent.into_iter().map(|(repository, error, tried)| remember(repository, error, tried, caller)));
+            break;
+        }
+        asked = silent.into_iter().map(|(repository, ..)| repository).collect();
+        turn *= 2;
+        std::thread::sleep(Duration::from_secs(1).min(wanted.deadline.remaining()));
+    }
+    match one_of_all(failures) {
+        None => Ok(None),
+        Some(error) if error.what.contains(&wanted.name.to_string()) => Err(error),
+        Some(error) => Err(error.while_doing(wanted.name)),
+    }
+}
+
+/// Notes an outage, and says how long it has been going on.
+fn remember(repository: &RepositoryConfig, error: Error, was_tried: bool, caller: &Caller) -> Error {
+    let location = repository.store.location();
+    let since = caller.make_spool().map(|spool| spool.note_outage(&location, &error.what, was_tried).since()).unwrap_or_default();
+    Error { what: format!("{}{since}", error.what), ..error }
+}
+
+/// What several repositories said, as one error: damage and gaps say more than an outage.
+pub(super) fn one_of_all(mut failures: Vec<Error>) -> Option<Error> {
+    let first = failures.iter().position(|failure| failure.kind == Kind::Damaged).unwrap_or(0);
+    if failures.is_empty() {
+        return None;
+    }
+    let mut error = failures.remove(first);
+    for other in failures {
+        error.what.push_str(&format!("; and {other}"));
+    }
+    Some(error)
+}
+
+fn silent_error(what: String) -> Error {
+    Error::new(Kind::Unreachable, what).hint("check network and store; a standby goes on with what it can stream, and asks again")
+}
+
+/// One repository's answer; an error where it says nothing for longer than `wait`.
+fn ask_one(repository: &RepositoryConfig, wanted: &Wanted<'_>, wait: Option<Duration>) -> Result<Option<FetchReport>, Error> {
+    let Wanted { config, name, here, destination, deadline } = *wanted;
+    let Some(wait) = wait else { return fetch_from(repository, config, name, here, destination, deadline) };
+    let location = repository.store.location();
+    let health = repository.store.health();
+    health.try_again();
+    let (sender, receiver) = mpsc::channel();
+    let began = Instant::now();
+    let (owned, settings, path) = (repository.clone(), config.clone(), destination.to_owned());
+    std::thread::Builder::new()
+        .spawn(move || {
+            // Nobody waits any more if it took too long.
+            let _ = sender.send(fetch_from(&owned, &settings, name, here, &path, deadline));
+        })
+        .map_err(|e| Error::new(Kind::Unreachable, format!("cannot start a thread: {e}")))?;
+    loop {
+        let quiet = health.answered().map_or(began, |answered| answered.max(began)).elapsed();
+        match receiver.recv_timeout(wait.saturating_sub(quiet).max(Duration::from_millis(10))) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Bug, "a thread panicked")),
+            Err(RecvTimeoutError::Timeout) if quiet >= wait || deadline.is_over() => {
+                let said = health.failure().map_or_else(String::new, |said| format!(": {said}"));
+                return Err(silent_error(format!("{location} gave no answer within {} s{said}", wait.as_secs())));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 
@@ -115,7 +245,7 @@ fn fetch_from(
         )
         .hint(
             "archive the file if the primary or a standby still has it (walvis push-wal); or recover to a target before it; a standby \
-             that can stream it instead may use 'walvis fetch-wal --on-error unavailable'",
+             can stream it instead",
         )),
     }
 }
@@ -176,9 +306,7 @@ impl<'a> Ahead<'a> {
     fn find(config: &Config, name: WalFileName, here: SystemId, destination: &'a Path) -> Option<Self> {
         let WalFileName::Segment(segment) = name else { return None };
         let wal_directory = destination.parent()?;
-        let [there, own] = [wal_directory, Path::new("pg_wal")].map(|path| fsio::stat(path).ok().flatten());
-        let is_own = there.zip(own).is_some_and(|(there, own)| (there.dev, there.ino) == (own.dev, own.ino));
-        let spool = Spool::find(config, wal_directory).filter(|_| is_own)?;
+        let spool = Spool::find(config, wal_directory).filter(|_| is_own(wal_directory))?;
         Some(Self { spool, wal_directory, segment, here, destination })
     }
 

@@ -14,8 +14,8 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use super::push_wal::{Inspected, hint_of, inspect, note_on, store, write_nodes};
-use super::repositories;
 use super::spool::{HEARTBEAT, Side, Spool, start_helper};
+use super::{push_missed, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -163,7 +163,10 @@ impl Run<'_> {
     fn targets(&self) -> Result<Vec<Target>, Error> {
         let open = |config: &RepositoryConfig| {
             let (owned, deadline) = (config.clone(), self.deadline);
-            let opened = if config.optional {
+            let outage = self.spool.outage(&config.store.location()).filter(|_| config.optional);
+            let opened = if let Some(outage) = outage {
+                Err(outage.said)
+            } else if config.optional {
                 within(OPTIONAL_TIMEOUT, move || repositories::open(&owned, deadline)).map_err(|e| e.to_string())
             } else {
                 Ok(repositories::open(config, deadline)?)
@@ -363,7 +366,12 @@ impl Run<'_> {
             match target.push(&self.config.cluster, &inspected) {
                 Ok(kept) => notes.extend(note_on(&kept, &target.location)),
                 Err(error) if !target.optional => return Err(error),
-                Err(error) => failures.push(format!("{}: {error}{}", target.location, hint_of(&error))),
+                Err(error) => {
+                    let since =
+                        self.spool.note_outage(&target.location, &error.what, target.opened.is_ok() && !target.hangs()).since();
+                    let why = format!("{error}{}{since}", hint_of(&error));
+                    failures.push(push_missed::note(Some(&self.spool), &target.location, &[file], &why));
+                }
             }
         }
         // Under its name is still what was read, and a change yet to come will show.

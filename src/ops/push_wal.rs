@@ -11,13 +11,13 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use serde::Serialize;
 
+use super::fetch_wal::one_of_all;
 use super::push_ahead::Start;
 use super::spool::{Pushed, Side, Spool};
-use super::{cluster_facts, file_error, histories, repositories};
+use super::{cluster_facts, file_error, histories, push_missed, repositories};
 use crate::codec::{Compressed, Compressing, Digest, Waiting};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
@@ -55,7 +55,8 @@ pub struct PushReport {
 
 /// Pushes the files, in the order given, to every repository at once. A repository ends at the first file that fails.
 ///
-/// An optional repository may not hold up archiving: it has [`OPTIONAL_TIMEOUT`], and is not waited for beyond that.
+/// An optional repository may not hold up archiving: when all others are done it is waited for [`OPTIONAL_TIMEOUT`] at most, and what it
+/// misses is remembered and sent later ([`push_missed`]). While it fails, it is left out.
 ///
 /// # Errors
 /// [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: of another cluster;
@@ -65,24 +66,30 @@ pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result
     let forgotten: Vec<Forgotten> = request.paths.iter().flat_map(|path| forgotten(config, path)).collect();
     let mut paths: Vec<&PathBuf> = forgotten.iter().map(|history| &history.path).collect();
     let mut helper = None;
+    let mut spools = Vec::new();
     for path in &request.paths {
         let Some((spool, wal_directory, name)) = spool_of(config, path) else {
             paths.push(path);
             continue;
         };
-        let look = || spool.pushed(&name, path);
-        match look().or_else(|| spool.wait(Side::Push, &name, deadline, look)) {
+        let (spool, look) = (Arc::new(spool), |spool: &Spool| spool.pushed(&name, path));
+        match look(&spool).or_else(|| spool.wait(Side::Push, &name, deadline, || look(&spool))) {
             Some(pushed) => reports.extend(report_recorded(config, &name, &pushed)),
             None => {
                 paths.push(path);
                 if let (1, Some(arguments)) = (request.paths.len(), &request.helper) {
-                    helper = Some(Arc::new(Start::new(Arc::new(spool), wal_directory, name, arguments.clone())));
+                    helper = Some(Arc::new(Start::new(Arc::clone(&spool), wal_directory.clone(), name, arguments.clone())));
                 }
             }
         }
+        spools.push((spool, wal_directory));
     }
+    let memory = spools.first().map(|(spool, wal_directory)| Memory { spool, wal_directory });
     if !paths.is_empty() {
-        reports.extend(push(config, &paths, helper.as_ref(), deadline)?);
+        reports.extend(push(config, &paths, helper.as_ref(), memory.as_ref(), deadline)?);
+    }
+    if let (Some(memory), Some(arguments)) = (&memory, &request.helper) {
+        push_missed::start(config, memory.spool, arguments);
     }
     for Forgotten { path, record } in forgotten {
         tracing::debug!("{} is stored: the server never offered it", path.display());
@@ -133,6 +140,41 @@ fn forgotten(config: &Config, path: &Path) -> Vec<Forgotten> {
     looked.collect()
 }
 
+/// Where it is remembered what failed.
+struct Memory<'a> {
+    spool: &'a Spool,
+    wal_directory: &'a Path,
+}
+
+impl Memory<'_> {
+    /// The spool, made if need be.
+    fn make(&self) -> Option<&Spool> {
+        match self.spool.make(self.wal_directory) {
+            Ok(()) => Some(self.spool),
+            Err(error) => {
+                tracing::debug!(%error, "no spool");
+                None
+            }
+        }
+    }
+
+    fn ends(this: Option<&Self>, location: &str) {
+        if let Some(memory) = this {
+            memory.spool.end_outage(location);
+        }
+    }
+
+    /// Notes that a repository does not answer, and says how long that has been going on.
+    fn fails(this: Option<&Self>, location: &str, error: Error) -> Error {
+        if error.kind != Kind::Unreachable {
+            return error;
+        }
+        let since =
+            this.and_then(Memory::make).map(|spool| spool.note_outage(location, &error.what, true).since()).unwrap_or_default();
+        Error { what: format!("{}{since}", error.what), ..error }
+    }
+}
+
 /// The spool that may know of a file.
 fn spool_of(config: &Config, path: &Path) -> Option<(Spool, PathBuf, WalFileName)> {
     let name = WalFileName::parse(path.file_name()?.to_str()?)?;
@@ -146,56 +188,93 @@ fn spool_of(config: &Config, path: &Path) -> Option<(Spool, PathBuf, WalFileName
 /// What a helper did for this call.
 fn report_recorded(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<PushReport> {
     for failure in &pushed.failures {
-        tracing::error!("an optional repository did not get everything: {failure}");
+        tracing::error!("{failure}");
     }
     for note in &pushed.notes {
         tracing::warn!("{note}");
     }
     let report = |repository: &RepositoryConfig| {
         let location = repository.store.location();
-        let failed = repository.optional && pushed.failures.iter().any(|failure| failure.starts_with(&format!("{location}: ")));
+        let failed =
+            repository.optional && pushed.failures.iter().any(|failure| failure.contains(&format!(" {location} did not get ")));
         let outcome = if failed { "failed" } else { "already stored" };
         PushReport { file: name.to_string(), repository: location, outcome, bytes: pushed.bytes, stored_as: None }
     };
     config.repositories.iter().map(report).collect()
 }
 
-fn push(config: &Config, paths: &[&PathBuf], helper: Option<&Arc<Start>>, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
+fn push(
+    config: &Config,
+    paths: &[&PathBuf],
+    helper: Option<&Arc<Start>>,
+    memory: Option<&Memory<'_>>,
+    deadline: Deadline,
+) -> Result<Vec<PushReport>, Error> {
     let files = paths.iter().map(|path| inspect(path, config, &deadline)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<WalFileName> = files.iter().map(|file| file.name).collect();
     let files = Arc::new(files);
-    let optional_until = deadline.at_most(OPTIONAL_TIMEOUT);
-    let outcomes: Vec<_> = config.repositories.iter().map(|r| start(r, &config.cluster, &files, helper, deadline)).collect();
+    let outage = |repository: &RepositoryConfig| memory.and_then(|memory| memory.spool.outage(&repository.store.location()));
+    // An optional one that fails is not tried by every call: it gets later what it misses now.
+    let outcomes: Vec<_> = config
+        .repositories
+        .iter()
+        .map(|repository| {
+            outage(repository)
+                .filter(|_| repository.optional)
+                .map_or_else(|| Ok(start(repository, &config.cluster, &files, helper, deadline)), |outage| Err(outage.said))
+        })
+        .collect();
     let mut reports = Vec::new();
-    let mut failure: Option<Error> = None;
-    // Required ones first: by the time they are done, the optional ones have had most of their time.
+    let mut failures = Vec::new();
     let (optional, required): (Vec<_>, Vec<_>) = config.repositories.iter().zip(outcomes).partition(|(r, _)| r.optional);
     for (repository, outcome) in required {
-        match outcome.recv().unwrap_or_else(|_| Err(Error::new(Kind::Bug, "a thread panicked"))) {
-            Ok(stored) => reports.extend(report(repository, &files, &stored)),
-            // The first is returned and printed by the caller; the others would be lost.
-            Err(e) if failure.is_some() => tracing::error!("{e}{}", hint_of(&e)),
-            Err(e) => failure = Some(e),
+        let location = repository.store.location();
+        let bug = || Error::new(Kind::Bug, "a thread panicked");
+        match outcome.map_or_else(|_| Err(bug()), |receiver| receiver.recv().unwrap_or_else(|_| Err(bug()))) {
+            Ok(kept) => {
+                Memory::ends(memory, &location);
+                reports.extend(report(repository, &files, &kept));
+            }
+            Err(error) => failures.push(Memory::fails(memory, &location, error)),
         }
     }
+    let until = deadline.at_most(OPTIONAL_TIMEOUT);
     for (repository, outcome) in optional {
-        // A moment longer than it has itself, so that it can say what is wrong.
-        let error = match outcome.recv_timeout(optional_until.remaining() + Duration::from_secs(1)) {
-            Ok(Ok(stored)) => {
-                reports.extend(report(repository, &files, &stored));
-                continue;
-            }
-            Ok(Err(e)) => e,
-            Err(RecvTimeoutError::Timeout) => Error::new(Kind::Unreachable, "it hangs"),
-            Err(RecvTimeoutError::Disconnected) => Error::new(Kind::Bug, "a thread panicked"),
-        };
         let location = repository.store.location();
-        tracing::error!("optional repository {location} did not get everything: {error}{}", hint_of(&error));
-        reports.extend(files.iter().map(|file| file.report(&location, "failed", None)));
+        let was_tried = outcome.is_ok();
+        let said = |said| Error::new(Kind::Unreachable, said);
+        let outcome = outcome.map_err(said).and_then(|receiver| match receiver.recv_timeout(until.remaining()) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => {
+                let said = repository.store.health().failure().unwrap_or_else(|| "it takes too long".to_owned());
+                Err(Error::new(Kind::Unreachable, said))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::new(Kind::Bug, "a thread panicked")),
+        });
+        match outcome {
+            Ok(kept) => {
+                Memory::ends(memory, &location);
+                reports.extend(report(repository, &files, &kept));
+            }
+            Err(error) => {
+                // Not only when it cannot be reached: whatever it is, the next call would only meet it again.
+                let spool = memory.and_then(Memory::make);
+                let since = spool.map(|spool| spool.note_outage(&location, &error.what, was_tried).since()).unwrap_or_default();
+                let why = format!("{error}{}{since}", hint_of(&error));
+                tracing::error!("{}", push_missed::note(spool, &location, &names, &why));
+                reports.extend(files.iter().map(|file| file.report(&location, "failed", None)));
+            }
+        }
     }
-    match failure {
-        None => Ok(reports),
-        Some(error) => Err(error),
+    // One line for all: the server's log is read by people.
+    if let Some(error) = one_of_all(failures) {
+        let is_named = names.iter().any(|name| error.what.contains(&name.to_string()));
+        return Err(match names.as_slice() {
+            [name] if !is_named => error.while_doing(name),
+            _ => error,
+        });
     }
+    Ok(reports)
 }
 
 /// Pushes to one repository on a thread of its own. A thread that hangs ends with the process; what it was writing is whole or absent.
@@ -208,7 +287,6 @@ fn start(
 ) -> Receiver<Result<Vec<Kept>, Error>> {
     let (sender, receiver) = mpsc::channel();
     let (repository, cluster, files, helper) = (repository.clone(), cluster.clone(), Arc::clone(files), helper.cloned());
-    let deadline = if repository.optional { deadline.at_most(OPTIONAL_TIMEOUT) } else { deadline };
     let failed = sender.clone();
     let thread = std::thread::Builder::new().spawn(move || {
         // The receiver is gone only when nobody waits for this one any more.

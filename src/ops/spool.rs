@@ -23,13 +23,15 @@ const _: () = assert!(HEARTBEAT.as_millis() * 3 < HEARTBEAT_LOST.as_millis());
 
 const FIRST_LINE: &str = "walvis-record-1";
 
-/// Which of the two helpers.
+/// Which of the helpers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Pushes what waits to be archived.
     Push,
     /// Downloads what recovery will ask for.
     Fetch,
+    /// Sends what optional repositories missed.
+    Missed,
 }
 
 impl Side {
@@ -37,6 +39,7 @@ impl Side {
         match self {
             Self::Push => "push",
             Self::Fetch => "fetch",
+            Self::Missed => "missed",
         }
     }
 }
@@ -109,19 +112,19 @@ impl Spool {
     }
 
     /// The id of this boot and its clock.
-    fn now(&self) -> Option<Duration> {
+    pub(super) fn now(&self) -> Option<Duration> {
         Boot::now().filter(|boot| boot.id == self.boot).map(|boot| boot.since)
     }
 
     /// A record or plan, if it is whole, of this boot and of these settings, and not older than `limit`.
-    fn read(&self, path: &Path, limit: Duration) -> Option<Record> {
+    pub(super) fn read(&self, path: &Path, limit: Duration) -> Option<Record> {
         let record = Record::decode(&fsio::read_bounded(path, MAX_SPOOL_RECORD_BYTES).ok()?)?;
         let written = Duration::from_millis(record.get("at")?.parse().ok()?);
         let age = self.now()?.checked_sub(written)?;
         (record.get("boot")? == self.boot && record.get("settings")? == self.settings && age <= limit).then_some(record)
     }
 
-    fn write(&self, path: &Path, mut record: Record) -> Result<(), FsError> {
+    pub(super) fn write(&self, path: &Path, mut record: Record) -> Result<(), FsError> {
         let now = self.now().ok_or_else(|| FsError::because(fsio::Problem::Failed, "date", path, "there is no clock"))?;
         record.add("boot", &self.boot);
         record.add("settings", &self.settings);
@@ -265,6 +268,10 @@ impl Spool {
         look()
     }
 
+    pub(super) fn remove(&self, path: &Path) {
+        remove(path);
+    }
+
     /// Puts on record that a segment that was authenticated as a whole lies in `fetched`, in this state.
     ///
     /// # Errors
@@ -391,18 +398,18 @@ fn fingerprint(config: &Config) -> String {
 
 /// Lines of a name and a value, and a hash of them, so that a torn one counts as none.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Record(Vec<(String, String)>);
+pub(super) struct Record(Vec<(String, String)>);
 
 impl Record {
-    fn add(&mut self, name: &str, value: impl ToString) {
+    pub(super) fn add(&mut self, name: &str, value: impl ToString) {
         self.0.push((name.to_owned(), value.to_string().replace(['\n', '\r'], " ")));
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+    pub(super) fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.all(name).next()
     }
 

@@ -21,6 +21,7 @@ use crate::limits::MAX_SMALL_OBJECT_BYTES;
 #[cfg(feature = "s3")]
 use crate::store::claims::Claims;
 use crate::store::file::FileStore;
+use crate::store::health::Health;
 use crate::store::retry::{Policy, Retry};
 #[cfg(feature = "s3")]
 use crate::store::s3::{S3Settings, S3Store};
@@ -60,13 +61,20 @@ impl StoreSettings {
         matches!(self.url, StoreUrl::File(_))
     }
 
+    /// What this process knows of whether it answers.
+    pub fn health(&self) -> Arc<Health> {
+        Health::of(&format!("{:?}", self.url))
+    }
+
     /// The store, with retries, and with claims where it does not refuse to overwrite. Nothing is sent yet.
     ///
     /// # Errors
     /// [`Kind::Config`]: no such directory, an unusable setting.
     #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "a file system refuses by itself"))]
     pub fn connect(&self, deadline: Deadline, create: CreateIfAbsent) -> Result<Arc<dyn Store>, Error> {
-        let retry = |store| Arc::new(Retry::new(store, Policy::default(), deadline)) as Arc<dyn Store>;
+        let health = self.health();
+        let retry =
+            |store| Arc::new(Retry::new(store, Policy::default(), deadline).watched_by(Arc::clone(&health))) as Arc<dyn Store>;
         match &self.url {
             // A file system refuses by itself.
             StoreUrl::File(path) => Ok(retry(Arc::new(FileStore::open(path)?))),

@@ -18,6 +18,7 @@ use crate::error::{Error, Kind};
 pub mod claims;
 pub mod fault;
 pub mod file;
+pub mod health;
 pub mod memory;
 pub mod retry;
 #[cfg(feature = "s3")]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::health::Health;
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
 use crate::limits::{RETRY_ATTEMPTS, RETRY_FIRST_DELAY, RETRY_MAX_DELAY};
@@ -41,19 +42,35 @@ pub struct Retry {
     inner: Arc<dyn Store>,
     policy: Policy,
     deadline: Deadline,
+    health: Option<Arc<Health>>,
 }
 
 impl Retry {
     /// Retries the requests to `inner` until `deadline`.
     pub fn new(inner: Arc<dyn Store>, policy: Policy, deadline: Deadline) -> Self {
-        Self { inner, policy, deadline }
+        Self { inner, policy, deadline, health: None }
+    }
+
+    /// Shares what is known of whether the store answers.
+    #[must_use]
+    pub fn watched_by(self, health: Arc<Health>) -> Self {
+        Self { health: Some(health), ..self }
+    }
+
+    /// The error of a store that was given up before.
+    fn given_up(&self) -> Result<(), StoreError> {
+        self.health.as_ref().and_then(|health| health.given_up(self.inner.location())).map_or(Ok(()), Err)
     }
 
     fn run<T>(&self, mut request: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.given_up()?;
         let mut attempts = Attempts::new(self);
         loop {
             match request() {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    attempts.succeeded();
+                    return Ok(answer);
+                }
                 Err(error) => attempts.failed(error)?,
             }
         }
@@ -66,20 +83,34 @@ struct Attempts<'a> {
     made: u32,
     since: Instant,
     waiting: Waiting,
+    /// What the last one said.
+    said: Option<String>,
 }
 
 impl<'a> Attempts<'a> {
     fn new(retry: &'a Retry) -> Self {
         let waiting = waiting::on(format!("an answer of {}", retry.inner.location()));
-        Self { retry, made: 0, since: Instant::now(), waiting }
+        Self { retry, made: 0, since: Instant::now(), said: None, waiting }
     }
 
     /// Waits before the next attempt, or gives the error back when there should be none.
-    fn failed(&mut self, error: StoreError) -> Result<(), StoreError> {
+    fn failed(&mut self, mut error: StoreError) -> Result<(), StoreError> {
         self.made += 1;
+        let said = self.said.replace(error.detail.clone());
+        if let (ErrorKind::TimedOut, true, Some(said)) = (error.kind, error.is_permanent(), said) {
+            // The last attempt had no time left: what the store said before is the cause.
+            error.detail = format!("{said}; and {}", error.detail);
+        }
         if error.is_permanent() {
+            match error.kind {
+                ErrorKind::NotFound | ErrorKind::NoSuchPlace | ErrorKind::Denied => self.succeeded(),
+                ErrorKind::TimedOut => self.gave_up(&error),
+                _ => {}
+            }
             return Err(self.tell(error));
         }
+        let health = self.retry.health.as_deref();
+        let is_first = health.is_some_and(|health| health.failed(&error));
         let policy = self.retry.policy;
         let ceiling =
             policy.first_delay.saturating_mul(1_u32.checked_shl(self.made - 1).unwrap_or(u32::MAX)).min(policy.max_delay);
@@ -88,12 +119,18 @@ impl<'a> Attempts<'a> {
         let over = if deadline.is_each() {
             self.since.elapsed() + delay >= deadline.limit()
         } else {
-            self.made >= policy.attempts || delay >= deadline.remaining()
+            !deadline.is_patient() && self.made >= policy.attempts || delay >= deadline.remaining()
         };
-        if over {
+        let has_less = health.and_then(Health::first_patience).is_some_and(|patience| self.since.elapsed() + delay >= patience);
+        if over || has_less {
+            self.gave_up(&error);
             return Err(self.tell(error));
         }
-        tracing::warn!(
+        if deadline.is_each() && is_first {
+            // Somebody may be watching a command that takes long.
+            tracing::warn!("{error}; it is tried again for at most {} s", deadline.limit().as_secs());
+        }
+        tracing::debug!(
             action = %error.action,
             location = %error.location,
             reason = %error.detail,
@@ -104,6 +141,18 @@ impl<'a> Attempts<'a> {
         self.waiting.is_for(format!("an answer of {}, attempt {}: {}", error.location, self.made + 1, error.detail));
         std::thread::sleep(delay);
         Ok(())
+    }
+
+    fn gave_up(&self, error: &StoreError) {
+        if let Some(health) = &self.retry.health {
+            health.gave_up(error.kind, self.since);
+        }
+    }
+
+    fn succeeded(&self) {
+        if let Some(health) = &self.retry.health {
+            health.succeeded();
+        }
     }
 
     fn tell(&self, mut error: StoreError) -> StoreError {
@@ -142,6 +191,7 @@ impl Store for Retry {
     }
 
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.given_up()?;
         let mut after = after.to_owned();
         let mut attempts = Attempts::new(self);
         loop {
@@ -153,16 +203,17 @@ impl Store for Retry {
                 has_enough = flow.is_break();
                 flow
             });
-            if has_enough {
+            if has_enough || outcome.is_ok() {
+                attempts.succeeded();
                 return Ok(());
             }
             if let Some(key) = last {
                 key.as_str().clone_into(&mut after);
+                attempts.succeeded();
                 attempts = Attempts::new(self);
             }
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(error) => attempts.failed(error)?,
+            if let Err(error) = outcome {
+                attempts.failed(error)?;
             }
         }
     }
@@ -248,6 +299,7 @@ impl Read for Body<'_> {
         loop {
             match self.attempt(buf) {
                 Ok(n) => {
+                    self.attempts.succeeded();
                     self.attempts = Attempts::new(self.attempts.retry);
                     self.at += n as u64;
                     self.left -= n as u64;

@@ -33,6 +33,7 @@ mod golden_backup;
 mod hands;
 mod memory;
 mod outage;
+mod patience;
 mod pitr;
 mod promotions;
 mod push;
