@@ -20,7 +20,7 @@ use crate::format::manifest::BackupSummary;
 use crate::format::node::{Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, XactEntry};
 use crate::pg::target::{TargetTimeline, Zone, now, show};
-use crate::pg::{Lsn, Timeline};
+use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::catalog::{Leg, Step, TimelineInfo};
 use crate::repo::{Catalog, ClusterName, Facts, Repository, SystemId};
 
@@ -118,7 +118,8 @@ pub struct WindowReport {
 /// Something over which no recovery gets.
 #[derive(Debug, Clone, Serialize)]
 pub struct GapReport {
-    /// `missing`, `damaged`, `ends` (no more data in a segment) or `broken` (the next segment does not follow).
+    /// `missing`, `damaged`, `ends` (no more data in a segment), `broken` (the next segment does not follow) or `minimal` (written with
+    /// `wal_level = minimal`).
     pub kind: &'static str,
     /// The first segment concerned.
     pub first: String,
@@ -268,6 +269,17 @@ fn timeline_report(
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    let size = catalog.facts().wal_segment_size;
+    for minimal in log.minimal().iter().filter(|minimal| minimal.from >= own.begin) {
+        let name = |lsn| SegmentName::holding(info.timeline, lsn, size).map_or_else(String::new, |name| name.to_string());
+        let (first, last) = (name(minimal.from), minimal.until.map(name));
+        report.gaps.push(GapReport {
+            kind: "minimal",
+            last: last.unwrap_or_else(|| first.clone()),
+            first,
+            detail: minimal.to_string(),
+        });
+    }
     // Before the first segment of the timeline there is nothing that could be missing, unless the fork is there.
     let first = info.segments.map(|(first, _)| first.to_string()).unwrap_or_default();
     if own.begin.0 == 0 {

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::pitr::Site;
-use crate::support::postgres::{Cluster, Stop};
+use crate::backup::copying;
+use crate::pitr::{Site, promote};
+use crate::support::command::Ran;
+use crate::support::postgres::{Cluster, Recovery, Stop, parse_lsn, run};
 
 fn number(cluster: &Cluster, sql: &str) -> u64 {
     cluster.sql(sql).parse().unwrap()
@@ -109,4 +111,155 @@ fn pg15_lists_what_replay_makes() {
 #[test]
 fn pg18_lists_what_replay_makes() {
     lists_what_replay_makes(18);
+}
+
+/// Pushes by hand what a server without archiving has finished.
+fn push_by_hand(site: &Site, cluster: &Cluster) {
+    let last = cluster.sql("select pg_walfile_name(pg_switch_wal())");
+    let mut names: Vec<String> = std::fs::read_dir(cluster.data.join("pg_wal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.len() == 24 && *name <= last)
+        .collect();
+    names.sort();
+    for name in names {
+        site.run(&["push-wal", cluster.data.join("pg_wal").join(name).to_str().unwrap()]).exits(0);
+    }
+}
+
+/// A stretch of `wal_level = minimal` ends every recovery that comes to it, and is told from a gap: the files are all there.
+fn minimal_ends_a_window(major: u32) {
+    let site = Site::new();
+    let mut primary = site.primary(major);
+    let first = site.backup(&primary, &[]);
+    primary.sql("create table t as select 1 as i; select pg_create_restore_point('before')");
+    let minimal = [("wal_level", "minimal"), ("archive_mode", "off"), ("max_wal_senders", "0")];
+    restart_with(&mut primary, &site, &minimal);
+    primary.sql("insert into t values (2)");
+    let inside = primary.sql("select pg_current_wal_lsn()");
+    primary.sql("insert into t values (3)");
+    push_by_hand(&site, &primary);
+
+    // As far as it gets, and no further.
+    let latest = site.json(&["resolve", "--target", "latest"]);
+    let stop = latest["stop"]["lsn"].as_str().unwrap();
+    assert!(parse_lsn(stop) < parse_lsn(&inside), "{latest:#}");
+    assert!(latest["notes"].to_string().contains("wal_level=minimal"), "{latest:#}");
+    let mut restored = site.restore("latest", major, &["--target", "latest", "--target-action", "promote"]);
+    promote(&mut restored);
+    assert_eq!(restored.sql("select count(*), max(i) from t"), "1|1");
+    restored.stop(Stop::Fast);
+
+    restart_with(&mut primary, &site, &[]);
+    primary.sql("insert into t values (4)");
+    let second = site.backup(&primary, &[]);
+    primary.sql("insert into t values (5)");
+    primary.switch_and_archive();
+
+    let latest = site.json(&["resolve", "--target", "latest"]);
+    assert_eq!((latest["backup"]["id"].as_str(), latest["stop"].is_null()), (Some(second.id()), true), "{latest:#}");
+    let refused = |arguments: &[&str]| -> Value {
+        let ran: Ran = site.run(&[&["--json", "resolve"], arguments].concat()).exits(15);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let beyond = refused(&["--backup", first.id(), "--target", "latest"]);
+    assert!(beyond["reason"].as_str().unwrap().contains("wal_level=minimal"), "{beyond:#}");
+    let within = refused(&["--target-lsn", &inside]);
+    let reason = within["reason"].as_str().unwrap();
+    assert!(reason.starts_with("WAL was written with wal_level=minimal from ") && reason.contains(" to "), "{within:#}");
+    let near = |side: &str| parse_lsn(within[side]["lsn"].as_str().unwrap_or_else(|| panic!("{within:#}")));
+    assert!(near("nearest_before") <= parse_lsn(stop) && near("nearest_after") > parse_lsn(&inside), "{within:#}");
+    let before = site.json(&["resolve", "--target-name", "before"]);
+    assert_eq!(before["backup"]["id"].as_str(), Some(first.id()));
+    let catalog = site.json(&["catalog"]);
+    let timeline = &catalog["systems"][0]["timelines"][0];
+    let windows = timeline["windows"].as_array().unwrap();
+    assert_eq!((windows.len(), windows[0]["until"]["lsn"].as_str()), (2, Some(stop)), "{timeline:#}");
+    assert!(timeline["gaps"].as_array().unwrap().iter().any(|gap| gap["kind"] == "minimal"), "{timeline:#}");
+
+    // The server agrees: it fails there, at whatever target beyond.
+    let mut beyond = site.restore("beyond", major, &["--backup", first.id(), "--target-name", "before"]);
+    let settings = beyond.data.join("postgresql.auto.conf");
+    let mut text = std::fs::read_to_string(&settings).unwrap();
+    text.push_str("recovery_target_lsn = ''\nrecovery_target_name = ''\nrecovery_target = ''\n");
+    site.scratch.write(&settings, text.as_bytes());
+    beyond.spawn();
+    match beyond.wait_recovery() {
+        Recovery::Exited(_) => {}
+        Recovery::Promoted => panic!("the server got over it"),
+    }
+}
+
+#[test]
+fn pg13_minimal_ends_a_window() {
+    minimal_ends_a_window(13);
+}
+
+#[test]
+fn pg15_minimal_ends_a_window() {
+    minimal_ends_a_window(15);
+}
+
+#[test]
+fn pg18_minimal_ends_a_window() {
+    minimal_ends_a_window(18);
+}
+
+/// A database that is moved, or copied from one that is then changed or dropped, while a backup runs, is lost in it: replay copies what the
+/// backup has of its source. Such a backup does not count. What else is done to databases does no harm.
+fn a_spoiled_backup_does_not_count(major: u32) {
+    let site = Site::new();
+    let primary = site.primary(major);
+    let side = site.scratch.make_dir("side");
+    let by_copy = if major >= 15 { " strategy file_copy" } else { "" };
+    primary.sql(&format!("create tablespace side location '{}'", side.display()));
+    for name in ["moves", "model", "ends"] {
+        primary.sql(&format!("create database {name}"));
+    }
+    let during = |statements: &[String]| -> Ran {
+        let mut running = site.start_backup(&primary, &["--max-rate", "8", "--jobs", "1"]);
+        copying(&primary, &mut running);
+        for statement in statements {
+            primary.sql(statement);
+        }
+        assert!(!running.has_ended(), "the backup was too quick");
+        running.wait()
+    };
+    let harmless = [
+        format!("create database copied template model{by_copy}"),
+        "create database made tablespace side".to_owned(),
+        "drop database made".to_owned(),
+        "drop database ends".to_owned(),
+    ];
+    during(&harmless).exits(0);
+    assert_eq!(site.backups().len(), 1);
+
+    let moved = during(&["alter database moves set tablespace side".to_owned()]).exits(18).tells_the_way_out();
+    moved.says(&["database moves (oid ", "was moved to another tablespace", "take another backup"]);
+    assert_eq!(site.backups().len(), 1, "it is not stored");
+
+    let removed = during(&[format!("create database twin template model{by_copy}"), "drop database model".to_owned()]);
+    removed.exits(18).tells_the_way_out().says(&["database twin (oid ", "was copied from model (oid "]);
+
+    let mut running = site.start_backup(&primary, &["--max-rate", "8", "--jobs", "1"]);
+    copying(&primary, &mut running);
+    primary.sql(&format!("create database late template copied{by_copy}"));
+    let psql = primary.postgres().client_tool("psql").expect("psql");
+    let source = primary.conninfo().replace("dbname=postgres", "dbname=copied");
+    run(site.scratch.command(&psql).args([&source, "-c", "create table late (i int)"]));
+    running.wait().exits(18).says(&["database late (oid ", "which was then changed"]);
+
+    assert_eq!(site.backups().len(), 1);
+    site.backup(&primary, &[]);
+    assert_eq!(site.backups().len(), 2, "the next one counts");
+}
+
+#[test]
+fn pg13_a_spoiled_backup_does_not_count() {
+    a_spoiled_backup_does_not_count(13);
+}
+
+#[test]
+fn pg18_a_spoiled_backup_does_not_count() {
+    a_spoiled_backup_does_not_count(18);
 }

@@ -260,6 +260,11 @@ impl<'a> Resolver<'a> {
                 .notes
                 .push("the repository has no base backup for this point: this one is known from the WAL alone".to_owned());
         }
+        if self.request.target == Target::Latest
+            && let Some(minimal) = log.minimal().iter().find(|minimal| minimal.from == found.window.until)
+        {
+            report.notes.push(format!("this is not the end of what is archived, but as far as a recovery gets: {minimal}"));
+        }
         if found.last_included.is_none() {
             report.notes.push("no transaction commits between the start and this point".to_owned());
         }
@@ -470,6 +475,20 @@ impl<'a> Resolver<'a> {
                 );
                 (reason, "look for the missing WAL in another repository, or choose a target on one side".to_owned())
             }
+            Unreachable::Minimal(minimal) => {
+                (report.nearest_before, report.nearest_after) = around(minimal.from)?;
+                let from = minimal.from;
+                let hint = match minimal.until {
+                    Some(until) => {
+                        format!("choose a target before {from}, or one that a backup leads to which was taken after {until}")
+                    }
+                    None => format!(
+                        "choose a target before {from}; then set wal_level to replica again, and take a backup: no earlier one leads \
+                         further"
+                    ),
+                };
+                (minimal.to_string(), hint)
+            }
             Unreachable::NoStart => {
                 let from = self.request.from.unwrap_or(Lsn(0));
                 (format!("the WAL at {from}, where recovery would begin, is not archived"), "see 'walvis catalog'".to_owned())
@@ -488,6 +507,9 @@ impl<'a> Resolver<'a> {
             }
             Unreachable::NotFound(unknown) => {
                 let mut reason = format!("no {} is on the path to timeline {}", describe(&self.request.target), report.timeline);
+                for minimal in line.log.minimal() {
+                    reason.push_str(&format!("; {minimal}"));
+                }
                 if let Some(lsn) = unknown {
                     reason.push_str(&format!("; of the prepared transaction that ends at {lsn} the id is not known"));
                 }

@@ -213,7 +213,7 @@ fn from_backup(log: &dyn Log, backup: &BackupSummary, wanted: &Wanted) -> Result
     // The end of a backup from a standby is in no record: it is consistent at the position that its pg_control has.
     let at_end = Wanted { target: Target::Lsn(backup.stop_lsn), inclusive: false, ..wanted.clone() };
     match find(log, &at_end)? {
-        Err(Unreachable::After) => find(log, &Wanted { target: Target::Latest, ..wanted }),
+        Err(Unreachable::After | Unreachable::Minimal(_)) => find(log, &Wanted { target: Target::Latest, ..wanted }),
         other => Ok(other),
     }
 }
@@ -226,6 +226,7 @@ fn describe(unreachable: &Unreachable, backup: &BackupSummary) -> String {
         }
         Unreachable::After => "the target is after everything that is archived".to_owned(),
         Unreachable::Gap { from, until } => format!("nothing leads from {from} to {until}"),
+        Unreachable::Minimal(minimal) => minimal.to_string(),
         Unreachable::NotFound(_) => "the target is not in the WAL after its start".to_owned(),
         Unreachable::Ambiguous(_) => "more than one fits the target".to_owned(),
         Unreachable::NoBackup => "its end is not in the WAL that is archived".to_owned(),

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use super::search::{BackupEnd, Log, WantedEnds, WantedMarks, Window};
+use super::search::{BackupEnd, Log, Minimal, WantedEnds, WantedMarks, Window};
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, Record, Scanner, Segment, Visitor, XactEntry};
@@ -19,6 +19,7 @@ pub struct PathLog<'a> {
     path: Path,
     has_history: bool,
     windows: Vec<Window>,
+    minimal: Vec<Minimal>,
 }
 
 impl<'a> PathLog<'a> {
@@ -54,9 +55,47 @@ impl<'a> PathLog<'a> {
         catalog: &'a Catalog<'a>,
         path: Path,
     ) -> Result<Self, Error> {
-        let windows = windows(catalog, &path)?;
+        let (windows, may_be_minimal) = windows(catalog, &path)?;
         let has_history = catalog.has_history(path.target());
-        Ok(Self { repository, cluster, catalog, path, has_history, windows })
+        let mut log = Self { repository, cluster, catalog, path, has_history, windows, minimal: Vec::new() };
+        if may_be_minimal {
+            log.end_at_minimal()?;
+        }
+        Ok(log)
+    }
+
+    /// Ends stretches where `wal_level = minimal` begins; the rest of each begins again where that ends.
+    fn end_at_minimal(&mut self) -> Result<(), Error> {
+        let (mut windows, mut minimal) = (Vec::new(), Vec::new());
+        for window in &self.windows {
+            let mut changes: Vec<(Lsn, bool)> = Vec::new();
+            self.marks(window.from, window.until, WantedMarks::Parameters, &mut |mark| {
+                if let Mark::ParameterChange(parameters) = &mark.what {
+                    changes.push((mark.start, parameters.is_minimal()));
+                }
+                ControlFlow::Continue(())
+            })?;
+            let (mut from, mut ended): (Lsn, Option<Lsn>) = (window.from, None);
+            for (at, is_minimal) in changes {
+                match (ended, is_minimal) {
+                    (None, true) => {
+                        windows.extend((from < at).then_some(Window { from, until: at }));
+                        ended = Some(at);
+                    }
+                    (Some(begun), false) => {
+                        minimal.push(Minimal { from: begun, until: Some(at) });
+                        (from, ended) = (at, None);
+                    }
+                    (None, false) | (Some(_), true) => {}
+                }
+            }
+            match ended {
+                None => windows.push(Window { from, until: window.until }),
+                Some(begun) => minimal.push(Minimal { from: begun, until: None }),
+            }
+        }
+        (self.windows, self.minimal) = (windows, minimal);
+        Ok(())
     }
 
     /// The path.
@@ -321,12 +360,12 @@ fn gone(lsn: Lsn) -> Error {
         .hint("is somebody deleting from the repository? try again")
 }
 
-/// The stretches of a path.
-fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<Vec<Window>, Error> {
-    let mut windows: Vec<Window> = Vec::new();
+/// The stretches of a path in which no segment is missing or damaged, and whether in any of them `wal_level` may be `minimal`.
+fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<(Vec<Window>, bool), Error> {
+    let (mut windows, mut may_be_minimal): (Vec<Window>, bool) = (Vec::new(), false);
     let mut open: Option<Window> = None;
     let size = catalog.facts().wal_segment_size;
-    let Some((first, _)) = path.stored() else { return Ok(windows) };
+    let Some((first, _)) = path.stored() else { return Ok((windows, false)) };
     let from = first.start(size).unwrap_or(Lsn(0));
     catalog.walk(path, from, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
         let (first, last, stops_at) = match step {
@@ -334,9 +373,19 @@ fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<Vec<Window>, Error> {
                 windows.extend(open.take());
                 return Ok(ControlFlow::Continue(()));
             }
-            Step::Skipped { first, last, .. } => (first, last, None),
-            Step::Segment(entry) => (entry.segment, entry.segment, stops_at(&entry)),
-            Step::Unscanned(name) => (name, name, stops_at(&scanned(catalog, path, name)?)),
+            Step::Skipped { first, last, aggregate } => {
+                may_be_minimal |= aggregate.marks.may_be_minimal();
+                (first, last, None)
+            }
+            Step::Segment(entry) => {
+                may_be_minimal |= entry.aggregate.marks.may_be_minimal();
+                (entry.segment, entry.segment, stops_at(&entry))
+            }
+            Step::Unscanned(name) => {
+                let entry = scanned(catalog, path, name)?;
+                may_be_minimal |= entry.aggregate.marks.may_be_minimal();
+                (name, name, stops_at(&entry))
+            }
         };
         let bounds = first.start(size).zip(last.start(size));
         let (from, until) = bounds.ok_or_else(|| Error::new(Kind::Damaged, format!("{first} is impossible")))?;
@@ -352,7 +401,7 @@ fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<Vec<Window>, Error> {
         Ok(ControlFlow::Continue(()))
     })?;
     windows.extend(open);
-    Ok(windows)
+    Ok((windows, may_be_minimal))
 }
 
 /// Where recovery ends in a segment, if it does.
@@ -363,6 +412,10 @@ fn stops_at(entry: &Entry) -> Option<Lsn> {
 impl Log for PathLog<'_> {
     fn windows(&self) -> &[Window] {
         &self.windows
+    }
+
+    fn minimal(&self) -> &[Minimal] {
+        &self.minimal
     }
 
     fn ends(

@@ -15,6 +15,7 @@
 //! see is looked at too: a moment before everything in a stretch may be before the stretch, or in the gap before it, and the server
 //! would stop at the first transaction all the same. Here that is out of reach, unless something in the stretch is earlier.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::error::Error;
@@ -25,10 +26,32 @@ use crate::pg::target::Target;
 /// A stretch of the path through which a recovery can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Where its first segment begins.
+    /// Where its first segment begins; after a stretch of `wal_level = minimal`, where that ends.
     pub from: Lsn,
-    /// Up to where it can be read.
+    /// Up to where it can be read, or recovery gets.
     pub until: Lsn,
+}
+
+/// What was written with `wal_level = minimal`. Recovery ends at the record that begins it: "WAL was generated with wal_level=minimal,
+/// cannot continue recovering" (`CheckRequiredParameterValues`; 13 only warns without a hot standby, and data are missing). Backups
+/// cannot begin in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Minimal {
+    /// Where the `PARAMETER_CHANGE` begins that starts it.
+    pub from: Lsn,
+    /// Where the one begins that ends it; `None` where it goes on to the end of what is archived, or to a gap.
+    pub until: Option<Lsn>,
+}
+
+impl fmt::Display for Minimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WAL was written with wal_level=minimal from {} ", self.from)?;
+        match self.until {
+            Some(until) => write!(f, "to {until}")?,
+            None => f.write_str("on")?,
+        }
+        f.write_str(", and no recovery gets over that")
+    }
 }
 
 impl Window {
@@ -71,6 +94,11 @@ pub enum WantedMarks<'a> {
 pub trait Log {
     /// The stretches without a gap, ascending.
     fn windows(&self) -> &[Window];
+
+    /// What lies between some of them, or after the last, because it was written with `wal_level = minimal`; ascending.
+    fn minimal(&self) -> &[Minimal] {
+        &[]
+    }
 
     /// Visits the ends of transactions whose records begin in `from..to`, which lies in one window. Of those that are not `wanted`
     /// any may be left out.
@@ -199,6 +227,8 @@ pub enum Unreachable {
         /// Where the stretch after begins.
         until: Lsn,
     },
+    /// It is in what was written with `wal_level = minimal`, or beyond.
+    Minimal(Minimal),
     /// Recovery begins where nothing is archived.
     NoStart,
     /// It is before where recovery begins, or before the backup that begins there ends.
@@ -236,9 +266,12 @@ pub fn find(log: &dyn Log, wanted: &Wanted) -> Result<Result<Found, Unreachable>
         Target::Latest => {
             // A recovery from there does not get over the gap.
             if let Some(own) = own.as_ref().filter(|own| own.until != last.until) {
-                return Ok(Err(beyond(windows, own.until)));
+                return Ok(Err(beyond(log, own.until)));
             }
-            (own.as_ref().unwrap_or(last), None)
+            let window = own.as_ref().unwrap_or(last);
+            // The server would not end recovery there but fail.
+            let stop = minimal_from(log, window.until).map(|minimal| Stop { lsn: minimal.from, after: false });
+            (window, stop)
         }
         Target::Time(time) => match by_time(log, stretches, *time, wanted)? {
             Ok((window, stop)) => (window, Some(stop)),
@@ -248,14 +281,14 @@ pub fn find(log: &dyn Log, wanted: &Wanted) -> Result<Result<Found, Unreachable>
             let Some(window) = stretches.iter().find(|window| window.holds(*lsn)) else {
                 return Ok(Err(match (&own, windows.iter().rev().find(|window| window.until <= *lsn)) {
                     (Some(own), _) if *lsn < own.from => Unreachable::BeforeConsistency { backup: None, stop: *lsn },
-                    (Some(own), _) => beyond(windows, own.until),
-                    (None, Some(before)) => beyond(windows, before.until),
+                    (Some(own), _) => beyond(log, own.until),
+                    (None, Some(before)) => beyond(log, before.until),
                     (None, None) => Unreachable::Before,
                 }));
             };
             match log.first_record(*lsn, window.until)? {
                 Some(record) => (window, Some(Stop { lsn: record, after: wanted.inclusive })),
-                None => return Ok(Err(beyond(windows, window.until))),
+                None => return Ok(Err(beyond(log, window.until))),
             }
         }
         Target::Xid(_) | Target::Name(_) => match by_identity(log, stretches, wanted)? {
@@ -307,7 +340,6 @@ fn finish(log: &dyn Log, wanted: &Wanted, window: &Window, stop: Option<Stop>) -
 type Place<'a> = Result<(&'a Window, Stop), Unreachable>;
 
 fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wanted) -> Result<Place<'a>, Error> {
-    let all = log.windows();
     let stops = |time: PgTime| if wanted.inclusive { time > target } else { time >= target };
     let mut before: Option<&Window> = None;
     for window in windows {
@@ -328,19 +360,27 @@ fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wa
             return Ok(Ok((window, Stop { lsn, after: false })));
         }
         return Ok(Err(match before {
-            Some(before) => Unreachable::Gap { from: before.until, until: window.from },
+            Some(before) => match minimal_from(log, before.until) {
+                Some(minimal) => Unreachable::Minimal(minimal),
+                None => Unreachable::Gap { from: before.until, until: window.from },
+            },
             None => Unreachable::Before,
         }));
     }
-    Ok(Err(before.map_or(Unreachable::After, |window| match wanted.from {
-        Some(_) => beyond(all, window.until),
-        None => Unreachable::After,
-    })))
+    Ok(Err(before.map_or(Unreachable::After, |window| beyond(log, window.until))))
+}
+
+/// What was written with `wal_level = minimal` after the stretch that ends there.
+fn minimal_from(log: &dyn Log, until: Lsn) -> Option<Minimal> {
+    log.minimal().iter().find(|minimal| minimal.from == until).copied()
 }
 
 /// What is after the stretch that ends there: a gap, if another stretch follows.
-fn beyond(windows: &[Window], until: Lsn) -> Unreachable {
-    match windows.iter().find(|window| window.from >= until) {
+fn beyond(log: &dyn Log, until: Lsn) -> Unreachable {
+    if let Some(minimal) = minimal_from(log, until) {
+        return Unreachable::Minimal(minimal);
+    }
+    match log.windows().iter().find(|window| window.from >= until) {
         Some(after) => Unreachable::Gap { from: until, until: after.from },
         None => Unreachable::After,
     }
