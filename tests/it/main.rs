@@ -40,6 +40,7 @@ mod push;
 mod recovery;
 mod replay;
 mod resolve;
+mod resolve_choice;
 mod resolve_clock;
 mod resolve_long;
 mod resolve_random;

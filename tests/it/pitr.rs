@@ -4,6 +4,7 @@
 //! `WALVIS_TEST_RESTORES` says how many random targets each version is restored to, `WALVIS_TEST_SEED` which.
 
 mod afterwards;
+mod agreement;
 mod damage;
 mod faults;
 mod large;
@@ -98,6 +99,22 @@ impl Site {
     pub(crate) fn start_backup(&self, cluster: &Cluster, arguments: &[&str]) -> Running {
         let arguments = Self::backup_arguments(cluster, arguments);
         self.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Pushes the segments that lie in a server's `pg_wal` and that it does not mean to archive; how many there were.
+    pub(crate) fn push_what_lies_in(&self, cluster: &Cluster) -> usize {
+        let wal = cluster.data.join("pg_wal");
+        let current = cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+        let is_waiting = |name: &String| {
+            let status = |ending: &str| wal.join(format!("archive_status/{name}.{ending}")).exists();
+            name.len() == 24 && *name < current && !status("done") && !status("ready")
+        };
+        let names = command::names_in(&wal).into_iter().filter(is_waiting);
+        let paths: Vec<String> = names.map(|name| wal.join(name).to_str().unwrap().to_owned()).collect();
+        for path in &paths {
+            self.run(&["push-wal", path]).exits(0);
+        }
+        paths.len()
     }
 
     /// Takes a base backup; it must be without damage.

@@ -73,9 +73,11 @@ impl Line<'_> {
         if own.stored.is_none() {
             return Ok(None);
         }
-        let from = if own.begin.0 > 0 { self.log.first_time(own.begin)? } else { None };
+        // Where its history is missing nobody knows when it began: what it has is all that is known to be its own.
+        let is_first = own.begin.0 == 0 && (self.timeline.0 <= 1 || self.log.has_history());
+        let from = if is_first { None } else { self.log.first_time(own.begin)? };
         let until = self.log.last_time(own.begin)?;
-        Ok(until.filter(|_| own.begin.0 == 0 || from.is_some()).map(|until| Life { from, until }))
+        Ok(until.filter(|_| is_first || from.is_some()).map(|until| Life { from, until }))
     }
 
     fn last_commit(&self) -> Result<Option<XactEntry>, Error> {

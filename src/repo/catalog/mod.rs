@@ -231,7 +231,15 @@ impl Catalog<'_> {
         if let Some(own) = histories().find(|history| history.timeline == target) {
             return &own.ancestors;
         }
-        let of_child = |history: &'_ TimelineHistory| history.ancestors.iter().position(|entry| entry.timeline == target);
+        // One that never came to the timeline (it stopped before) has other positions than the timeline's own history.
+        let comes_to = |history: &TimelineHistory, at: usize| {
+            let switch = |at: usize| history.ancestors.get(at).map(|entry| entry.switch);
+            at.checked_sub(1).is_none_or(|before| switch(before) < switch(at))
+        };
+        let of_child = |history: &'_ TimelineHistory| {
+            let at = history.ancestors.iter().position(|entry| entry.timeline == target)?;
+            comes_to(history, at).then_some(at)
+        };
         let known = histories().find_map(|history| history.ancestors.get(..of_child(history)?));
         known.unwrap_or_default()
     }
@@ -241,6 +249,10 @@ impl Catalog<'_> {
         let mut legs = Vec::new();
         let mut begin = Lsn(0);
         for (timeline, end) in ancestors.iter().map(|a| (a.timeline, a.switch)).chain([(target, Lsn(u64::MAX))]) {
+            // Of a timeline that was left where it began nothing is on the path.
+            if begin == end {
+                continue;
+            }
             legs.push(Leg { timeline, begin, end, stored: stored(timeline) });
             begin = end;
         }

@@ -12,7 +12,7 @@ struct Target {
 }
 
 /// A moment between two transactions, a little more than a millisecond apart, so that no other client's clock matters.
-fn moment(entries: &[Entry], random: &mut fastrand::Rng) -> (String, u64) {
+pub(super) fn moment(entries: &[Entry], random: &mut fastrand::Rng) -> (String, u64) {
     let microseconds = |entry: &Entry| entry.committed.parse::<jiff::Timestamp>().unwrap().as_microsecond();
     let gaps: Vec<(i64, i64, u64)> = entries
         .windows(2)
