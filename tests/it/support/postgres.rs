@@ -363,6 +363,10 @@ impl Cluster {
             left.is_empty().then_some(())
         });
         assert!(gone.is_some() || std::thread::panicking(), "processes outlive the server of {}", self.data.display());
+        if self.foreign {
+            // Until its parent has heard of its end, the next server on these sockets would take it for one that runs.
+            let _ = fs::remove_file(self.sockets.join(".s.PGSQL.5432.lock"));
+        }
         // A killed server leaves its System V interlock segment (56 bytes) behind.
         if let Some(id) = shared_memory {
             let _ = self.scratch.command(Path::new("ipcrm")).args(["-m", &id]).stderr(Stdio::null()).status();
