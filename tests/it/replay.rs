@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::backup::copying;
 use crate::pitr::{Site, promote};
-use crate::support::command::Ran;
+use crate::support::command::{Ran, Running};
 use crate::support::postgres::{Cluster, Recovery, Stop, parse_lsn, run};
 
 fn number(cluster: &Cluster, sql: &str) -> u64 {
@@ -205,6 +206,20 @@ fn pg18_minimal_ends_a_window() {
     minimal_ends_a_window(18);
 }
 
+/// A backup that has begun to copy files, and does not go on.
+fn held_backup(site: &Site, primary: &Cluster) -> Running {
+    let mut running = site.start_backup(primary, &["--max-rate", "16", "--jobs", "1"]);
+    copying(primary, &mut running);
+    running.signal(Signal::SIGSTOP);
+    assert!(!running.has_ended(), "the backup was too quick");
+    running
+}
+
+fn go_on(running: Running) -> Ran {
+    running.signal(Signal::SIGCONT);
+    running.wait()
+}
+
 /// A database that is moved, or copied from one that is then changed or dropped, while a backup runs, is lost in it: replay copies what the
 /// backup has of its source. Such a backup does not count. What else is done to databases does no harm.
 fn a_spoiled_backup_does_not_count(major: u32) {
@@ -217,13 +232,11 @@ fn a_spoiled_backup_does_not_count(major: u32) {
         primary.sql(&format!("create database {name}"));
     }
     let during = |statements: &[String]| -> Ran {
-        let mut running = site.start_backup(&primary, &["--max-rate", "8", "--jobs", "1"]);
-        copying(&primary, &mut running);
+        let running = held_backup(&site, &primary);
         for statement in statements {
             primary.sql(statement);
         }
-        assert!(!running.has_ended(), "the backup was too quick");
-        running.wait()
+        go_on(running)
     };
     let harmless = [
         format!("create database copied template model{by_copy}"),
@@ -241,13 +254,12 @@ fn a_spoiled_backup_does_not_count(major: u32) {
     let removed = during(&[format!("create database twin template model{by_copy}"), "drop database model".to_owned()]);
     removed.exits(18).tells_the_way_out().says(&["database twin (oid ", "was copied from model (oid "]);
 
-    let mut running = site.start_backup(&primary, &["--max-rate", "8", "--jobs", "1"]);
-    copying(&primary, &mut running);
+    let running = held_backup(&site, &primary);
     primary.sql(&format!("create database late template copied{by_copy}"));
     let psql = primary.postgres().client_tool("psql").expect("psql");
     let source = primary.conninfo().replace("dbname=postgres", "dbname=copied");
     run(site.scratch.command(&psql).args([&source, "-c", "create table late (i int)"]));
-    running.wait().exits(18).says(&["database late (oid ", "which was then changed"]);
+    go_on(running).exits(18).says(&["database late (oid ", "which was then changed"]);
 
     assert_eq!(site.backups().len(), 1);
     site.backup(&primary, &[]);
