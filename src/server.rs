@@ -80,6 +80,19 @@ impl Server {
         Ok(Self { runtime, client, deadline })
     }
 
+    /// Takes from this session what a role or database sets to end idle sessions and long statements: for commands that wait for
+    /// checkpoints and archiving, and have a time limit of their own.
+    ///
+    /// # Errors
+    /// [`Kind::Server`] with what the server says.
+    pub fn lift_timeouts(&self) -> Result<(), Error> {
+        self.rows(
+            "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', \
+             'lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')",
+        )
+        .map(drop)
+    }
+
     /// All rows of a query, as text.
     ///
     /// # Errors

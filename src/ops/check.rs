@@ -166,7 +166,9 @@ fn look(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckRep
     if request.no_server {
         return report;
     }
-    let server = match Server::connect(config.server.as_deref(), deadline) {
+    // The session is idle while a segment is on its way.
+    let connected = Server::connect(config.server.as_deref(), deadline);
+    let server = match connected.and_then(|server| server.lift_timeouts().map(|()| server)) {
         Ok(server) => server,
         Err(error) => {
             report.add_error(Severity::Problem, "server", error);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use walvis::deadline::Deadline;
@@ -11,7 +12,7 @@ use walvis::repo::{ClusterName, Facts, KeySource, Repository, StoreSettings, Sto
 
 use crate::support::command::{Ran, run as run_program};
 use crate::support::postgres::{Cluster, Options, Scratch, Stop, run};
-use crate::support::s3::S3Server;
+use crate::support::s3::{Action, S3Server};
 
 /// A server's host: settings, key and repositories where the server's user reaches them.
 struct Host {
@@ -54,7 +55,7 @@ impl Host {
     /// The first repository, and what identifies the server in it.
     fn repository(&self, cluster: &Cluster) -> (Repository, ClusterName, Facts) {
         let settings = StoreSettings { url: StoreUrl::File(self.scratch.path().join("one")), create_if_absent: None };
-        let deadline = Deadline::after(std::time::Duration::from_secs(60));
+        let deadline = Deadline::after(Duration::from_secs(60));
         let secret = KeySource::File(self.scratch.path().join("key")).read(&deadline).unwrap();
         let facts = walvis::ops::cluster_facts::of_data_directory(&cluster.data, &deadline).unwrap().unwrap();
         (Repository::open(&settings, &secret, 1, deadline).unwrap(), ClusterName::new("main").unwrap(), facts)
@@ -321,13 +322,7 @@ fn a_repository_made_on_such_a_store_says_so_and_works() {
 #[test]
 fn credentials_that_cannot_delete_are_seen_and_are_enough() {
     let server = S3Server::start();
-    server.hook(|seen| {
-        if seen.method == "DELETE" {
-            crate::support::s3::Action::s3_error(403, "AccessDenied", "no")
-        } else {
-            crate::support::s3::Action::Pass
-        }
-    });
+    server.hook(|seen| if seen.method == "DELETE" { Action::s3_error(403, "AccessDenied", "no") } else { Action::Pass });
     let host = Host::on_s3(&server);
     let probes = || server.objects("pg/probe/");
     let of_init = probes();
@@ -344,4 +339,26 @@ fn credentials_that_cannot_delete_are_seen_and_are_enough() {
     let report: Value = serde_json::from_str(&host.walvis(&["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
     assert_eq!(report["repositories"][0]["can_delete"], true);
     assert!(!probes().contains_key("pg/probe/kept"));
+}
+
+/// A role may be set up so that its idle sessions end; check waits for a store, or an archiver, longer than that.
+#[test]
+fn what_ends_idle_sessions_of_a_role_does_not_end_a_check() {
+    let server = S3Server::start();
+    let host = Host::on_s3(&server);
+    let cluster = host.cluster("server", 17, &Options { wal_segsize_mib: 1, ..host.options() });
+    cluster.sql("create role checker superuser login");
+    for setting in ["idle_session_timeout", "idle_in_transaction_session_timeout"] {
+        cluster.sql(&format!("alter role checker set {setting} = '1s'"));
+    }
+    // Between two questions to the server the bindings are read.
+    server.hook(|seen| {
+        let is_slow = seen.method == "GET" && format!("{}?{}", seen.path, seen.query).contains("bindings");
+        if is_slow { Action::Delay(Duration::from_secs(2)) } else { Action::Pass }
+    });
+    let conninfo = format!("{} user=checker", cluster.conninfo());
+    let ran = host.walvis(&["--json", "--timeout", "300", "check", "--server", &conninfo]).exits(0);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["verdict"], &report["repositories"][0]["segment_verified"]), (&"working".into(), &true.into()));
+    assert!(!cluster.log().contains("idle-session timeout"), "{}", cluster.log());
 }

@@ -71,13 +71,10 @@ impl<'a> Source<'a> {
     /// [`Kind::Server`], also for a version that is not supported.
     pub(super) fn connect(conninfo: Option<&'a str>, pgdata: Option<&Path>, deadline: Deadline) -> Result<Self, Error> {
         let server = Server::connect(conninfo, deadline)?;
-        // The session is idle for as long as the copying takes, and starting may wait for a checkpoint.
         server.value("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")?;
         let databases = databases(&server)?;
-        server.rows(
-            "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', \
-             'lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')",
-        )?;
+        // The session is idle for as long as the copying takes, and starting may wait for a checkpoint.
+        server.lift_timeouts()?;
         let number = |name: &str| -> Result<u64, Error> {
             let text = server.value(&format!("SELECT setting FROM pg_catalog.pg_settings WHERE name = '{name}'"))?;
             text.parse().map_err(|_| server_error(format!("the server says {name} = {text}")))
