@@ -209,14 +209,30 @@ fn compare_optional(config: &Config, opened: &[Option<Repository>], report: &mut
 fn check_standby(server: &Server, report: &mut CheckReport) -> Result<(), Error> {
     let setting = |name: &str| server.setting(name).map(Option::unwrap_or_default);
     let restore_command = setting("restore_command")?;
-    if restore_command.contains("fetch-wal") && restore_command.contains("--on-error") && restore_command.contains("stop") {
-        let what = "restore_command says --on-error stop: when the repository does not answer, this standby waits for the whole time limit \
-                    and then goes down";
-        let mend = "take '--on-error stop' out of restore_command: a standby is then told within seconds that it can go on";
-        report.add(Severity::Warning, "server", what, mend);
-    } else if restore_command.contains("fetch-wal") {
-        let what = "when the repository does not answer, this standby goes on streaming; it is promoted only with all that it can know of";
-        report.add(Severity::Note, "server", what, "");
+    if restore_command.contains("fetch-wal") {
+        match on_error(&restore_command) {
+            Some("stop") => report.add(
+                Severity::Warning,
+                "server",
+                "restore_command says --on-error stop: when the repository does not answer, this standby waits for the whole time limit and \
+                 then goes down",
+                "take '--on-error stop' out of restore_command: a standby is then told within seconds that it can go on",
+            ),
+            Some("unavailable") => report.add(
+                Severity::Warning,
+                "server",
+                "restore_command says --on-error unavailable: whatever keeps Walvis from telling what the repository has, a wrong key included, \
+                 this standby goes on without it, and can be promoted without WAL that is there",
+                "take '--on-error unavailable' out of restore_command: a standby is then told that it can go on where nothing is lost by it",
+            ),
+            _ => report.add(
+                Severity::Note,
+                "server",
+                "when the repository does not answer, this standby goes on streaming; it is promoted only with all that it can know of \
+                 (--on-error auto)",
+                "",
+            ),
+        }
     }
     if !setting("promote_trigger_file")?.is_empty() {
         let what = "promote_trigger_file is set: Walvis cannot see a promotion by it, and may let the server go on without the repository";
@@ -224,6 +240,13 @@ fn check_standby(server: &Server, report: &mut CheckReport) -> Result<(), Error>
         report.add(Severity::Warning, "server", what, mend);
     }
     Ok(())
+}
+
+/// What a restore_command says of it, if anything.
+fn on_error(restore_command: &str) -> Option<&str> {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, '=' | '\'' | '"');
+    let words = restore_command.split(is_between).filter(|word| !word.is_empty());
+    words.skip_while(|word| *word != "--on-error").nth(1)
 }
 
 fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, deadline: Deadline) -> Option<Repository> {

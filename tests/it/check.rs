@@ -11,7 +11,7 @@ use walvis::pg::WalFileName;
 use walvis::repo::{ClusterName, Facts, KeySource, Repository, StoreSettings, StoreUrl};
 
 use crate::support::command::{Ran, run as run_program};
-use crate::support::postgres::{Cluster, Options, Scratch, Stop, run};
+use crate::support::postgres::{Cluster, Options, Role, Scratch, Stop, poll, run};
 use crate::support::s3::{Action, S3Server};
 
 /// A server's host: settings, key and repositories where the server's user reaches them.
@@ -361,4 +361,46 @@ fn what_ends_idle_sessions_of_a_role_does_not_end_a_check() {
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&report["verdict"], &report["repositories"][0]["segment_verified"]), (&"working".into(), &true.into()));
     assert!(!cluster.log().contains("idle-session timeout"), "{}", cluster.log());
+}
+
+/// What a standby does when the repository does not answer is in its `restore_command`.
+#[test]
+fn a_standby_is_told_what_it_does_when_the_repository_does_not_answer() {
+    let host = Host::new(&["one"]);
+    let options = Options { wal_segsize_mib: 1, ..host.options() };
+    let primary = host.cluster("primary", 15, &options);
+    let backup = primary.backup_to("base");
+    let options = options.setting("primary_conninfo", &primary.conninfo());
+    let mut standby = Cluster::restore(&host.scratch, "standby", &backup, Role::Standby, &options);
+    standby.start();
+    let walvis = format!("{} --config {}", host.scratch.walvis().display(), host.config.display());
+    let goes_on = "this standby goes on streaming; it is promoted only with all that it can know of";
+    let goes_down = "restore_command says --on-error stop";
+    let either_way = "restore_command says --on-error unavailable";
+    let unseen = "promote_trigger_file is set";
+    for (on_error, trigger, notes, warnings) in [
+        ("", "", vec![goes_on], vec![]),
+        ("--on-error auto", "", vec![goes_on], vec![]),
+        ("--on-error stop", "", vec![], vec![goes_down]),
+        ("--on-error=stop", "", vec![], vec![goes_down]),
+        ("--on-error unavailable", "", vec![], vec![either_way]),
+        ("", "/nowhere/promote", vec![goes_on], vec![unseen]),
+    ] {
+        standby.sql(&format!("alter system set restore_command = '{walvis} fetch-wal {on_error} %f %p'"));
+        standby.sql(&format!("alter system set promote_trigger_file = '{trigger}'"));
+        standby.sql("select pg_reload_conf()");
+        let set = format!(
+            "select current_setting('restore_command') = '{walvis} fetch-wal {on_error} %f %p' \
+             and current_setting('promote_trigger_file') = '{trigger}'"
+        );
+        assert!(poll(|| (standby.sql(&set) == "t").then_some(())).is_some(), "{}", standby.log());
+        let report = host.check(&standby, 0, "60");
+        assert_eq!(report["server"]["in_recovery"], true);
+        for (severity, expected) in [("note", notes), ("warning", warnings)] {
+            let all = [goes_on, goes_down, either_way, unseen].into_iter();
+            let said = findings(&report, severity);
+            let said: Vec<&str> = all.filter(|words| said.iter().any(|finding| finding.contains(words))).collect();
+            assert_eq!(said, expected, "{severity} with {on_error:?} and {trigger:?}: {report:#}");
+        }
+    }
 }
