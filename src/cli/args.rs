@@ -191,6 +191,9 @@ pub(super) struct ListArgs {
     /// Only the base backups that hold a database of this name
     #[arg(long, value_name = "NAME", conflicts_with = "files")]
     pub(super) database: Option<String>,
+    /// Only what is stored of this system identifier
+    #[arg(long, value_name = "ID")]
+    pub(super) system_id: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

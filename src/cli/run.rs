@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::AHEAD_TIME;
 use crate::ops;
-use crate::repo::ClusterName;
+use crate::repo::{ClusterName, SystemId};
 
 /// The flag of a helper.
 const AHEAD: &str = "--ahead";
@@ -312,7 +312,9 @@ fn list(config: &Config, only: Option<&ClusterName>, deadline: Deadline, args: &
             failure.get_or_insert(e);
         }
     };
-    let report = ops::list::run(config, only, args.database.as_deref(), deadline, if files { Some(&mut on_file) } else { None })?;
+    let request =
+        ops::list::ListRequest { cluster: only, system_id: args.system_id.map(SystemId), database: args.database.as_deref() };
+    let report = ops::list::run(config, &request, deadline, if files { Some(&mut on_file) } else { None })?;
     if let Err(e) = out.flush() {
         failure.get_or_insert(e);
     }

@@ -136,47 +136,80 @@ pub struct StoredFile<'a> {
 /// Is told of every stored file.
 pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile<'_>);
 
-/// Lists all repositories. With `on_file` each stored file is reported as it is seen. With `database` only those backups are listed
-/// that hold a database of this name; with `only` nothing of other clusters.
+/// What is listed; everything, if nothing is said.
+#[derive(Debug, Default)]
+pub struct ListRequest<'a> {
+    /// Nothing of other clusters.
+    pub cluster: Option<&'a ClusterName>,
+    /// Nothing of other system identifiers.
+    pub system_id: Option<SystemId>,
+    /// Only those backups that hold a database of this name.
+    pub database: Option<&'a str>,
+}
+
+impl ListRequest<'_> {
+    fn wants(&self, system_id: SystemId) -> bool {
+        self.system_id.is_none_or(|wanted| wanted == system_id)
+    }
+}
+
+/// Lists all repositories. With `on_file` each stored file is reported as it is seen.
 ///
 /// # Errors
-/// The first repository that cannot be listed.
+/// The first repository that cannot be listed; [`Kind::Config`] when no repository has anything of what is asked for by name.
 pub fn run(
     config: &Config,
-    only: Option<&ClusterName>,
-    database: Option<&str>,
+    request: &ListRequest<'_>,
     deadline: Deadline,
     mut on_file: Option<OnFile<'_>>,
 ) -> Result<Vec<ListReport>, Error> {
+    let only = request.cluster;
     let mut reports = Vec::new();
+    // Of the clusters that were asked for, whichever system identifier they have.
+    let mut has_clusters = false;
     for repository in &config.repositories {
         let opened = repositories::open(repository, deadline)?;
         let mut clusters = Vec::new();
-        let mut on_file = |cluster: &ClusterName, file: &StoredName, stored_bytes| {
-            if let Some(on_file) = &mut on_file {
+        let mut on_file = |cluster: &ClusterName, system_id: SystemId, file: &StoredName, stored_bytes| {
+            if let Some(on_file) = on_file.as_mut().filter(|_| request.wants(system_id)) {
                 on_file(&StoredFile { repository: opened.location(), cluster, file: *file, stored_bytes });
             }
         };
         opened.survey(only, &mut on_file, &mut |surveyed| {
-            clusters.push(cluster(&opened, &surveyed, database)?);
+            has_clusters = true;
+            let report = cluster(&opened, &surveyed, request)?;
+            if request.system_id.is_none() || !report.system_ids.is_empty() {
+                clusters.push(report);
+            }
             Ok(())
         })?;
         reports.push(ListReport { repository: opened.location().to_owned(), encrypted: is_encrypted(&opened), clusters });
     }
-    if let Some(only) = only.filter(|_| reports.iter().all(|report| report.clusters.is_empty())) {
-        return Err(Error::new(Kind::Config, format!("nothing is stored of cluster {only}"))
-            .hint("'walvis list' without --cluster shows the clusters"));
+    if reports.iter().any(|report| !report.clusters.is_empty()) {
+        return Ok(reports);
     }
-    Ok(reports)
+    match (only, request.system_id) {
+        (Some(only), None) => Err(Error::new(Kind::Config, format!("nothing is stored of cluster {only}"))
+            .hint("'walvis list' without --cluster shows the clusters")),
+        (Some(only), Some(_)) if !has_clusters => Err(Error::new(Kind::Config, format!("nothing is stored of cluster {only}"))
+            .hint("'walvis list' without --cluster and --system-id shows the clusters")),
+        (Some(only), Some(wanted)) => {
+            Err(Error::new(Kind::Config, format!("nothing is stored of system identifier {wanted} of cluster {only}"))
+                .hint(format!("'walvis --cluster {only} list' without --system-id shows those that it had")))
+        }
+        (None, Some(wanted)) => Err(Error::new(Kind::Config, format!("nothing is stored of system identifier {wanted}"))
+            .hint("'walvis list' without --system-id shows all")),
+        (None, None) => Ok(reports),
+    }
 }
 
 /// One cluster.
-fn cluster(repository: &Repository, surveyed: &Surveyed, database: Option<&str>) -> Result<ClusterReport, Error> {
+fn cluster(repository: &Repository, surveyed: &Surveyed, request: &ListRequest<'_>) -> Result<ClusterReport, Error> {
     let name = &surveyed.cluster;
     let mut systems: Vec<SystemReport> = Vec::new();
     for binding in repository.surveyed_bindings(surveyed)? {
         let system_id = binding.facts.system_id;
-        if systems.iter().any(|system| system.is(system_id)) {
+        if !request.wants(system_id) || systems.iter().any(|system| system.is(system_id)) {
             continue;
         }
         let mut system = SystemReport::new(&binding);
@@ -184,7 +217,7 @@ fn cluster(repository: &Repository, surveyed: &Surveyed, database: Option<&str>)
             system.add(file, *bytes);
         }
         if surveyed.with_backups.contains(&system_id) {
-            system.backups = backups(repository, name, binding.facts, database)?;
+            system.backups = backups(repository, name, binding.facts, request.database)?;
         }
         systems.push(system);
     }

@@ -191,7 +191,7 @@ pub(super) fn missing(
 ) -> Result<Vec<WalFileName>, Error> {
     let files = |repository: &Repository| {
         let mut files = BTreeSet::new();
-        repository.survey(Some(cluster), &mut |_, _, _| {}, &mut |surveyed| {
+        repository.survey(Some(cluster), &mut |_, _, _, _| {}, &mut |surveyed| {
             files.extend(surveyed.wal.iter().filter(|(system, ..)| *system == system_id).map(|(_, file, _)| *file));
             Ok(())
         })?;

@@ -37,7 +37,7 @@ impl Repository {
     pub fn survey(
         &self,
         only: Option<&ClusterName>,
-        on_file: &mut dyn FnMut(&ClusterName, &StoredName, u64),
+        on_file: &mut dyn FnMut(&ClusterName, SystemId, &StoredName, u64),
         visit: &mut dyn FnMut(Surveyed) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let prefix = only.map_or_else(|| names::CLUSTERS_PREFIX.to_owned(), names::cluster_prefix);
@@ -56,7 +56,7 @@ impl Repository {
             }
             let Some(surveyed) = &mut current else { return ControlFlow::Continue(()) };
             if let Some(object) = names::WalObject::parse(&entry.key) {
-                on_file(&surveyed.cluster, &object.stored(), entry.size_bytes);
+                on_file(&surveyed.cluster, object.system_id, &object.stored(), entry.size_bytes);
                 surveyed.wal.push((object.system_id, object.file, entry.size_bytes));
             } else if let Some(generation) = rest.strip_prefix("bindings/").and_then(generation) {
                 surveyed.generations.push(generation);

@@ -68,6 +68,35 @@ fn an_upgraded_cluster_has_two_logs() {
     assert_eq!(site.walvis("resolve --target latest --system-id 5").status.code(), Some(15));
     let commits = site.list(&format!("--commits --system-id {old_id}"));
     assert!(commits.iter().any(|end| end["xid"].as_u64() == xid.parse().ok()), "{commits:?}");
+    // A list of one of them has nothing of the other.
+    let listed = |arguments: &str| -> Vec<(String, usize)> {
+        let output = site.walvis(&format!("--json list {arguments}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let systems = json[0]["clusters"][0]["system_ids"].as_array().unwrap().iter();
+        systems.map(|s| (s["system_id"].as_str().unwrap().to_owned(), s["backups"].as_array().unwrap().len())).collect()
+    };
+    assert_eq!(listed(""), [(old_id.clone(), 1), (new_id.clone(), 1)]);
+    let files = |arguments: &str| {
+        let lines = site.walvis(&format!("--json list --files {arguments}")).stdout;
+        lines.iter().filter(|b| **b == b'\n').count()
+    };
+    let of_each = [&old_id, &new_id].map(|id| {
+        assert_eq!(listed(&format!("--system-id {id}")), [(id.clone(), 1)]);
+        files(&format!("--system-id {id}"))
+    });
+    assert!(of_each.iter().all(|n| *n > 0) && of_each.iter().sum::<usize>() == files(""), "{of_each:?}");
+    for (arguments, code, said) in [
+        ("list --system-id 5", 10, "nothing is stored of system identifier 5"),
+        ("--cluster main list --system-id 5", 10, "nothing is stored of system identifier 5 of cluster main"),
+        ("--cluster nobody list --system-id 5", 10, "nothing is stored of cluster nobody"),
+        ("list --system-id five", 2, "--system-id"),
+        ("list --system-id 18446744073709551616", 2, "--system-id"),
+    ] {
+        let output = site.walvis(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && stderr.contains(said), "{arguments}: {:?} {stderr}", output.status);
+    }
     // And restored.
     let place = site.scratch.path().join("restored");
     let command =
