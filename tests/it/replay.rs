@@ -152,17 +152,21 @@ fn minimal_ends_a_window(major: u32) {
     restored.stop(Stop::Fast);
 
     restart_with(&mut primary, &site, &[]);
+    let refused = |arguments: &[&str]| -> Value {
+        let ran: Ran = site.run(&[&["--json", "resolve"], arguments].concat()).exits(15);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
     primary.sql("insert into t values (4)");
+    primary.switch_and_archive();
+    // Until there is a backup again, nothing leads to what comes after it.
+    let stranded = refused(&["--target", "latest"]);
+    assert!(stranded["reason"].as_str().unwrap().contains(": WAL was written with wal_level=minimal from "), "{stranded:#}");
     let second = site.backup(&primary, &[]);
     primary.sql("insert into t values (5)");
     primary.switch_and_archive();
 
     let latest = site.json(&["resolve", "--target", "latest"]);
     assert_eq!((latest["backup"]["id"].as_str(), latest["stop"].is_null()), (Some(second.id()), true), "{latest:#}");
-    let refused = |arguments: &[&str]| -> Value {
-        let ran: Ran = site.run(&[&["--json", "resolve"], arguments].concat()).exits(15);
-        serde_json::from_str(&ran.stdout).unwrap()
-    };
     let beyond = refused(&["--backup", first.id(), "--target", "latest"]);
     assert!(beyond["reason"].as_str().unwrap().contains("wal_level=minimal"), "{beyond:#}");
     let within = refused(&["--target-lsn", &inside]);

@@ -7,7 +7,7 @@ use super::log::PathLog;
 use super::reach::{Reach, begin_of, end_of, nearest, reach_from, reaches, transaction};
 use super::replay::Replay;
 use super::report::{BackupReport, LegReport, LockReport, Place, ResolveReport, Setting, StopReport, WalReport};
-use super::search::{BackupEnd, Found, Log as _, Stop, Unreachable, Wanted, WantedMarks, find};
+use super::search::{BackupEnd, Found, Log as _, Stop, Unreachable, Wanted, WantedMarks, find, minimal_from};
 use super::timelines::{Decision, Line, place};
 use super::{ResolveRequest, quiet};
 use crate::error::Error;
@@ -181,7 +181,10 @@ impl<'a> Resolver<'a> {
         let last = reaches.iter().rfind(|reach| reach.until <= found.window.from);
         let gap = last.map_or_else(String::new, |reach| {
             let (from, until) = (reach.until, found.window.from);
-            format!(": nothing leads from {from} to {until}{}", self.segments_of(line, from, until))
+            match minimal_from(&line.log, from) {
+                Some(minimal) => format!(": {minimal}"),
+                None => format!(": nothing leads from {from} to {until}{}", self.segments_of(line, from, until)),
+            }
         });
         report.reason = Some(format!("no base backup in the repository leads there{gap}"));
         report.hint = Some(if self.backups.readable.is_empty() {

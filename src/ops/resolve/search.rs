@@ -371,7 +371,7 @@ fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wa
 }
 
 /// What was written with `wal_level = minimal` after the stretch that ends there.
-fn minimal_from(log: &dyn Log, until: Lsn) -> Option<Minimal> {
+pub(super) fn minimal_from(log: &dyn Log, until: Lsn) -> Option<Minimal> {
     log.minimal().iter().find(|minimal| minimal.from == until).copied()
 }
 
