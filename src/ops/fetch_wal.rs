@@ -262,11 +262,17 @@ fn decides_nothing(name: WalFileName, deadline: Deadline) -> bool {
     if control.is_some_and(|(control, _)| control.timeline == timeline) {
         return true;
     }
-    // The server keeps the history of the timeline that it has chosen.
-    let kept = fsio::list_dir(Path::new("pg_wal")).unwrap_or_default();
-    kept.iter()
-        .filter_map(|kept| WalFileName::parse(kept.to_str()?))
-        .any(|kept| matches!(kept, WalFileName::History(later) if later > timeline))
+    // The server keeps the history of the timeline that it has chosen. One that was put there before it started proves nothing: it may
+    // still be looking for the newest timeline, by one number after the other.
+    let Ok(Some(started)) = fsio::stat(Path::new("postmaster.opts")) else { return false };
+    let wal = Path::new("pg_wal");
+    let was_kept =
+        |name: &OsString| fsio::stat(&wal.join(name)).ok().flatten().is_some_and(|kept| kept.changed > started.modified);
+    let is_later = |name: &OsString| {
+        let kept = name.to_str().and_then(WalFileName::parse);
+        matches!(kept, Some(WalFileName::History(later)) if later > timeline)
+    };
+    fsio::list_dir(wal).unwrap_or_default().iter().any(|name| is_later(name) && was_kept(name))
 }
 
 /// Fetches a file. It is at its destination only if it was served, whole and authenticated.

@@ -145,6 +145,16 @@ fn a_missing_history_is_no_absence() {
     site.fetch_fails("00000005.history", 1);
     // The first timeline has none. The server asks for it all the same when it begins another from there.
     site.fetch_fails("00000001.history", 1);
+
+    // Somebody saved what was in pg_wal, and a recovery looks for the newest timeline: still no absence.
+    let missing = "00000003.history";
+    fs::write(site.data().join("recovery.signal"), "").unwrap();
+    site.write("00000004.history", "as the old server had it");
+    fs::write(site.data().join("postmaster.opts"), "started").unwrap();
+    site.fetch_fails(missing, 200);
+    // What this server keeps itself is the history of the timeline that it has chosen: it only copies what leads there.
+    site.write("00000004.history", "as it was fetched");
+    site.fetch_fails(missing, 1);
 }
 
 /// Runs what must not be taken for an absence: 200, or 1 for a standby that asked for it.
