@@ -126,8 +126,9 @@ impl<'de> Deserialize<'de> for RawText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Json::deserialize(deserializer)? {
             Json::Text(text) => Ok(Self(text.into_owned().into_bytes())),
-            // One spelling for each value: lower case.
+            // One spelling for each value: lower case, and text where it is UTF-8.
             Json::Bytes { hex } => match hex::decode(&hex) {
+                Ok(bytes) if std::str::from_utf8(&bytes).is_ok() => Err(serde::de::Error::custom("hexadecimal digits of a text")),
                 Ok(bytes) if hex::encode(&bytes) == hex => Ok(Self(bytes)),
                 _ => Err(serde::de::Error::custom("not lower-case hexadecimal digits")),
             },
@@ -155,6 +156,7 @@ mod tests {
         }
         assert!(serde_json::from_str::<RawText>("{\"hex\":\"6\"}").is_err());
         assert!(serde_json::from_str::<RawText>("{\"hex\":\"E9\"}").is_err());
+        assert!(serde_json::from_str::<RawText>("{\"hex\":\"73686f70\"}").is_err());
         assert!(serde_json::from_str::<RawText>("7").is_err());
     }
 }

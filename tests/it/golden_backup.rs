@@ -11,11 +11,12 @@ use walvis::crypto::{DataKey, Keyring};
 use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent, TableError};
 use walvis::format::manifest::{
-    BackupFacts, BackupSummary, Content, Database, DirectoryEntry, FileEntry, Item, ManifestReader, ManifestWriter,
-    PageChecksums, TableRef,
+    Attachment, BackupFacts, BackupSummary, Content, DamagedPage, Database, DirectoryEntry, FileEntry, Item, ManifestReader,
+    ManifestWriter, PageChecksums, TableRef, Tablespace,
 };
 use walvis::limits::EXTENT_BYTES;
 use walvis::pg::Lsn;
+use walvis::pg::scan::Parameters;
 
 const REPOSITORY_ID: [u8; 16] = *b"golden vectors 1";
 const DATA_KEY: [u8; 32] = *b"thirty-two bytes, not too secret";
@@ -335,4 +336,233 @@ fn bless() {
     };
     let text = serde_json::to_string_pretty(&vectors).unwrap();
     std::fs::write(directory().join("vectors.json"), text + "\n").unwrap();
+}
+
+const NAMES_MANIFEST: &str = "clusters/main/7123456789012345678/backups/20261121T071500Z-5e6f7a8b";
+
+/// A change of the JSON in a manifest's facts, or in its summary, by something as long.
+#[derive(Debug, Serialize, Deserialize)]
+struct JsonDamage {
+    what: String,
+    of: String,
+    from: String,
+    to: String,
+}
+
+/// A manifest with attachments, and with names and paths that are not UTF-8.
+#[derive(Debug, Serialize, Deserialize)]
+struct NamesVectors {
+    manifest_object: String,
+    /// The exact JSON.
+    facts: String,
+    summary: String,
+    /// Path of its only file, hexadecimal.
+    file: String,
+    damaged: Vec<JsonDamage>,
+}
+
+/// Names and paths of all sorts, and two attachments: the second extent of the golden pack with zeros after it, and an empty file.
+fn names_facts(pack: &[u8]) -> BackupFacts {
+    let header = pack.get(..HEADER_BYTES).unwrap();
+    let key = PackKey::new(header, address(ObjectKind::Pack), &keys()).unwrap();
+    let opened = codec::open(pack, address(ObjectKind::Pack), &keys()).unwrap();
+    let record = contents(opened.metadata()).unwrap()[1];
+    let at = key.body_at() as usize + record.offset as usize;
+    let mut sealed = pack[at..at + record.sealed_bytes as usize].to_vec();
+    let mut bytes = Vec::new();
+    key.open(RecordKind::Extent, record.offset, &mut sealed, Some(EXTENT_BYTES), &mut bytes).unwrap();
+    let pack = PackId { backup: summary().id, number: 0 };
+    let place = Place { pack, offset: record.offset, sealed_bytes: record.sealed_bytes };
+    let hash = *blake3::keyed_hash(&[0x42; 32], &bytes).as_bytes().first_chunk().unwrap();
+    let stored = Extent { crc32c: crc32c::crc32c(&bytes), stored: Some(StoredExtent { hash, place }) };
+    bytes.extend_from_slice(&[0; 5]);
+    let attachment = |path: &[u8], setting: &str, content: &[u8], extents: Vec<Extent>| Attachment {
+        path: path.into(),
+        setting: setting.to_owned(),
+        mode: 0o640,
+        owner: "postgres".to_owned(),
+        group: "dba".to_owned(),
+        modified_unix_us: 1_795_241_600_123_456,
+        size_bytes: content.len() as u64,
+        crc32c: crc32c::crc32c(content),
+        extents,
+    };
+    let database = |oid, name: &[u8], bytes| Database { oid, name: name.into(), bytes };
+    BackupFacts {
+        attachments: vec![
+            attachment(b"/etc/k\xe4se/pg_hba.conf", "hba_file", &bytes, vec![stored, Extent::zeros(5)]),
+            attachment("/etc/café/empty.conf".as_bytes(), "config_file", b"", vec![]),
+        ],
+        hash_key: hex::encode([0x42; 32]),
+        databases: vec![database(5, b"postgres", Some(7_000_000)), database(16_384, b"caf\xe9", None)],
+        tablespaces: vec![Tablespace { oid: 16_399, path: (&b"/mnt/f\xe4st"[..]).into() }],
+        annotations: BTreeMap::new(),
+        damage: vec![DamagedPage {
+            file: (&b"base/5/1259"[..]).into(),
+            block: 7,
+            relation: Some((&b"caf\xe9: public.t"[..]).into()),
+            detail: "checksum".to_owned(),
+        }],
+        warnings: vec![],
+    }
+}
+
+fn names_summary() -> BackupSummary {
+    BackupSummary {
+        id: BackupId::parse("20261121T071500Z-5e6f7a8b").unwrap(),
+        data_directory: (&b"/srv/caf\xe9/main"[..]).into(),
+        warnings: vec!["pg_wal is a link".to_owned()],
+        warnings_total: 12,
+        parameters: Some(Parameters {
+            max_connections: 100,
+            max_worker_processes: 8,
+            max_wal_senders: 10,
+            max_prepared_transactions: 0,
+            max_locks_per_transaction: 64,
+            wal_level: 1,
+            wal_log_hints: false,
+            track_commit_timestamp: true,
+        }),
+        ..summary()
+    }
+}
+
+fn names_address() -> Address<'static> {
+    Address { repository_id: &REPOSITORY_ID, kind: ObjectKind::Manifest, name: NAMES_MANIFEST }
+}
+
+fn read_facts(plain: &[u8]) -> Result<(Vec<Item>, BackupFacts), TableError> {
+    let mut reader = ManifestReader::default();
+    reader.feed(plain);
+    let mut items = Vec::new();
+    while let Some(item) = reader.next_item()? {
+        items.push(item);
+    }
+    reader.finish().map(|head| (items, head.facts))
+}
+
+/// The bytes with a text, that is there once, replaced by one that is as long.
+fn changed(bytes: &[u8], damage: &JsonDamage) -> Vec<u8> {
+    let (from, to) = (damage.from.as_bytes(), damage.to.as_bytes());
+    assert_eq!(from.len(), to.len(), "{}", damage.what);
+    let places: Vec<usize> = (0..=bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    assert_eq!(places.len(), 1, "{}", damage.what);
+    let mut bytes = bytes.to_vec();
+    bytes[places[0]..places[0] + to.len()].copy_from_slice(to);
+    bytes
+}
+
+#[test]
+fn attachments_and_names_as_bytes_are_read_or_rejected_as_their_vectors_say() {
+    let pack = std::fs::read(directory().join("pack")).unwrap();
+    if std::env::var_os("WALVIS_TEST_BLESS").is_some() {
+        bless_names(&pack);
+    }
+    let vectors: NamesVectors = serde_json::from_slice(&std::fs::read(directory().join("names.json")).unwrap()).unwrap();
+    assert_eq!(vectors.manifest_object, NAMES_MANIFEST);
+    let manifest = std::fs::read(directory().join("manifest-names")).unwrap();
+    let mut plain = Vec::new();
+    let metadata = codec::open(manifest.as_slice(), names_address(), &keys()).unwrap().copy_to(&mut plain).unwrap();
+    // What is stored, what a reader makes of it, and what a writer writes today.
+    let (items, facts) = read_facts(&plain).unwrap();
+    assert!(plain.windows(vectors.facts.len()).any(|window| window == vectors.facts.as_bytes()));
+    assert_eq!(facts, names_facts(&pack));
+    assert_eq!(serde_json::to_string(&facts).unwrap(), vectors.facts);
+    let stored = metadata.backup_summary.unwrap();
+    assert_eq!(String::from_utf8(stored.clone()).unwrap(), vectors.summary);
+    let read: BackupSummary = serde_json::from_slice(&stored).unwrap();
+    assert_eq!(read, names_summary());
+    assert_eq!(serde_json::to_string(&read).unwrap(), vectors.summary);
+    let Item::File(file) = &items[1] else { panic!("{items:?}") };
+    assert_eq!((hex::encode(&file.path), items.len()), (vectors.file, 2));
+    // What was written before there were attachments has none.
+    let mut before = Vec::new();
+    let earlier = std::fs::read(directory().join("manifest")).unwrap();
+    codec::open(earlier.as_slice(), address(ObjectKind::Manifest), &keys()).unwrap().copy_to(&mut before).unwrap();
+    assert!(read_facts(&before).unwrap().1.attachments.is_empty());
+
+    assert!(vectors.damaged.len() >= 12);
+    for damage in &vectors.damaged {
+        if damage.of == "facts" {
+            let error = read_facts(&changed(&plain, damage)).unwrap_err();
+            assert!(error.to_string().contains("its facts are not what belongs there"), "{}: {error}", damage.what);
+        } else {
+            let read = serde_json::from_slice::<BackupSummary>(&changed(&stored, damage));
+            assert!(read.is_err(), "{}: {read:?}", damage.what);
+        }
+    }
+}
+
+fn bless_names(pack: &[u8]) {
+    let facts = names_facts(pack);
+    let (owner, group) = ("postgres".to_owned(), "dba".to_owned());
+    let mut writer = ManifestWriter::new(Vec::new());
+    let pack_id = PackId { backup: summary().id, number: 0 };
+    let root = Item::Directory(DirectoryEntry { path: vec![], mode: 0o700, owner: owner.clone(), group: group.clone() });
+    let path = b"caf\xe9.conf".to_vec();
+    let extents = facts.attachments.iter().flat_map(|attachment| &attachment.extents);
+    let attached = extents.filter_map(|extent| extent.stored).map(|stored| u64::from(stored.place.sealed_bytes)).sum();
+    let file = Item::File(FileEntry {
+        path: path.clone(),
+        size_bytes: 0,
+        mode: 0o600,
+        owner,
+        group,
+        modified_unix_us: 1_795_241_600_123_456,
+        crc32c: 0,
+        content: Content::Extents(vec![]),
+    });
+    writer.add(&root, &[]).unwrap();
+    writer.add(&file, &[(pack_id, attached)]).unwrap();
+    let (body, head) = writer.finish(&facts, |_| Some(pack.len() as u64)).unwrap();
+    let plain = [head, body].concat();
+    let digest = Digest::of(&mut plain.as_slice()).unwrap();
+    let summary = serde_json::to_string(&names_summary()).unwrap();
+    let metadata = Metadata {
+        plaintext_bytes: digest.bytes,
+        plaintext_blake3: digest.blake3,
+        sealed_unix_us: 1_795_245_360_000_000,
+        writer: "0.1.0".to_owned(),
+        backup_summary: Some(summary.clone().into_bytes()),
+        ..Metadata::by_this_program()
+    };
+    let mut manifest = Vec::new();
+    let sealing = Sealing { level: 1, salt: [0x3C; 32] };
+    let key = DataKey::from_bytes(DATA_KEY);
+    codec::seal(&mut plain.as_slice(), &mut manifest, names_address(), Some(&key), &metadata, sealing).unwrap();
+    std::fs::write(directory().join("manifest-names"), &manifest).unwrap();
+
+    let hash = hex::encode(facts.attachments[0].extents[0].stored.unwrap().hash);
+    let damage = |what: &str, of: &str, from: &str, to: &str| JsonDamage {
+        what: what.to_owned(),
+        of: of.to_owned(),
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let vectors = NamesVectors {
+        manifest_object: NAMES_MANIFEST.to_owned(),
+        facts: serde_json::to_string(&facts).unwrap(),
+        summary,
+        file: hex::encode(&path),
+        damaged: vec![
+            damage("upper-case digits of a database", "facts", r#""hex":"636166e9"}"#, r#""hex":"636166E9"}"#),
+            damage("no digit in a database", "facts", r#""hex":"636166e9"}"#, r#""hex":"636166eg"}"#),
+            damage("digits of a database that is text", "facts", r#""hex":"636166e9"}"#, r#""hex":"63616665"}"#),
+            damage("another encoding of a database", "facts", r#"{"hex":"636166e9"}"#, r#"{"h64":"636166e9"}"#),
+            damage("a database that is a number", "facts", r#""name":"postgres""#, r#""name":1234567890"#),
+            damage("a tablespace without a path", "facts", r#""oid":16399,"path""#, r#""oid":16399,"pfad""#),
+            damage("an attachment without a length", "facts", r#""size_bytes":65541"#, r#""size_bites":65541"#),
+            damage("an attachment of a negative length", "facts", r#""size_bytes":65541"#, r#""size_bytes":-5541"#),
+            damage("an attachment without a setting", "facts", r#""setting":"hba_file""#, r#""sitting":"hba_file""#),
+            damage("an extent with an unknown field", "facts", r#""stored":null"#, r#""sterod":null"#),
+            damage("a hash in upper case", "facts", &hash, &hash.to_uppercase()),
+            damage("a pack that is none", "facts", "/00000000\"", "/0000000g\""),
+            damage("a pack of no backup", "facts", "20261121T061500Z-1a2b3c4d/", "20261121T061500Z_1a2b3c4d/"),
+            damage("upper-case digits of the data directory", "summary", "2f636166e92f", "2f636166E92f"),
+            damage("a data directory that is text in digits", "summary", "2f636166e92f", "2f636166652f"),
+            damage("no data directory", "summary", r#""data_directory""#, r#""data-directory""#),
+        ],
+    };
+    let text = serde_json::to_string_pretty(&vectors).unwrap();
+    std::fs::write(directory().join("names.json"), text + "\n").unwrap();
 }
