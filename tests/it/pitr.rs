@@ -11,6 +11,7 @@ mod large;
 mod locks;
 mod replay;
 mod settings_files;
+mod silent;
 mod sources;
 mod taking_over;
 mod targets;

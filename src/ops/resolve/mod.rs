@@ -82,7 +82,11 @@ pub fn choose(config: &Config, request: &ResolveRequest, deadline: Deadline) -> 
     let mut notes = Vec::new();
     for (place, repository) in config.repositories.iter().enumerate() {
         let location = repository.store.location();
-        let answered = repositories::open_known(config, place, deadline)
+        // One that falls silent when it was opened leaves some time for those after it. Where each request has a limit of its own, there
+        // is time.
+        let has_all = place + 1 == config.repositories.len() || deadline.is_each();
+        let within = if has_all { deadline } else { deadline.at_most(deadline.remaining() / 4 * 3) };
+        let answered = repositories::open_known(config, place, within)
             .and_then(|(opened, _)| in_repository(opened, &config.cluster, request));
         match answered {
             // Something that is there twice is no clearer elsewhere.
