@@ -109,7 +109,7 @@ impl Engine {
     }
 
     fn late(&self) -> Failure {
-        Failure::new(ErrorKind::TimedOut, format!("the time limit of {:?} is over", self.deadline.limit())).permanently()
+        Failure::new(ErrorKind::TimedOut, format!("the time limit of {:?} is over", rounded(self.deadline.limit()))).permanently()
     }
 
     /// Runs one request and waits for its answer, at most the time limit of one request and never beyond the deadline.
@@ -149,7 +149,7 @@ impl Engine {
             }
             Some(Err(failure)) => Err(self.explain(&started, failure)),
             None if self.deadline.is_over() => Err(self.late()),
-            None => Err(Failure::new(ErrorKind::TimedOut, format!("no answer within {limit:?}"))),
+            None => Err(Failure::new(ErrorKind::TimedOut, format!("no answer within {:?}", rounded(limit)))),
         }
     }
 
@@ -402,4 +402,12 @@ impl Session {
     fn may_change(&self) -> bool {
         !self.origin.is_fixed() && self.has_worked.load(Ordering::Relaxed)
     }
+}
+
+/// A share of what was left of a time, without the digits that nobody reads: `18s`, `300ms`.
+fn rounded(limit: Duration) -> Duration {
+    if limit < Duration::from_secs(1) {
+        return Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or_default());
+    }
+    Duration::from_secs((limit + Duration::from_millis(500)).as_secs())
 }
