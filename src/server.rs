@@ -174,7 +174,13 @@ impl Server {
 pub type Row = Vec<Option<String>>;
 
 fn rows_of(sql: &str, answer: Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>) -> Result<Vec<Row>, Error> {
-    let messages = answer.map_err(|e| server_error(format!("the server refuses '{sql}': {}", detail(&e))))?;
+    let messages = answer.map_err(|e| {
+        if e.is_closed() {
+            return Error::new(Kind::Server, format!("the session on the server ended before it answered '{sql}'"))
+                .hint("did the server restart? When it is there again, run the same command again");
+        }
+        server_error(format!("the server refuses '{sql}': {}", detail(&e)))
+    })?;
     let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| Ok(row.try_get(i)?.map(str::to_owned))).collect()),
         _ => None,

@@ -352,6 +352,7 @@ impl Backup<'_> {
         (self.hooks.progress)(Progress::Reading { done_bytes, total_bytes: list.bytes, files: list.files });
         let lost = "the session on the server ended, and with it the backup";
         let hint = "did the server restart? The backup does not count; take another one";
+        let say_if_lost = |e: Error| if self.source.server.is_closed() { Error::new(Kind::Server, lost).hint(hint) } else { e };
         if self.source.server.is_closed() {
             return Err(Error::new(Kind::Server, lost).hint(hint));
         }
@@ -359,14 +360,11 @@ impl Backup<'_> {
             return Ok(());
         }
         let statement = "SELECT last_archived_wal FROM pg_catalog.pg_stat_archiver";
-        let row = self.source.server.row(statement).map_err(|e| e.while_doing(lost).hint(hint))?;
+        let row = self.source.server.row(statement).map_err(|e| say_if_lost(e.while_doing(lost).hint(hint)))?;
         self.signed.set(Instant::now());
         // Now rather than after hours: what fails now would keep the backup from counting.
         if let Some(watch) = watch.borrow_mut().as_mut() {
-            let is_lost = || self.source.server.is_closed();
-            watch
-                .look(None, self.hooks.go_on)
-                .map_err(|e| if is_lost() { Error::new(Kind::Server, lost).hint(hint) } else { e })?;
+            watch.look(None, self.hooks.go_on).map_err(say_if_lost)?;
         }
         let archived = row.and_then(|row| row.into_iter().next()).flatten();
         self.check_archived(shared.start, archived.as_deref())

@@ -201,9 +201,11 @@ fn pages_of(cluster: &Cluster, relation: &str) -> (PathBuf, u64) {
     (path, bytes / 8192)
 }
 
-/// Number and process of the session that has begun a backup, and waits for the files; 0 while there is none.
+/// Number and process of the session that has begun a backup, and waits for the files; 0 while there is none. Before it begins it asks
+/// for the archiver too, but goes on at once.
 const COPYING: &str = "select count(*), min(pid) from pg_stat_activity where application_name = 'walvis' and state = 'idle' \
-                       and (query like '%pg_control_checkpoint%' or query like '%last_archived_wal%')";
+                       and (query like '%pg_control_checkpoint%' or query like '%last_archived_wal%') \
+                       and clock_timestamp() - state_change > '300 ms'";
 
 /// Waits until a backup copies files, and gives the process of its session.
 #[track_caller]
