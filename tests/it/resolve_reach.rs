@@ -242,6 +242,10 @@ fn forks(major: u32) {
     primary.switch_and_archive();
     primary.stop(Stop::Fast);
 
+    // Of a checkpoint, with which the second timeline may begin, only the second is known.
+    let seconds = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let stopped = seconds();
+    poll(|| (seconds() > stopped).then_some(())).unwrap();
     // A second server leaves the first timeline after the second insert.
     let mut options = site.options.clone();
     options.settings.push(("recovery_target_name".to_owned(), "once".to_owned()));
