@@ -14,6 +14,10 @@ use crate::store::{Created, ErrorKind, Key, StoreError, Upload};
 /// How long tidying up may take: it is a courtesy, and the store expires what is left where the operator told it to.
 const TIDY_TIME: Duration = Duration::from_secs(5);
 
+/// 2026-01-01. Walvis is younger: an upload that is said to have begun before has a date that the store made up (moto says 2010 of
+/// every one), and may have begun just now.
+const NO_UPLOAD_BEFORE: Duration = Duration::from_secs(1_767_225_600);
+
 /// A multipart upload. Nothing is visible until it is completed.
 pub(super) struct S3Upload<'a> {
     store: &'a S3Store,
@@ -200,8 +204,12 @@ fn abort_abandoned(store: &S3Store, key: &Key) {
         }
     };
     let now = SystemTime::now();
+    let age_of = |initiated: SystemTime| {
+        let is_true = initiated.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since >= NO_UPLOAD_BEFORE);
+        now.duration_since(initiated).ok().filter(|_| is_true)
+    };
     for upload in listing.uploads() {
-        let age = upload.initiated().and_then(|t| now.duration_since(SystemTime::try_from(*t).ok()?).ok());
+        let age = upload.initiated().and_then(|t| age_of(SystemTime::try_from(*t).ok()?));
         let (Some(id), Some(age)) = (upload.upload_id(), age) else { continue };
         if upload.key() != Some(full.as_str()) || age < limits::ABANDONED_AFTER {
             continue;

@@ -8,7 +8,7 @@ use walvis::store::s3::S3Settings;
 use walvis::store::{Created, ErrorKind, Store, Upload};
 
 use super::{create, eventually, id, impatient, key, list, noise, read_all, refuses};
-use crate::support::s3::{Action, Op, S3Server, open};
+use crate::support::s3::{Action, Moto, Op, S3Server, open};
 
 fn begin<'s>(store: &'s dyn Store, name: &str) -> Box<dyn Upload + 's> {
     store.begin(&key(name), &id(name.as_bytes())).unwrap()
@@ -198,6 +198,21 @@ fn abandoned_uploads_of_the_same_object_are_aborted() {
     assert_eq!(left, ["pg/a", "pg/a", "pg/a/b", "pg/ab"], "the old one of this very object is gone");
     send(&mut *upload, b"x");
     assert_eq!(upload.complete().unwrap(), Created::New);
+}
+
+#[test]
+fn uploads_of_a_store_that_makes_dates_up_are_left_alone() {
+    let moto = Moto::start();
+    moto.create_bucket("backups", false);
+    let (one, other) = (moto.settings("backups", "pg"), moto.settings("backups", "pg"));
+    let (one, other) = (open(one), open(other));
+    // Two writers of one object at the same time. Moto says 2010 of both.
+    let mut first = begin(&one, "a");
+    let mut second = begin(&other, "a");
+    send(&mut *first, b"x");
+    send(&mut *second, b"x");
+    assert_eq!(first.complete().unwrap(), Created::New);
+    let _ = second.complete().unwrap();
 }
 
 #[test]
