@@ -35,6 +35,10 @@ want strace "the tests of durability, which watch system calls" strace -V
 want libfaketime "the tests of clocks that are set back" bash -c 'ls /usr/lib/*/faketime/libfaketime.so.1'
 want python3-venv "the S3 server of the tests" python3 -c 'import venv, ensurepip'
 
+if [[ $# -eq 0 ]]; then
+    want git "the database of advisories, which cargo-deny clones" git --version
+    bash tests/install-deny.sh "$tools/deny" || missing+=("cargo-deny (cargo install cargo-deny --locked)")
+fi
 bash tests/install-postgres.sh "$tools/postgres" 13 14 15 16 17 18 || missing+=("PostgreSQL, see the messages of install-postgres above")
 if [[ -e tests/install-moto.sh ]]; then
     export WALVIS_TEST_MOTO=$PWD/$tools/moto
@@ -61,6 +65,17 @@ component() { # component, command…
     missing+=("$name (rustup component add $name)")
 }
 
+deny=$tools/deny/bin/cargo-deny
+notes=()
+# What is known to be wrong with a crate is kept on GitHub, which not every machine reaches. Nothing counts as checked that was not.
+advisories() {
+    if timeout 120 "$deny" fetch db; then
+        stage advisories "$deny" check --disable-fetch advisories
+    elif [[ -x $deny ]]; then
+        notes+=("advisories not checked: the database cannot be fetched")
+    fi
+}
+
 test_log=$tools/test.log
 test_all() { cargo test --no-fail-fast "$@" 2>&1 | tee "$test_log"; }
 
@@ -71,6 +86,8 @@ else
     component clippy cargo clippy --version
     stage format cargo fmt --check
     stage lints cargo clippy --all-targets -- -D warnings
+    stage dependencies "$deny" check licenses sources bans
+    advisories
     stage tests test_all
     stage quickstart env "WALVIS_BIN=${CARGO_TARGET_DIR:-target}/debug/walvis" packaging/quickstart.sh
 fi
@@ -80,6 +97,9 @@ fi
 echo
 for what in ${missing[@]+"${missing[@]}"}; do
     echo "missing: $what"
+done
+for what in ${notes[@]+"${notes[@]}"}; do
+    echo "note: $what"
 done
 echo "stages passed: ${passed[*]:-none}; failed: ${failed[*]:-none}"
 awk '/^test result:/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i - 1); if ($i ~ /^failed/) f += $(i - 1) } }
