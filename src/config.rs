@@ -18,6 +18,8 @@ use crate::repo::{ClusterName, KeySource, StoreSettings, StoreUrl};
 #[cfg(feature = "s3")]
 use crate::store::s3::{Checksums, LockMode, ObjectLock, S3Settings, Sse};
 
+mod trusted;
+
 /// Where the settings file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/walvis/walvis.toml";
 /// The cluster name when none is given.
@@ -224,6 +226,10 @@ impl Config {
             file.repository.into_iter().map(|raw| raw.check(timeout)).collect::<Result<Vec<RepositoryConfig>, Error>>()?;
         let mut urls = BTreeSet::new();
         for repository in &repositories {
+            #[cfg(feature = "s3")]
+            if let StoreUrl::S3(settings) = &repository.store.url {
+                trusted::check_aws_files(settings.credentials_file.as_deref(), env)?;
+            }
             if !urls.insert(repository.store.location()) {
                 return Err(config_error(format!("repository {} is configured twice", repository.store.location())));
             }
@@ -269,6 +275,7 @@ fn warn_about_unknown_variables(names: &[String]) {
 fn read_file(overrides: &Overrides, env: Environment<'_>) -> Result<RawFile, Error> {
     let named = overrides.config.clone().or_else(|| env("WALVIS_CONFIG").map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    trusted::check("the settings in", &path, "name another file with --config or WALVIS_CONFIG")?;
     let bytes = match fsio::read_bounded(&path, MAX_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(e) if e.problem == fsio::Problem::Absent && named.is_none() => return Ok(RawFile::default()),

@@ -11,11 +11,12 @@
 //! | 4 | [`config`], [`server`] | file < environment < flags → one validated value; the PostgreSQL connection |
 //! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
-//! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`] | pure parsers and ciphers; raw file-system calls |
+//! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
 //! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`waiting`] | bounds, time limits, the error type, names that are bytes, what is waited for |
 
 pub mod cli;
 pub mod codec;
+pub mod command;
 pub mod config;
 pub mod crypto;
 pub mod deadline;

@@ -163,6 +163,8 @@ pub const MAX_SPOOL_RECORD_BYTES: usize = 64 * KIB;
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
 /// configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// How long a command of the operator's that was told to end has for tidying up before it is killed.
+pub const COMMAND_GRACE: Duration = Duration::from_millis(300);
 /// How long the kernel's keyring keeps a key that was derived from a passphrase.
 pub const KEY_CACHE_TIME: Duration = Duration::from_secs(3600);
 /// Largest configurable time limit of a command that writes.

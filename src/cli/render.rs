@@ -21,7 +21,7 @@ pub(super) fn error(error: &Error) -> String {
 /// A new key file.
 pub(super) fn key(report: &KeyReport) -> String {
     let only_root = if report.owner == "root" {
-        "Only root can read it: give it to the user that PostgreSQL runs as, with 'chown postgres FILE'.\n"
+        "Only root can read it: let the group of the user that PostgreSQL runs as read it, too, with 'chgrp postgres FILE' and 'chmod 640 FILE'.\n"
     } else {
         ""
     };

@@ -29,6 +29,7 @@ mod private;
 mod rebuild;
 mod temp;
 mod tree;
+mod trust;
 
 pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
@@ -47,6 +48,7 @@ pub use rebuild::{
 };
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
+pub use trust::{ChangeableBy, Exposure, changeable_by_others};
 
 /// What went wrong, in the terms that decide what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -308,6 +310,11 @@ pub fn try_scratch() -> Result<(), FsError> {
 /// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
 pub fn others_can_read(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
+}
+
+/// Whether its group, or everybody, may write a file, for the same. `false` when it cannot be told.
+pub fn others_can_write(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o022 != 0)
 }
 
 /// Whether something is there. "Cannot tell" is an error, never `false`.

@@ -1,12 +1,10 @@
 //! Where the operator's key comes from: a key file, a command, a passphrase. Never the command line.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 
 use zeroize::Zeroizing;
 
+use crate::command;
 use crate::crypto::{KeyFileError, WrappingKey};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -108,47 +106,28 @@ fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, Error> {
         .map_err(|_| Error::new(Kind::Config, format!("{what} {} is not text", path.display())))
 }
 
+/// Its group may read it: that of the user that PostgreSQL runs as, where the file is root's.
 fn warn_if_exposed(path: &Path) {
     if fsio::others_can_read(path) {
-        tracing::warn!("{} can be read by every user of this host; make it private: chmod 600 {0}", path.display());
+        tracing::warn!("{} can be read by every user of this host; make it private: chmod o-rwx {0}", path.display());
+    } else if fsio::others_can_write(path) {
+        tracing::warn!("{} can be changed by users other than its owner; make it private: chmod go-w {0}", path.display());
     }
 }
 
-/// Runs the command under the shell, reads its output in a thread, and gives up at the deadline.
+/// Runs the command for as long as the deadline allows.
 fn run(command: &str, deadline: &Deadline) -> Result<Zeroizing<String>, Error> {
     let failed = |detail: String| {
         Error::new(Kind::Config, format!("key_command '{command}' {detail}"))
             .hint("run it by hand as the user that PostgreSQL runs as; it must print the text of a key file")
     };
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| failed(format!("cannot be started: {e}")))?;
-    let Some(mut stdout) = child.stdout.take() else {
-        return Err(failed("has no output".to_owned()));
-    };
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES));
-        let result = stdout.by_ref().take(MAX_SECRET_BYTES as u64).read_to_end(&mut bytes).map(|_| bytes);
-        // The receiver is gone only when the deadline has passed.
-        let _ = sender.send(result);
-    });
     let waiting = waiting::on("the key, from key_command");
-    let output = receiver.recv_timeout(deadline.remaining());
+    let output = command::run(command, deadline.remaining(), MAX_SECRET_BYTES);
     drop(waiting);
-    if output.is_err() {
-        // Ends the shell; the process is about to fail anyway, and a child that ignores it dies with its pipe.
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(failed(format!("did not finish within the time limit of {} s", deadline.limit().as_secs())));
-    }
-    let status = child.wait().map_err(|e| failed(format!("cannot be waited for: {e}")))?;
-    if !status.success() {
-        return Err(failed(format!("failed: {status}")));
-    }
-    let bytes = output.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(format!("cannot be read: {e}")))?;
+    let bytes = output.map_err(|e| match e {
+        command::Failure::TooLate => failed(format!("did not finish within the time limit of {} s", deadline.limit().as_secs())),
+        command::Failure::Asks => failed(format!("{e}; it has to print the key without asking")),
+        e => failed(e.to_string()),
+    })?;
     std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| failed("printed no text".to_owned()))
 }

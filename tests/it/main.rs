@@ -48,6 +48,7 @@ mod resolve_reach;
 mod resolve_stores;
 mod resolve_systems;
 mod restore;
+mod root;
 mod scan;
 mod setup;
 mod shield;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
 const LAYERS: [&[&str]; 7] = [
     &["limits", "deadline", "error", "raw_text", "waiting"],
-    &["crypto", "format", "pg", "fsio"],
+    &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],
     &["config", "server"],

@@ -289,11 +289,14 @@ impl<'a> Job<'a> {
         if let Some(waldir) = &request.waldir {
             place::check_waldir(waldir, &pgdata, &place)?;
         }
+        let survey = files::survey(&source)?;
         let programs = match request.start {
-            true => Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major())?),
+            true => {
+                let owner = Owners::new(&pgdata, survey.root.as_ref()).of_root();
+                Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major(), owner)?)
+            }
             false => None,
         };
-        let survey = files::survey(&source)?;
         let tablespaces = tablespaces::map(&survey.facts, &request.tablespace_map)?;
         for (oid, _, to) in &tablespaces {
             place::check_tablespace(*oid, to, &pgdata, &place)?;

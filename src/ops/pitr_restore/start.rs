@@ -85,11 +85,16 @@ fn server_error(what: impl Into<String>) -> Error {
 }
 
 /// The directory of the programs of a major version: the one that is named, Debian's, Red Hat's, or what `PATH` and `pg_config` lead to.
+/// They are asked for their version as the user that the server will run as, never as root: others may have put them there.
 ///
 /// # Errors
 /// [`Kind::Config`] when there is none.
-pub fn find_programs(named: Option<&Path>, major: u32) -> Result<PathBuf, Error> {
-    let is_right = |directory: &Path| version_of(&directory.join("postgres")) == Some(major);
+pub fn find_programs(named: Option<&Path>, major: u32, owner: Option<Owner>) -> Result<PathBuf, Error> {
+    if owner.is_none() && nix::unistd::geteuid().is_root() {
+        return Err(Error::new(Kind::Config, "no user is known that the restored server could run as, and none starts as root")
+            .hint("make the data directory first, empty, for that user, or restore without --start"));
+    }
+    let is_right = |directory: &Path| version_of(&directory.join("postgres"), owner) == Some(major);
     if let Some(directory) = named {
         return if is_right(directory) {
             Ok(directory.to_owned())
@@ -103,8 +108,8 @@ pub fn find_programs(named: Option<&Path>, major: u32) -> Result<PathBuf, Error>
     if let Some(path) = std::env::var_os("PATH") {
         places.extend(std::env::split_paths(&path).filter(|directory| directory.is_absolute()));
     }
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).stderr(Stdio::null()).output() {
-        places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    if let Some(output) = said_by("pg_config", "--bindir", owner) {
+        places.push(PathBuf::from(output.trim()));
     }
     places.into_iter().find(|directory| is_right(directory)).ok_or_else(|| {
         Error::new(Kind::Config, format!("PostgreSQL {major} is not found on this host, so --start cannot start it"))
@@ -113,12 +118,26 @@ pub fn find_programs(named: Option<&Path>, major: u32) -> Result<PathBuf, Error>
 }
 
 /// The major version that `postgres --version` prints: `postgres (PostgreSQL) 15.18 (Debian …)`.
-fn version_of(program: &Path) -> Option<u32> {
+fn version_of(program: &Path, owner: Option<Owner>) -> Option<u32> {
     if !fsio::exists(program).ok()? {
         return None;
     }
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    major_in(&String::from_utf8_lossy(&output.stdout))
+    major_in(&said_by(program, "--version", owner)?)
+}
+
+/// What a program prints, run as the server's user.
+fn said_by(program: impl AsRef<OsStr>, argument: &str, owner: Option<Owner>) -> Option<String> {
+    let mut command = Command::new(program);
+    command.arg(argument).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    run_as(&mut command, owner);
+    Some(String::from_utf8_lossy(&command.output().ok()?.stdout).into_owned())
+}
+
+/// As root, has a command run as the server's user, in no group but that one.
+fn run_as(command: &mut Command, owner: Option<Owner>) {
+    if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
+        command.uid(owner.uid).gid(owner.gid);
+    }
 }
 
 fn major_in(version: &str) -> Option<u32> {
@@ -148,9 +167,7 @@ pub fn start(
     }
     // A terminal's interrupt is for us, not for the server.
     command.process_group(0);
-    if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
-        command.uid(owner.uid).gid(owner.gid);
-    }
+    run_as(&mut command, owner);
     let began = Instant::now();
     let child = command.spawn().map_err(|e| {
         server_error(format!("cannot run {}: {e}", shown(programs.join("postgres"))))
@@ -516,6 +533,27 @@ fn state(server: &Server) -> Result<State, Error> {
 #[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
+
+    /// A program that others could have put there.
+    #[test]
+    fn programs_are_asked_as_the_server_s_user() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        let (program, ran) = (place.path().join("postgres"), place.path().join("ran"));
+        std::fs::write(&ran, "").unwrap();
+        std::fs::set_permissions(&ran, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let script = format!("#!/bin/sh\nid -u >> {0}; id -G >> {0}\necho 'postgres (PostgreSQL) 15.1'\n", ran.display());
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let is_root = nix::unistd::geteuid().is_root();
+        let owner = is_root.then_some(Owner { uid: 65_534, gid: 65_534 });
+        assert_eq!(find_programs(Some(place.path()), 15, owner).unwrap(), place.path());
+        if is_root {
+            assert_eq!(std::fs::read_to_string(&ran).unwrap(), "65534\n65534\n");
+            assert_eq!(find_programs(Some(place.path()), 15, None).unwrap_err().kind, Kind::Config);
+            assert_eq!(std::fs::read_to_string(&ran).unwrap(), "65534\n65534\n");
+        }
+    }
 
     #[test]
     fn versions_are_read() {
