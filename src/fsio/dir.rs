@@ -1,5 +1,8 @@
 //! An open directory. Whatever is done relative to it happens in this very directory, also when somebody removes it and makes
-//! another of the same name meanwhile: then the call fails instead of going astray.
+//! another of the same name meanwhile: then the call fails instead of going astray. And it is done under the identity that the
+//! directory was opened under, whoever asks.
+//!
+//! What lies below it by more than one name is reached with `*_beneath`: no symbolic link is followed, and nothing outside is reached.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -9,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
+use super::identity::{Entered, Identity};
 use super::{FsError, Problem, Stat};
 
 /// An open directory and the path to it, for messages. Cheap to clone.
@@ -19,6 +23,7 @@ use super::{FsError, Problem, Stat};
 pub struct Dir {
     fd: Arc<OwnedFd>,
     path: PathBuf,
+    identity: Identity,
 }
 
 /// What a name in a directory stands for.
@@ -52,7 +57,24 @@ impl Dir {
     /// [`Problem::Absent`], [`Problem::Denied`], [`Problem::Unsupported`] when it is not a directory, others.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         let fd = nix::fcntl::open(path, OPEN_DIR, Mode::empty()).map_err(|e| FsError::new("open directory", path, e))?;
-        Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
+        Ok(Self::opened(fd, path.to_owned(), Identity::current()))
+    }
+
+    pub(super) fn opened(fd: OwnedFd, path: PathBuf, identity: Identity) -> Self {
+        Self { fd: Arc::new(fd), path, identity }
+    }
+
+    /// The identity that everything is done under that is done with names in it.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Takes that identity, for calls that are made with the descriptor itself.
+    ///
+    /// # Errors
+    /// As [`Identity::enter`].
+    pub fn enter(&self) -> Result<Entered, FsError> {
+        self.identity.enter()
     }
 
     /// The path it was opened by.
@@ -75,8 +97,9 @@ impl Dir {
     /// As [`open`](Self::open), but for `Absent`.
     pub fn open_below(&self, name: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
         let path = self.path_of(&name);
+        let _as = self.enter()?;
         match nix::fcntl::openat(self.fd(), name.as_ref(), OPEN_DIR, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd: Arc::new(fd), path })),
+            Ok(fd) => Ok(Some(Self::opened(fd, path, self.identity))),
             Err(Errno::ENOENT) => Ok(None),
             Err(e) => Err(FsError::new("open directory", path, e)),
         }
@@ -84,6 +107,7 @@ impl Dir {
 
     /// Makes a directory in it. Finding it there is fine. `false` when this directory itself was removed meanwhile.
     pub(super) fn make_below(&self, name: impl AsRef<Path>) -> Result<bool, FsError> {
+        let _as = self.enter()?;
         match nix::sys::stat::mkdirat(self.fd(), name.as_ref(), Mode::from_bits_truncate(0o750)) {
             Ok(()) | Err(Errno::EEXIST) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
@@ -94,6 +118,7 @@ impl Dir {
     /// Opens something in it; `None` when nothing has that name.
     pub(super) fn open_file(&self, name: impl AsRef<Path>, flags: OFlag, mode: u32) -> Result<Option<File>, FsError> {
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        let _as = self.enter()?;
         match nix::fcntl::openat(self.fd(), name.as_ref(), flags, Mode::from_bits_truncate(mode)) {
             Ok(fd) => Ok(Some(File::from(fd))),
             Err(Errno::ENOENT) => Ok(None),
@@ -106,6 +131,7 @@ impl Dir {
     /// # Errors
     /// [`Problem::Failed`] also for a symbolic link that leads nowhere: something was meant to be there.
     pub fn stat(&self, name: impl AsRef<Path>) -> Result<Option<Stat>, FsError> {
+        let _as = self.enter()?;
         match nix::sys::stat::fstatat(self.fd(), name.as_ref(), AtFlags::empty()) {
             Ok(stat) => Ok(Some(Stat::from(stat))),
             Err(Errno::ENOENT) if self.is_link(&name)? => {
@@ -118,6 +144,7 @@ impl Dir {
     }
 
     fn is_link(&self, name: impl AsRef<Path>) -> Result<bool, FsError> {
+        let _as = self.enter()?;
         match nix::sys::stat::fstatat(self.fd(), name.as_ref(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFLNK),
             Err(Errno::ENOENT) => Ok(false),
@@ -171,6 +198,7 @@ impl Dir {
             }
             !found
         })?;
+        let _as = self.enter()?;
         for name in unknown {
             // lstat: a link to a file is not a file that was published here.
             let stat = nix::sys::stat::fstatat(self.fd(), name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
@@ -183,7 +211,10 @@ impl Dir {
     fn scan(&self, mut visit: impl FnMut(Item) -> bool) -> Result<(), FsError> {
         let fail = |e: Errno| FsError::new("read directory", &self.path, e);
         // A handle of its own: the reading position is shared by all clones of a descriptor.
-        let mut dir = nix::dir::Dir::openat(self.fd(), ".", OPEN_DIR, Mode::empty()).map_err(fail)?;
+        let mut dir = {
+            let _as = self.enter()?;
+            nix::dir::Dir::openat(self.fd(), ".", OPEN_DIR, Mode::empty()).map_err(fail)?
+        };
         for entry in dir.iter() {
             let entry = entry.map_err(fail)?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -213,6 +244,90 @@ impl Dir {
     }
 }
 
+/// Opening what is below by any number of names.
+impl Dir {
+    /// Opens a directory below it, links not followed; `None` when nothing has that name.
+    ///
+    /// # Errors
+    /// [`Problem::Unsupported`] for a link or a file on the way; [`Problem::Denied`], others.
+    pub fn dir_beneath(&self, path: &Path) -> Result<Option<Self>, FsError> {
+        if path.as_os_str().is_empty() {
+            return Ok(Some(self.clone()));
+        }
+        let opened = self.open_beneath("open directory", path, OPEN_DIR, 0)?;
+        Ok(opened.map(|fd| Self::opened(fd, self.path_of(path), self.identity)))
+    }
+
+    /// Opens a file below it, links not followed; `None` when nothing has that name.
+    ///
+    /// # Errors
+    /// As [`dir_beneath`](Self::dir_beneath).
+    pub fn file_beneath(&self, path: &Path, flags: OFlag, mode: u32) -> Result<Option<File>, FsError> {
+        let flags = flags | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        Ok(self.open_beneath("open", path, flags, mode)?.map(File::from))
+    }
+
+    /// Opens the directory that a path below it is in, and says the last name; `None` when that directory is not there.
+    ///
+    /// # Errors
+    /// As [`dir_beneath`](Self::dir_beneath); when the path has no last name.
+    pub fn parent_beneath<'a>(&self, path: &'a Path) -> Result<Option<(Self, &'a OsStr)>, FsError> {
+        let name = path.file_name().ok_or_else(|| FsError::new("open", self.path_of(path), Errno::EINVAL))?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        Ok(self.dir_beneath(parent)?.map(|parent| (parent, name)))
+    }
+
+    fn open_beneath(&self, action: &'static str, path: &Path, flags: OFlag, mode: u32) -> Result<Option<OwnedFd>, FsError> {
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let _as = self.enter()?;
+        match open_beneath(self.fd(), path, flags, Mode::from_bits_truncate(mode)) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e @ Errno::ELOOP) => Err(FsError::new(action, self.path_of(path), e).with_hint(
+                "a symbolic link lies there or on the way, and none is followed: remove it, or put a directory there",
+            )),
+            Err(e) => Err(FsError::new(action, self.path_of(path), e)),
+        }
+    }
+}
+
+/// How often to begin anew when directories are moved meanwhile.
+const MAX_ROUNDS: u32 = 100;
+
+fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
+    // The kernel refuses a mode that is not used.
+    let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    for _ in 0..MAX_ROUNDS {
+        match nix::fcntl::openat2(dir, path, OpenHow::new().flags(flags).mode(mode).resolve(resolve)) {
+            // A directory was moved meanwhile.
+            Err(Errno::EAGAIN) => std::thread::yield_now(),
+            // A kernel before 5.6, or a filter of system calls. What else gives EPERM does so the other way too.
+            Err(Errno::ENOSYS | Errno::EPERM) => return by_component(dir, path, flags, mode),
+            other => return other,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// The same with the calls that every kernel has: each name is opened in the directory before it, and none may be a link.
+fn by_component(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
+    use std::path::Component;
+    let mut names = path.components().filter(|name| *name != Component::CurDir).peekable();
+    let mut here: Option<OwnedFd> = None;
+    while let Some(name) = names.next() {
+        // Never up, and never from the root.
+        let Component::Normal(name) = name else { return Err(Errno::EXDEV) };
+        let at = here.as_ref().map_or(dir, AsFd::as_fd);
+        if names.peek().is_none() {
+            return nix::fcntl::openat(at, name, flags | OFlag::O_NOFOLLOW, mode);
+        }
+        let step = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        here = Some(nix::fcntl::openat(at, name, step, Mode::empty())?);
+    }
+    nix::fcntl::openat(dir, ".", flags, mode)
+}
+
 impl From<FileStat> for Stat {
     // The types of these fields differ between architectures.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
@@ -232,5 +347,46 @@ impl From<FileStat> for Stat {
             changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
             kind,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    /// Both ways of opening below a directory, which must not differ.
+    type Open = fn(BorrowedFd<'_>, &Path, OFlag, Mode) -> Result<OwnedFd, Errno>;
+    const WAYS: [Open; 2] = [open_beneath, by_component];
+
+    #[test]
+    fn beneath_a_directory_no_link_is_followed_and_nothing_outside_is_reached() {
+        let place = tempfile::tempdir().unwrap();
+        let top = place.path().join("top");
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/b/file"), "").unwrap();
+        std::fs::write(place.path().join("outside"), "").unwrap();
+        std::os::unix::fs::symlink("a", top.join("link")).unwrap();
+        std::os::unix::fs::symlink("../outside", top.join("a/out")).unwrap();
+        let dir = Dir::open(&top).unwrap();
+        for open in WAYS {
+            let open = |path: &str| open(dir.fd(), Path::new(path), OFlag::O_RDONLY | OFlag::O_NOFOLLOW, Mode::empty()).err();
+            assert_eq!(open("a/b/file"), None);
+            assert_eq!(open("a/./b"), None);
+            assert_eq!(open("a/b/none"), Some(Errno::ENOENT));
+            assert_eq!(open("a/b/file/x"), Some(Errno::ENOTDIR));
+            assert_eq!(open("a/out"), Some(Errno::ELOOP));
+            assert!(matches!(open("link/b/file"), Some(Errno::ELOOP | Errno::ENOTDIR)));
+            assert_eq!(open("link"), Some(Errno::ELOOP));
+            assert_eq!(open("../outside"), Some(Errno::EXDEV));
+            assert_eq!(open("/etc"), Some(Errno::EXDEV));
+        }
+        assert!(dir.dir_beneath(Path::new("a/b")).unwrap().is_some() && dir.dir_beneath(Path::new("c")).unwrap().is_none());
+        assert_eq!(dir.dir_beneath(Path::new("link")).unwrap_err().problem, Problem::Unsupported);
+        assert_eq!(dir.parent_beneath(Path::new("a/b/new")).unwrap().unwrap().1, "new");
+        let make = OFlag::O_RDWR | OFlag::O_CREAT;
+        assert!(dir.file_beneath(Path::new("a/b/new"), make, 0o600).unwrap().is_some() && top.join("a/b/new").exists());
+        assert!(dir.file_beneath(Path::new("c/new"), make, 0o600).unwrap().is_none());
+        assert!(dir.file_beneath(Path::new("a/out"), make, 0o600).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The file system, raw: the only module that opens, writes, renames or removes files.
 //!
-//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), the durable publish of one file ([`Draft`]), a tree of published files ([`Tree`]), and
+//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), whose rights root works with ([`Identity`], [`Rooted`]), the durable publish of one file ([`Draft`]), a tree of published files ([`Tree`]), and
 //! the few helpers that the rest needs ([`read_bounded`], [`open_regular`], [`create_secret`], …). `clippy.toml` bans the calls of
 //! `std::fs` everywhere else, so that no caller can forget an fsync. May not live here: what the bytes mean, retries, store
 //! errors. Depends on `limits` only.
@@ -23,10 +23,12 @@ use crate::raw_text::shown;
 mod dir;
 mod direct;
 mod draft;
+mod identity;
 mod kernel;
 mod live;
 mod private;
 mod rebuild;
+mod rooted;
 mod temp;
 mod tree;
 mod trust;
@@ -34,6 +36,7 @@ mod trust;
 pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
 pub use draft::{Draft, Durability, Published};
+pub use identity::{Entered, Identity};
 pub use kernel::{SharedMemory, Worker, booted_unix_s, is_local, may_write, sees_every_process, shared_memory, workers_in};
 pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
@@ -46,6 +49,7 @@ pub use private::{
 pub use rebuild::{
     Access, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
 };
+pub use rooted::{Missing, Rooted};
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
 pub use trust::{ChangeableBy, Exposure, changeable_by_others};
@@ -63,6 +67,8 @@ pub enum Problem {
     ReadOnly,
     /// Permissions.
     Denied,
+    /// Somebody else can change where it leads to, or has a hand in what is there: root keeps out.
+    Unsafe,
     /// The file system or the kind of file cannot do what is needed.
     Unsupported,
     /// Larger than the bound of the caller.
@@ -110,7 +116,7 @@ impl FsError {
             Problem::Unsupported if error.raw_os_error() == Some(Errno::EFBIG as i32) => Some(
                 "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file system that can hold it".to_owned(),
             ),
-            Problem::Absent | Problem::Exists | Problem::Unsupported | Problem::TooLarge => None,
+            Problem::Absent | Problem::Exists | Problem::Unsupported | Problem::TooLarge | Problem::Unsafe => None,
         };
         Self { problem, action, path, detail: error.to_string(), hint }
     }

@@ -28,10 +28,11 @@ pub mod spool;
 pub mod stored_wal;
 
 use crate::error::{Error, Kind};
-use crate::fsio::FsError;
+use crate::fsio::{FsError, Problem};
 
-/// An error of a local file that the user or PostgreSQL named.
+/// An error of a local file that the user or PostgreSQL named. Where root keeps out, it is refused, whatever it was for.
 fn file_error(kind: Kind, error: FsError) -> Error {
     let what = error.to_string();
+    let kind = if error.problem == Problem::Unsafe { Kind::Refused } else { kind };
     Error { kind, what, hint: error.hint }
 }

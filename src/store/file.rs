@@ -309,7 +309,7 @@ fn store_error(error: FsError, action: String, location: &str) -> StoreError {
         Problem::Absent => ErrorKind::NoSuchPlace,
         Problem::NoSpace => ErrorKind::NoSpace,
         Problem::ReadOnly => ErrorKind::ReadOnly,
-        Problem::Denied => ErrorKind::Denied,
+        Problem::Denied | Problem::Unsafe => ErrorKind::Denied,
         Problem::Unsupported | Problem::Exists | Problem::TooLarge => ErrorKind::Unsupported,
         Problem::Failed => ErrorKind::Unreachable,
     };
