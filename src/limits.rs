@@ -70,13 +70,42 @@ pub const MAX_PACK_RECORDS: usize = 64 * KIB;
 pub const MAX_PATH_BYTES: usize = 4096;
 /// Longest label of a backup; PostgreSQL allows 1024.
 pub const MAX_LABEL_BYTES: usize = 500;
+/// Longest name in a directory (`NAME_MAX`).
+pub const MAX_NAME_BYTES: usize = 255;
 /// Longest facts of a manifest: a database takes about 100 bytes there.
-pub const MAX_FACTS_BYTES: usize = 64 * MIB;
+pub const MAX_FACTS_BYTES: usize = 32 * MIB;
+/// Most users and groups that the files of a backup belong to, and the length of such a name.
+pub const MAX_MANIFEST_NAMES: usize = 4096;
+/// See [`MAX_MANIFEST_NAMES`].
+pub const MAX_OWNER_NAME_BYTES: usize = 256;
+/// Most packs that a backup refers to: 16 TiB of the smallest, compressed. A reader needs 80 MiB for so many.
+pub const MAX_MANIFEST_PACKS: usize = 2 * MIB;
+/// Most bytes of a manifest for each byte of its object: real ones get 5 to 20 times shorter, and what comes out of very few bytes would
+/// keep a reader busy for as long as its writer likes.
+pub const MAX_MANIFEST_EXPANSION: u64 = 256;
+/// Manifests up to this length may be of any object.
+pub const SHORT_MANIFEST_BYTES: u64 = 8 * MIB as u64;
+/// More bytes than any cluster, or backup, has: sums of a few of these do not overflow.
+pub const MAX_BACKUP_BYTES: u64 = 1 << 56;
+/// Most databases that a manifest names.
+pub const MAX_DATABASES: usize = 256 * KIB;
+/// Most tablespaces of a backup.
+pub const MAX_TABLESPACES: usize = 16 * KIB;
+/// Most annotations of a backup.
+pub const MAX_ANNOTATIONS: usize = 1000;
+/// Most damaged pages that are listed one by one; all are counted.
+pub const MAX_DAMAGE_LISTED: usize = 1000;
+/// Most warnings that are kept of a backup.
+pub const MAX_WARNINGS: usize = 1000;
+/// And of these in its summary.
+pub const MAX_SUMMARY_WARNINGS: usize = 10;
 
 /// Longest file outside the data directory that a backup takes along: settings and certificates.
 pub const MAX_ATTACHMENT_BYTES: usize = MIB;
 /// Most of them.
 pub const MAX_ATTACHMENTS: usize = 1000;
+/// Most extents of one.
+pub const EXTENTS_PER_ATTACHMENT: usize = MAX_ATTACHMENT_BYTES / EXTENT_BYTES;
 
 /// Longest WAL record: what the server can allocate to read one (`MaxAllocSize`).
 pub const MAX_WAL_RECORD_BYTES: u32 = 0x3FFF_FFFF;

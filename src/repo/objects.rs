@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 
 use super::open::Repository;
-use crate::codec::{self, Address, CodecError, Digest, Sealing, Waiting};
+use crate::codec::{self, Address, CodecError, Digest, Opened, Sealing, Waiting};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
 use crate::limits::{KIB, MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
@@ -192,14 +192,21 @@ impl Repository {
     /// # Errors
     /// Damaged, denied, unreachable; [`Kind::Config`] when the sink fails.
     pub fn get(&self, kind: ObjectKind, name: &Key, sink: &mut dyn Write) -> Result<Option<Metadata>, Error> {
+        let Some(begun) = self.begin(kind, name)? else { return Ok(None) };
+        begun.opened.copy_to(sink).map(Some).map_err(|e| self.read_error(name, e))
+    }
+
+    /// Opens an object whose metadata decide what is done with its content; `None` as of [`get`](Self::get).
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable.
+    pub(super) fn begin(&self, kind: ObjectKind, name: &Key) -> Result<Option<Begun<'_>>, Error> {
         let object = match self.store().read(name, ReadRange::All) {
             Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        codec::open(object.body, self.address(kind, name), self.keys())
-            .and_then(|opened| opened.copy_to(sink))
-            .map(Some)
-            .map_err(|e| self.read_error(name, e))
+        let opened = codec::open(object.body, self.address(kind, name), self.keys()).map_err(|e| self.read_error(name, e))?;
+        Ok(Some(Begun { opened, stored_bytes: object.size_bytes }))
     }
 
     /// An object's metadata, with one bounded ranged read (two, should its metadata be unusually long).
@@ -252,7 +259,7 @@ impl Repository {
     }
 
     /// Says which object of which repository, and what to do.
-    fn read_error(&self, name: &Key, error: CodecError) -> Error {
+    pub(super) fn read_error(&self, name: &Key, error: CodecError) -> Error {
         let object = format!("{name} in {}", self.location());
         match error {
             CodecError::Read(e) => store_error(e),
@@ -263,6 +270,14 @@ impl Repository {
                 .hint("take this object from another repository or copy; nothing damaged was handed out"),
         }
     }
+}
+
+/// An object that is being read, its metadata authenticated.
+pub(super) struct Begun<'a> {
+    /// The rest of it.
+    pub(super) opened: Opened<Box<dyn Read + Send + 'a>>,
+    /// Its length as the store has it.
+    pub(super) stored_bytes: u64,
 }
 
 /// Collects a small object.

@@ -10,7 +10,9 @@ use walvis::crypto::WrappingKey;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent};
-use walvis::format::manifest::{BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestWriter, PageChecksums, TableRef};
+use walvis::format::manifest::{
+    BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item, ManifestWriter, PageChecksums, TableRef,
+};
 use walvis::limits::EXTENT_BYTES;
 use walvis::pg::Lsn;
 use walvis::repo::backups::{PackReader, PackTarget, Packed, with_packs};
@@ -252,12 +254,22 @@ fn file(number: u32, pack: PackId) -> Item {
     })
 }
 
+const DIRECTORIES: [&str; 2] = ["base", "base/5"];
+
+fn directory(path: &str) -> Item {
+    let (owner, group) = ("postgres".to_owned(), "postgres".to_owned());
+    Item::Directory(DirectoryEntry { path: path.into(), mode: 0o700, owner, group })
+}
+
 fn put_manifest(world: &World, pack: PackId, files: u32) {
     let mut writer = ManifestWriter::new(Vec::new());
+    for path in DIRECTORIES {
+        writer.add(&directory(path), &[]).unwrap();
+    }
     for number in 0..files {
         writer.add(&file(number, pack), &[]).unwrap();
     }
-    let (body, head) = writer.finish(&facts(), |_| Some(1 << 20)).unwrap();
+    let (body, head) = writer.finish(&facts(), |_| Some(1 << 24)).unwrap();
     let whole = [head, body].concat();
     world
         .repository
@@ -276,9 +288,14 @@ fn manifests_are_listed_and_read_as_a_stream() {
     assert_eq!(listed[0].1.as_ref().unwrap(), &summary(&world));
 
     let mut number = 0;
+    let mut directories = DIRECTORIES.iter();
     let (read, head) = world
         .repository
         .read_manifest(&world.cluster, SYSTEM, world.id, &mut |_, item| {
+            if let Some(path) = directories.next() {
+                assert_eq!(item, directory(path));
+                return Ok(ControlFlow::Continue(()));
+            }
             assert_eq!(item, file(number, pack));
             number += 1;
             Ok(ControlFlow::Continue(()))

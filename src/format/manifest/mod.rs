@@ -3,16 +3,31 @@
 //! Written last, it is the backup's commit point. It is written and read as a stream: header, then directories and files in the
 //! order of their paths. `docs/FORMAT.md` has the layout.
 
-mod stream;
+mod bounded;
+mod read;
+mod rules;
+mod write;
 
 use std::collections::BTreeMap;
 
+pub use read::ManifestReader;
+pub use rules::{directory_mode, file_mode, is_tablespace_path};
 use serde::{Deserialize, Serialize};
-pub use stream::{ManifestReader, ManifestWriter};
+pub use write::ManifestWriter;
 
 use super::extent::{BackupId, Extent, PackId, Place};
+use crate::limits::{
+    EXTENTS_PER_ATTACHMENT, MAX_ANNOTATIONS, MAX_ATTACHMENTS, MAX_DAMAGE_LISTED, MAX_DATABASES, MAX_SUMMARY_WARNINGS,
+    MAX_TABLESPACES, MAX_WARNINGS,
+};
 use crate::pg::scan::Parameters;
 use crate::raw_text::RawText;
+
+/// The version that is written, and the only one read.
+const VERSION: u8 = 1;
+const DIRECTORY: u8 = 1;
+const FILE_WITH_EXTENTS: u8 = 2;
+const FILE_WITH_TABLES: u8 = 3;
 
 /// What `list` and the choice of a backup need: JSON in the metadata of the manifest's envelope, read with one small request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +80,7 @@ pub struct BackupSummary {
     /// How many read at once.
     pub jobs: u32,
     /// What was skipped or odd: the first few; all are in [`BackupFacts::warnings`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list::<_, _, MAX_SUMMARY_WARNINGS>")]
     pub warnings: Vec<String>,
     /// How many there are.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -92,17 +107,22 @@ pub struct BackupFacts {
     /// Key of the extents' hashes, 64 hexadecimal digits.
     pub hash_key: String,
     /// Databases, if they could be asked for.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_DATABASES>")]
     pub databases: Vec<Database>,
     /// Tablespaces outside the data directory.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_TABLESPACES>")]
     pub tablespaces: Vec<Tablespace>,
     /// What the operator noted.
+    #[serde(deserialize_with = "bounded::map::<_, MAX_ANNOTATIONS>")]
     pub annotations: BTreeMap<String, String>,
     /// The first damaged pages.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_DAMAGE_LISTED>")]
     pub damage: Vec<DamagedPage>,
     /// What was skipped or odd.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_WARNINGS>")]
     pub warnings: Vec<String>,
     /// Files outside the data directory that the server reads.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list::<_, _, MAX_ATTACHMENTS>")]
     pub attachments: Vec<Attachment>,
 }
 
@@ -128,6 +148,7 @@ pub struct Attachment {
     /// CRC-32C of its content.
     pub crc32c: u32,
     /// Where its content is.
+    #[serde(deserialize_with = "bounded::list::<_, _, EXTENTS_PER_ATTACHMENT>")]
     pub extents: Vec<Extent>,
 }
 
@@ -284,3 +305,6 @@ mod lsn_text {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

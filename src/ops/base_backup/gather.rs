@@ -14,14 +14,9 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{PackId, tables_in};
 use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, ManifestReader, ManifestWriter, TableRef};
 use crate::fsio::{self, OwnerNames};
-use crate::limits::MIB;
+use crate::limits::{MAX_DAMAGE_LISTED, MAX_WARNINGS, MIB};
 use crate::ops::file_error;
 use crate::raw_text::RawText;
-
-/// Most damaged pages that are listed one by one; all are counted.
-const DAMAGE_LISTED: usize = 1000;
-/// Most warnings that are kept.
-const WARNINGS_KEPT: usize = 1000;
 
 /// What was gathered.
 pub(super) struct Gather<'a> {
@@ -112,7 +107,7 @@ impl<'a> Gather<'a> {
         self.reused_bytes += outcome.reused_bytes;
         for damage in outcome.damaged {
             tracing::warn!("{} page {} is damaged: {}", RawText::from(&*damage.path), damage.block, damage.detail);
-            if self.damage.len() < DAMAGE_LISTED {
+            if self.damage.len() < MAX_DAMAGE_LISTED {
                 self.damage.push(damage);
             }
         }
@@ -134,7 +129,7 @@ impl<'a> Gather<'a> {
 
     /// Notes what is odd.
     pub(super) fn warn(&mut self, warning: String) {
-        if self.warnings.len() < WARNINGS_KEPT {
+        if self.warnings.len() < MAX_WARNINGS {
             self.warnings.push(warning);
         }
     }

@@ -41,7 +41,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, DamagedPage, FileEntry, PageChecksums, Tablespace};
 use crate::fsio::{self, Attributes};
-use crate::limits::{MAX_LABEL_BYTES, MIB};
+use crate::limits::{MAX_LABEL_BYTES, MAX_SUMMARY_WARNINGS, MAX_WARNINGS, MIB};
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, tablespace_version_directory};
 use crate::pg::{ControlFile, Lsn, SegmentName, TablespaceMap, Timeline, WalFileName};
 use crate::raw_text::RawText;
@@ -52,8 +52,6 @@ use crate::repo::{ClusterName, Repository};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 /// Most workers. Each fills a pack of at least 8 MiB: more would not fit into the memory that is promised.
 const MAX_JOBS: usize = 16;
-/// Warnings that are kept where `list` finds them.
-const WARNINGS_IN_SUMMARY: usize = 10;
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -170,7 +168,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         parent: parent.as_ref().map(|parent| parent.id),
         data_directory: source.data_directory.as_path().into(),
         jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
-        warnings: facts.warnings.iter().take(WARNINGS_IN_SUMMARY).cloned().collect(),
+        warnings: facts.warnings.iter().take(MAX_SUMMARY_WARNINGS).cloned().collect(),
         warnings_total: facts.warnings.len() as u64,
         parameters: Some(backup.control.parameters),
     };
@@ -475,10 +473,11 @@ impl Backup<'_> {
             .map(|damage| DamagedPage { file: damage.path.into(), block: damage.block, relation: None, detail: damage.detail })
             .collect();
         self.source.name_relations(&mut damage);
-        let warnings = std::mem::take(&mut gather.warnings);
+        let mut warnings = std::mem::take(&mut gather.warnings);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
+        warnings.truncate(MAX_WARNINGS);
         let facts = BackupFacts {
             hash_key: hex::encode(hash_key),
             databases: self.source.databases.clone(),

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind};
-use crate::format::manifest::DirectoryEntry;
+use crate::format::manifest::{DirectoryEntry, is_tablespace_path};
 use crate::fsio::{self, Attributes, FsError, LiveDir, LiveKind, OwnerNames};
 use crate::ops::file_error;
 use crate::pg::data_directory::{
@@ -278,6 +278,15 @@ impl Walk<'_> {
     fn tablespace(&mut self, link: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
         match fsio::attributes(&real(self.layout.data_directory, &link)).map_err(unreadable)? {
             Some(own) if own.kind == LiveKind::Directory => {
+                if let Some(target) = fsio::link_target(&real(self.layout.data_directory, &link)).map_err(unreadable)?
+                    && !is_tablespace_path(target.as_os_str().as_bytes())
+                {
+                    let (name, target) = (RawText::from(&*link), RawText::from(target));
+                    let what = format!("{name} is a symbolic link to {target}, which is no absolute path without detours");
+                    return Err(Error::new(Kind::Config, what).hint(
+                        "no restore would follow it: stop the server and make the link anew, with the directory's real path",
+                    ));
+                }
                 let version = join(&link, self.layout.version_directory.as_bytes());
                 self.add_directory(link, &own)?;
                 Ok(Some(version))

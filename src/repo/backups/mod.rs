@@ -21,7 +21,7 @@ use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
-use crate::limits::CATALOG_READERS;
+use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, SHORT_MANIFEST_BYTES};
 
 /// What to do about a damaged manifest.
 const HINT: &str =
@@ -115,7 +115,8 @@ impl Repository {
     ) -> Result<BackupSummary, Error> {
         let summary: Option<BackupSummary> =
             metadata.backup_summary.as_deref().and_then(|json| serde_json::from_slice(json).ok());
-        match summary.filter(|summary| summary.id == id && summary.system_id == system_id.to_string()) {
+        let fits = |summary: &BackupSummary| summary.id == id && summary.system_id == system_id.to_string() && summary.is_sane();
+        match summary.filter(fits) {
             Some(summary) => Ok(summary),
             None => Err(self.damaged_manifest(cluster, system_id, id, "its summary is not what belongs there")),
         }
@@ -126,8 +127,8 @@ impl Repository {
         Error::new(Kind::Damaged, format!("{name} in {} is damaged: {why}", self.location())).hint(HINT)
     }
 
-    /// Reads a manifest as a stream, with bounded memory. What the visitor sees before the end is authenticated, but only `Some(…)`
-    /// says that it saw all; when it breaks, the rest is not read.
+    /// Reads a manifest as a stream, with bounded memory. What the visitor sees before the end is authenticated and keeps the rules of a
+    /// backup, but only `Some(…)` says that it saw all; when it breaks, the rest is not read.
     ///
     /// # Errors
     /// As the visitor's; damaged, denied, unreachable. `None` when there is no such backup.
@@ -139,26 +140,25 @@ impl Repository {
         visit: OnItem<'_>,
     ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
         let damaged = |why: String| self.damaged_manifest(cluster, system_id, id, &why);
-        let mut sink = Items { reader: ManifestReader::default(), visit, damaged: &damaged, ended: None };
         let name = names::manifest(cluster, system_id, id)?;
-        let result = self.get(ObjectKind::Manifest, &name, &mut sink);
+        let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
+        let Some(begun) = self.begin(ObjectKind::Manifest, &name).map_err(hinted)? else { return Ok(None) };
+        let metadata = begun.opened.metadata();
+        let summary = self.summary_of(cluster, system_id, id, metadata)?;
+        let plaintext_bytes = metadata.plaintext_bytes;
+        if plaintext_bytes > SHORT_MANIFEST_BYTES.max(begun.stored_bytes.saturating_mul(MAX_MANIFEST_EXPANSION)) {
+            return Err(damaged(format!("it says that its {} bytes hold {plaintext_bytes}", begun.stored_bytes)));
+        }
+        let reader = ManifestReader::of_backup(&summary, plaintext_bytes);
+        let mut sink = Items { reader, visit, damaged: &damaged, ended: None };
+        let result = begun.opened.copy_to(&mut sink).map_err(|e| hinted(self.read_error(&name, e)));
         match (sink.ended, result) {
-            (Some(Ended::Failed(error)), _) => Err(error),
-            (Some(Ended::Enough), _) => {
-                let summary = self
-                    .backup_summary(cluster, system_id, id)?
-                    .ok_or_else(|| damaged("it vanished while it was read".to_owned()))?;
-                match sink.reader.head() {
-                    Some(head) => Ok(Some((summary, head.clone()))),
-                    None => Err(damaged("it has no head".to_owned())),
-                }
-            }
-            (None, Err(error)) => Err(if error.kind == Kind::Damaged { error.hint(HINT) } else { error }),
-            (None, Ok(None)) => Ok(None),
-            (None, Ok(Some(metadata))) => {
-                let head = sink.reader.finish().map_err(|e| damaged(e.to_string()))?;
-                Ok(Some((self.summary_of(cluster, system_id, id, &metadata)?, head)))
-            }
+            (Some(Ended::Failed(error)), _) | (None, Err(error)) => Err(error),
+            (Some(Ended::Enough), _) => match sink.reader.head() {
+                Some(head) => Ok(Some((summary, head.clone()))),
+                None => Err(damaged("it has no head".to_owned())),
+            },
+            (None, Ok(_)) => Ok(Some((summary, sink.reader.finish().map_err(|e| damaged(e.to_string()))?))),
         }
     }
 
