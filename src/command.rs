@@ -2,7 +2,7 @@
 //! that it started.
 //!
 //! Lives here: [`run`], for `key_command` and whatever else the settings name. May not live here: which commands there are, and whose
-//! word is taken for them ([`config`](crate::config) refuses settings that another user could have written). Depends on `limits`.
+//! word is taken for them ([`config`](crate::config) refuses settings that another user could have written). Depends on `limits` and `process`.
 //!
 //! The command has a process group of its own. At the time limit the group is told to end, and killed where it does not. A command that
 //! has ended is done, also where something that it started goes on and holds its output open: what it printed is there by then.
@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
 use crate::limits::COMMAND_GRACE;
+use crate::process;
 
 /// How often it is looked whether the command has ended. Its output ends with it as a rule, and that is seen at once.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -61,13 +62,11 @@ impl fmt::Display for Failure {
 /// A [`Failure`], whose words complete "the command …".
 pub fn run(command: &str, limit: Duration, max_output_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let until = Instant::now() + limit;
-    let child = Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(Failure::System)?;
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    // Credentials of a cloud may be what it needs; passphrase and password of a server are not.
+    shell.env_clear().envs(process::environment_of_commands());
+    let child = process::spawn(&mut shell).map_err(Failure::System)?;
     let mut running = Running { child, is_over: false };
     let output = running.read(until, max_output_bytes)?;
     let status = running.reap().map_err(Failure::System)?;

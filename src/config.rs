@@ -173,7 +173,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub const HELPER_VARIABLE: &str = "WALVIS_HELPER";
 
 /// Every environment variable that is read.
-const KNOWN_VARIABLES: [&str; 17] = [
+pub const KNOWN_VARIABLES: [&str; 17] = [
     "WALVIS_CONFIG",
     "WALVIS_REPOSITORY",
     "WALVIS_CLUSTER",
@@ -290,7 +290,7 @@ fn read_file(overrides: &Overrides, env: Environment<'_>) -> Result<RawFile, Err
 
 fn parse_file(text: &str, path: &Path) -> Result<RawFile, Error> {
     let syntax = |e: toml::de::Error| {
-        config_error(format!("{}: {}", path.display(), e.to_string().trim_end().replace('\n', "\n  ")))
+        config_error(format!("{}: {}{}", path.display(), place_in(text, &e), e.message()))
             .hint("see the example in the README; values are TOML: text in quotes, numbers and true/false without")
     };
     let mut unknown = Vec::new();
@@ -303,6 +303,15 @@ fn parse_file(text: &str, path: &Path) -> Result<RawFile, Error> {
         return Err(config_error(format!("{}: unknown key {path_of_key}", path.display())).hint(hint));
     }
     Ok(file)
+}
+
+/// The line of an error and the key in it. Not the line itself: a connection string may hold a password.
+fn place_in(text: &str, error: &toml::de::Error) -> String {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return String::new() };
+    let number = before.matches('\n').count();
+    let key = text.lines().nth(number).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    let key = key.filter(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')));
+    format!("line {}: {}", number + 1, key.map_or_else(String::new, |key| format!("{key}: ")))
 }
 
 fn closest(name: &str, known: &[&'static str]) -> Option<&'static str> {
@@ -532,7 +541,7 @@ impl RawS3 {
                 ));
             }
         };
-        let invalid = |e: crate::store::s3::InvalidSettings| Error { kind: Kind::Config, what: e.to_string(), hint: e.hint };
+        let invalid = |e: crate::store::s3::InvalidSettings| Error { hint: e.hint, ..config_error(e.what) };
         let settings = S3Settings {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
@@ -627,6 +636,8 @@ mod tests {
             (s3("endpont = 'x'"), "endpont", "did you mean endpoint?"),
             ("cluster = 5".to_owned(), "cluster", "TOML"),
             ("cluster = ".to_owned(), "walvis.toml", "TOML"),
+            ("timeout_s = 3\nserver = 'password=hunter2 \n".to_owned(), "line 2: server: ", "TOML"),
+            ("server = password=hunter2\n".to_owned(), "line 1: server: ", "TOML"),
             (String::new(), "no repository", "WALVIS_REPOSITORY"),
             ("[[repository]]".to_owned(), "no url", "url ="),
             ("[[repository]]\nurl = '/r'".to_owned(), "/r", "file:///path"),
@@ -652,6 +663,7 @@ mod tests {
             let error = file(&text).expect_err(&text);
             assert_eq!(error.kind, Kind::Config, "{text}");
             assert!(error.what.contains(what), "{text}: {}", error.what);
+            assert!(!error.what.contains("hunter2"), "{text}: {}", error.what);
             assert!(error.hint.clone().unwrap_or_default().contains(hint), "{text}: {:?}", error.hint);
         }
         let missing = Overrides { config: Some("/nonexistent/walvis.toml".into()), ..Overrides::default() };

@@ -44,18 +44,27 @@ pub struct Error {
     pub what: String,
     /// What to do about it: one line.
     pub hint: Option<String>,
+    /// What others said about it, where that takes several lines: the end of a log, the place in a file.
+    pub detail: Option<String>,
 }
 
 impl Error {
     /// Makes an error without a hint.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), hint: None }
+        Self { kind, what: what.into(), hint: None, detail: None }
     }
 
     /// Says what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what others said, in several lines.
+    #[must_use]
+    pub fn detail(mut self, lines: impl Into<String>) -> Self {
+        self.detail = Some(lines.into()).filter(|lines| !lines.is_empty());
         self
     }
 

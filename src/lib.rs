@@ -12,7 +12,7 @@
 //! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
 //! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
-//! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`waiting`] | bounds, time limits, the error type, names that are bytes, what is waited for |
+//! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`process`], [`waiting`] | bounds, time limits, the error type, names that are bytes, what processes inherit, what is waited for |
 
 pub mod cli;
 pub mod codec;
@@ -26,6 +26,7 @@ pub mod fsio;
 pub mod limits;
 pub mod ops;
 pub mod pg;
+pub mod process;
 pub mod raw_text;
 pub mod repo;
 pub mod server;

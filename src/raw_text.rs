@@ -1,7 +1,9 @@
 //! Names and paths as a server or file system has them: bytes, which need not be UTF-8.
 //!
-//! Lives here: [`RawText`], which keeps them, shows them and stores them without loss. Depends on nothing.
+//! Lives here: [`RawText`], which keeps them, shows them and stores them without loss; which characters are not for a reader's terminal.
+//! Depends on nothing.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -90,7 +92,7 @@ impl fmt::Display for RawText {
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
                 // A line feed in a name must not begin a new line of a report.
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+                if is_hazardous(c) { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
             }
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02X}")?;
@@ -98,6 +100,26 @@ impl fmt::Display for RawText {
         }
         Ok(())
     }
+}
+
+/// Whether a terminal or a reader may be misled by a character: control characters, and those that turn the direction of writing, break
+/// lines or cannot be seen (Unicode's `Bidi_Control`, its separators, zero-width characters and tags).
+pub fn is_hazardous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+        || matches!(c, '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+}
+
+/// A text in one line, with every [hazardous](is_hazardous) character escaped.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hazardous) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hazardous(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
 }
 
 /// A path for a message: what is not UTF-8 shows as what it is, where [`Path::display`] would lose it.
@@ -109,7 +131,7 @@ pub fn shown(path: impl AsRef<Path>) -> RawText {
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Json<'a> {
-    Text(std::borrow::Cow<'a, str>),
+    Text(Cow<'a, str>),
     Bytes { hex: String },
 }
 
@@ -147,6 +169,7 @@ mod tests {
             ("café \\ \"x\"".as_bytes(), "\"café \\\\ \\\"x\\\"\"", "café \\ \"x\""),
             (b"caf\xe9", "{\"hex\":\"636166e9\"}", "caf\\xE9"),
             (b"a\nb\x01", "\"a\\nb\\u0001\"", "a\\nb\\u{1}"),
+            ("a\u{202e}b\u{9b}".as_bytes(), "\"a\u{202e}b\u{9b}\"", "a\\u{202e}b\\u{9b}"),
             (b"", "\"\"", ""),
         ] {
             let text = RawText::from(bytes);

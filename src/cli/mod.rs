@@ -5,6 +5,7 @@
 
 mod args;
 mod exit;
+mod lines;
 mod logging;
 mod progress;
 mod recovery;

@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::render::size;
-use super::shield::say;
+use super::shield;
 use crate::ops::base_backup::report::Progress;
+use crate::raw_text::plain;
 use crate::waiting;
 
 /// Between two events where nobody watches.
@@ -66,15 +67,15 @@ fn drawn() -> MutexGuard<'static, Option<String>> {
 const COLUMNS: usize = 79;
 
 fn draw(text: &str) {
-    let text: String = text.chars().take(COLUMNS).collect();
+    let text: String = plain(text).chars().take(COLUMNS).collect();
     LINE.store(true, Ordering::Relaxed);
-    say(&format!("\r\x1b[K{text}"));
+    shield::draw(&format!("\r\x1b[K{text}"));
 }
 
 /// Removes the line, if there is one: before anything else is written.
 pub(super) fn erase() {
     if LINE.swap(false, Ordering::Relaxed) {
-        say("\r\x1b[K");
+        shield::draw("\r\x1b[K");
     }
 }
 

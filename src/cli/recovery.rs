@@ -1,7 +1,6 @@
 //! The reports of `resolve` and `catalog` as text.
 
-use std::fmt::Write as _;
-
+use super::lines::Lines;
 use super::render::{duration, size};
 use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
 use crate::ops::resolve::report::{Moment, ResolveReport, TransactionReport};
@@ -11,11 +10,10 @@ use crate::pg::target::{Zone, now, parse_time};
 const LOCKS: usize = 20;
 
 /// Where a recovery stops.
-pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> String {
-    let mut out = String::new();
+pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
+    let mut out = Lines::new();
     let mut line = |name: &str, text: String| {
-        // Writing into memory cannot fail, here and below.
-        let _ = writeln!(out, "{name:<15} {text}");
+        writeln!(out, "{name:<15} {text}");
     };
     line("repository", format!("{}, cluster {}, system identifier {}", report.repository, report.cluster, report.system_id));
     // The zone is said back also where nothing had to be converted: a time without one was taken in it.
@@ -159,11 +157,11 @@ fn replay(report: &ResolveReport, zone: &Zone, line: &mut dyn FnMut(&str, String
 }
 
 /// What can be recovered.
-pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> String {
-    let mut out = String::new();
-    let _ = writeln!(out, "repository {}, cluster {}", report.repository, report.cluster);
+pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> Lines {
+    let mut out = Lines::new();
+    writeln!(out, "repository {}, cluster {}", report.repository, report.cluster);
     for system in &report.systems {
-        let _ = writeln!(out, "  system identifier {}", system.system_id);
+        writeln!(out, "  system identifier {}", system.system_id);
         for one in &system.timelines {
             timeline(&mut out, one, zone);
         }
@@ -171,43 +169,43 @@ pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> String {
     match (&report.newest_commit, report.newest_commit_age_s) {
         (Some(commit), Some(age)) => {
             let age = duration(u64::try_from(age).unwrap_or_default().saturating_mul(1000));
-            let _ = writeln!(out, "newest archived commit: {}, {age} ago", transaction(commit, zone));
+            writeln!(out, "newest archived commit: {}, {age} ago", transaction(commit, zone));
         }
         _ => {
-            let _ = writeln!(out, "newest archived commit: none");
+            writeln!(out, "newest archived commit: none");
         }
     }
     out
 }
 
-fn timeline(out: &mut String, report: &TimelineReport, zone: &Zone) {
+fn timeline(out: &mut Lines, report: &TimelineReport, zone: &Zone) {
     let fork = match (report.parent, &report.fork) {
         (Some(parent), Some(fork)) => format!(", left timeline {parent} at {fork}"),
         _ => String::new(),
     };
-    let _ = writeln!(out, "    timeline {}{fork}", report.timeline);
+    writeln!(out, "    timeline {}{fork}", report.timeline);
     if report.history_missing {
-        let _ = writeln!(out, "      MISSING {:08X}.history: nobody knows where it began", report.timeline);
+        writeln!(out, "      MISSING {:08X}.history: nobody knows where it began", report.timeline);
     }
     if report.windows.is_empty() {
-        let _ = writeln!(out, "      no WAL of its own");
+        writeln!(out, "      no WAL of its own");
     }
     for window in &report.windows {
-        let _ = writeln!(out, "      archived from {}", moment(&window.from, zone));
-        let _ = writeln!(out, "                to {}", moment(&window.until, zone));
-        let _ = match (&window.recoverable_from, &window.backup) {
+        writeln!(out, "      archived from {}", moment(&window.from, zone));
+        writeln!(out, "                to {}", moment(&window.until, zone));
+        match (&window.recoverable_from, &window.backup) {
             (Some(from), Some(backup)) => {
                 writeln!(out, "        recoverable from {}, backup {backup}", moment(from, zone))
             }
             _ => writeln!(out, "        NOT RECOVERABLE: no base backup in the repository leads into it"),
-        };
+        }
     }
     for gap in &report.gaps {
         let what = if gap.first == gap.last { gap.first.clone() } else { format!("{} to {}", gap.first, gap.last) };
-        let _ = writeln!(out, "      GAP {}: {what}: {}", gap.kind, gap.detail);
+        writeln!(out, "      GAP {}: {what}: {}", gap.kind, gap.detail);
     }
     if let (Some(first), Some(last)) = (report.unscanned.first(), report.unscanned.last()) {
-        let _ = writeln!(out, "      {} segments stored without a scan, {first} to {last}", report.unscanned.len());
+        writeln!(out, "      {} segments stored without a scan, {first} to {last}", report.unscanned.len());
     }
 }
 

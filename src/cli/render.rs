@@ -1,7 +1,6 @@
 //! Reports and errors as text.
 
-use std::fmt::Write as _;
-
+use super::lines::Lines;
 use crate::error::Error;
 use crate::format::manifest::PageChecksums;
 use crate::ops::catalog_rebuild::RebuildReport;
@@ -9,58 +8,66 @@ use crate::ops::check::{CheckReport, Severity};
 use crate::ops::init::InitReport;
 use crate::ops::key_generate::KeyReport;
 use crate::ops::list::{BackupLine, Bound, ListReport};
+use crate::raw_text::shown;
 
-/// One line of what happened, one of what to do.
-pub(super) fn error(error: &Error) -> String {
-    match &error.hint {
-        Some(hint) => format!("walvis: {}\n  {hint}\n", error.what),
-        None => format!("walvis: {}\n", error.what),
+/// One line of what happened, what others said about it, one line of what to do.
+pub(super) fn error(error: &Error) -> Lines {
+    let mut out = Lines::new();
+    writeln!(out, "walvis: {}", error.what);
+    if let Some(detail) = &error.detail {
+        out.text("    ", detail);
     }
+    if let Some(hint) = &error.hint {
+        writeln!(out, "  {hint}");
+    }
+    out
 }
 
 /// A new key file.
-pub(super) fn key(report: &KeyReport) -> String {
-    let only_root = if report.owner == "root" {
-        "Only root can read it: let the group of the user that PostgreSQL runs as read it, too, with 'chgrp postgres FILE' and 'chmod 640 FILE'.\n"
-    } else {
-        ""
-    };
-    format!(
-        "key {} written to {}\n{only_root}Keep a copy of this file apart from this host and from the repository: without it the backups cannot be read.\n",
-        report.key_id,
-        report.path.display()
-    )
+pub(super) fn key(report: &KeyReport) -> Lines {
+    let mut out = Lines::new();
+    writeln!(out, "key {} written to {}", report.key_id, shown(&report.path));
+    if report.owner == "root" {
+        writeln!(
+            out,
+            "Only root can read it: let the group of the user that PostgreSQL runs as read it, too, with 'chgrp postgres FILE' and 'chmod 640 FILE'."
+        );
+    }
+    writeln!(
+        out,
+        "Keep a copy of this file apart from this host and from the repository: without it the backups cannot be read."
+    );
+    out
 }
 
 /// What `init` did.
-pub(super) fn init(reports: &[InitReport]) -> String {
-    let mut out = String::new();
+pub(super) fn init(reports: &[InitReport]) -> Lines {
+    let mut out = Lines::new();
     for report in reports {
         let state = if report.created { "made" } else { "is there already" };
         let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
-        // Writing into memory cannot fail, here and below.
-        let _ = writeln!(out, "repository {} {state}, {cipher}", report.repository);
+        writeln!(out, "repository {} {state}, {cipher}", report.repository);
         if report.owner.as_deref() == Some("root") {
-            let _ = writeln!(out, "  it belongs to root: the user that PostgreSQL runs as must be able to write there");
+            writeln!(out, "  it belongs to root: the user that PostgreSQL runs as must be able to write there");
         }
         if !report.store_refuses_overwrite {
-            let _ = writeln!(
+            writeln!(
                 out,
                 "  the store does not refuse to overwrite: writers announce themselves under claims/ first, with a few more requests"
             );
         }
         if let Some((cluster, system_id)) = &report.bound {
-            let _ = writeln!(out, "  cluster {cluster} is system identifier {system_id}");
+            writeln!(out, "  cluster {cluster} is system identifier {system_id}");
         }
     }
     out
 }
 
 /// What `catalog rebuild` did.
-pub(super) fn rebuild(reports: &[RebuildReport]) -> String {
-    let mut out = String::new();
+pub(super) fn rebuild(reports: &[RebuildReport]) -> Lines {
+    let mut out = Lines::new();
     for report in reports {
-        let _ = writeln!(
+        writeln!(
             out,
             "{} cluster {} timeline {}: {} nodes written, {} kept, {} deleted first; {} segments scanned; {} blocks without a node (at the ends, or with a hole)",
             report.repository,
@@ -77,12 +84,12 @@ pub(super) fn rebuild(reports: &[RebuildReport]) -> String {
 }
 
 /// What `check` found.
-pub(super) fn check(report: &CheckReport) -> String {
-    let mut out = String::new();
+pub(super) fn check(report: &CheckReport) -> Lines {
+    let mut out = Lines::new();
     if let Some(server) = &report.server {
         let role = if server.in_recovery { "standby" } else { "primary" };
-        let _ = writeln!(out, "server      PostgreSQL {}, {role}, system identifier {}", server.version, server.system_id);
-        let _ = writeln!(
+        writeln!(out, "server      PostgreSQL {}, {role}, system identifier {}", server.version, server.system_id);
+        writeln!(
             out,
             "settings    archive_mode {}, wal_level {}, archive_timeout {}, segments of {}",
             server.archive_mode,
@@ -94,16 +101,16 @@ pub(super) fn check(report: &CheckReport) -> String {
             },
             size(server.wal_segment_bytes)
         );
-        let _ = writeln!(out, "            archive_command {}", server.archive_command);
+        writeln!(out, "            archive_command {}", server.archive_command);
         if let Some(segment) = &server.switched_segment {
-            let _ = writeln!(out, "segment     {segment} switched");
+            writeln!(out, "segment     {segment} switched");
         }
     }
     for repository in &report.repositories {
-        let _ = writeln!(out, "repository  {}", repository.repository);
+        writeln!(out, "repository  {}", repository.repository);
         let mut fact = |name: &str, value: Option<bool>, yes: &str, no: &str| {
             if let Some(value) = value {
-                let _ = writeln!(out, "            {name}: {}", if value { yes } else { no });
+                writeln!(out, "            {name}: {}", if value { yes } else { no });
             }
         };
         fact("opened", Some(repository.opened), "yes", "NO");
@@ -124,28 +131,28 @@ pub(super) fn check(report: &CheckReport) -> String {
             Severity::Warning => "warning",
             Severity::Note => "note",
         };
-        let _ = writeln!(out, "{severity:<11} {}: {}", finding.about, finding.what);
+        writeln!(out, "{severity:<11} {}: {}", finding.about, finding.what);
         if let Some(mend) = &finding.mend {
-            let _ = writeln!(out, "            → {mend}");
+            writeln!(out, "            → {mend}");
         }
     }
-    let _ = writeln!(out, "{}", if report.has_problems() { "NOT WORKING" } else { "all is well" });
+    writeln!(out, "{}", if report.has_problems() { "NOT WORKING" } else { "all is well" });
     out
 }
 
 /// What the repositories hold.
-pub(super) fn list(reports: &[ListReport]) -> String {
-    let mut out = String::new();
+pub(super) fn list(reports: &[ListReport]) -> Lines {
+    let mut out = Lines::new();
     for report in reports {
         let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
-        let _ = writeln!(out, "repository {} ({cipher})", report.repository);
+        writeln!(out, "repository {} ({cipher})", report.repository);
         if report.clusters.is_empty() {
-            let _ = writeln!(out, "  no cluster yet");
+            writeln!(out, "  no cluster yet");
         }
         for cluster in &report.clusters {
             for system in &cluster.system_ids {
                 let major = system.postgres_major.map_or_else(String::new, |major| format!("PostgreSQL {major}, "));
-                let _ = writeln!(
+                writeln!(
                     out,
                     "  cluster {}, {major}system identifier {}, segments of {}, {} stored",
                     cluster.name,
@@ -161,10 +168,10 @@ pub(super) fn list(reports: &[ListReport]) -> String {
                     let mut extras = String::new();
                     for (count, what) in [(timeline.partials, ".partial"), (timeline.backup_histories, ".backup")] {
                         if count > 0 {
-                            let _ = write!(extras, ", {count} {what}");
+                            extras.push_str(&format!(", {count} {what}"));
                         }
                     }
-                    let _ = writeln!(
+                    writeln!(
                         out,
                         "    timeline {}: {} segments, {range}{extras}, {} stored",
                         timeline.timeline,
@@ -172,14 +179,14 @@ pub(super) fn list(reports: &[ListReport]) -> String {
                         size(timeline.stored_bytes)
                     );
                     for (first, last) in &timeline.gap_list {
-                        let _ = writeln!(out, "      MISSING {first} to {last}");
+                        writeln!(out, "      MISSING {first} to {last}");
                     }
                     if timeline.gaps > timeline.gap_list.len() as u64 {
-                        let _ = writeln!(out, "      and {} more gaps", timeline.gaps - timeline.gap_list.len() as u64);
+                        writeln!(out, "      and {} more gaps", timeline.gaps - timeline.gap_list.len() as u64);
                     }
                 }
                 if !system.histories.is_empty() {
-                    let _ = writeln!(out, "    histories: {}", system.histories.join(", "));
+                    writeln!(out, "    histories: {}", system.histories.join(", "));
                 }
                 for line in &system.backups {
                     backup(&mut out, line);
@@ -191,15 +198,15 @@ pub(super) fn list(reports: &[ListReport]) -> String {
 }
 
 /// One base backup.
-fn backup(out: &mut String, line: &BackupLine) {
+fn backup(out: &mut Lines, line: &BackupLine) {
     let Some(summary) = &line.summary else {
         let (id, damaged) = (line.only_id.as_deref().unwrap_or_default(), line.damaged.as_deref().unwrap_or_default());
-        let _ = writeln!(out, "    backup {id} DAMAGED: {damaged}");
+        writeln!(out, "    backup {id} DAMAGED: {damaged}");
         return;
     };
     let checksums = pages(&summary.pages);
     let standby = if summary.from_standby { ", of a standby" } else { "" };
-    let _ = writeln!(
+    writeln!(
         out,
         "    backup {} {:?}: {} in {} files, {} new, took {}, {checksums}{standby}",
         summary.id,
@@ -216,15 +223,15 @@ fn backup(out: &mut String, line: &BackupLine) {
     let from = line.window_from.as_ref().map_or_else(String::new, bound);
     let nowhere = if line.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
     let until = line.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
-    let _ = writeln!(out, "      recoverable from {from} to {until}");
+    writeln!(out, "      recoverable from {from} to {until}");
     for warning in &summary.warnings {
-        let _ = writeln!(out, "      warning: {warning}");
+        writeln!(out, "      warning: {warning}");
     }
     if summary.warnings_total > summary.warnings.len() as u64 {
-        let _ = writeln!(out, "      and {} more warnings", summary.warnings_total - summary.warnings.len() as u64);
+        writeln!(out, "      and {} more warnings", summary.warnings_total - summary.warnings.len() as u64);
     }
     for database in line.databases.iter().flatten() {
-        let _ = writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));
+        writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));
     }
 }
 
@@ -272,12 +279,15 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// What was sent to optional repositories.
-pub(super) fn missed(reports: &[crate::ops::push_missed::MissedReport]) -> String {
-    let line = |report: &crate::ops::push_missed::MissedReport| match report.sent.as_slice() {
-        [] => format!("{} has everything\n", report.repository),
-        sent => format!("{}: {} files sent: {}\n", report.repository, sent.len(), sent.join(" ")),
-    };
-    reports.iter().map(line).collect()
+pub(super) fn missed(reports: &[crate::ops::push_missed::MissedReport]) -> Lines {
+    let mut out = Lines::new();
+    for report in reports {
+        match report.sent.as_slice() {
+            [] => writeln!(out, "{} has everything", report.repository),
+            sent => writeln!(out, "{}: {} files sent: {}", report.repository, sent.len(), sent.join(" ")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

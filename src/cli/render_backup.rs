@@ -1,7 +1,6 @@
 //! The report of `base-backup` as text.
 
-use std::fmt::Write as _;
-
+use super::lines::Lines;
 use super::render::{duration, pages, size};
 use crate::format::manifest::PageChecksums;
 use crate::ops::base_backup::report::BackupReport;
@@ -10,11 +9,10 @@ use crate::ops::base_backup::report::BackupReport;
 const LINES: usize = 20;
 
 /// What was backed up.
-pub(super) fn report(report: &BackupReport) -> String {
-    let mut out = String::new();
+pub(super) fn report(report: &BackupReport) -> Lines {
+    let mut out = Lines::new();
     let mut line = |name: &str, text: String| {
-        // Writing into memory cannot fail.
-        let _ = writeln!(out, "{name:<12} {text}");
+        writeln!(out, "{name:<12} {text}");
     };
     line("backup", format!("{} of cluster {} in {}", report.id, report.cluster, report.repository));
     line("label", report.label.clone());

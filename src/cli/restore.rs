@@ -1,11 +1,11 @@
 //! `pitr-restore`: from arguments to a request, how the server will call this program, and the report as text.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::args::{ActionArg, Archiving, Global, RestoreArgs};
+use super::lines::Lines;
 use super::recovery;
 use super::render::{duration_of, size};
 use super::targets;
@@ -110,10 +110,15 @@ fn invocation(global: &Global, config: &Config) -> Result<Invocation, Error> {
         environment.push((name.to_owned(), value));
     }
     if config.repositories.iter().any(|repository| repository.key == KeySource::PassphraseEnvironment) {
-        tracing::warn!("the passphrase is only in WALVIS_PASSPHRASE: set it in the environment of the restored server too");
+        tracing::warn!(
+            "the passphrase is only in WALVIS_PASSPHRASE: the restored server needs it in its environment too, whenever it is started"
+        );
     }
-    if ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"].iter().any(|name| env(name).is_some()) {
-        tracing::warn!("AWS credentials are in the environment: the restored server needs them too, to fetch WAL");
+    let is_in_s3 = config.repositories.iter().any(|repository| repository.store.location().starts_with("s3:"));
+    if is_in_s3 && ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"].iter().any(|name| env(name).is_some()) {
+        tracing::warn!(
+            "AWS credentials are named in the environment: the restored server needs them there too, to fetch WAL, whenever it is started"
+        );
     }
     Ok(Invocation { environment, program: text(&program)?, options })
 }
@@ -130,12 +135,11 @@ fn text(path: &Path) -> Result<String, Error> {
 }
 
 /// What will be done.
-pub(super) fn plan(report: &PlanReport, zone: &Zone) -> String {
+pub(super) fn plan(report: &PlanReport, zone: &Zone) -> Lines {
     let mut out = recovery::resolved(&report.resolve, zone);
     let Some(plan) = &report.restore else { return out };
     let mut line = |name: &str, text: String| {
-        // Writing into memory cannot fail.
-        let _ = writeln!(out, "{name:<15} {text}");
+        writeln!(out, "{name:<15} {text}");
     };
     let place = match plan.place {
         "absent" => "which will be made",
@@ -193,12 +197,13 @@ pub(super) fn plan(report: &PlanReport, zone: &Zone) -> String {
 }
 
 /// What was done.
-pub(super) fn restored(report: &RestoreReport) -> String {
-    let mut out = String::new();
+pub(super) fn restored(report: &RestoreReport) -> Lines {
+    let mut out = Lines::new();
     if let Some(restored) = &report.restored {
-        let _ = writeln!(
+        writeln!(out);
+        writeln!(
             out,
-            "\nrestored        {} files, {} in {}: {} read with {} requests, {} kept, {} zeros, {} removed",
+            "restored        {} files, {} in {}: {} read with {} requests, {} kept, {} zeros, {} removed",
             restored.files,
             size(restored.bytes),
             duration_of(restored.seconds),
@@ -214,34 +219,41 @@ pub(super) fn restored(report: &RestoreReport) -> String {
         (Some(server), _) => {
             let at = server.lsn.as_ref().map_or_else(String::new, |lsn| format!(" at {lsn}"));
             let timeline = server.timeline.map_or_else(String::new, |timeline| format!(" on timeline {timeline}"));
-            let _ = writeln!(out, "recovered       {}{at}{timeline} after {}", server.state, duration_of(server.seconds));
+            writeln!(out, "recovered       {}{at}{timeline} after {}", server.state, duration_of(server.seconds));
             if let Some(process) = server.process {
-                let _ = writeln!(out, "server          process {process}, first messages in {}", server.log);
+                writeln!(out, "server          process {process}, first messages in {}", server.log);
+            }
+            if !server.environment.is_empty() {
+                writeln!(
+                    out,
+                    "                it has {} from this environment: restore_command needs them",
+                    server.environment.join(", ")
+                );
             }
             for locked in server.locked.iter().take(LOCKS) {
-                let _ = writeln!(out, "LOCKED          {} in database {}", locked.relation, locked.database);
+                writeln!(out, "LOCKED          {} in database {}", locked.relation, locked.database);
             }
             if server.locked.len() > LOCKS {
-                let _ = writeln!(out, "LOCKED          and {} more", server.locked.len() - LOCKS);
+                writeln!(out, "LOCKED          and {} more", server.locked.len() - LOCKS);
             }
             if !server.locked.is_empty() {
-                let _ = writeln!(
+                writeln!(
                     out,
                     "                a transaction that is not included has locked these, and queries on them wait until recovery ends"
                 );
             }
             if server.state == "paused" {
-                let _ = writeln!(
+                writeln!(
                     out,
                     "                look around; SELECT pg_wal_replay_resume() ends recovery, and the server takes writes"
                 );
             }
         }
         (None, true) if report.plan.restore.as_ref().is_some_and(|plan| plan.standby) => {
-            let _ = writeln!(out, "start it, and it follows");
+            writeln!(out, "start it, and it follows");
         }
         (None, true) => {
-            let _ = writeln!(
+            writeln!(
                 out,
                 "start it, and it recovers; it has reached the target only when its log says so. Its last act in recovery is to take \
                  these settings out of postgresql.auto.conf"
@@ -250,21 +262,22 @@ pub(super) fn restored(report: &RestoreReport) -> String {
         (None, false) => {}
     }
     if archives_not {
-        let _ = writeln!(out, "archiving       off: {ARCHIVE_AGAIN}");
+        writeln!(out, "archiving       off: {ARCHIVE_AGAIN}");
     }
     out
 }
 
 /// What the server's log gets.
-pub(super) fn ended(report: &EndReport) -> String {
-    let mut out = match report.removed.as_slice() {
+pub(super) fn ended(report: &EndReport) -> Lines {
+    let mut text = match report.removed.as_slice() {
         [] => "recovery is over; postgresql.auto.conf has no settings of it".to_owned(),
         removed => format!("recovery is over; taken out of postgresql.auto.conf: {}", removed.join(", ")),
     };
     if report.archiving_is_off {
-        let _ = write!(out, "; archive_mode is off there: {ARCHIVE_AGAIN}");
+        text.push_str(&format!("; archive_mode is off there: {ARCHIVE_AGAIN}"));
     }
-    out.push('\n');
+    let mut out = Lines::new();
+    writeln!(out, "{text}");
     out
 }
 

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser};
 
 use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
+use super::lines::{Lines, plain_json};
 use super::progress::ProgressLine;
 use super::{logging, progress, recovery, render, render_backup, restore, shield, targets};
 use crate::config::{Config, HELPER_VARIABLE, Overrides};
@@ -16,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::AHEAD_TIME;
 use crate::ops;
+use crate::raw_text::plain;
 use crate::repo::{ClusterName, SystemId};
 
 /// The flag of a helper.
@@ -53,6 +55,7 @@ impl Role {
 
 /// Runs the command that the arguments name and returns its exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    shield::against_dumps();
     // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
     let word = command_word(&arguments);
     let role = role_of(&arguments, word);
@@ -116,7 +119,9 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
             return if role == Role::Restorer { FETCH_FAILED } else { 0 };
         }
         Err(e) => {
-            shield::say(&e.render().to_string());
+            let mut out = Lines::new();
+            out.text("", &e.render().to_string());
+            shield::say(&out);
             return role.code(Kind::Usage);
         }
     };
@@ -144,7 +149,10 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
             progress::erase();
             match log {
                 LogFormat::Text => shield::say(&render::error(&error)),
-                LogFormat::Json => tracing::error!(kind = ?error.kind, hint = error.hint.as_deref(), "{}", error.what),
+                LogFormat::Json => {
+                    let (hint, detail) = (error.hint.as_deref(), error.detail.as_deref());
+                    tracing::error!(kind = ?error.kind, hint, detail, "{}", error.what);
+                }
             }
             role.code(error.kind)
         }
@@ -193,7 +201,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper() };
             let report = ops::push_wal::run(&config, &request, deadline)?;
             // Quiet unless asked: the server logs what archive_command prints.
-            if json { print_report(json, &report, |_| String::new()) } else { log_pushed(&report) }
+            if json { print_report(json, &report, |_| Lines::new()) } else { log_pushed(&report) }
         }
         Command::FetchWal(args) if args.ahead => {
             let (config, deadline) = prepare_helper(&cli.global, role)?;
@@ -211,7 +219,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             // Nobody asks again: it has its whole time.
             let report = ops::fetch_wal::run(&config, &request, deadline.patient())?;
             tracing::debug!("{} from {}", report.file, report.repository);
-            if json { print_report(json, &report, |_| String::new()) } else { Ok(()) }
+            if json { print_report(json, &report, |_| Lines::new()) } else { Ok(()) }
         }
         Command::Check(args) => {
             let (config, deadline) = prepare(&cli.global, args.server.clone(), role)?;
@@ -300,13 +308,10 @@ fn list(config: &Config, only: Option<&ClusterName>, deadline: Deadline, args: &
         let (repository, cluster, file) = (stored.repository, stored.cluster.to_string(), stored.file.to_string());
         let written = if json {
             let bytes = stored.stored_bytes;
-            writeln!(
-                out,
-                "{}",
-                serde_json::json!({"repository": repository, "cluster": cluster, "file": file, "stored_bytes": bytes})
-            )
+            let line = serde_json::json!({"repository": repository, "cluster": cluster, "file": file, "stored_bytes": bytes});
+            writeln!(out, "{}", plain_json(&line.to_string()))
         } else {
-            writeln!(out, "{:>12}  {cluster}  {file}", stored.stored_bytes)
+            writeln!(out, "{:>12}  {}  {}", stored.stored_bytes, plain(&cluster), plain(&file))
         };
         if let Err(e) = written {
             failure.get_or_insert(e);
@@ -336,9 +341,10 @@ fn catalog(config: &Config, request: &ops::catalog::CatalogRequest, deadline: De
     let mut failure = None;
     ops::catalog::list(config, request, deadline, &mut |line| {
         let written = if json {
-            serde_json::to_writer(&mut out, line).map_err(io::Error::from).and_then(|()| writeln!(out))
+            let json = serde_json::to_string(line).map_err(io::Error::from);
+            json.and_then(|json| writeln!(out, "{}", plain_json(&json)))
         } else {
-            writeln!(out, "{}", recovery::line(line, &request.zone))
+            writeln!(out, "{}", plain(&recovery::line(line, &request.zone)))
         };
         match written {
             Ok(()) => ControlFlow::Continue(()),
@@ -366,10 +372,10 @@ fn pitr_restore(
     let result = ops::pitr_restore::run(config, request, deadline, &mut |plan| {
         out_of_reach = plan.restore.is_none();
         if !json {
-            return print(restore::plan(plan, &request.target.zone).as_bytes());
+            return print(restore::plan(plan, &request.target.zone).as_str().as_bytes());
         }
         if out_of_reach {
-            return print_report(true, &serde_json::json!({"plan": plan, "restored": null, "server": null}), |_| String::new());
+            return print_report(true, &serde_json::json!({"plan": plan, "restored": null, "server": null}), |_| Lines::new());
         }
         Ok(())
     });
@@ -429,13 +435,12 @@ fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
     Ok(config)
 }
 
-fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {
+fn print_report<T: serde::Serialize>(json: bool, report: &T, text: impl FnOnce(&T) -> Lines) -> Result<(), Error> {
     if json {
-        let mut bytes = serde_json::to_vec_pretty(report).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
-        bytes.push(b'\n');
-        print(&bytes)
+        let json = serde_json::to_string_pretty(report).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
+        print(format!("{}\n", plain_json(&json)).as_bytes())
     } else {
-        print(text(report).as_bytes())
+        print(text(report).as_str().as_bytes())
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 
+use super::lines::Lines;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::KIB;
@@ -21,6 +22,11 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How long the watchdog tries to say why it ends the process.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Nothing of what this process holds ends up in a core dump or in the hands of another process of the same user.
+pub(super) fn against_dumps() {
+    crate::process::close_memory(status_field("TracerPid:").is_some_and(|pid| pid != "0"));
+}
 
 /// Turns deadly signals into exit codes. Nothing is half-written by that: a killed process leaves the repository as it was.
 pub(super) fn against_signals(ended: u8, bug: u8) {
@@ -44,9 +50,10 @@ pub(super) fn against_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
     panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
         let message = info.payload_as_str().unwrap_or("no message");
-        say(&format!(
-            "walvis: this is a bug{place}: {message}\n  please report it with this line and the output of 'walvis --version'\n"
-        ));
+        let mut out = Lines::new();
+        writeln!(out, "walvis: this is a bug{place}: {message}");
+        writeln!(out, "  please report it with this line and the output of 'walvis --version'");
+        say(&out);
     }));
     panic::catch_unwind(panic::AssertUnwindSafe(work)).ok()
 }
@@ -64,11 +71,10 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
         // In a thread: what hangs may be the reader of our standard error, and the main thread may hold its lock.
         let (said, done) = mpsc::channel();
         let speaker = std::thread::Builder::new().spawn(move || {
-            say(&format!(
-                "walvis: gave up: no answer within the time limit of {} s\n  a disk or mount hangs, or nobody reads these messages; see \
-                 timeout_s in the settings\n",
-                deadline.limit().as_secs()
-            ));
+            let mut out = Lines::new();
+            writeln!(out, "walvis: gave up: no answer within the time limit of {} s", deadline.limit().as_secs());
+            writeln!(out, "  a disk or mount hangs, or nobody reads these messages; see timeout_s in the settings");
+            say(&out);
             let _ = said.send(());
         });
         if speaker.is_ok() {
@@ -104,11 +110,15 @@ pub(super) fn interruption() -> Interruption {
 
 /// A bit for each signal that is ignored, the lowest for 1; none where the system does not tell.
 fn ignored_signals() -> u64 {
+    status_field("SigIgn:").and_then(|mask| u64::from_str_radix(&mask, 16).ok()).unwrap_or(0)
+}
+
+/// What the kernel says of this process.
+fn status_field(name: &str) -> Option<String> {
     const MAX_STATUS_BYTES: usize = 64 * KIB;
     let status = crate::fsio::read_bounded(Path::new("/proc/self/status"), MAX_STATUS_BYTES).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
 
 impl Interruption {
@@ -132,6 +142,11 @@ impl Interruption {
 }
 
 /// Writes to standard error, which may be closed.
-pub(super) fn say(text: &str) {
+pub(super) fn say(text: &Lines) {
+    draw(text.as_str());
+}
+
+/// Writes to standard error as it is: what moves the cursor of a terminal.
+pub(super) fn draw(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -347,6 +347,12 @@ pub fn user_name(uid: u32) -> String {
     user.map_or_else(|| format!("id {uid}"), |user| user.name)
 }
 
+/// The name of a user, and the directory where he is at home; `None` for one whom the system does not know.
+pub fn user_and_home(uid: u32) -> Option<(String, PathBuf)> {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten()?;
+    Some((user.name, user.dir))
+}
+
 /// Writes a new file that only its owner can read (mode 0600), durably. Never overwrites.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use crate::error::{Error, Kind};
 use crate::fsio;
 use crate::limits::{KIB, MIB};
 use crate::pg::{SegmentName, WalFileName};
+use crate::process;
 use crate::raw_text::RawText;
 use crate::server::Server;
 use crate::waiting;
@@ -207,7 +208,7 @@ fn run(
     if let Some((user, group)) = host.user {
         shell.uid(user).gid(group);
     }
-    let child = match shell.spawn() {
+    let child = match process::spawn(&mut shell) {
         Ok(child) => child,
         Err(e) => return cannot(&e),
     };

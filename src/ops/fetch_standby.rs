@@ -121,7 +121,7 @@ impl Caller {
             "it was told to say 1"
         };
         let hint = error.hint.clone().unwrap_or_else(|| hint.to_owned());
-        Error { kind: Kind::Unavailable, hint: Some(hint), what: error.what }
+        Error { kind: Kind::Unavailable, hint: Some(hint), ..error }
     }
 }
 

@@ -34,5 +34,5 @@ use crate::fsio::{FsError, Problem};
 fn file_error(kind: Kind, error: FsError) -> Error {
     let what = error.to_string();
     let kind = if error.problem == Problem::Unsafe { Kind::Refused } else { kind };
-    Error { kind, what, hint: error.hint }
+    Error { kind, what, hint: error.hint, detail: None }
 }

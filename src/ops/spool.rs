@@ -15,6 +15,7 @@ use crate::deadline::Deadline;
 use crate::fsio::{self, Boot, FsError, Held, ItemKind, Stat};
 use crate::limits::{HEARTBEAT_LOST, MAX_SPOOL_RECORD_BYTES, SPOOL_TIME};
 use crate::pg::WalFileName;
+use crate::process;
 use crate::repo::{StoreUrl, SystemId};
 
 /// How often a helper says that it is alive.
@@ -444,14 +445,11 @@ pub const HELPER_ENVIRONMENT: [(&str, &str); 3] =
 /// for it: it outlives the call.
 pub fn start_helper(arguments: &[OsString]) {
     let started = std::env::current_exe().and_then(|program| {
-        Command::new(program)
-            .arg0("walvis")
-            .args(arguments)
-            .envs(HELPER_ENVIRONMENT)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
+        let mut command = Command::new(program);
+        command.arg0("walvis").args(arguments);
+        // It does what we do, so it needs all that we need: credentials and a passphrase from the environment, too.
+        command.envs(HELPER_ENVIRONMENT).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        process::spawn(&mut command)
     });
     if let Err(error) = started {
         tracing::debug!(%error, "cannot start a helper");

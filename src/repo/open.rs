@@ -81,11 +81,8 @@ impl StoreSettings {
             #[cfg(feature = "s3")]
             StoreUrl::S3(settings) => {
                 let settings = S3Settings { conditional: create == CreateIfAbsent::Store, ..(**settings).clone() };
-                let store = S3Store::open(settings, deadline).map_err(|e| Error {
-                    kind: Kind::Config,
-                    what: e.to_string(),
-                    hint: e.hint,
-                })?;
+                let store =
+                    S3Store::open(settings, deadline).map_err(|e| Error { hint: e.hint, ..Error::new(Kind::Config, e.what) })?;
                 let store = retry(Arc::new(store));
                 Ok(match create {
                     CreateIfAbsent::Store => store,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
 const LAYERS: [&[&str]; 7] = [
-    &["limits", "deadline", "error", "raw_text", "waiting"],
+    &["limits", "deadline", "error", "raw_text", "process", "waiting"],
     &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],

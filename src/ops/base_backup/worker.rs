@@ -66,7 +66,7 @@ impl LargeFile {
     pub(super) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
         match self.opened.get_or_init(|| walk::open(data_directory, &self.path)) {
             Ok(opened) => Ok(opened.as_ref()),
-            Err(e) => Err(Error { kind: Kind::Config, what: e.to_string(), hint: e.hint.clone() }),
+            Err(e) => Err(Error { hint: e.hint.clone(), ..Error::new(Kind::Config, e.to_string()) }),
         }
     }
 }

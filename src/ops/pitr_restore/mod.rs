@@ -4,6 +4,7 @@
 //! [`sweep`], [`unarchived`] says what WAL would be lost with what is taken over, [`settle`] has the settings, [`mod@start`] starts the server and waits.
 
 pub mod attachments;
+pub mod environment;
 pub mod extents;
 pub mod files;
 pub mod locks;
@@ -36,6 +37,7 @@ use crate::raw_text::{RawText, shown};
 use crate::repo::Facts;
 use crate::waiting;
 use attachments::{Arrangement, AttachmentPlan};
+use environment::Needs;
 use files::{How, Owners, Restored, Source, Survey};
 use place::{NOTE, Note, Place, Taking, local};
 use start::{Goal, Started};
@@ -219,7 +221,8 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
         Some(programs) => {
             let goal = goal(&plan.resolve, request, &summary);
             let settings = job.arrangement.as_ref().and_then(|arrangement| arrangement.main.as_deref());
-            Some(start::start(&job.pgdata, programs, settings, job.owners_of_root(), &goal, &deadline)?)
+            let needs = Needs::of(config, request.primary.is_some());
+            Some(start::start(&job.pgdata, programs, settings, job.owners_of_root(), needs, &goal, &deadline)?)
         }
         None => None,
     };

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::environment::{Environment, Needs};
 use super::locks::{Locked, locked};
 use super::place::local;
 use super::{attachments, settle};
@@ -23,6 +24,7 @@ use crate::fsio::{self, Owner, Problem};
 use crate::ops::cluster_facts;
 use crate::pg::settings::TargetAction;
 use crate::pg::{ClusterState, Lsn, Timeline, TimelineHistory, WalFileName};
+use crate::process;
 use crate::raw_text::{RawText, shown};
 use crate::server::Server;
 
@@ -78,6 +80,8 @@ pub struct Started {
     pub locked: Vec<Locked>,
     /// Where its first messages are.
     pub log: RawText,
+    /// The variables of this process's environment that may hold a secret and that it has, because `restore_command` needs them.
+    pub environment: Vec<String>,
 }
 
 fn server_error(what: impl Into<String>) -> Error {
@@ -128,9 +132,9 @@ fn version_of(program: &Path, owner: Option<Owner>) -> Option<u32> {
 /// What a program prints, run as the server's user.
 fn said_by(program: impl AsRef<OsStr>, argument: &str, owner: Option<Owner>) -> Option<String> {
     let mut command = Command::new(program);
-    command.arg(argument).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    command.arg(argument).current_dir("/");
     run_as(&mut command, owner);
-    Some(String::from_utf8_lossy(&command.output().ok()?.stdout).into_owned())
+    Some(String::from_utf8_lossy(&process::output(&mut command).ok()?.stdout).into_owned())
 }
 
 /// As root, has a command run as the server's user, in no group but that one.
@@ -154,6 +158,7 @@ pub fn start(
     programs: &Path,
     settings: Option<&Path>,
     owner: Option<Owner>,
+    needs: Needs,
     goal: &Goal,
     deadline: &Deadline,
 ) -> Result<Started, Error> {
@@ -168,17 +173,26 @@ pub fn start(
     // A terminal's interrupt is for us, not for the server.
     command.process_group(0);
     run_as(&mut command, owner);
+    let other_user = owner.filter(|_| nix::unistd::geteuid().is_root());
+    let Environment { variables, told } = Environment::of_server(needs, other_user.map(|owner| owner.uid));
+    command.env_clear().envs(variables);
     let began = Instant::now();
-    let child = command.spawn().map_err(|e| {
+    let child = process::spawn(&mut command).map_err(|e| {
         server_error(format!("cannot run {}: {e}", shown(programs.join("postgres"))))
             .hint("may the owner of the data directory run it?")
     })?;
     tracing::info!("started PostgreSQL (process {}), it recovers now", child.id());
+    if !told.is_empty() {
+        tracing::warn!(
+            "the server has {} from this environment, because restore_command needs them; when it is started again, it needs them too",
+            told.join(", ")
+        );
+    }
     let identity = Identity::take(owner)?;
     let mut watch = Watch { pgdata, child, goal, deadline, refused_since: None, takes_nobody: false, told: began };
     let reached = watch.wait(began);
     drop(identity);
-    reached
+    Ok(Started { environment: told, ..reached? })
 }
 
 /// Acts as the owner of the data directory: a server that asks the system who connects (`peer`) lets only him in.
@@ -193,6 +207,7 @@ impl Identity {
             |e: nix::errno::Errno| Error::new(Kind::Config, format!("cannot act as user {}: {e}", fsio::user_name(owner.uid)));
         nix::unistd::setegid(nix::unistd::Gid::from_raw(owner.gid)).map_err(fail)?;
         nix::unistd::seteuid(nix::unistd::Uid::from_raw(owner.uid)).map_err(fail)?;
+        process::close_memory_again();
         Ok(Self { is_changed: true })
     }
 }
@@ -202,6 +217,7 @@ impl Drop for Identity {
         if self.is_changed {
             let back = nix::unistd::seteuid(nix::unistd::Uid::from_raw(0))
                 .and_then(|()| nix::unistd::setegid(nix::unistd::Gid::from_raw(0)));
+            process::close_memory_again();
             if let Err(e) = back {
                 tracing::debug!("cannot act as root again: {e}");
             }
@@ -249,6 +265,7 @@ impl Watch<'_> {
                     process: Some(self.child.id()),
                     locked: Vec::new(),
                     log: self.pgdata.join(LOG).into(),
+                    environment: Vec::new(),
                 });
             }
             // A connection ends when the server does, or when it promotes and drops it.
@@ -281,11 +298,13 @@ impl Watch<'_> {
             process: Some(process),
             locked: Vec::new(),
             log: self.pgdata.join(LOG).into(),
+            environment: Vec::new(),
         };
         let process = self.child.id();
         if self.goal.standby {
             if !state.in_recovery {
-                return Err(server_error(format!("the server ended recovery, and was to be a standby{}", self.tail()))
+                return Err(server_error("the server ended recovery, and was to be a standby")
+                    .detail(self.tail())
                     .hint("it runs still; somebody promoted it"));
             }
             if state.paused {
@@ -300,10 +319,10 @@ impl Watch<'_> {
                 self.check(ended, "ended recovery")?;
                 if timeline != self.goal.timeline {
                     return Err(server_error(format!(
-                        "the server ended recovery on timeline {timeline}, which is not that of the target, {}{}",
-                        self.goal.timeline,
-                        self.tail()
+                        "the server ended recovery on timeline {timeline}, which is not that of the target, {}",
+                        self.goal.timeline
                     ))
+                    .detail(self.tail())
                     .hint("it runs still, with what that timeline has: stop it and do not use it"));
                 }
             }
@@ -343,7 +362,8 @@ impl Watch<'_> {
     /// A pause that nobody asked for: settings that are lower than on the primary.
     fn paused_short(&self, state: &State) -> Error {
         let at = state.replayed.map_or_else(|| "an unknown position".to_owned(), |at| at.to_string());
-        server_error(format!("the server has paused at {at}, which is not the target{}", self.tail()))
+        server_error(format!("the server has paused at {at}, which is not the target"))
+            .detail(self.tail())
             .hint("it runs still; its log says which settings are lower than on the primary: raise them and restart it")
     }
 
@@ -363,7 +383,8 @@ impl Watch<'_> {
         if is_there {
             return Ok(());
         }
-        Err(server_error(format!("the server {did} at {at}, which is not the target: {wanted}{}", self.tail()))
+        Err(server_error(format!("the server {did} at {at}, which is not the target: {wanted}"))
+            .detail(self.tail())
             .hint("it runs still; its log says why, such as settings that are lower than on the primary"))
     }
 
@@ -414,9 +435,11 @@ impl Watch<'_> {
                 process: None,
                 locked: Vec::new(),
                 log: self.pgdata.join(LOG).into(),
+                environment: Vec::new(),
             });
         }
-        Err(server_error(format!("the server ended ({status}) before it reached the target{}", self.tail()))
+        Err(server_error(format!("the server ended ({status}) before it reached the target"))
+            .detail(self.tail())
             .hint("the restored directory is complete: mend the reason and start the server, recovery goes on where it was"))
     }
 
@@ -476,7 +499,7 @@ impl Watch<'_> {
                 text.push_str(&tail_of(&self.pgdata.join(OsStr::from_bytes(path))));
             }
         }
-        if text.is_empty() { String::new() } else { format!("; the end of its log:\n{}", text.trim_end()) }
+        if text.is_empty() { text } else { format!("the end of its log:\n{}", text.trim_end()) }
     }
 }
 
