@@ -29,6 +29,30 @@ pub const MAX_WINDOW_LOG: u32 = 23;
 /// Largest small object (descriptor, wrapped key, registration) that is read into memory whole.
 pub const MAX_SMALL_OBJECT_BYTES: usize = MIB;
 
+/// Longest descriptor or key object: they take less than 1 KiB, and are read before anything is authenticated.
+pub const MAX_DESCRIPTOR_BYTES: usize = 4 * KIB;
+/// Most key objects that are read: those of the given key or, where a passphrase is given, of any, that were stored first.
+pub const MAX_KEY_OBJECTS: usize = 64;
+/// Most keys that are derived from a passphrase to open a repository: each costs an Argon2id run.
+pub const MAX_DERIVED_KEYS: usize = 4;
+/// Most ids of other keys that an error names.
+pub const MAX_NAMED_KEYS: usize = 5;
+/// Most memory that the Argon2id parameters of a key object may ask for, in KiB; passes, lanes; and memory times passes, which
+/// is what a run takes: two or three times what `init` writes.
+pub const MAX_ARGON2_MEMORY_KIB: u32 = 128 * KIB as u32;
+/// See [`MAX_ARGON2_MEMORY_KIB`].
+pub const MAX_ARGON2_PASSES: u32 = 8;
+/// See [`MAX_ARGON2_MEMORY_KIB`].
+pub const MAX_ARGON2_LANES: u32 = 8;
+/// See [`MAX_ARGON2_MEMORY_KIB`].
+pub const MAX_ARGON2_WORK_KIB: u32 = 512 * KIB as u32;
+/// Most bindings of a cluster: one for each `pg_upgrade`.
+pub const MAX_BINDINGS: usize = 1000;
+/// Of these, how many are read before there is a key, each of at most [`MAX_EARLY_BINDING_BYTES`].
+pub const MAX_EARLY_BINDINGS: usize = 16;
+/// See [`MAX_EARLY_BINDINGS`]. They take less than 1 KiB.
+pub const MAX_EARLY_BINDING_BYTES: usize = 16 * KIB;
+
 /// Longest encoded node of the catalog: 16 entries of at most 200 bytes.
 pub const MAX_NODE_BYTES: usize = 4 * KIB;
 

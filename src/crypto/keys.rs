@@ -8,6 +8,8 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::limits::{MAX_ARGON2_LANES, MAX_ARGON2_MEMORY_KIB, MAX_ARGON2_PASSES, MAX_ARGON2_WORK_KIB};
+
 /// Fills an array from the operating system's random source.
 ///
 /// # Errors
@@ -166,7 +168,10 @@ impl Argon2id {
 
     /// Whether a reader may run them: a writer to the repository must not be able to exhaust the host.
     pub fn is_bearable(&self) -> bool {
-        (8..=1024 * 1024).contains(&self.memory_kib) && (1..=64).contains(&self.passes) && (1..=16).contains(&self.lanes)
+        (8..=MAX_ARGON2_MEMORY_KIB).contains(&self.memory_kib)
+            && (1..=MAX_ARGON2_PASSES).contains(&self.passes)
+            && (1..=MAX_ARGON2_LANES).contains(&self.lanes)
+            && self.memory_kib.saturating_mul(self.passes) <= MAX_ARGON2_WORK_KIB
     }
 
     /// The name of what is derived with this salt and these parameters. It depends on no passphrase, so it helps nobody to guess one.

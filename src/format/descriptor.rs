@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::{Argon2id, KeyId, WrappedKey};
+use crate::limits::MAX_DESCRIPTOR_BYTES;
 
 /// The format that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -263,12 +264,20 @@ fn to_text<T: Serialize>(json: &T) -> Vec<u8> {
     text
 }
 
+/// The format number, whatever else there is.
+#[derive(Deserialize)]
+struct Front {
+    format: Option<u64>,
+}
+
 /// The format number is looked at first, so that a later format is named as such whatever its fields are.
 fn from_text<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, DescriptorError> {
     let damaged = |e: serde_json::Error| DescriptorError::Damaged(e.to_string());
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(damaged)?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(FORMAT) => serde_json::from_value(value).map_err(damaged),
+    if bytes.len() > MAX_DESCRIPTOR_BYTES {
+        return Err(DescriptorError::Damaged("it is longer than it can be".to_owned()));
+    }
+    match serde_json::from_slice::<Front>(bytes).map_err(damaged)?.format {
+        Some(format) if format == u64::from(FORMAT) => serde_json::from_slice(bytes).map_err(damaged),
         Some(format) => Err(DescriptorError::Newer(format)),
         None => Err(DescriptorError::Damaged("it names no format".to_owned())),
     }

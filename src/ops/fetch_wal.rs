@@ -387,11 +387,13 @@ impl<'a> Ahead<'a> {
 
 /// Which system identifier to fetch from: that of the data directory we are in, or the cluster's current one.
 pub(super) fn cluster(opened: &Repository, config: &Config, here: Option<SystemId>) -> Result<Facts, Error> {
+    if let Some(here) = here
+        && let Some(binding) = opened.binding_to(&config.cluster, here)?
+    {
+        return Ok(binding.facts);
+    }
     let bindings = opened.bindings(&config.cluster)?;
-    let found = match here {
-        Some(here) => bindings.iter().rfind(|b| b.facts.system_id == here),
-        None => bindings.last(),
-    };
+    let found = if here.is_none() { bindings.last() } else { None };
     match (found, bindings.last(), here) {
         (Some(binding), _, _) => Ok(binding.facts),
         (None, Some(last), Some(here)) => Err(Error::new(

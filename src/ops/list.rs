@@ -370,7 +370,7 @@ impl SystemReport {
 
     /// Adds a file; files come in the order of their names.
     fn add(&mut self, file: &WalFileName, bytes: u64) {
-        self.stored_bytes += bytes;
+        self.stored_bytes = self.stored_bytes.saturating_add(bytes);
         if let WalFileName::History(_) = file {
             self.histories.push(file.to_string());
             return;
@@ -392,7 +392,7 @@ impl SystemReport {
         }
         let size = WalSegmentSize::new(self.wal_segment_bytes);
         let Some(timeline) = self.timelines.last_mut() else { return };
-        timeline.stored_bytes += bytes;
+        timeline.stored_bytes = timeline.stored_bytes.saturating_add(bytes);
         match file {
             WalFileName::Segment(name) => timeline.add_segment(*name, size),
             WalFileName::Partial(_) => timeline.partials += 1,

@@ -62,10 +62,13 @@ impl TimelineHistory {
             if !in_order || entry.timeline >= timeline || entry.timeline.0 == 0 {
                 return Err(HistoryError::Order(index + 1));
             }
-            for earlier in &mut ancestors {
-                earlier.switch = earlier.switch.min(entry.switch);
-            }
             ancestors.push(entry);
+        }
+        // Once, from the end: a file may have as many lines as it has room for.
+        let mut end = Lsn(u64::MAX);
+        for entry in ancestors.iter_mut().rev() {
+            end = end.min(entry.switch);
+            entry.switch = end;
         }
         if ancestors.is_empty() {
             return Err(HistoryError::Empty);

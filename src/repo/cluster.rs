@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{self, SystemId};
 use super::objects::{Content, Stored};
-use super::open::{Repository, read_whole};
+use super::open::{Repository, read_at_most};
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
-use crate::limits::MAX_CLUSTER_NAME_BYTES;
+use crate::limits::{MAX_BINDINGS, MAX_CLUSTER_NAME_BYTES, MAX_EARLY_BINDING_BYTES, MAX_EARLY_BINDINGS};
 use crate::pg::WalSegmentSize;
 use crate::store::Store;
 
@@ -80,6 +80,10 @@ struct BindingJson {
     bound_unix_s: i64,
 }
 
+/// What to do about a binding that cannot be read.
+const HINT: &str = "restore this object from a copy of the repository, or use another repository; if nobody ran 'init --after-pg-upgrade', \
+                    somebody else added it: remove it";
+
 /// The bindings of a cluster as they are stored, read before there was a key.
 pub(super) struct EarlyBindings {
     cluster: ClusterName,
@@ -92,8 +96,9 @@ impl EarlyBindings {
     pub(super) fn read(store: &dyn Store, cluster: &ClusterName) -> Result<Self, Error> {
         let generations = generations(store, cluster)?;
         let mut objects = Vec::new();
-        for generation in &generations {
-            let Some(object) = read_whole(store, &names::binding(cluster, *generation)?)? else { break };
+        for generation in generations.iter().take(MAX_EARLY_BINDINGS) {
+            let name = names::binding(cluster, *generation)?;
+            let Some(object) = read_at_most(store, &name, MAX_EARLY_BINDING_BYTES)? else { break };
             objects.push(object);
         }
         Ok(Self { cluster: cluster.clone(), generations, objects })
@@ -111,7 +116,8 @@ fn generations(store: &dyn Store, cluster: &ClusterName) -> Result<Vec<u32>, Err
     let mut generations = Vec::new();
     store.list(&prefix, "", &mut |entry| {
         generations.extend(entry.key.as_str().strip_prefix(&prefix).and_then(generation));
-        ControlFlow::Continue(())
+        // One too many: whoever reads them all says so.
+        if generations.len() > MAX_BINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(generations)
 }
@@ -122,6 +128,33 @@ impl Repository {
     /// # Errors
     /// Unreachable, denied, damaged.
     pub fn bindings(&self, cluster: &ClusterName) -> Result<Vec<Binding>, Error> {
+        match self.genuine_bindings(cluster)? {
+            (bindings, None) => Ok(bindings),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The newest binding to this system identifier. Who knows which one it must be needs no other: what somebody added after it, or
+    /// damaged, is no reason to stop. Without such a binding it is.
+    ///
+    /// # Errors
+    /// As [`bindings`](Self::bindings).
+    pub fn binding_to(&self, cluster: &ClusterName, system_id: SystemId) -> Result<Option<Binding>, Error> {
+        let (bindings, failure) = self.genuine_bindings(cluster)?;
+        let found = bindings.into_iter().rfind(|binding| binding.facts.system_id == system_id);
+        match (found, failure) {
+            (None, Some(error)) => Err(error),
+            (found, failure) => {
+                if let Some(error) = failure {
+                    tracing::error!("{error}; the binding to system identifier {system_id} is genuine, and is used");
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// The bindings up to the first that cannot be read, and why it cannot.
+    fn genuine_bindings(&self, cluster: &ClusterName) -> Result<(Vec<Binding>, Option<Error>), Error> {
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|early| early.cluster == *cluster);
         let (generations, objects) = match early {
             Some(early) => (early.generations, early.objects),
@@ -130,33 +163,38 @@ impl Repository {
         self.read_bindings(cluster, &generations, objects)
     }
 
-    /// The bindings of these numbers, from the bytes of their objects where those are known.
+    /// The bindings of these numbers, from the bytes of their objects where those are known: up to the first that cannot be read.
     pub(super) fn read_bindings(
         &self,
         cluster: &ClusterName,
         generations: &[u32],
         objects: Vec<Vec<u8>>,
-    ) -> Result<Vec<Binding>, Error> {
-        // They are created in order, each only after the one before: a hole means that something was deleted.
-        for (expected, found) in (1..).zip(generations) {
-            if expected != *found {
-                return Err(Error::new(
-                    Kind::Damaged,
-                    format!("cluster {cluster} in {}: binding {expected} is missing, {found} exists", self.location()),
-                ));
+    ) -> Result<(Vec<Binding>, Option<Error>), Error> {
+        let damaged =
+            |what: String| Error::new(Kind::Damaged, format!("cluster {cluster} in {}: {what}", self.location())).hint(HINT);
+        let mut found = Vec::new();
+        let mut objects = objects.into_iter();
+        for (expected, generation) in (1..).zip(generations) {
+            // They are created in order, each only after the one before: a hole means that something was deleted, or forged.
+            if expected != *generation {
+                return Ok((found, Some(damaged(format!("binding {expected} is missing, {generation} exists")))));
+            }
+            if found.len() >= MAX_BINDINGS {
+                return Ok((found, Some(damaged(format!("it has more than {MAX_BINDINGS} bindings")))));
+            }
+            match self.read_binding(cluster, *generation, objects.next()) {
+                Ok(binding) => found.push(binding),
+                Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => return Ok((found, Some(error))),
+                Err(error) => return Err(error),
             }
         }
-        let mut objects = objects.into_iter();
-        generations.iter().map(|generation| self.read_binding(cluster, *generation, objects.next())).collect()
+        Ok((found, None))
     }
 
     /// Reads a binding, from the bytes of its object where those are known.
     fn read_binding(&self, cluster: &ClusterName, generation: u32, object: Option<Vec<u8>>) -> Result<Binding, Error> {
         let name = names::binding(cluster, generation)?;
-        let damaged = |detail: String| {
-            Error::new(Kind::Damaged, format!("{name} in {}: {detail}", self.location()))
-                .hint("restore this object from a copy of the repository, or use another repository")
-        };
+        let damaged = |detail: String| Error::new(Kind::Damaged, format!("{name} in {}: {detail}", self.location())).hint(HINT);
         let bytes = match object {
             Some(object) => Some(self.open_small(ObjectKind::Binding, &name, &object)?),
             None => self.read_small(ObjectKind::Binding, &name)?,
@@ -190,11 +228,23 @@ impl Repository {
         }) {
             return Ok(binding);
         }
-        let binding = match self.bindings(cluster)?.pop() {
-            Some(binding) => binding,
-            None => self.create_binding(cluster, 1, facts)?,
+        let binding = match self.genuine_bindings(cluster)? {
+            (mut known, None) => match known.pop() {
+                Some(binding) => self.expect(cluster, binding, facts)?,
+                None => {
+                    let binding = self.create_binding(cluster, 1, facts)?;
+                    self.expect(cluster, binding, facts)?
+                }
+            },
+            // A later one would only say that the name was bound anew, and what this cluster stores goes where it belongs all the same.
+            (known, Some(error)) => match known.into_iter().rfind(|binding| binding.facts.system_id == facts.system_id) {
+                Some(binding) => {
+                    tracing::error!("{error}; the binding to system identifier {} is genuine, and is used", facts.system_id);
+                    self.expect(cluster, binding, facts)?
+                }
+                None => return Err(error),
+            },
         };
-        let binding = self.expect(cluster, binding, facts)?;
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = Some((cluster.clone(), binding));
         Ok(binding)
     }

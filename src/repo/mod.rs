@@ -8,6 +8,7 @@ pub mod backups;
 pub mod catalog;
 mod cluster;
 mod keyring;
+mod keys;
 mod names;
 mod objects;
 mod open;

@@ -238,8 +238,10 @@ impl Repository {
     /// # Errors
     /// As [`get`](Self::get); damaged when it is larger than [`MAX_SMALL_OBJECT_BYTES`].
     pub(super) fn read_small(&self, kind: ObjectKind, name: &Key) -> Result<Option<Vec<u8>>, Error> {
-        let mut bytes = Bounded(Vec::new());
-        Ok(self.get(kind, name, &mut bytes)?.map(|_| bytes.0))
+        match self.begin(kind, name)? {
+            Some(begun) => self.small(name, begun.opened).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The plaintext of a small object whose bytes are known.
@@ -247,11 +249,19 @@ impl Repository {
     /// # Errors
     /// As [`get`](Self::get).
     pub(super) fn open_small(&self, kind: ObjectKind, name: &Key, object: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut bytes = Bounded(Vec::new());
-        codec::open(object, self.address(kind, name), self.keys())
-            .and_then(|opened| opened.copy_to(&mut bytes))
-            .map_err(|e| self.read_error(name, e))?;
-        Ok(bytes.0)
+        let opened = codec::open(object, self.address(kind, name), self.keys()).map_err(|e| self.read_error(name, e))?;
+        self.small(name, opened)
+    }
+
+    /// No more is decompressed than the metadata say, so they say too much before anything is.
+    fn small<R: Read>(&self, name: &Key, opened: Opened<R>) -> Result<Vec<u8>, Error> {
+        let says = opened.metadata().plaintext_bytes;
+        if says > MAX_SMALL_OBJECT_BYTES as u64 {
+            return Err(self.read_error(name, CodecError::Damaged(format!("it says that it holds {says} bytes"))));
+        }
+        let mut bytes = Vec::new();
+        opened.copy_to(&mut bytes).map_err(|e| self.read_error(name, e))?;
+        Ok(bytes)
     }
 
     pub(super) fn address<'a>(&'a self, kind: ObjectKind, name: &'a Key) -> Address<'a> {
@@ -278,23 +288,6 @@ pub(super) struct Begun<'a> {
     pub(super) opened: Opened<Box<dyn Read + Send + 'a>>,
     /// Its length as the store has it.
     pub(super) stored_bytes: u64,
-}
-
-/// Collects a small object.
-struct Bounded(Vec<u8>);
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_SMALL_OBJECT_BYTES {
-            return Err(io::Error::other("it is larger than such an object can be"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Signals through `Write` that a large object need not be sent: its name is taken.

@@ -9,15 +9,15 @@ use std::thread::{Scope, ScopedJoinHandle};
 use bytes::Bytes;
 
 use super::cluster::{Binding, ClusterName, EarlyBindings};
-use super::keyring;
+use super::keys::{Found, find_keys, open_keys};
 use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
 use super::probe::{self, Probed};
 use super::secret::Secret;
-use crate::crypto::{Argon2id, DataKey, KeyId, Keyring, WrappingKey, random_bytes};
+use crate::crypto::{Argon2id, DataKey, Keyring, WrappingKey, random_bytes};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, DescriptorError, KeyObject, RepositoryCipher};
-use crate::limits::MAX_SMALL_OBJECT_BYTES;
+use crate::limits::{MAX_DESCRIPTOR_BYTES, MAX_SMALL_OBJECT_BYTES};
 #[cfg(feature = "s3")]
 use crate::store::claims::Claims;
 use crate::store::file::FileStore;
@@ -367,7 +367,7 @@ fn write_first_key(
 }
 
 fn read_descriptor(store: &dyn Store) -> Result<Descriptor, Error> {
-    let Some(bytes) = read_whole(store, &key(DESCRIPTOR.to_owned())?)? else {
+    let Some(bytes) = read_at_most(store, &key(DESCRIPTOR.to_owned())?, MAX_DESCRIPTOR_BYTES)? else {
         return Err(Error::new(Kind::Config, format!("there is no repository at {}", store.location()))
             .hint("check the URL (is the disk mounted?); to make a new repository there run 'walvis init'"));
     };
@@ -387,135 +387,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Option<T> {
     thread.join().ok()
 }
 
-/// The key objects that the secret may open, as far as they could be read.
-#[derive(Default)]
-struct Found {
-    objects: Vec<(Key, KeyObject)>,
-    /// Wrapping keys of the others.
-    others: Vec<KeyId>,
-    damaged: Option<Error>,
-}
-
-/// Looks for the key objects of a repository.
-fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Error> {
-    if matches!(secret, Secret::None) {
-        return Ok(Found::default());
-    }
-    let mut names: Vec<Key> = Vec::new();
-    store.list(KEYS_PREFIX, "", &mut |entry| {
-        names.push(entry.key);
-        ControlFlow::Continue(())
-    })?;
-    let given = given_id(secret);
-    let mut found = Found::default();
-    for name in names {
-        let Some(wrapping_id) = wrapping_id_of(&name) else { continue };
-        if given.is_some_and(|id| id != wrapping_id) {
-            found.others.push(wrapping_id);
-            continue;
-        }
-        match read_key_object(store, &name) {
-            Ok(Some(object)) => found.objects.push((name, object)),
-            Ok(None) => {}
-            Err(e) if e.kind == Kind::Damaged => {
-                tracing::error!("{e}");
-                found.damaged = Some(e);
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(found)
-}
-
-fn given_id(secret: &Secret) -> Option<KeyId> {
-    match secret {
-        Secret::Key(wrapping) => Some(wrapping.id()),
-        Secret::Passphrase(_) | Secret::None => None,
-    }
-}
-
-/// Opens the data keys of this repository that the secret opens.
-fn open_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Secret, found: Found) -> Result<Keyring, Error> {
-    let Found { objects, mut others, mut damaged } = found;
-    let given = given_id(secret);
-    let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
-    for (name, object) in objects.into_iter().filter(|(_, object)| object.repository_id == *repository_id) {
-        match open_key(&object, secret) {
-            Ok(Some(data_key)) => keys.push((object.generation, object.key_id, data_key)),
-            Ok(None) => others.push(object.wrapping_key_id),
-            Err(detail) => damaged = Some(damaged_key(store, &name, &detail)),
-        }
-    }
-    keys.sort_by_key(|(generation, id, _)| (*generation, *id));
-    match (keys.pop(), damaged) {
-        (Some((_, _, current)), _) => {
-            Ok(Keyring::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() })
-        }
-        (None, Some(error)) => Err(error),
-        (None, None) if others.is_empty() => {
-            Err(Error::new(Kind::Damaged, format!("{} is encrypted, but no data key of it is stored there", store.location()))
-                .hint("restore the objects below keys/ from a copy of the repository"))
-        }
-        (None, None) => Err(wrong_key(store, given, &others)),
-    }
-}
-
-fn wrong_key(store: &dyn Store, given: Option<KeyId>, others: &[KeyId]) -> Error {
-    let others: Vec<String> = others.iter().map(KeyId::to_string).collect();
-    let what = match given {
-        Some(id) => {
-            format!("wrong key for {}: the given key is {id}, the repository opens with {}", store.location(), others.join(", "))
-        }
-        None => format!("wrong passphrase for {}", store.location()),
-    };
-    Error::new(Kind::Denied, what).hint("name the right one: --key-file, WALVIS_KEY_FILE, or the settings of this repository")
-}
-
-fn open_key(object: &KeyObject, secret: &Secret) -> Result<Option<DataKey>, String> {
-    let derived;
-    let wrapping = match (secret, &object.argon2id) {
-        (Secret::Key(wrapping), None) => wrapping,
-        (Secret::Passphrase(text), Some(argon2id)) => {
-            derived = keyring::derive(argon2id, text)?;
-            &derived
-        }
-        _ => return Ok(None),
-    };
-    // Of a key from the keyring too: it is never used unless it is the one that was asked for.
-    if wrapping.id() != object.wrapping_key_id {
-        return Ok(None);
-    }
-    let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
-    let data_key = wrapping.unwrap_key(&object.wrapped, &associated).map_err(|e| e.to_string())?;
-    if let (Secret::Passphrase(text), Some(argon2id)) = (secret, &object.argon2id) {
-        keyring::keep(argon2id, text, wrapping);
-    }
-    if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
-}
-
-fn wrapping_id_of(name: &Key) -> Option<KeyId> {
-    let (data_key, file) = name.as_str().strip_prefix(KEYS_PREFIX)?.split_once('/')?;
-    KeyId::parse(data_key)?;
-    KeyId::parse(file.strip_suffix(".json")?)
-}
-
-fn read_key_object(store: &dyn Store, name: &Key) -> Result<Option<KeyObject>, Error> {
-    let Some(bytes) = read_whole(store, name)? else { return Ok(None) };
-    let object = KeyObject::parse(&bytes).map_err(|e| descriptor_error(store, name.as_str(), &e))?;
-    let expected = format!("{KEYS_PREFIX}{}/{}.json", object.key_id, object.wrapping_key_id);
-    if name.as_str() == expected {
-        Ok(Some(object))
-    } else {
-        Err(damaged_key(store, name, "it is stored under the name of another key"))
-    }
-}
-
-fn damaged_key(store: &dyn Store, name: &Key, detail: &str) -> Error {
-    Error::new(Kind::Damaged, format!("{name} in {} is damaged: {detail}", store.location()))
-        .hint("restore this object from a copy of the repository")
-}
-
-fn descriptor_error(store: &dyn Store, name: &str, error: &DescriptorError) -> Error {
+pub(super) fn descriptor_error(store: &dyn Store, name: &str, error: &DescriptorError) -> Error {
     Error::new(Kind::Damaged, format!("{name} in {}: {error}", store.location())).hint(match error {
         DescriptorError::Newer(_) => "use a newer version of Walvis",
         DescriptorError::Damaged(_) => "restore this object from a copy of the repository",
@@ -524,16 +396,21 @@ fn descriptor_error(store: &dyn Store, name: &str, error: &DescriptorError) -> E
 
 /// A small object as it is stored; `None` when it is proven absent.
 pub(super) fn read_whole(store: &dyn Store, name: &Key) -> Result<Option<Vec<u8>>, Error> {
+    read_at_most(store, name, MAX_SMALL_OBJECT_BYTES)
+}
+
+/// As [`read_whole`]; more bytes than that are damage.
+pub(super) fn read_at_most(store: &dyn Store, name: &Key, limit: usize) -> Result<Option<Vec<u8>>, Error> {
     let object = match store.read(name, ReadRange::All) {
         Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
     let mut bytes = Vec::new();
-    object.body.take(MAX_SMALL_OBJECT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| match StoreError::from_io(e) {
+    object.body.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|e| match StoreError::from_io(e) {
         Ok(error) => Error::from(error),
         Err(error) => Error::new(Kind::Unreachable, format!("read {name} in {}: {error}", store.location())),
     })?;
-    if bytes.len() > MAX_SMALL_OBJECT_BYTES {
+    if bytes.len() > limit {
         return Err(Error::new(Kind::Damaged, format!("{name} in {} is larger than it can be", store.location())));
     }
     Ok(Some(bytes))

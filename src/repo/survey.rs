@@ -76,6 +76,9 @@ impl Repository {
     /// # Errors
     /// As [`bindings`](Self::bindings).
     pub fn surveyed_bindings(&self, surveyed: &Surveyed) -> Result<Vec<Binding>, Error> {
-        self.read_bindings(&surveyed.cluster, &surveyed.generations, Vec::new())
+        match self.read_bindings(&surveyed.cluster, &surveyed.generations, Vec::new())? {
+            (bindings, None) => Ok(bindings),
+            (_, Some(error)) => Err(error),
+        }
     }
 }

@@ -431,7 +431,7 @@ impl<'a> Resolver<'a> {
                     wal.missing.push((name(next), name(number - 1)));
                 }
                 wal.present += 1;
-                wal.stored_bytes += bytes;
+                wal.stored_bytes = wal.stored_bytes.saturating_add(bytes);
                 next = number + 1;
             })?;
         }

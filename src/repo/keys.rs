@@ -1,0 +1,184 @@
+//! The data keys of a repository: which objects below `keys/` are read, which are tried, and in which order.
+//!
+//! Anybody who writes to the store can add objects there, thousands of them, that ask for much work and open nothing. So their number, their
+//! length and what they may ask for are bounded, and those that were stored first come first: who adds objects adds later ones. A
+//! bogus object is no reason to stop where another one opens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use super::catalog::at_once;
+use super::keyring;
+use super::names::KEYS_PREFIX;
+use super::open::{descriptor_error, read_at_most};
+use super::secret::Secret;
+use crate::crypto::{DataKey, KeyId, Keyring, WrappingKey};
+use crate::error::{Error, Kind};
+use crate::format::descriptor::KeyObject;
+use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMED_KEYS};
+use crate::store::{Key, Store};
+
+/// The key objects that the secret may open, as far as they could be read.
+#[derive(Default)]
+pub(super) struct Found {
+    /// By when they were stored.
+    objects: Vec<(Key, KeyObject)>,
+    /// Wrapping keys of others: the first of them.
+    others: BTreeSet<KeyId>,
+    /// What could not be read.
+    damaged: Option<Error>,
+}
+
+/// When an object was stored, where the store tells, and its name: what comes first is tried first.
+type Rank = (i64, Key);
+
+/// Looks for the key objects of a repository.
+pub(super) fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Error> {
+    if matches!(secret, Secret::None) {
+        return Ok(Found::default());
+    }
+    let given = given_id(secret);
+    let mut found = Found::default();
+    let mut first: BTreeSet<Rank> = BTreeSet::new();
+    let mut left_out = 0_u64;
+    store.list(KEYS_PREFIX, "", &mut |entry| {
+        let Some(wrapping_id) = wrapping_id_of(&entry.key) else { return ControlFlow::Continue(()) };
+        if given.is_some_and(|id| id != wrapping_id) {
+            if found.others.len() < MAX_NAMED_KEYS {
+                found.others.insert(wrapping_id);
+            }
+            return ControlFlow::Continue(());
+        }
+        first.insert((entry.modified_unix_s.unwrap_or(i64::MAX), entry.key));
+        if first.len() > MAX_KEY_OBJECTS {
+            first.pop_last();
+            left_out += 1;
+        }
+        ControlFlow::Continue(())
+    })?;
+    if left_out > 0 {
+        tracing::warn!(
+            "{} holds {} key objects that could be ours: only the {MAX_KEY_OBJECTS} oldest are looked at; somebody may have added the others",
+            store.location(),
+            MAX_KEY_OBJECTS as u64 + left_out
+        );
+    }
+    let names: Vec<Key> = first.into_iter().map(|(_, name)| name).collect();
+    for some in names.chunks(CATALOG_READERS) {
+        for (name, read) in some.iter().zip(at_once(some, |name| read_key_object(store, name))) {
+            match read {
+                Ok(Some(object)) => found.objects.push((name.clone(), object)),
+                Ok(None) => {}
+                // One object that may not be read is no reason: who adds objects may keep them from being read.
+                Err(e) if matches!(e.kind, Kind::Damaged | Kind::Denied) => {
+                    tracing::error!("{e}");
+                    found.damaged.get_or_insert(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn given_id(secret: &Secret) -> Option<KeyId> {
+    match secret {
+        Secret::Key(wrapping) => Some(wrapping.id()),
+        Secret::Passphrase(_) | Secret::None => None,
+    }
+}
+
+/// Opens the data keys of this repository that the secret opens.
+pub(super) fn open_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Secret, found: Found) -> Result<Keyring, Error> {
+    let Found { objects, mut others, mut damaged } = found;
+    let given = given_id(secret);
+    let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
+    let mut derived = Derived::default();
+    for (name, object) in objects.into_iter().filter(|(_, object)| object.repository_id == *repository_id) {
+        match open_key(&object, secret, &mut derived) {
+            Ok(Some(data_key)) => keys.push((object.generation, object.key_id, data_key)),
+            Ok(None) => drop(others.insert(object.wrapping_key_id)),
+            Err(detail) => drop(damaged.get_or_insert(damaged_key(store, &name, &detail))),
+        }
+    }
+    keys.sort_by_key(|(generation, id, _)| (*generation, *id));
+    match (keys.pop(), damaged) {
+        (Some((_, _, current)), _) => {
+            Ok(Keyring::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() })
+        }
+        (None, Some(error)) => Err(error),
+        (None, None) if others.is_empty() => {
+            Err(Error::new(Kind::Damaged, format!("{} is encrypted, but no data key of it is stored there", store.location()))
+                .hint("restore the objects below keys/ from a copy of the repository"))
+        }
+        (None, None) => Err(wrong_key(store, given, &others)),
+    }
+}
+
+fn wrong_key(store: &dyn Store, given: Option<KeyId>, others: &BTreeSet<KeyId>) -> Error {
+    let others: Vec<String> = others.iter().take(MAX_NAMED_KEYS).map(KeyId::to_string).collect();
+    let what = match given {
+        Some(id) => {
+            format!("wrong key for {}: the given key is {id}, the repository opens with {}", store.location(), others.join(", "))
+        }
+        None => format!("wrong passphrase for {}", store.location()),
+    };
+    Error::new(Kind::Denied, what).hint("name the right one: --key-file, WALVIS_KEY_FILE, or the settings of this repository")
+}
+
+/// Wrapping keys of a passphrase, by the names of what they were derived with. Each costs work, and an object can ask for it
+/// without being genuine.
+#[derive(Default)]
+struct Derived(BTreeMap<String, WrappingKey>);
+
+fn open_key(object: &KeyObject, secret: &Secret, derived: &mut Derived) -> Result<Option<DataKey>, String> {
+    let wrapping = match (secret, &object.argon2id) {
+        (Secret::Key(wrapping), None) => wrapping,
+        (Secret::Passphrase(text), Some(argon2id)) => {
+            let name = argon2id.cache_name();
+            if !derived.0.contains_key(&name) {
+                if derived.0.len() >= MAX_DERIVED_KEYS {
+                    return Ok(None);
+                }
+                let key = keyring::derive(argon2id, text)?;
+                // Also of an object that it does not open: that costs the next process nothing then.
+                keyring::keep(argon2id, text, &key);
+                derived.0.insert(name.clone(), key);
+            }
+            match derived.0.get(&name) {
+                Some(key) => key,
+                None => return Ok(None),
+            }
+        }
+        _ => return Ok(None),
+    };
+    // Of a key from the keyring too: it is never used unless it is the one that was asked for.
+    if wrapping.id() != object.wrapping_key_id {
+        return Ok(None);
+    }
+    let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
+    let data_key = wrapping.unwrap_key(&object.wrapped, &associated).map_err(|e| e.to_string())?;
+    if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
+}
+
+fn wrapping_id_of(name: &Key) -> Option<KeyId> {
+    let (data_key, file) = name.as_str().strip_prefix(KEYS_PREFIX)?.split_once('/')?;
+    KeyId::parse(data_key)?;
+    KeyId::parse(file.strip_suffix(".json")?)
+}
+
+fn read_key_object(store: &dyn Store, name: &Key) -> Result<Option<KeyObject>, Error> {
+    let Some(bytes) = read_at_most(store, name, MAX_DESCRIPTOR_BYTES)? else { return Ok(None) };
+    let object = KeyObject::parse(&bytes).map_err(|e| descriptor_error(store, name.as_str(), &e))?;
+    let expected = format!("{KEYS_PREFIX}{}/{}.json", object.key_id, object.wrapping_key_id);
+    if name.as_str() == expected {
+        Ok(Some(object))
+    } else {
+        Err(damaged_key(store, name, "it is stored under the name of another key"))
+    }
+}
+
+fn damaged_key(store: &dyn Store, name: &Key, detail: &str) -> Error {
+    Error::new(Kind::Damaged, format!("{name} in {} is damaged: {detail}", store.location()))
+        .hint("restore this object from a copy of the repository")
+}
