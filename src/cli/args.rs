@@ -319,6 +319,9 @@ pub(super) struct RestoreArgs {
     /// Put a tablespace elsewhere: OID=/new/path or /old/path=/new/path; once for each
     #[arg(long, value_name = "FROM=TO")]
     pub(super) tablespace_map: Vec<OsString>,
+    /// Put tablespaces that are not mapped where they were, and make there what replay needs: the backup and the log say where
+    #[arg(long)]
+    pub(super) tablespaces_at_original_places: bool,
     /// Take over the data directory of a stopped server: keep what is the same, replace what differs, REMOVE the rest
     #[arg(long)]
     pub(super) delta: bool,

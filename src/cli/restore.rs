@@ -42,6 +42,7 @@ pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> R
             ActionArg::Shutdown => TargetAction::Shutdown,
         },
         tablespace_map: args.tablespace_map.iter().map(|text| tablespace(text)).collect::<Result<_, _>>()?,
+        tablespaces_at_original_places: args.tablespaces_at_original_places,
         delta: args.delta,
         server_is_stopped: args.server_is_stopped,
         discard_unarchived_wal: args.discard_unarchived_wal,

@@ -153,7 +153,10 @@ impl Dir {
     }
 
     /// The state of the directory itself. No names left (`links` is 0) means that it was removed.
-    pub(super) fn stat_self(&self) -> Result<Stat, FsError> {
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn stat_self(&self) -> Result<Stat, FsError> {
         nix::sys::stat::fstat(self.fd()).map(Stat::from).map_err(|e| FsError::new("stat", &self.path, e))
     }
 
@@ -168,6 +171,16 @@ impl Dir {
             true
         })?;
         Ok(items)
+    }
+
+    /// The names in byte order.
+    ///
+    /// # Errors
+    /// As [`items`](Self::items).
+    pub fn sorted_names(&self) -> Result<Vec<OsString>, FsError> {
+        let mut names = self.names()?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Only the names, for directories with very many of them.
@@ -342,6 +355,8 @@ impl From<FileStat> for Stat {
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,
             links: stat.st_nlink as u64,
+            uid: stat.st_uid,
+            mode: (stat.st_mode & 0o7777) as u32,
             size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
             modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
             changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),

@@ -82,6 +82,11 @@ impl Identity {
         self.uid == nix::unistd::geteuid().as_raw()
     }
 
+    /// Whether it is root's.
+    pub fn is_roots(self) -> bool {
+        self.uid == 0
+    }
+
     /// Its name, for messages.
     pub fn name(self) -> String {
         super::user_name(self.uid)

@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{FsType, statfs};
+use nix::sys::statfs::{FsType, fstatfs};
 
-use super::{Boot, FsError, Problem, read_bounded, stat};
+use super::{Boot, Dir, FsError, Problem, Stat, read_bounded, stat};
 
 /// Longest file of `/proc` that is read.
 const MAX_PROC_BYTES: usize = 16 * 1024 * 1024;
@@ -20,15 +20,18 @@ const LOCAL: [i64; 13] = [
     0xCA45_1A4E, 0x5265_4973, 0x2405_1905,
 ];
 
-/// Whether the file system of an existing path can be mounted by this kernel only: ext4, XFS, Btrfs and the like, not NFS.
-///
-/// # Errors
-/// When the file system does not say.
-pub fn is_local(path: &Path) -> Result<bool, FsError> {
-    let FsType(kind) = statfs(path).map_err(|e| FsError::new("ask for the file system of", path, e))?.filesystem_type();
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)] // The types differ between architectures.
-    let kind = kind as i64 & 0xFFFF_FFFF;
-    Ok(LOCAL.contains(&kind))
+impl Dir {
+    /// Whether its file system can be mounted by this kernel only: ext4, XFS, Btrfs and the like, not NFS.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    pub fn is_local(&self) -> Result<bool, FsError> {
+        let FsType(kind) =
+            fstatfs(self.fd()).map_err(|e| FsError::new("ask for the file system of", self.path(), e))?.filesystem_type();
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)] // The types differ between architectures.
+        let kind = kind as i64 & 0xFFFF_FFFF;
+        Ok(LOCAL.contains(&kind))
+    }
 }
 
 /// Whether this process may make files in an existing directory, as far as permissions say. `false` when it cannot be told.
@@ -64,8 +67,7 @@ pub struct Worker {
 ///
 /// # Errors
 /// [`Problem::Denied`] when a process cannot be looked at; others when there is no `/proc`.
-pub fn workers_in(directory: &Path, user: u32, program: &str) -> Result<Vec<Worker>, FsError> {
-    let Some(wanted) = stat(directory)? else { return Ok(Vec::new()) };
+pub fn workers_in(directory: &Stat, user: u32, program: &str) -> Result<Vec<Worker>, FsError> {
     let mut found = Vec::new();
     for name in super::list_dir(Path::new("/proc"))? {
         let Some(process) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
@@ -81,7 +83,7 @@ pub fn workers_in(directory: &Path, user: u32, program: &str) -> Result<Vec<Work
             continue;
         }
         match stat(&of("cwd")) {
-            Ok(Some(there)) if (there.dev, there.ino) == (wanted.dev, wanted.ino) => {
+            Ok(Some(there)) if (there.dev, there.ino) == (directory.dev, directory.ino) => {
                 found.push(Worker { process, program: field("Name:").to_owned() });
             }
             // One that has ended, and whose parent has not noticed, works nowhere.
@@ -153,18 +155,19 @@ mod tests {
     fn who_works_in_a_directory_is_seen() {
         let place = tempfile::tempdir().unwrap();
         let user = nix::unistd::geteuid().as_raw();
-        assert_eq!(workers_in(place.path(), user, "sleep").unwrap(), []);
+        let directory = stat(place.path()).unwrap().unwrap();
+        assert_eq!(workers_in(&directory, user, "sleep").unwrap(), []);
         let mut child = std::process::Command::new("sleep").arg("600").current_dir(place.path()).spawn().unwrap();
-        let found = workers_in(place.path(), user, "sleep").unwrap();
+        let found = workers_in(&directory, user, "sleep").unwrap();
         assert_eq!(found.iter().map(|worker| worker.process).collect::<Vec<_>>(), [child.id().cast_signed()]);
-        assert_eq!(workers_in(place.path(), user.wrapping_add(1), "").unwrap(), []);
+        assert_eq!(workers_in(&directory, user.wrapping_add(1), "").unwrap(), []);
         child.kill().unwrap();
         // Ended, though nobody has waited for it.
-        while !workers_in(place.path(), user, "sleep").unwrap().is_empty() {
+        while !workers_in(&directory, user, "sleep").unwrap().is_empty() {
             std::thread::yield_now();
         }
         child.wait().unwrap();
-        assert!(is_local(Path::new("/proc")).is_ok_and(|local| !local));
+        assert!(Dir::open(Path::new("/proc")).unwrap().is_local().is_ok_and(|local| !local));
         assert!(booted_unix_s().is_none_or(|at| at < jiff::Timestamp::now().as_second()));
     }
 }

@@ -20,6 +20,7 @@ use nix::libc;
 
 use crate::raw_text::shown;
 
+mod below;
 mod dir;
 mod direct;
 mod draft;
@@ -33,11 +34,12 @@ mod temp;
 mod tree;
 mod trust;
 
+pub use below::{Lock, unfinished_name};
 pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
 pub use draft::{Draft, Durability, Published};
 pub use identity::{Entered, Identity};
-pub use kernel::{SharedMemory, Worker, booted_unix_s, is_local, may_write, sees_every_process, shared_memory, workers_in};
+pub use kernel::{SharedMemory, Worker, booted_unix_s, may_write, sees_every_process, shared_memory, workers_in};
 pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
@@ -46,10 +48,8 @@ pub use private::{
     Boot, Held, TIME_STEP, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir,
     write_volatile,
 };
-pub use rebuild::{
-    Access, Lock, Owner, Rebuild, available_bytes, lock_directory, make_private_dir, open_append, read_link, zero_range,
-};
-pub use rooted::{Missing, Rooted};
+pub use rebuild::{Owner, Rebuild, available_bytes, zero_range};
+pub use rooted::{Found, Missing, Rooted};
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
 pub use trust::{ChangeableBy, Exposure, changeable_by_others};
@@ -170,6 +170,10 @@ pub struct Stat {
     pub ino: u64,
     /// Number of names.
     pub links: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Permissions, set-id and sticky bits.
+    pub mode: u32,
     /// Size in bytes.
     pub size_bytes: u64,
     /// Time of the last change of content: Unix seconds and nanoseconds.
@@ -193,6 +197,8 @@ impl Stat {
             dev: meta.dev(),
             ino: meta.ino(),
             links: meta.nlink(),
+            uid: meta.uid(),
+            mode: meta.mode() & 0o7777,
             size_bytes: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
@@ -235,6 +241,10 @@ pub fn stat_open(file: &File, path: &Path) -> Result<Stat, FsError> {
 /// As [`open_regular`]; [`Problem::TooLarge`] when it has more than `max_bytes` bytes.
 pub fn read_bounded(path: &Path, max_bytes: usize) -> Result<Vec<u8>, FsError> {
     let (file, stat) = open_regular(path)?;
+    read_open(file, &stat, path, max_bytes)
+}
+
+fn read_open(file: File, stat: &Stat, path: &Path, max_bytes: usize) -> Result<Vec<u8>, FsError> {
     let expected = usize::try_from(stat.size_bytes).unwrap_or(usize::MAX).min(max_bytes);
     let mut bytes = Vec::with_capacity(expected.saturating_add(1));
     let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);

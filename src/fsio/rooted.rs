@@ -39,6 +39,15 @@ pub struct Rooted {
     pub is_new: bool,
 }
 
+/// What there is where a tree is to begin.
+#[derive(Debug)]
+pub enum Found {
+    /// The directory.
+    There(Dir),
+    /// Nothing. Where a directory above it belongs to somebody who is not root, he is the one whom the tree would belong to.
+    Absent(Option<Identity>),
+}
+
 /// What may be made that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
@@ -54,7 +63,20 @@ impl Rooted {
     /// # Errors
     /// [`Problem::Unsafe`] when it is not clear to whom the tree belongs; [`Problem::Absent`], [`Problem::Denied`], others.
     pub fn open(path: &Path) -> Result<Self, FsError> {
-        Walk::new(path)?.go(None)
+        Walk::new(path)?.go_on(None)
+    }
+
+    /// Looks whether there is a directory, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Problem::Failed`] for a link that leads nowhere.
+    pub fn look(path: &Path) -> Result<Found, FsError> {
+        let mut walk = Walk::new(path)?;
+        match walk.go_on(None) {
+            Ok(rooted) => Ok(Found::There(rooted.dir)),
+            Err(e) if e.problem == Problem::Absent => Ok(Found::Absent(walk.territory.filter(|whose| !whose.is_own()))),
+            Err(e) => Err(e),
+        }
     }
 
     /// Opens a directory, and makes it (mode 0700) for `owner` when it is not there.
@@ -62,7 +84,7 @@ impl Rooted {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_or_make(path: &Path, owner: Identity, missing: Missing) -> Result<Self, FsError> {
-        Walk::new(path)?.go(Some((owner, missing)))
+        Walk::new(path)?.go_on(Some((owner, missing)))
     }
 
     /// The identity that it is worked in under.
@@ -122,7 +144,13 @@ struct Walk {
     at: PathBuf,
     here: OwnedFd,
     ahead: VecDeque<OsString>,
+    /// How many of these, at the end, are of the path itself and not of a link.
+    own_names: usize,
+    /// Whether the name that was taken last was one.
+    is_own_name: bool,
     links: u32,
+    /// Whose what comes next is, if it is not root's.
+    territory: Option<Identity>,
     is_new: bool,
 }
 
@@ -143,8 +171,40 @@ impl Walk {
         let path = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
         let here =
             open_at(None, OsStr::new("/"), LOOK | OFlag::O_DIRECTORY).map_err(|e| FsError::new("open directory", "/", e))?;
-        let ahead = names_of(&path).collect();
-        Ok(Self { path, at: PathBuf::from("/"), here, ahead, links: 0, is_new: false })
+        let ahead: VecDeque<OsString> = names_of(&path).collect();
+        let own_names = ahead.len();
+        Ok(Self {
+            path,
+            at: PathBuf::from("/"),
+            here,
+            ahead,
+            own_names,
+            is_own_name: true,
+            links: 0,
+            territory: None,
+            is_new: false,
+        })
+    }
+
+    /// The next name on the way.
+    fn next(&mut self) -> Option<OsString> {
+        let name = self.ahead.pop_front()?;
+        self.is_own_name = self.ahead.len() < self.own_names;
+        self.own_names = self.own_names.min(self.ahead.len());
+        Some(name)
+    }
+
+    /// Whether a directory that is missing, by the name that was taken last, may be made.
+    fn may_make(&self, make: Make) -> Result<bool, FsError> {
+        if !self.is_own_name {
+            return Err(self.leads_nowhere());
+        }
+        Ok(make.is_some_and(|(_, missing)| self.ahead.is_empty() || missing == Missing::All))
+    }
+
+    fn leads_nowhere(&self) -> FsError {
+        FsError::because(Problem::Failed, "follow", &self.path, "a symbolic link leads nowhere")
+            .with_hint("mount or make what it leads to, or remove the link")
     }
 
     fn fail(&self, e: Errno) -> FsError {
@@ -155,7 +215,7 @@ impl Walk {
         FsError::because(Problem::Unsafe, "use", &self.path, detail)
     }
 
-    fn go(mut self, make: Make) -> Result<Rooted, FsError> {
+    fn go_on(&mut self, make: Make) -> Result<Rooted, FsError> {
         let own = Identity::own();
         if own.owner().uid != 0 {
             return self.rest_as(own, make, true);
@@ -166,7 +226,7 @@ impl Walk {
                 return self.rest_as(identity_of(&stat, make), make, false);
             }
             let ground = Ground::of(&stat);
-            let Some(name) = self.ahead.pop_front() else { return self.arrive(&stat, ground, own) };
+            let Some(name) = self.next() else { return self.arrive(&stat, ground, own) };
             match open_at(Some(self.here.as_fd()), &name, LOOK) {
                 Ok(next) => {
                     let found = nix::sys::stat::fstat(&next).map_err(|e| self.fail(e))?;
@@ -187,10 +247,9 @@ impl Walk {
                     }
                 }
                 Err(Errno::ENOENT) => match make {
-                    Some((owner, missing)) if self.ahead.is_empty() || missing == Missing::All => {
-                        self.make_as_root(&name, owner, &stat, ground)?;
-                    }
-                    _ => return Err(self.fail(Errno::ENOENT)),
+                    _ if !self.may_make(make)? => return Err(self.fail(Errno::ENOENT)),
+                    Some((owner, _)) => self.make_as_root(&name, owner, &stat, ground)?,
+                    None => return Err(self.fail(Errno::ENOENT)),
                 },
                 Err(e) => return Err(self.fail(e)),
             }
@@ -216,12 +275,12 @@ impl Walk {
     }
 
     /// The directory at the end is root's.
-    fn arrive(self, stat: &FileStat, ground: Ground, own: Identity) -> Result<Rooted, FsError> {
+    fn arrive(&self, stat: &FileStat, ground: Ground, own: Identity) -> Result<Rooted, FsError> {
         if ground != Ground::Firm {
             return Err(self.loose(stat));
         }
         let fd = open_at(Some(self.here.as_fd()), OsStr::new("."), OPEN_DIR).map_err(|e| self.fail(e))?;
-        Ok(Rooted { dir: Dir::opened(fd, self.path, own), is_new: self.is_new })
+        Ok(Rooted { dir: Dir::opened(fd, self.path.clone(), own), is_new: self.is_new })
     }
 
     fn loose(&self, stat: &FileStat) -> FsError {
@@ -239,14 +298,17 @@ impl Walk {
     }
 
     /// The rest of the way under another identity. `may_be_anybodys`: where there is no root to protect.
-    fn rest_as(mut self, identity: Identity, make: Make, may_be_anybodys: bool) -> Result<Rooted, FsError> {
+    fn rest_as(&mut self, identity: Identity, make: Make, may_be_anybodys: bool) -> Result<Rooted, FsError> {
+        self.territory = Some(identity);
         let _as = identity.enter()?;
         let at = self.at.clone();
-        while let Some(name) = self.ahead.pop_front() {
+        while let Some(name) = self.next() {
             let next = open_at(Some(self.here.as_fd()), &name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
             self.here = match next {
                 Ok(next) => next,
-                Err(Errno::ENOENT) if make.is_some_and(|(_, missing)| self.ahead.is_empty() || missing == Missing::All) => {
+                // A link of that name leads nowhere.
+                Err(Errno::ENOENT) if self.is_there(&name)? => return Err(self.leads_nowhere()),
+                Err(Errno::ENOENT) if self.may_make(make)? => {
                     self.is_new = true;
                     self.make_here(&name)?
                 }
@@ -262,7 +324,15 @@ impl Walk {
                 "give it to {other} (chown), or run the command as user {owner}, such as with 'runuser -u {owner} -- walvis …'"
             )));
         }
-        Ok(Rooted { dir: Dir::opened(fd, self.path, identity), is_new: self.is_new })
+        Ok(Rooted { dir: Dir::opened(fd, self.path.clone(), identity), is_new: self.is_new })
+    }
+
+    fn is_there(&self, name: &OsStr) -> Result<bool, FsError> {
+        match open_at(Some(self.here.as_fd()), name, LOOK) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(e) => Err(self.fail(e)),
+        }
     }
 
     /// Makes a directory here, under the identity of this moment, and opens this very one.
@@ -401,6 +471,19 @@ mod tests {
             at("users").display()
         );
         assert_eq!(error.to_string(), expected);
+        let look = |path: &str| match Rooted::look(&at(path)) {
+            Ok(Found::There(dir)) => Ok(Some(dir.identity().owner().uid)),
+            Ok(Found::Absent(whose)) => Err(whose.map(|whose| whose.owner().uid)),
+            Err(e) => panic!("{e}"),
+        };
+        assert_eq!((look("users/data"), look("roots")), (Ok(Some(USER)), Ok(Some(0))));
+        assert_eq!((look("users/x/y"), look("x/y")), (Err(Some(USER)), Err(None)));
+        for (path, owner) in [("nowhere", 0), ("users/nowhere", USER)] {
+            link(&at("none"), &at(path), owner);
+            assert_eq!(Rooted::look(&at(path)).unwrap_err().problem, Problem::Failed);
+            assert_eq!(whose(Rooted::open_or_make(&at(path), Identity::own(), Missing::All)), Err(Problem::Failed));
+        }
+        assert!(!at("none").exists());
         link(&at("loop"), &at("loop"), 0);
         assert_eq!(open("loop"), Err(Problem::Unsupported));
     }

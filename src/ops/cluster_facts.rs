@@ -5,23 +5,20 @@ use std::path::Path;
 use super::file_error;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Problem};
+use crate::fsio::{self, Dir, FsError, Problem};
 use crate::pg::{ControlFile, ControlFileError, PG_CONTROL_BYTES};
 use crate::repo::{Facts, SystemId};
 
 /// How often a `pg_control` that seems damaged is read again: the server rewrites it without a lock that others could take.
 const ATTEMPTS: usize = 20;
+const PG_CONTROL: &str = "global/pg_control";
 
 /// Reads a data directory's `pg_control`; `None` when the directory has none.
 ///
 /// # Errors
 /// [`Kind::Config`] when it cannot be read, [`Kind::Damaged`] when it stays damaged.
 pub fn of_data_directory(data_directory: &Path, deadline: &Deadline) -> Result<Option<Facts>, Error> {
-    Ok(control_of(data_directory, deadline)?.map(|(control, _)| Facts {
-        system_id: SystemId(control.system_id),
-        wal_segment_size: control.wal_segment_size,
-        postgres_major: None,
-    }))
+    Ok(control_of(data_directory, deadline)?.map(|(control, _)| facts_of(&control)))
 }
 
 /// As [`of_data_directory`]: what it says, and its bytes.
@@ -29,15 +26,37 @@ pub fn of_data_directory(data_directory: &Path, deadline: &Deadline) -> Result<O
 /// # Errors
 /// As [`of_data_directory`].
 pub fn control_of(data_directory: &Path, deadline: &Deadline) -> Result<Option<(ControlFile, Vec<u8>)>, Error> {
-    let path = data_directory.join("global/pg_control");
+    let path = data_directory.join(PG_CONTROL);
+    let read = || match fsio::read_bounded(&path, PG_CONTROL_BYTES) {
+        Err(e) if e.problem == Problem::Absent => Ok(None),
+        other => other.map(Some),
+    };
+    control_from(&path, read, deadline)
+}
+
+/// As [`of_data_directory`], of an open one, with the rights of the user whom it belongs to.
+///
+/// # Errors
+/// As [`of_data_directory`].
+pub fn of_open_directory(data_directory: &Dir, deadline: &Deadline) -> Result<Option<Facts>, Error> {
+    let path = data_directory.path().join(PG_CONTROL);
+    let read = || data_directory.read_bounded(PG_CONTROL, PG_CONTROL_BYTES);
+    Ok(control_from(&path, read, deadline)?.map(|(control, _)| facts_of(&control)))
+}
+
+fn facts_of(control: &ControlFile) -> Facts {
+    Facts { system_id: SystemId(control.system_id), wal_segment_size: control.wal_segment_size, postgres_major: None }
+}
+
+fn control_from(
+    path: &Path,
+    read: impl Fn() -> Result<Option<Vec<u8>>, FsError>,
+    deadline: &Deadline,
+) -> Result<Option<(ControlFile, Vec<u8>)>, Error> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let bytes = match fsio::read_bounded(&path, PG_CONTROL_BYTES) {
-            Ok(bytes) => bytes,
-            Err(e) if e.problem == Problem::Absent => return Ok(None),
-            Err(e) => return Err(file_error(Kind::Config, e)),
-        };
+        let Some(bytes) = read().map_err(|e| file_error(Kind::Config, e))? else { return Ok(None) };
         match ControlFile::parse(&bytes) {
             Ok(control) => return Ok(Some((control, bytes))),
             Err(ControlFileError::Checksum) if attempt < ATTEMPTS && !deadline.is_over() => {

@@ -465,10 +465,17 @@ fn tablespaces_are_mapped_and_never_overwritten() {
     site.give_repository();
     site.primary.switch_and_archive();
 
+    // Nothing is written outside that nobody named; and nothing where a server of the same version has its own.
     site.scratch.make_dir("was");
-    site.scratch.write(&was.join("live"), b"precious");
-    site.fails("--target latest", 16, &["tablespace 16399", "not empty", "--tablespace-map 16399="]);
-    assert!(!site.data().exists() && was.join("live").exists());
+    let original = "--target latest --tablespaces-at-original-places";
+    let named = ["tablespace 16399 was in", "--tablespaces-at-original-places", "--tablespace-map"];
+    site.fails("--target latest", 16, &named);
+    let plan = site.restores("--target latest --plan");
+    assert!(plan["plan"]["restore"]["notes"].to_string().contains("--tablespaces-at-original-places"), "{plan:#}");
+    site.scratch.make_dir("was/PG_15_202209061");
+    site.scratch.write(&was.join("PG_15_202209061/live"), b"precious");
+    site.fails(original, 16, &["tablespace 16399", "not empty", "--tablespace-map 16399="]);
+    assert!(!site.data().exists() && was.join("PG_15_202209061/live").exists());
     site.fails("--target latest --tablespace-map 1=/x", 2, &["no tablespace 1"]);
     let plan = site.restores(&format!("--target latest --plan --tablespace-map '{}={}'", was.display(), other.display()));
     assert_eq!(plan["plan"]["restore"]["tablespaces"][0]["to"], other.to_str().unwrap());
@@ -488,10 +495,14 @@ fn tablespaces_are_mapped_and_never_overwritten() {
         site.is_verified();
     };
     linked(&other);
-    // Mapped no more: the link and the map lead where it was. What lies there now is not a tablespace.
-    fs::remove_file(was.join("live")).unwrap();
-    site.restores("--target latest --delta");
+    // Mapped no more: the link and the map lead where it was. What else lies there is not ours.
+    fs::remove_file(was.join("PG_15_202209061/live")).unwrap();
+    site.restores(&format!("{original} --delta"));
     linked(&was);
+    site.scratch.write(&was.join("other-data"), b"precious");
+    site.scratch.make_dir("was/PG_14_202107181");
+    site.restores(&format!("{original} --delta"));
+    assert!(was.join("other-data").exists() && was.join("PG_14_202107181").exists() && was.join(below).join("16401").exists());
     assert!(other.join(below).join("16401").exists(), "what it was mapped to is not ours any more");
 }
 

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::extents::read_whole;
-use super::files::{Owners, Source};
+use super::files::Source;
 use super::place::local;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{Attachment, BackupFacts, Content, FileEntry};
-use crate::fsio::{self, ItemKind, Owner, Problem, Rebuild};
+use crate::fsio::{self, Dir, Found, Identity, ItemKind, Missing, Problem, Rooted};
 use crate::limits::MAX_ATTACHMENT_BYTES;
 use crate::pg::settings::{quote_bytes, value_in};
 use crate::raw_text::{RawText, shown};
@@ -63,7 +63,6 @@ pub(super) fn left_there(facts: &BackupFacts) -> Vec<AttachmentPlan> {
 
 /// What is put where.
 pub(super) struct Arrangement {
-    directory: PathBuf,
     files: Vec<(Attachment, Vec<u8>, PathBuf)>,
     /// The main file of settings.
     pub(super) main: Option<PathBuf>,
@@ -83,6 +82,7 @@ impl Arrangement {
         directory: &Path,
         pgdata: &Path,
         replace: bool,
+        owner: Identity,
     ) -> Result<Self, Error> {
         if facts.attachments.is_empty() {
             return Err(Error::new(
@@ -118,26 +118,32 @@ impl Arrangement {
         if let (Some((_, content, _)), Some(lines)) = (main.and_then(|main| files.get_mut(main)), lines) {
             content.extend_from_slice(&lines);
         }
-        let mut arrangement = Self {
-            directory: directory.to_owned(),
-            main: main.and_then(|main| files.get(main)).map(|(.., to)| to.clone()),
-            files,
-            plan: Vec::new(),
-        };
-        arrangement.plan = arrangement.compare(replace)?;
+        let mut arrangement =
+            Self { main: main.and_then(|main| files.get(main)).map(|(.., to)| to.clone()), files, plan: Vec::new() };
+        arrangement.plan = arrangement.compare(replace, owner)?;
         Ok(arrangement)
     }
 
     /// What is there already.
-    fn compare(&self, replace: bool) -> Result<Vec<AttachmentPlan>, Error> {
+    fn compare(&self, replace: bool, owner: Identity) -> Result<Vec<AttachmentPlan>, Error> {
         let mut plan = Vec::new();
         for (attachment, content, to) in &self.files {
-            let replaces = match fsio::stat_no_follow(to).map_err(local)?.map(|stat| stat.kind) {
-                None => false,
-                Some(ItemKind::File) => differs(to, content)?,
-                Some(_) => {
-                    return Err(Error::new(Kind::Refused, format!("{} is there and is no file", shown(to)))
-                        .hint("name an empty directory with --config-to"));
+            let (directory, name) = split(to);
+            let refused = |what: &str| {
+                Error::new(Kind::Refused, format!("{} {what}", shown(to))).hint("name an empty directory with --config-to")
+            };
+            let replaces = match Rooted::look(directory).map_err(local)? {
+                Found::Absent(whose) => {
+                    check_owner(directory, whose.unwrap_or(owner), owner)?;
+                    false
+                }
+                Found::There(dir) => {
+                    check_owner(directory, dir.identity(), owner)?;
+                    match dir.stat_beneath(name).map_err(local)?.map(|stat| stat.kind) {
+                        None => false,
+                        Some(ItemKind::File) => differs(&dir, name, content)?,
+                        Some(_) => return Err(refused("is there and is no file")),
+                    }
                 }
             };
             if replaces && !replace {
@@ -162,38 +168,48 @@ impl Arrangement {
     ///
     /// # Errors
     /// [`Kind::Config`].
-    pub(super) fn put(&self, owners: &mut Owners) -> Result<(), Error> {
-        let owner = owners.of_root();
-        make_above(&self.directory, owner)?;
-        let tree = Rebuild::open(&self.directory).map_err(local)?;
+    pub(super) fn put(&self, owner: Identity) -> Result<(), Error> {
         for (attachment, content, to) in &self.files {
-            let below = to.strip_prefix(&self.directory).unwrap_or(to);
-            make_above(to.parent().unwrap_or(&self.directory), owner)?;
-            if fsio::exists(to).map_err(local)? && differs(to, content)? {
-                let mut name = to.as_os_str().to_owned();
-                name.push(BEFORE);
-                fsio::rename_over(to, Path::new(&name)).map_err(local)?;
+            let (directory, name) = split(to);
+            // Each for itself: one directory may be root's, and the one in it the server's.
+            let dir = Rooted::open_or_make(directory, owner, Missing::All).map_err(local)?.dir;
+            check_owner(directory, dir.identity(), owner)?;
+            let is_file = dir.stat_beneath(name).map_err(local)?.is_some_and(|stat| stat.kind == ItemKind::File);
+            if is_file && differs(&dir, name, content)? {
+                let mut before = name.as_os_str().to_owned();
+                before.push(BEFORE);
+                dir.rename(name.as_os_str(), &before).map_err(local)?;
             }
-            let access = owners.access(attachment.mode, &attachment.owner, &attachment.group);
-            tree.put_file(below.as_os_str().as_bytes(), content, access, attachment.modified_unix_us).map_err(local)?;
+            dir.put(name, content, attachment.mode, owner, attachment.modified_unix_us).map_err(local)?;
         }
         Ok(())
     }
 }
 
-fn differs(path: &Path, content: &[u8]) -> Result<bool, Error> {
+fn split(path: &Path) -> (&Path, &Path) {
+    (path.parent().unwrap_or(path), path.file_name().map(Path::new).unwrap_or(path))
+}
+
+/// Root writes into its own directories, and into those of the server's user with that user's rights; into nobody else's.
+fn check_owner(directory: &Path, whose: Identity, owner: Identity) -> Result<(), Error> {
+    if whose.is_own() || whose.owner().uid == owner.owner().uid {
+        return Ok(());
+    }
+    let (whose, owner) = (whose.name(), owner.name());
+    Err(Error::new(
+        Kind::Refused,
+        format!("{} is in the hands of user {whose}, and the server's settings belong to user {owner}", shown(directory)),
+    )
+    .hint(format!("name another directory with --config-to, or give that one to {owner}")))
+}
+
+fn differs(dir: &Dir, name: &Path, content: &[u8]) -> Result<bool, Error> {
     // The settings grow by the lines that name the new places.
-    match fsio::read_bounded(path, 2 * MAX_ATTACHMENT_BYTES) {
-        Ok(there) => Ok(there != content),
+    match dir.read_bounded(name, 2 * MAX_ATTACHMENT_BYTES) {
+        Ok(there) => Ok(there.is_none_or(|there| there != content)),
         Err(e) if e.problem == Problem::TooLarge => Ok(true),
         Err(e) => Err(local(e)),
     }
-}
-
-/// Makes a directory and those above it that are missing.
-fn make_above(directory: &Path, owner: Option<Owner>) -> Result<(), Error> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|above| !fsio::exists(above).unwrap_or(true)).collect();
-    missing.into_iter().rev().try_for_each(|path| fsio::make_private_dir(path, owner)).map_err(local)
 }
 
 /// Whether files can be made there, as far as that can be told without doing it.

@@ -14,7 +14,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::{Content, FileEntry, TableRef};
-use crate::fsio::{self, Access, DirectWriter, FsError, Rebuild};
+use crate::fsio::{self, DirectWriter, FsError, Rebuild};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, KIB, MIB};
 use crate::raw_text::shown;
 use crate::repo::backups::PackReader;
@@ -35,7 +35,7 @@ const BATCH_FILES: usize = 2048;
 struct Task {
     path: Vec<u8>,
     size_bytes: u64,
-    access: Access,
+    mode: u32,
     modified_unix_us: i64,
     /// Pieces that are not done. Who does the last one gives the file its attributes.
     left: AtomicU64,
@@ -83,7 +83,7 @@ impl Batches {
     ///
     /// # Errors
     /// When no worker is left.
-    pub fn add(&mut self, file: FileEntry, access: Access) -> Result<(), Ended> {
+    pub fn add(&mut self, file: FileEntry) -> Result<(), Ended> {
         let pieces = match &file.content {
             Content::Extents(_) => 1,
             Content::Tables(tables) => tables.len() as u64,
@@ -91,7 +91,7 @@ impl Batches {
         let task = Arc::new(Task {
             path: file.path,
             size_bytes: file.size_bytes,
-            access,
+            mode: file.mode,
             modified_unix_us: file.modified_unix_us,
             left: AtomicU64::new(pieces),
         });
@@ -359,7 +359,7 @@ impl Workshop<'_> {
         let task = &part.task;
         // Acquire and release: the writes of all pieces come before the time is set.
         if task.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.tree.finish_file(file, &task.path, task.access, task.modified_unix_us).map_err(local)?;
+            self.tree.finish_file(file, &task.path, task.mode, task.modified_unix_us).map_err(local)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,9 @@ use super::extents::{Batches, Tally, Workshop};
 use super::place::{LOST_AND_FOUND, local};
 use super::sweep::Sweep;
 use crate::error::{Error, Kind};
-use crate::format::extent::TableError;
+use crate::format::extent::{BackupId, TableError};
 use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item, ManifestReader, ManifestWriter};
-use crate::fsio::{self, Access, ItemKind, Owner, Rebuild};
+use crate::fsio::{self, ItemKind, Rebuild};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::repo::backups::PackReader;
@@ -25,6 +25,7 @@ use crate::repo::{ClusterName, Repository, SystemId};
 /// PostgreSQL's list of files, which `pg_verifybackup` reads.
 pub const BACKUP_MANIFEST: &[u8] = b"backup_manifest";
 const PG_CONTROL: &[u8] = b"global/pg_control";
+const GLOBAL: &[u8] = b"global";
 const TABLESPACE_MAP: &[u8] = b"tablespace_map";
 /// Without these a directory is no backup.
 const NEEDED: [&[u8]; 3] = [b"PG_VERSION", b"backup_label", PG_CONTROL];
@@ -77,6 +78,11 @@ impl Source<'_> {
     /// The server's major version.
     pub fn postgres_major(&self) -> u32 {
         self.summary.postgres_version_num / 10_000
+    }
+
+    /// The directory that the cluster has in the location of a tablespace: `PG_15_202209061`. Nothing else in it is the cluster's.
+    pub fn version_directory(&self) -> String {
+        tablespace_version_directory(self.postgres_major(), self.summary.catalog_version)
     }
 }
 
@@ -174,61 +180,6 @@ fn tablespace_of(path: &[u8]) -> Option<u32> {
     std::str::from_utf8(oid).ok()?.parse().ok()
 }
 
-/// Whose files are.
-pub struct Owners {
-    is_root: bool,
-    fallback: Option<Owner>,
-    known: HashMap<(String, String), Option<Owner>>,
-}
-
-impl Owners {
-    /// As root files get the owners that the backup recorded, where these exist here, and otherwise the data directory's, which are
-    /// the recorded ones, those of an existing directory or the one above it, or `postgres`. Others own what they make.
-    pub fn new(pgdata: &Path, root: Option<&DirectoryEntry>) -> Self {
-        let is_root = nix::unistd::geteuid().is_root();
-        let mut owners = Self { is_root, fallback: None, known: HashMap::new() };
-        if !is_root {
-            return owners;
-        }
-        let unprivileged = |owner: &Owner| owner.uid != 0;
-        let of_path = |path: &Path| Owner::of(path).ok().filter(unprivileged);
-        owners.fallback = root
-            .and_then(|root| lookup(&root.owner, &root.group))
-            .filter(unprivileged)
-            .or_else(|| of_path(pgdata))
-            .or_else(|| of_path(pgdata.parent().unwrap_or(pgdata)))
-            .or_else(|| lookup("postgres", "postgres"));
-        owners
-    }
-
-    /// The data directory's.
-    pub fn of_root(&self) -> Option<Owner> {
-        self.fallback
-    }
-
-    /// Who they are, for people.
-    pub fn describe(&self) -> Option<String> {
-        Some(fsio::user_name(self.fallback?.uid))
-    }
-
-    fn of(&mut self, user: &str, group: &str) -> Option<Owner> {
-        if !self.is_root {
-            return None;
-        }
-        let names = (user.to_owned(), group.to_owned());
-        *self.known.entry(names).or_insert_with(|| lookup(user, group).or(self.fallback))
-    }
-}
-
-/// The ids of names. A number stands for itself: in a container the user often has no name.
-fn lookup(user: &str, group: &str) -> Option<Owner> {
-    let known = nix::unistd::User::from_name(user).ok().flatten();
-    let uid = known.as_ref().map(|user| user.uid.as_raw()).or_else(|| user.parse().ok())?;
-    let gid = nix::unistd::Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
-    let gid = gid.or_else(|| group.parse().ok()).or(known.map(|user| user.gid.as_raw())).unwrap_or(uid);
-    Some(Owner { uid, gid })
-}
-
 /// What was restored.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Restored {
@@ -254,10 +205,10 @@ pub struct Restored {
 pub struct Last {
     /// Content of `global/pg_control`.
     pub control: Vec<u8>,
-    /// Its attributes, and when it was changed.
-    pub control_access: (Access, i64),
-    /// Access for what the restore itself adds.
-    pub access: Access,
+    /// Its permissions, and when it was changed.
+    pub control_attributes: (u32, i64),
+    /// Permissions of what the restore itself adds.
+    pub mode: u32,
 }
 
 /// How files are restored.
@@ -278,7 +229,7 @@ pub struct How<'a> {
 ///
 /// # Errors
 /// Damaged, denied, unreachable; [`Kind::Config`] for local files.
-pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result<(Restored, Last), Error> {
+pub fn restore(source: &Source<'_>, how: How<'_>) -> Result<(Restored, Last), Error> {
     let started = Instant::now();
     let hash_key = source.hash_key(&how.survey.facts)?;
     let workshop = Workshop {
@@ -303,7 +254,7 @@ pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result
             })
             .collect();
         drop(batches);
-        let result = dispatch(source, &how, owners, workshop, Batches::new(queue));
+        let result = dispatch(source, &how, workshop, Batches::new(queue));
         for thread in threads {
             if thread.join().is_err() {
                 let mut failure = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -315,20 +266,55 @@ pub fn restore(source: &Source<'_>, how: How<'_>, owners: &mut Owners) -> Result
     if let Some(failure) = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failure);
     }
-    let (mut restored, control, access) = result?;
-    let control_access = (owners.access(control.mode, &control.owner, &control.group), control.modified_unix_us);
+    let (mut restored, control, mode) = result?;
+    let control_attributes = (control.mode, control.modified_unix_us);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     restored.kept_bytes = count(&workshop.tally.kept);
     restored.zero_bytes = count(&workshop.tally.zeros);
     restored.read_bytes = count(&workshop.tally.read);
     restored.requests = count(&workshop.tally.requests);
     restored.seconds = started.elapsed().as_secs_f64();
-    Ok((restored, Last { control: workshop.content(&control)?, control_access, access }))
+    Ok((restored, Last { control: workshop.content(&control)?, control_attributes, mode }))
 }
 
-impl Owners {
-    pub(super) fn access(&mut self, mode: u32, user: &str, group: &str) -> Access {
-        Access { mode, owner: self.of(user, group) }
+/// What a manifest cannot have: it says what is in the data directory, and not where that leads.
+struct Layout {
+    backup: BackupId,
+    tablespaces: Vec<u32>,
+    version_directory: String,
+}
+
+impl Layout {
+    fn of(source: &Source<'_>, how: &How<'_>) -> Self {
+        Self {
+            backup: source.summary.id,
+            tablespaces: how.survey.facts.tablespaces.iter().map(|tablespace| tablespace.oid).collect(),
+            version_directory: source.version_directory(),
+        }
+    }
+
+    /// Where links are, there are only the directories that they lead to; and of a tablespace only what is this cluster's.
+    fn check(&self, path: &[u8], kind: ItemKind) -> Result<(), Error> {
+        let parts: Vec<&[u8]> = path.splitn(4, |byte| *byte == b'/').collect();
+        let is_ours =
+            |oid: &&[u8]| tablespace_of(&[b"pg_tblspc/", *oid].concat()).is_some_and(|oid| self.tablespaces.contains(&oid));
+        let fits = match parts.as_slice() {
+            [b"pg_tblspc" | b"pg_wal"] => kind == ItemKind::Directory,
+            [b"pg_tblspc", oid] if is_ours(oid) => kind == ItemKind::Directory,
+            [b"pg_tblspc", oid, name] if is_ours(oid) => {
+                *name == self.version_directory.as_bytes() && kind == ItemKind::Directory
+            }
+            [b"pg_tblspc", oid, name, _] if is_ours(oid) => *name == self.version_directory.as_bytes(),
+            _ => true,
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Damaged,
+            format!("backup {}: {} is no place for what it has there", self.backup, String::from_utf8_lossy(path).escape_debug()),
+        )
+        .hint("restore another backup: see 'walvis list'"))
     }
 }
 
@@ -336,22 +322,22 @@ impl Owners {
 fn dispatch(
     source: &Source<'_>,
     how: &How<'_>,
-    owners: &mut Owners,
     workshop: &Workshop<'_>,
     mut batches: Batches,
-) -> Result<(Restored, FileEntry, Access), Error> {
+) -> Result<(Restored, FileEntry, u32), Error> {
     let summary = source.summary;
     let tree = how.tree;
-    let version_directory = tablespace_version_directory(source.postgres_major(), summary.catalog_version);
-    let mut sweep = how.reuse.then(|| Sweep::new(tree, version_directory)).transpose()?;
+    let layout = Layout::of(source, how);
+    let mut sweep = how.reuse.then(|| Sweep::new(tree)).transpose()?;
+    // Never written to as it lies there.
+    tree.remove(BACKUP_MANIFEST).map_err(local)?;
     let listing = tree.open_file(BACKUP_MANIFEST).map_err(local)?;
     let list_error = |e: std::io::Error| local(fsio::FsError::new("write", tree.path_of(BACKUP_MANIFEST), e));
-    listing.set_len(0).map_err(list_error)?;
     let mut list =
         BackupManifest::new(BufWriter::new(&listing), source.postgres_major(), source.system_id.0).map_err(list_error)?;
     let mut restored = Restored::default();
     let mut control = None;
-    let mut own = Access { mode: 0o600, owner: owners.of_root() };
+    let mut own_mode = 0o600;
     let mut told = Instant::now();
     // The failure of the workers is what is told then.
     let ended = |_| Error::new(Kind::Bug, "the workers ended before their work");
@@ -368,17 +354,18 @@ fn dispatch(
             // The root of another file system had it. Here it may be there too, and be only root's.
             item if item.path().split(|byte| *byte == b'/').any(|part| part == LOST_AND_FOUND) => {}
             Item::Directory(directory) => {
+                layout.check(&directory.path, ItemKind::Directory)?;
                 if let Some(sweep) = sweep.as_mut().filter(|_| !directory.path.is_empty()) {
                     sweep.advance(&directory.path, ItemKind::Directory)?;
                 }
-                let access = owners.access(directory.mode, &directory.owner, &directory.group);
                 if directory.path.is_empty() && directory.mode & 0o040 != 0 {
-                    own.mode = 0o640;
+                    own_mode = 0o640;
                 }
-                tree.make_directory(&directory.path, access).map_err(local)?;
+                tree.make_directory(&directory.path, directory.mode).map_err(local)?;
             }
             Item::File(file) if LEFT_OUT.contains(&file.path.as_slice()) => {}
             Item::File(file) => {
+                layout.check(&file.path, ItemKind::File)?;
                 restored.files += 1;
                 restored.bytes = restored.bytes.saturating_add(file.size_bytes);
                 let map = how.tablespace_map.as_ref().filter(|_| file.path == TABLESPACE_MAP);
@@ -393,10 +380,9 @@ fn dispatch(
                 if let Some(sweep) = sweep.as_mut() {
                     sweep.advance(&file.path, ItemKind::File)?;
                 }
-                let access = owners.access(file.mode, &file.owner, &file.group);
                 match map {
-                    Some(map) => tree.put_file(TABLESPACE_MAP, map, access, file.modified_unix_us).map_err(local)?,
-                    None => batches.add(file, access).map_err(ended)?,
+                    Some(map) => tree.put_file(TABLESPACE_MAP, map, file.mode, file.modified_unix_us).map_err(local)?,
+                    None => batches.add(file).map_err(ended)?,
                 }
             }
         }
@@ -409,9 +395,9 @@ fn dispatch(
     }
     let range = WalRange { timeline: Timeline(summary.timeline), start: summary.start_lsn, end: summary.stop_lsn };
     list.finish(&[range]).and_then(|mut buffer| buffer.flush()).map_err(list_error)?;
-    tree.finish_file(&listing, BACKUP_MANIFEST, own, jiff::Timestamp::now().as_microsecond()).map_err(local)?;
+    tree.finish_file(&listing, BACKUP_MANIFEST, own_mode, jiff::Timestamp::now().as_microsecond()).map_err(local)?;
     let control = control.ok_or_else(|| Error::new(Kind::Damaged, format!("backup {} has no pg_control", summary.id)))?;
-    Ok((restored, control, own))
+    Ok((restored, control, own_mode))
 }
 
 /// The last step: everything is durable, so the directory may become one that a server starts in.
@@ -419,8 +405,8 @@ fn dispatch(
 /// # Errors
 /// [`Kind::Config`].
 pub fn put_control(tree: &Rebuild, last: &Last) -> Result<(), Error> {
-    let (access, modified) = last.control_access;
-    tree.put_file(PG_CONTROL, &last.control, access, modified).map_err(local)
+    let (mode, modified) = last.control_attributes;
+    tree.put_file(PG_CONTROL, &last.control, mode, modified).map_err(local)
 }
 
 /// Takes `pg_control` away, durably: from then on no server starts there.
@@ -428,6 +414,11 @@ pub fn put_control(tree: &Rebuild, last: &Last) -> Result<(), Error> {
 /// # Errors
 /// [`Kind::Config`].
 pub fn remove_control(tree: &Rebuild) -> Result<(), Error> {
+    // What lies behind a link is not ours to touch: without the link it is no server's either.
+    if tree.stat(GLOBAL).map_err(local)?.is_some_and(|stat| stat.kind == ItemKind::Unknown) {
+        tree.remove(GLOBAL).map_err(local)?;
+        return tree.sync_parent(GLOBAL).map_err(local);
+    }
     if tree.remove(PG_CONTROL).map_err(local)? {
         tree.sync_parent(PG_CONTROL).map_err(local)?;
     }
@@ -463,10 +454,32 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_names_or_numbers() {
-        assert_eq!(lookup("root", "root"), Some(Owner { uid: 0, gid: 0 }));
-        assert_eq!(lookup("4001", "4002"), Some(Owner { uid: 4001, gid: 4002 }));
-        assert_eq!(lookup("no-such-user-here", "root"), None);
+    fn a_manifest_puts_nothing_where_links_are() {
+        let layout = Layout {
+            backup: BackupId::new(1_790_000_000, 1).unwrap(),
+            tablespaces: vec![16399],
+            version_directory: "PG_15_1".to_owned(),
+        };
+        let check = |path: &str, kind| layout.check(path.as_bytes(), kind).map_err(|e| e.kind);
+        for (path, directory, file) in [
+            ("pg_tblspc", true, false),
+            ("pg_wal", true, false),
+            ("pg_tblspc/16399", true, false),
+            ("pg_tblspc/16399/PG_15_1", true, false),
+            ("pg_tblspc/16399/PG_15_1/5", true, true),
+            ("pg_tblspc/16399/PG_15_1/5/1", true, true),
+            ("pg_tblspc/16399/PG_14_1", false, false),
+            ("pg_tblspc/16399/PG_14_1/5/1", false, false),
+            ("pg_tblspc/16399/.ssh/authorized_keys", false, false),
+            ("pg_tblspc/016399/.ssh/authorized_keys", false, false),
+            // One that is a directory in the data directory.
+            ("pg_tblspc/16400/PG_15_1", true, true),
+            ("base/5", true, true),
+        ] {
+            let expected = |fits| if fits { Ok(()) } else { Err(Kind::Damaged) };
+            assert_eq!(check(path, ItemKind::Directory), expected(directory), "{path}");
+            assert_eq!(check(path, ItemKind::File), expected(file), "{path}");
+        }
     }
 
     #[test]

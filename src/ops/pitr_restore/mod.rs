@@ -1,6 +1,6 @@
 //! `walvis pitr-restore`: a base backup put in place, and the server told to recover it to a target. `docs/BACKUP.md` has the steps.
 //!
-//! Here is what happens in which order. [`place`] says whether a directory may be taken, [`running`] whether a server uses it, [`files`] restores with [`extents`] and
+//! Here is what happens in which order. [`place`] says whether a directory may be taken, [`owner`] whose it is, [`running`] whether a server uses it, [`files`] restores with [`extents`] and
 //! [`sweep`], [`unarchived`] says what WAL would be lost with what is taken over, [`settle`] has the settings, [`mod@start`] starts the server and waits.
 
 pub mod attachments;
@@ -8,7 +8,9 @@ pub mod environment;
 pub mod extents;
 pub mod files;
 pub mod locks;
+mod owner;
 pub mod place;
+mod room;
 mod running;
 pub mod settle;
 pub mod start;
@@ -28,9 +30,9 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary};
-use crate::fsio::{self, Access, Problem, Rebuild};
+use crate::fsio::{self, Dir, Identity, Missing, Problem, Rebuild, Rooted};
 use crate::pg::Timeline;
-use crate::pg::data_directory::directories_in_wal;
+use crate::pg::data_directory::{TABLESPACES, directories_in_wal};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Target;
 use crate::raw_text::{RawText, shown};
@@ -38,8 +40,8 @@ use crate::repo::Facts;
 use crate::waiting;
 use attachments::{Arrangement, AttachmentPlan};
 use environment::Needs;
-use files::{How, Owners, Restored, Source, Survey};
-use place::{NOTE, Note, Place, Taking, local};
+use files::{How, Restored, Source, Survey};
+use place::{Base, NOTE, Note, Place, Taken, Taking, is_nothing, local};
 use start::{Goal, Started};
 use tablespaces::{Created, ForReplay};
 use unarchived::UnarchivedFile;
@@ -49,8 +51,8 @@ const MAX_DEFAULT_JOBS: usize = 32;
 /// Longest `postgresql.auto.conf`.
 const MAX_SETTINGS_BYTES: usize = 16 * 1024 * 1024;
 const SETTINGS: &str = "postgresql.auto.conf";
-/// Room that is left for the first WAL segments of recovery.
-const SPARE_SEGMENTS: u64 = 2;
+/// Permissions of a directory that the backup does not have.
+const PRIVATE: u32 = 0o700;
 
 /// Which tablespace is to be put elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub struct RestoreRequest {
     pub server_is_stopped: bool,
     /// Whether WAL that was never archived may go with the directory that is taken over.
     pub discard_unarchived_wal: bool,
+    /// Whether tablespaces that are not mapped go where they were, and what replay needs there is made.
+    pub tablespaces_at_original_places: bool,
     /// Whether replay may remove what is where it makes tablespaces.
     pub overwrite_tablespaces_of_the_log: bool,
     /// Where `pg_wal` is to be, behind a link; `None`: in the data directory.
@@ -216,13 +220,13 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
     if request.plan {
         return Ok(RestoreReport { plan, restored: None, server: None });
     }
-    let restored = job.restore(plan.restore.as_ref())?;
+    let (restored, directory) = job.restore(plan.restore.as_ref())?;
     let server = match &job.programs {
         Some(programs) => {
             let goal = goal(&plan.resolve, request, &summary);
             let settings = job.arrangement.as_ref().and_then(|arrangement| arrangement.main.as_deref());
             let needs = Needs::of(config, request.primary.is_some());
-            Some(start::start(&job.pgdata, programs, settings, job.owners_of_root(), needs, &goal, &deadline)?)
+            Some(start::start(&directory, programs, settings, needs, &goal, &deadline)?)
         }
         None => None,
     };
@@ -252,9 +256,16 @@ struct Job<'a> {
     request: &'a RestoreRequest,
     pgdata: PathBuf,
     place: Place,
+    taken: Taken,
+    /// Whose everything in it will be.
+    owner: Identity,
     note: Note,
     survey: Survey,
     tablespaces: Vec<(u32, RawText, PathBuf)>,
+    /// What is there already of what lies outside: by its path, the directory.
+    outside: Vec<(PathBuf, Dir)>,
+    /// What nobody said may be written to, for the plan.
+    unnamed: Option<String>,
     unarchived: Vec<UnarchivedFile>,
     arrangement: Option<Arrangement>,
     for_replay: ForReplay,
@@ -284,25 +295,29 @@ impl<'a> Job<'a> {
             tablespaces: Vec::new(),
             waldir: request.waldir.clone().map(RawText::from),
         };
-        let place = place::look(&pgdata, request.taking(), &note, &deadline)?;
-        let unarchived = if place.is_reused() { unarchived::find(&pgdata, &source, facts)? } else { Vec::new() };
+        let (place, taken) = place::look(&pgdata, request.taking(), &note, &deadline)?;
+        let unarchived = match &taken.dir {
+            Some(dir) if place.is_reused() => unarchived::find(dir, &source, facts)?,
+            _ => Vec::new(),
+        };
         if !unarchived.is_empty() && !request.discard_unarchived_wal {
             return Err(unarchived::refusal(&pgdata, source.repository.location(), &unarchived));
         }
-        if let Some(waldir) = &request.waldir {
-            place::check_waldir(waldir, &pgdata, &place)?;
-        }
         let survey = files::survey(&source)?;
+        let owner = owner::decide(&pgdata, &taken, survey.root.as_ref())?;
         let programs = match request.start {
-            true => {
-                let owner = Owners::new(&pgdata, survey.root.as_ref()).of_root();
-                Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major(), owner)?)
-            }
+            true => Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major(), owner.owner())?),
             false => None,
         };
+        let base = Base { pgdata: &pgdata, place: &place, dir: taken.dir.as_ref(), owner };
+        let version_directory = source.version_directory();
+        let mut outside = Vec::new();
+        if let Some(waldir) = &request.waldir {
+            outside.extend(base.check_waldir(waldir)?.map(|dir| (waldir.clone(), dir)));
+        }
         let tablespaces = tablespaces::map(&survey.facts, &request.tablespace_map)?;
         for (oid, _, to) in &tablespaces {
-            place::check_tablespace(*oid, to, &pgdata, &place)?;
+            outside.extend(base.check_tablespace(*oid, to, &version_directory)?.map(|dir| (to.clone(), dir)));
             if let Some(waldir) = request.waldir.as_ref().filter(|waldir| waldir.starts_with(to) || to.starts_with(waldir)) {
                 return Err(Error::new(Kind::Usage, format!("tablespace {oid} and pg_wal would share {}", shown(waldir)))
                     .hint("name another --waldir, or put the tablespace elsewhere with --tablespace-map"));
@@ -312,13 +327,26 @@ impl<'a> Job<'a> {
         let for_replay = tablespaces::for_replay(
             &created_in(resolved),
             &tablespaces,
-            &pgdata,
-            &place,
+            &base,
+            &version_directory,
             request.overwrite_tablespaces_of_the_log,
         )?;
+        let unnamed = tablespaces::unnamed(
+            &survey.facts,
+            &request.tablespace_map,
+            &for_replay.missing,
+            request.tablespaces_at_original_places,
+        );
+        if let Some(places) = unnamed.as_ref().filter(|_| !request.plan) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("{places}: nothing outside {} is written to that nobody named", shown(&pgdata)),
+            )
+            .hint(tablespaces::NAME_THEM));
+        }
         note.tablespaces.extend(for_replay.emptied.iter().map(|path| RawText::from(path.as_path())));
         let arrangement = match &request.config_to {
-            Some(to) => Some(Arrangement::prepare(&source, &survey.facts, to, &pgdata, request.delta)?),
+            Some(to) => Some(Arrangement::prepare(&source, &survey.facts, to, &pgdata, request.delta, owner)?),
             None => None,
         };
         if request.start && !survey.has_settings && arrangement.as_ref().is_none_or(|arrangement| arrangement.main.is_none()) {
@@ -332,9 +360,13 @@ impl<'a> Job<'a> {
             request,
             pgdata,
             place,
+            taken,
+            owner,
             note,
             survey,
             tablespaces,
+            outside,
+            unnamed,
             unarchived,
             arrangement,
             for_replay,
@@ -346,16 +378,7 @@ impl<'a> Job<'a> {
         Ok(job)
     }
 
-    fn owners(&self) -> Owners {
-        Owners::new(&self.pgdata, self.survey.root.as_ref())
-    }
-
-    fn owners_of_root(&self) -> Option<fsio::Owner> {
-        self.owners().of_root()
-    }
-
     fn plan(&self, resolved: &ResolveReport) -> Result<RestorePlan, Error> {
-        let owners = self.owners();
         let mut settings = vec![Setting::new("restore_command", self.request.invocation.restore_command())];
         let mut notes = Vec::new();
         if self.request.standby {
@@ -392,8 +415,8 @@ impl<'a> Job<'a> {
                     .to_owned(),
             );
         }
-        if nix::unistd::geteuid().is_root() && owners.of_root().is_none() {
-            notes.push("no user is known that could own the files: they will be root's, and no server starts as root".to_owned());
+        if let Some(places) = &self.unnamed {
+            notes.push(format!("{places}: {}", tablespaces::NAME_THEM));
         }
         for path in &self.for_replay.emptied {
             notes.push(format!("replay will REMOVE what is in {}: a tablespace was made there after the backup", shown(path)));
@@ -423,7 +446,7 @@ impl<'a> Job<'a> {
             postgres_major: self.source.postgres_major(),
             files: self.survey.files,
             bytes: self.source.summary.bytes,
-            available_bytes: fsio::available_bytes(existing(&self.pgdata)?).map_err(local)?,
+            available_bytes: fsio::available_bytes(room::existing(&self.pgdata)?).map_err(local)?,
             tablespaces: self.tablespaces.iter().map(tablespace).collect(),
             waldir: self.request.waldir.clone().map(RawText::from),
             attachments: match &self.arrangement {
@@ -431,7 +454,7 @@ impl<'a> Job<'a> {
                 None => attachments::left_there(&self.survey.facts),
             },
             unarchived_wal: self.unarchived.clone(),
-            owner: owners.describe(),
+            owner: (fsio::own_user() == 0).then(|| self.owner.name()),
             settings,
             lasting_settings,
             standby: self.request.standby,
@@ -453,10 +476,10 @@ impl<'a> Job<'a> {
 
     /// A `pg_wal` that is a link now and will not be one any more: the log would then fill the disk of the data.
     fn note_on_pg_wal(&self) -> Result<Option<String>, Error> {
-        if !self.place.is_reused() || self.request.waldir.is_some() {
+        let Some(dir) = self.taken.dir.as_ref().filter(|_| self.place.is_reused() && self.request.waldir.is_none()) else {
             return Ok(None);
-        }
-        let linked = fsio::read_link(&self.pgdata.join("pg_wal")).map_err(local)?;
+        };
+        let linked = dir.link_beneath(Path::new("pg_wal")).map_err(local)?;
         Ok(linked.map(|to| {
             let to = self.pgdata.join(to);
             let to = shown(to);
@@ -464,85 +487,47 @@ impl<'a> Job<'a> {
         }))
     }
 
-    /// Whether there is room for all files, on each file system. What is there already counts as room.
-    fn check_room(&self) -> Result<(), Error> {
-        let segments = SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
-        let mut needs = vec![(self.pgdata.as_path(), self.survey.bytes)];
-        needs.push((self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments));
-        for (oid, _, to) in &self.tablespaces {
-            needs.push((to.as_path(), self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default()));
+    /// What is there already of a directory that is written to.
+    fn found(&self, path: &Path) -> Option<&Dir> {
+        if path == self.pgdata {
+            return self.taken.dir.as_ref();
         }
-        let mut devices: Vec<(u64, &Path, u64, u64)> = Vec::new();
-        let mut counted = std::collections::HashSet::new();
-        for (path, bytes) in needs {
-            let there = existing(path)?;
-            let device = fsio::stat(there).map_err(local)?.map_or(0, |stat| stat.dev);
-            // Twice the same place has its room once.
-            let reused = if self.place.is_reused() && counted.insert(path) { used_bytes(path)? } else { 0 };
-            match devices.iter_mut().find(|(known, ..)| *known == device) {
-                Some((_, _, needed, freed)) => (*needed, *freed) = (needed.saturating_add(bytes), *freed + reused),
-                None => devices.push((device, there, bytes, reused)),
-            }
-        }
-        for (_, path, needed, freed) in devices {
-            let available = fsio::available_bytes(path).map_err(local)?.saturating_add(freed);
-            if available < needed {
-                let missing = (needed - available).div_ceil(1 << 20);
-                return Err(Error::new(
-                    Kind::Config,
-                    format!(
-                        "the file system of {} has room for {} MiB, and the restore needs {} MiB: {missing} MiB are missing",
-                        shown(path),
-                        available >> 20,
-                        needed.div_ceil(1 << 20)
-                    ),
-                )
-                .hint("free space, or restore to another file system; nothing was touched"));
-            }
-        }
-        Ok(())
+        self.outside.iter().find(|(known, _)| known == path).map(|(_, dir)| dir)
     }
 
-    /// Restores, in the order that makes an interruption at any moment harmless.
-    fn restore(&self, plan: Option<&RestorePlan>) -> Result<Restored, Error> {
-        let mut owners = self.owners();
-        let owner = owners.of_root();
-        fsio::make_private_dir(&self.pgdata, owner).map_err(|e| {
+    /// Opens a directory that is written to, and makes it if it is not there. It is the owner's afterwards.
+    fn take(&self, path: &Path, missing: Missing) -> Result<Dir, Error> {
+        let taken = Rooted::open_or_make(path, self.owner, missing).and_then(|rooted| rooted.give_to(self.owner, is_nothing));
+        let dir = taken.map(|rooted| rooted.dir).map_err(|e| {
             let missing = e.problem == Problem::Absent;
             let error = local(e);
             if missing { error.hint("make the directory above it first") } else { error }
         })?;
+        if dir.identity().owner().uid == self.owner.owner().uid {
+            return Ok(dir);
+        }
+        let whose = dir.identity().name();
+        Err(Error::new(Kind::Refused, format!("{} came into the hands of user {whose} meanwhile", shown(path)))
+            .hint("find out what else is at work there, and try again"))
+    }
+
+    /// Restores, in the order that makes an interruption at any moment harmless.
+    fn restore(&self, plan: Option<&RestorePlan>) -> Result<(Restored, Dir), Error> {
+        let directory = self.take(&self.pgdata, Missing::Last)?;
         let in_use = || {
             Error::new(Kind::Refused, format!("{} is in use: another restore writes there", shown(&self.pgdata)))
                 .hint("wait for it, or end it")
         };
-        let lock = fsio::lock_directory(&self.pgdata).map_err(local)?.ok_or_else(in_use)?;
+        let lock = directory.lock().map_err(local)?.ok_or_else(in_use)?;
         // Somebody may have been faster.
-        let place = place::look(&self.pgdata, self.request.taking(), &self.note, &self.deadline)?;
+        let place = place::look_in(&directory, self.request.taking(), &self.note, &self.deadline)?;
         if place.is_reused() && !self.place.is_reused() {
             return Err(in_use());
         }
-        place::write_note(&self.pgdata, &self.note)?;
-        let mut tree = Rebuild::open(&self.pgdata).map_err(local)?;
+        place::write_note(&directory, &self.note)?;
+        let mut tree = Rebuild::new(directory.clone());
         files::remove_control(&tree)?;
-        let private = Access { mode: 0o700, owner };
-        if !self.tablespaces.is_empty() {
-            tree.make_directory(b"pg_tblspc", private).map_err(local)?;
-        }
-        for (oid, _, to) in &self.tablespaces {
-            fsio::make_private_dir(to, owner).map_err(local)?;
-            tree.link_tablespace(*oid, to).map_err(local)?;
-            tree.own_link(format!("pg_tblspc/{oid}").as_bytes(), owner).map_err(local)?;
-        }
-        // Replay does not make them.
-        for path in &self.for_replay.missing {
-            fsio::make_private_dir(path, owner).map_err(local)?;
-        }
-        if let Some(waldir) = &self.request.waldir {
-            fsio::make_private_dir(waldir, owner).map_err(local)?;
-            tree.link_wal(waldir).map_err(local)?;
-            tree.own_link(b"pg_wal", owner).map_err(local)?;
-        }
+        self.link(&mut tree)?;
         let links: Vec<(u32, PathBuf)> = self.tablespaces.iter().map(|(oid, _, to)| (*oid, to.clone())).collect();
         let how = How {
             tree: &tree,
@@ -555,19 +540,19 @@ impl<'a> Job<'a> {
         let began = Instant::now();
         let waiting =
             waiting::on(format!("{} files, {} MiB, to be restored", self.survey.files, self.source.summary.bytes >> 20));
-        let (mut restored, last) = files::restore(&self.source, how, &mut owners)?;
+        let (mut restored, last) = files::restore(&self.source, how)?;
         drop(waiting);
         // A server needs these; a backup has them, but nothing depends on it.
         for path in [b"pg_wal".as_slice()].into_iter().chain(directories_in_wal(self.source.postgres_major()).iter().copied()) {
             if tree.stat(path).map_err(local)?.is_none() {
-                tree.make_directory(path, private).map_err(local)?;
+                tree.make_directory(path, PRIVATE).map_err(local)?;
             }
         }
         if let Some(plan) = plan {
-            settle::write(&tree, plan, &self.request.invocation, self.source.summary.id, last.access)?;
+            settle::write(&tree, plan, &self.request.invocation, self.source.summary.id, last.mode)?;
         }
         if let Some(arrangement) = &self.arrangement {
-            arrangement.put(&mut owners)?;
+            arrangement.put(self.owner)?;
         }
         let waiting = waiting::on("the disk, which makes everything durable");
         tree.sync().map_err(local)?;
@@ -577,7 +562,34 @@ impl<'a> Job<'a> {
         tree.sync_parent(NOTE.as_bytes()).map_err(local)?;
         drop(lock);
         restored.seconds = began.elapsed().as_secs_f64();
-        Ok(restored)
+        Ok((restored, directory))
+    }
+
+    /// Opens the directories outside the data directory, and makes the links to them.
+    fn link(&self, tree: &mut Rebuild) -> Result<(), Error> {
+        if !self.tablespaces.is_empty() {
+            // A link there would lead elsewhere, and nobody follows it.
+            if tree.stat(TABLESPACES).map_err(local)?.is_some_and(|stat| stat.kind != fsio::ItemKind::Directory) {
+                tree.remove(TABLESPACES).map_err(local)?;
+            }
+            tree.make_directory(TABLESPACES, PRIVATE).map_err(local)?;
+        }
+        let version_directory = self.source.version_directory();
+        for (oid, _, to) in &self.tablespaces {
+            // One for the location, which need not become ours, and what is ours in it.
+            Rooted::open_or_make(to, self.owner, Missing::Last).map_err(local)?;
+            let dir = self.take(&to.join(&version_directory), Missing::Last)?;
+            tree.link_tablespace(*oid, to, &version_directory, dir).map_err(local)?;
+        }
+        // Replay does not make them.
+        for path in &self.for_replay.missing {
+            self.take(path, Missing::Last)?;
+        }
+        if let Some(waldir) = &self.request.waldir {
+            let dir = self.take(waldir, Missing::Last)?;
+            tree.link_wal(waldir, dir).map_err(local)?;
+        }
+        Ok(())
     }
 }
 
@@ -605,36 +617,4 @@ fn cannot_start(facts: &BackupFacts) -> Error {
     };
     Error::new(Kind::Config, format!("--start cannot start the server: its settings are not in the data directory, {where_}"))
         .hint(hint)
-}
-
-/// The path itself, or the nearest one above it that exists.
-fn existing(path: &Path) -> Result<&Path, Error> {
-    for above in path.ancestors() {
-        if fsio::exists(above).map_err(local)? {
-            return Ok(above);
-        }
-    }
-    Err(Error::new(Kind::Config, format!("nothing exists above {}", shown(path))))
-}
-
-/// Bytes of the files below a path; links are not followed.
-fn used_bytes(path: &Path) -> Result<u64, Error> {
-    let mut bytes = 0_u64;
-    let mut open = vec![path.to_owned()];
-    while let Some(directory) = open.pop() {
-        let names = match fsio::list_dir(&directory) {
-            Ok(names) => names,
-            Err(e) if e.problem == Problem::Absent => continue,
-            Err(e) => return Err(local(e)),
-        };
-        for name in names.into_iter().filter(|name| name.as_encoded_bytes() != place::LOST_AND_FOUND) {
-            let below = directory.join(name);
-            match fsio::stat_no_follow(&below).map_err(local)? {
-                Some(stat) if stat.kind == fsio::ItemKind::Directory => open.push(below),
-                Some(stat) => bytes = bytes.saturating_add(stat.size_bytes),
-                None => {}
-            }
-        }
-    }
-    Ok(bytes)
 }

@@ -7,12 +7,11 @@
 //! - or nobody but this kernel can have the file system mounted, and the server was started before this kernel was, or every process
 //!   of this kernel can be seen and none is it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::place::local;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Problem};
+use crate::fsio::{self, Dir};
 use crate::raw_text::shown;
 
 /// Is in the names of all programs that are a server: `postgres`, `edb-postgres`. (`postmaster` is a link.)
@@ -91,17 +90,14 @@ fn judge(evidence: &Evidence) -> Verdict {
 ///
 /// # Errors
 /// [`Kind::Refused`] when one runs, or may.
-pub(super) fn check(pgdata: &Path, is_stopped: bool) -> Result<(), Error> {
-    let path = pgdata.join("postmaster.pid");
-    let (text, changed_unix_s) = match (fsio::read_bounded(&path, MAX_PID_FILE_BYTES), fsio::stat(&path)) {
-        (Ok(bytes), Ok(Some(stat))) => (String::from_utf8_lossy(&bytes).into_owned(), stat.changed.0),
-        (Err(e), _) if e.problem == Problem::Absent => return Ok(()),
-        // Gone meanwhile.
-        (_, Ok(None)) => return Ok(()),
-        (Err(e), _) | (_, Err(e)) => return Err(local(e)),
-    };
+pub(super) fn check(pgdata: &Dir, is_stopped: bool) -> Result<(), Error> {
+    const PID_FILE: &str = "postmaster.pid";
+    let Some(bytes) = pgdata.read_bounded(PID_FILE, MAX_PID_FILE_BYTES).map_err(local)? else { return Ok(()) };
+    // Gone meanwhile.
+    let Some(stat) = pgdata.stat(PID_FILE).map_err(local)? else { return Ok(()) };
+    let (text, changed_unix_s) = (String::from_utf8_lossy(&bytes).into_owned(), stat.changed.0);
     let line = |number: usize| text.lines().nth(number - 1).unwrap_or_default().trim();
-    let shown = shown(pgdata);
+    let shown = shown(pgdata.path());
     // A server for one user writes its id negative.
     let Some(process) = line(1).parse::<i32>().ok().and_then(i32::checked_abs).filter(|id| *id > 0) else {
         if is_stopped {
@@ -115,7 +111,7 @@ pub(super) fn check(pgdata: &Path, is_stopped: bool) -> Result<(), Error> {
         started_unix_s: line(3).parse().ok(),
         changed_unix_s,
         memory: memory_of(line(7)),
-        is_local: fsio::is_local(pgdata).map_err(local)?,
+        is_local: pgdata.is_local().map_err(local)?,
         booted_unix_s: fsio::booted_unix_s(),
         seen: look_for(pgdata, process)?,
     };
@@ -149,13 +145,14 @@ fn memory_of(line: &str) -> Option<fsio::SharedMemory> {
 }
 
 /// Looks for a process of the server. `None` when there may be some that cannot be seen.
-fn look_for(pgdata: &Path, process: i32) -> Result<Option<Result<Option<i32>, String>>, Error> {
+fn look_for(pgdata: &Dir, process: i32) -> Result<Option<Result<Option<i32>, String>>, Error> {
     // The server runs as the owner of its directory, and works in it.
-    let owner = fsio::owner(pgdata).map_err(local)?;
+    let directory = pgdata.stat_self().map_err(local)?;
+    let owner = directory.uid;
     let mut attempt = 0;
     let workers = loop {
         attempt += 1;
-        match fsio::workers_in(pgdata, owner, PROGRAM) {
+        match fsio::workers_in(&directory, owner, PROGRAM) {
             Ok(workers) => break workers,
             // One that is just being started cannot be looked at for a moment.
             Err(_) if attempt < ATTEMPTS => std::thread::sleep(BETWEEN_ATTEMPTS),

@@ -11,7 +11,7 @@ use super::place::local;
 use super::{MAX_SETTINGS_BYTES, RestorePlan, SETTINGS};
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::fsio::{self, Access, Owner, Problem, Rebuild};
+use crate::fsio::{Rebuild, Rooted};
 use crate::ops::resolve::report::Setting;
 use crate::pg::settings::{Invocation, RecoverySettings, value_in, without_recovery};
 use crate::raw_text::shown;
@@ -29,14 +29,9 @@ pub(super) fn write(
     plan: &RestorePlan,
     invocation: &Invocation,
     backup: BackupId,
-    access: Access,
+    mode: u32,
 ) -> Result<(), Error> {
-    let path = tree.root().join(SETTINGS);
-    let before = match fsio::read_bounded(&path, MAX_SETTINGS_BYTES) {
-        Ok(bytes) => bytes,
-        Err(e) if e.problem == Problem::Absent => Vec::new(),
-        Err(e) => return Err(local(e)),
-    };
+    let before = tree.root().read_bounded(SETTINGS, MAX_SETTINGS_BYTES).map_err(local)?.unwrap_or_default();
     // What an earlier recovery left.
     let (mut text, _) = without_recovery(&before);
     let now = jiff::Timestamp::now();
@@ -58,9 +53,9 @@ pub(super) fn write(
     };
     text.extend_from_slice(added.lines().as_bytes());
     let modified = now.as_microsecond();
-    tree.put_file(SETTINGS.as_bytes(), &text, access, modified).map_err(local)?;
+    tree.put_file(SETTINGS.as_bytes(), &text, mode, modified).map_err(local)?;
     let signal: &[u8] = if plan.standby { b"standby.signal" } else { b"recovery.signal" };
-    tree.put_file(signal, b"", access, modified).map_err(local)
+    tree.put_file(signal, b"", mode, modified).map_err(local)
 }
 
 /// What was taken out.
@@ -77,31 +72,25 @@ pub struct EndReport {
 /// # Errors
 /// [`Kind::Refused`] when it is no data directory; [`Kind::Config`] when the file cannot be read or written.
 pub fn run(pgdata: &Path) -> Result<EndReport, Error> {
-    if !fsio::exists(&pgdata.join("PG_VERSION")).map_err(local)? {
+    let directory = Rooted::open(pgdata).map_err(local)?.dir;
+    if directory.stat("PG_VERSION").map_err(local)?.is_none() {
         return Err(Error::new(Kind::Refused, format!("{} is not a data directory", shown(pgdata)))
             .hint("name the data directory whose recovery has ended"));
     }
     let signals = ["recovery.signal", "standby.signal"];
     for signal in signals {
-        if fsio::exists(&pgdata.join(signal)).map_err(local)? {
+        if directory.stat(signal).map_err(local)?.is_some() {
             return Err(Error::new(Kind::Refused, format!("{} is still to recover: {signal} is there", shown(pgdata)))
                 .hint("the server needs its settings for that; they are taken out when it is over"));
         }
     }
-    let path = pgdata.join(SETTINGS);
-    let content = match fsio::read_bounded(&path, MAX_SETTINGS_BYTES) {
-        Ok(content) => content,
-        Err(e) if e.problem == Problem::Absent => Vec::new(),
-        Err(e) => return Err(local(e)),
-    };
+    let content = directory.read_bounded(SETTINGS, MAX_SETTINGS_BYTES).map_err(local)?.unwrap_or_default();
     let archiving_is_off = value_in(&content, "archive_mode").as_deref() == Some("off");
     let (kept, removed) = without_recovery(&content);
     if !removed.is_empty() {
-        let mode = fsio::attributes(&path).map_err(local)?.map_or(0o600, |attributes| attributes.mode);
-        let owner = Owner::of(&path).map_err(local)?;
-        let tree = Rebuild::open(pgdata).map_err(local)?;
+        let mode = directory.stat(SETTINGS).map_err(local)?.map_or(0o600, |stat| stat.mode);
         let now = jiff::Timestamp::now().as_microsecond();
-        tree.put_file(SETTINGS.as_bytes(), &kept, Access { mode, owner: Some(owner) }, now).map_err(local)?;
+        directory.put(Path::new(SETTINGS), &kept, mode, directory.identity(), now).map_err(local)?;
     }
     Ok(EndReport { removed, archiving_is_off })
 }

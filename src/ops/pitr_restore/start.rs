@@ -20,7 +20,7 @@ use super::place::local;
 use super::{attachments, settle};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Owner, Problem};
+use crate::fsio::{self, Dir, Owner, Problem};
 use crate::ops::cluster_facts;
 use crate::pg::settings::TargetAction;
 use crate::pg::{ClusterState, Lsn, Timeline, TimelineHistory, WalFileName};
@@ -93,11 +93,7 @@ fn server_error(what: impl Into<String>) -> Error {
 ///
 /// # Errors
 /// [`Kind::Config`] when there is none.
-pub fn find_programs(named: Option<&Path>, major: u32, owner: Option<Owner>) -> Result<PathBuf, Error> {
-    if owner.is_none() && nix::unistd::geteuid().is_root() {
-        return Err(Error::new(Kind::Config, "no user is known that the restored server could run as, and none starts as root")
-            .hint("make the data directory first, empty, for that user, or restore without --start"));
-    }
+pub fn find_programs(named: Option<&Path>, major: u32, owner: Owner) -> Result<PathBuf, Error> {
     let is_right = |directory: &Path| version_of(&directory.join("postgres"), owner) == Some(major);
     if let Some(directory) = named {
         return if is_right(directory) {
@@ -122,7 +118,7 @@ pub fn find_programs(named: Option<&Path>, major: u32, owner: Option<Owner>) -> 
 }
 
 /// The major version that `postgres --version` prints: `postgres (PostgreSQL) 15.18 (Debian …)`.
-fn version_of(program: &Path, owner: Option<Owner>) -> Option<u32> {
+fn version_of(program: &Path, owner: Owner) -> Option<u32> {
     if !fsio::exists(program).ok()? {
         return None;
     }
@@ -130,7 +126,7 @@ fn version_of(program: &Path, owner: Option<Owner>) -> Option<u32> {
 }
 
 /// What a program prints, run as the server's user.
-fn said_by(program: impl AsRef<OsStr>, argument: &str, owner: Option<Owner>) -> Option<String> {
+fn said_by(program: impl AsRef<OsStr>, argument: &str, owner: Owner) -> Option<String> {
     let mut command = Command::new(program);
     command.arg(argument).current_dir("/");
     run_as(&mut command, owner);
@@ -138,8 +134,8 @@ fn said_by(program: impl AsRef<OsStr>, argument: &str, owner: Option<Owner>) -> 
 }
 
 /// As root, has a command run as the server's user, in no group but that one.
-fn run_as(command: &mut Command, owner: Option<Owner>) {
-    if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
+fn run_as(command: &mut Command, owner: Owner) {
+    if nix::unistd::geteuid().is_root() {
         command.uid(owner.uid).gid(owner.gid);
     }
 }
@@ -154,16 +150,17 @@ fn major_in(version: &str) -> Option<u32> {
 /// # Errors
 /// [`Kind::Server`], with the end of its log, when it ends before that or goes elsewhere.
 pub fn start(
-    pgdata: &Path,
+    directory: &Dir,
     programs: &Path,
     settings: Option<&Path>,
-    owner: Option<Owner>,
     needs: Needs,
     goal: &Goal,
     deadline: &Deadline,
 ) -> Result<Started, Error> {
+    let pgdata = directory.path();
+    let owner = directory.identity().owner();
     let log = pgdata.join(LOG);
-    let file = fsio::open_append(&log, owner).map_err(local)?;
+    let file = directory.open_append(Path::new(LOG)).map_err(local)?;
     let error_log = file.try_clone().map_err(|e| server_error(format!("{}: {e}", shown(&log))))?;
     let mut command = Command::new(programs.join("postgres"));
     command.arg("-D").arg(pgdata).current_dir(pgdata).stdin(Stdio::null()).stdout(file).stderr(error_log);
@@ -173,8 +170,8 @@ pub fn start(
     // A terminal's interrupt is for us, not for the server.
     command.process_group(0);
     run_as(&mut command, owner);
-    let other_user = owner.filter(|_| nix::unistd::geteuid().is_root());
-    let Environment { variables, told } = Environment::of_server(needs, other_user.map(|owner| owner.uid));
+    let other_user = nix::unistd::geteuid().is_root().then_some(owner.uid);
+    let Environment { variables, told } = Environment::of_server(needs, other_user);
     command.env_clear().envs(variables);
     let began = Instant::now();
     let child = process::spawn(&mut command).map_err(|e| {
@@ -188,7 +185,7 @@ pub fn start(
             told.join(", ")
         );
     }
-    let identity = Identity::take(owner)?;
+    let identity = Acting::take(owner)?;
     let mut watch = Watch { pgdata, child, goal, deadline, refused_since: None, takes_nobody: false, told: began };
     let reached = watch.wait(began);
     drop(identity);
@@ -196,13 +193,18 @@ pub fn start(
 }
 
 /// Acts as the owner of the data directory: a server that asks the system who connects (`peer`) lets only him in.
-struct Identity {
+///
+/// What is read in the directory meanwhile is read with his rights, too. ([`crate::fsio::Identity`] is not enough: the server looks at the
+/// effective user, which all threads have together.)
+struct Acting {
     is_changed: bool,
 }
 
-impl Identity {
-    fn take(owner: Option<Owner>) -> Result<Self, Error> {
-        let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) else { return Ok(Self { is_changed: false }) };
+impl Acting {
+    fn take(owner: Owner) -> Result<Self, Error> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(Self { is_changed: false });
+        }
         let fail =
             |e: nix::errno::Errno| Error::new(Kind::Config, format!("cannot act as user {}: {e}", fsio::user_name(owner.uid)));
         nix::unistd::setegid(nix::unistd::Gid::from_raw(owner.gid)).map_err(fail)?;
@@ -212,7 +214,7 @@ impl Identity {
     }
 }
 
-impl Drop for Identity {
+impl Drop for Acting {
     fn drop(&mut self) {
         if self.is_changed {
             let back = nix::unistd::seteuid(nix::unistd::Uid::from_raw(0))
@@ -569,11 +571,9 @@ mod tests {
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let is_root = nix::unistd::geteuid().is_root();
-        let owner = is_root.then_some(Owner { uid: 65_534, gid: 65_534 });
+        let owner = Owner { uid: 65_534, gid: 65_534 };
         assert_eq!(find_programs(Some(place.path()), 15, owner).unwrap(), place.path());
         if is_root {
-            assert_eq!(std::fs::read_to_string(&ran).unwrap(), "65534\n65534\n");
-            assert_eq!(find_programs(Some(place.path()), 15, None).unwrap_err().kind, Kind::Config);
             assert_eq!(std::fs::read_to_string(&ran).unwrap(), "65534\n65534\n");
         }
     }

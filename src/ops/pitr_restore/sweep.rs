@@ -7,14 +7,12 @@ use std::vec::IntoIter;
 use super::files::BACKUP_MANIFEST;
 use super::place::{LOST_AND_FOUND, NOTE, local};
 use crate::error::Error;
-use crate::fsio::{ItemKind, Rebuild};
+use crate::fsio::{self, ItemKind, Rebuild, Stat};
 use crate::raw_text::shown;
 
 /// A walk through what is there, by path, byte by byte.
 pub(super) struct Sweep<'a> {
     tree: &'a Rebuild,
-    /// What the tablespaces of this cluster have for this version; other versions may share a tablespace's directory.
-    version_directory: Vec<u8>,
     open: Vec<IntoIter<Event>>,
     next: Option<Event>,
     /// Files, links and directories that were removed.
@@ -39,14 +37,14 @@ impl<'a> Sweep<'a> {
     ///
     /// # Errors
     /// As of reading a directory.
-    pub(super) fn new(tree: &'a Rebuild, version_directory: String) -> Result<Self, Error> {
-        let mut sweep =
-            Self { tree, version_directory: version_directory.into_bytes(), open: Vec::new(), next: None, removed: 0 };
+    pub(super) fn new(tree: &'a Rebuild) -> Result<Self, Error> {
+        let mut sweep = Self { tree, open: Vec::new(), next: None, removed: 0 };
         sweep.enter(b"")?;
         Ok(sweep)
     }
 
-    /// Goes on to a path that the manifest has, and removes what comes before it, and what has its name and is of another kind.
+    /// Goes on to a path that the manifest has, and removes what comes before it, and what has its name and cannot be gone on with: it
+    /// is of another kind, or a file that has a second name, is somebody else's or read-only.
     ///
     /// # Errors
     /// As of reading directories and removing.
@@ -59,7 +57,7 @@ impl<'a> Sweep<'a> {
             if event.is_content() {
                 self.descend(&event)?;
             } else if event.path == until {
-                if self.tree.stat(until).map_err(local)?.is_some_and(|stat| stat.kind != kind) {
+                if self.tree.stat(until).map_err(local)?.is_some_and(|stat| !self.is_usable(&stat, kind)) {
                     self.remove(until)?;
                 }
             } else {
@@ -83,6 +81,12 @@ impl<'a> Sweep<'a> {
             }
         }
         Ok(())
+    }
+
+    fn is_usable(&self, stat: &Stat, kind: ItemKind) -> bool {
+        // Where a file system maps users, only root can rely on whose it says it is.
+        let is_ours = fsio::own_user() != 0 || stat.uid == self.tree.root().identity().owner().uid;
+        stat.kind == kind && (kind != ItemKind::File || stat.links == 1 && is_ours && stat.mode & 0o600 == 0o600)
     }
 
     fn peek(&mut self) -> Result<Option<Event>, Error> {
@@ -110,7 +114,7 @@ impl<'a> Sweep<'a> {
         for item in self.tree.items(directory).map_err(local)? {
             let name = item.name.as_bytes();
             let path = if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() };
-            if self.is_kept(&path) {
+            if Self::is_kept(&path) {
                 continue;
             }
             let kind = match item.kind {
@@ -127,16 +131,13 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// What is not the manifest's business: our own note, what is written meanwhile, what every root of a file system has (any of these
-    /// directories may be one), and in a tablespace what other versions have.
-    fn is_kept(&self, path: &[u8]) -> bool {
+    /// What is not the manifest's business: our own note, what is written meanwhile, and what every root of a file system has (any of
+    /// these directories may be one).
+    fn is_kept(path: &[u8]) -> bool {
         let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         match parts.as_slice() {
             [.., name] if *name == LOST_AND_FOUND => true,
             [name] => [NOTE.as_bytes(), BACKUP_MANIFEST].contains(name),
-            [b"pg_tblspc", oid, name] => {
-                oid.iter().all(u8::is_ascii_digit) && name.starts_with(b"PG_") && *name != self.version_directory
-            }
             _ => false,
         }
     }
@@ -155,9 +156,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::fsio::Access;
-
-    const DIRECTORY: Access = Access { mode: 0o700, owner: None };
+    use crate::fsio::Dir;
 
     fn put(root: &Path, path: &str) {
         let path = root.join(path);
@@ -199,9 +198,15 @@ mod tests {
             put(&space, path);
         }
         fs::create_dir(root.join("pg_tblspc")).unwrap();
-        let mut tree = Rebuild::open(&root).unwrap();
-        tree.link_tablespace(77, &space).unwrap();
-        let mut sweep = Sweep::new(&tree, "PG_15_1".to_owned()).unwrap();
+        // Files that must not be written to: the backup's come in their place.
+        for path in ["read_only", "second"] {
+            put(&root, path);
+        }
+        fs::set_permissions(root.join("read_only"), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        fs::hard_link(root.join("second"), outside.join("second")).unwrap();
+        let mut tree = Rebuild::new(Dir::open(&root).unwrap());
+        tree.link_tablespace(77, &space, "PG_15_1", Dir::open(&space.join("PG_15_1")).unwrap()).unwrap();
+        let mut sweep = Sweep::new(&tree).unwrap();
         for (path, kind) in [
             ("base", ItemKind::Directory),
             ("base/5", ItemKind::Directory),
@@ -214,11 +219,13 @@ mod tests {
             ("pg_tblspc/77/PG_15_1/5", ItemKind::Directory),
             ("pg_tblspc/77/PG_15_1/5/2", ItemKind::File),
             ("pg_wal", ItemKind::Directory),
+            ("read_only", ItemKind::File),
+            ("second", ItemKind::File),
             ("was_dir", ItemKind::File),
         ] {
             sweep.advance(path.as_bytes(), kind).unwrap();
             if kind == ItemKind::Directory {
-                tree.make_directory(path.as_bytes(), DIRECTORY).unwrap();
+                tree.make_directory(path.as_bytes(), 0o700).unwrap();
             } else {
                 tree.open_file(path.as_bytes()).unwrap();
             }
@@ -235,13 +242,16 @@ mod tests {
             "pg_tblspc/",
             "pg_tblspc/77",
             "pg_wal/",
+            "read_only",
+            "second",
             "walvis.restore",
             "was_dir",
         ];
         assert_eq!(found, expected);
         let mut found = Vec::new();
         files(&space, "", &mut found);
-        assert_eq!(found, ["PG_14_9/", "PG_14_9/5/", "PG_14_9/5/1", "PG_15_1/", "PG_15_1/5/", "PG_15_1/5/2"]);
+        assert_eq!(found, ["PG_14_9/", "PG_14_9/5/", "PG_14_9/5/1", "PG_15_1/", "PG_15_1/5/", "PG_15_1/5/2", "stray"]);
+        assert_eq!(fs::read(outside.join("second")).unwrap(), b"x");
         assert!(outside.join("precious").exists());
     }
 }

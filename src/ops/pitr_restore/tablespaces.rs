@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use super::TablespaceKey;
-use super::place::{Place, is_nothing, local};
+use super::place::{Base, Place, local};
 use crate::error::{Error, Kind};
-use crate::format::manifest::BackupFacts;
-use crate::fsio::{self, ItemKind};
+use crate::format::manifest::{BackupFacts, Tablespace};
+use crate::fsio::{Found, ItemKind, Problem, Rooted};
 use crate::raw_text::{RawText, shown};
 
 /// A tablespace that replay makes.
@@ -32,15 +32,16 @@ pub(super) struct ForReplay {
     pub(super) emptied: Vec<PathBuf>,
 }
 
-/// Looks at the directories of tablespaces that replay makes. `restored` are those that the backup has, and where they go.
+/// Looks at the directories of tablespaces that replay makes. `restored` are those that the backup has, and where they go. Replay
+/// touches only what has the name of its version there.
 ///
 /// # Errors
-/// [`Kind::Refused`] when one is not empty, unless it is this cluster's own that is taken over, or `may_overwrite`.
+/// [`Kind::Refused`] when that is not empty, unless it is this cluster's own that is taken over, or `may_overwrite`.
 pub(super) fn for_replay(
     created: &[Created],
     restored: &[(u32, RawText, PathBuf)],
-    pgdata: &Path,
-    place: &Place,
+    base: &Base<'_>,
+    version_directory: &str,
     may_overwrite: bool,
 ) -> Result<ForReplay, Error> {
     let mut found = ForReplay::default();
@@ -55,24 +56,34 @@ pub(super) fn for_replay(
                  is in it may be destroyed, say --tablespaces-of-the-log-may-be-overwritten",
             )
         };
-        match fsio::stat(path).map_err(local)?.map(|stat| stat.kind) {
-            None if fsio::stat_no_follow(path).map_err(local)?.is_some() => return Err(refused("is a link that leads nowhere")),
-            None => {
+        let location = match Rooted::look(path) {
+            Ok(Found::Absent(_)) => {
                 found.missing.push(path.clone());
                 continue;
             }
+            Ok(Found::There(location)) => location,
+            Err(e) if e.problem == Problem::Unsupported => return Err(refused("is not a directory")),
+            Err(e) if e.action == "follow" => return Err(refused("is a link that leads nowhere")),
+            Err(e) => return Err(local(e)),
+        };
+        let version = Path::new(version_directory);
+        match location.stat_beneath(version).map_err(local)?.map(|stat| stat.kind) {
+            None => continue,
             Some(ItemKind::Directory) => {}
-            Some(_) => return Err(refused("is not a directory")),
+            Some(_) => return Err(refused(&format!("has a {version_directory} that is no directory"))),
         }
-        if fsio::list_dir(path).map_err(local)?.iter().all(|name| is_nothing(name)) {
+        if location
+            .dir_beneath(version)
+            .map_err(local)?
+            .map_or(Ok(true), |dir| dir.items().map(|items| items.is_empty()))
+            .map_err(local)?
+        {
             continue;
         }
         let is_restored = restored.iter().any(|(_, _, to)| to == path);
-        let is_noted = matches!(place, Place::Unfinished(note) if note.tablespaces.iter().any(|noted| noted.as_path() == path));
-        let link = pgdata.join(format!("pg_tblspc/{oid}"));
-        let is_own = is_restored
-            || is_noted
-            || place.is_reused() && fsio::read_link(&link).map_err(local)?.is_some_and(|to| Path::new(&to) == path);
+        let is_noted =
+            matches!(base.place, Place::Unfinished(note) if note.tablespaces.iter().any(|noted| noted.as_path() == path));
+        let is_own = is_restored || is_noted || base.links_to(&format!("pg_tblspc/{oid}"), path)?;
         if !is_own && !may_overwrite {
             return Err(refused("is not empty"));
         }
@@ -83,12 +94,38 @@ pub(super) fn for_replay(
     Ok(found)
 }
 
-/// Where each tablespace goes.
-pub(super) fn map(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Result<Vec<(u32, RawText, PathBuf)>, Error> {
-    let fits = |key: &TablespaceKey, tablespace: &crate::format::manifest::Tablespace| match key {
+/// What keeps a restore from writing outside the data directory, if anything does: the backup, or the log, names a place, and the operator
+/// has not. A backup is a claim of whoever wrote it.
+pub(super) fn unnamed(
+    facts: &BackupFacts,
+    map: &[(TablespaceKey, PathBuf)],
+    missing: &[PathBuf],
+    at_original_places: bool,
+) -> Option<String> {
+    if at_original_places {
+        return None;
+    }
+    let is_named = |tablespace: &&Tablespace| map.iter().any(|(key, _)| fits(key, tablespace));
+    let unmapped = facts.tablespaces.iter().filter(|tablespace| !is_named(tablespace));
+    let mut places: Vec<String> =
+        unmapped.map(|tablespace| format!("tablespace {} was in {}", tablespace.oid, tablespace.path)).collect();
+    places.extend(missing.iter().map(|path| format!("replay needs the directory {}, which is not there", shown(path))));
+    (!places.is_empty()).then(|| places.join("; "))
+}
+
+/// What to say then.
+pub(super) const NAME_THEM: &str = "say --tablespaces-at-original-places if that is where they are to be again, or --tablespace-map \
+    OID=/new/path for each of the backup's";
+
+fn fits(key: &TablespaceKey, tablespace: &Tablespace) -> bool {
+    match key {
         TablespaceKey::Oid(oid) => *oid == tablespace.oid,
         TablespaceKey::Path(path) => path.as_path() == tablespace.path.as_path(),
-    };
+    }
+}
+
+/// Where each tablespace goes.
+pub(super) fn map(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Result<Vec<(u32, RawText, PathBuf)>, Error> {
     let usage = |what: String| Error::new(Kind::Usage, what).hint("'walvis pitr-restore --plan' shows the tablespaces");
     if let Some((key, _)) = map.iter().find(|(key, _)| !facts.tablespaces.iter().any(|tablespace| fits(key, tablespace))) {
         return Err(usage(match key {
@@ -115,7 +152,7 @@ pub(super) fn map(facts: &BackupFacts, map: &[(TablespaceKey, PathBuf)]) -> Resu
 #[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
-    use crate::format::manifest::Tablespace;
+    use crate::fsio::{Dir, Identity};
 
     #[test]
     fn tablespaces_are_mapped_by_id_or_path_and_never_together() {
@@ -150,19 +187,45 @@ mod tests {
     }
 
     #[test]
+    fn nothing_outside_is_written_that_nobody_named() {
+        let facts = BackupFacts {
+            hash_key: String::new(),
+            databases: Vec::new(),
+            tablespaces: vec![Tablespace { oid: 1, path: "/fast".into() }, Tablespace { oid: 2, path: "/slow".into() }],
+            annotations: std::collections::BTreeMap::new(),
+            damage: Vec::new(),
+            warnings: Vec::new(),
+            attachments: Vec::new(),
+        };
+        let one = (TablespaceKey::Oid(1), PathBuf::from("/a"));
+        let two = (TablespaceKey::Path("/slow".into()), PathBuf::from("/slow"));
+        let late = [PathBuf::from("/late")];
+        let said = |map: &[(TablespaceKey, PathBuf)], missing: &[PathBuf]| unnamed(&facts, map, missing, false);
+        assert_eq!(said(&[one.clone()], &[]).unwrap(), "tablespace 2 was in /slow");
+        assert_eq!(said(&[one.clone(), two.clone()], &[]), None);
+        assert_eq!(said(&[one, two], &late).unwrap(), "replay needs the directory /late, which is not there");
+        assert_eq!(unnamed(&facts, &[], &late, true), None);
+    }
+
+    #[test]
     fn replay_gets_no_directory_that_others_may_use() {
         let place = tempfile::tempdir().unwrap();
         let (data, space) = (place.path().join("data"), place.path().join("space"));
         std::fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        let dir = Dir::open(&data).unwrap();
         let created = [Created { oid: 7, path: space.clone(), lsn: "0/1".to_owned() }];
         let look = |found: &Place, restored: &[(u32, RawText, PathBuf)], may: bool| {
-            for_replay(&created, restored, &data, found, may).map_err(|e| e.kind)
+            let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: Identity::own() };
+            for_replay(&created, restored, &base, "PG_15_1", may).map_err(|e| e.kind)
         };
         let here = || vec![space.clone()];
         assert_eq!(look(&Place::Empty, &[], false), Ok(ForReplay { missing: here(), emptied: vec![] }));
-        std::fs::create_dir(&space).unwrap();
+        // What others have there does not matter: replay does not touch it.
+        std::fs::create_dir_all(space.join("PG_15_1")).unwrap();
+        std::fs::create_dir_all(space.join("PG_14_9/5")).unwrap();
+        std::fs::write(space.join("other"), "").unwrap();
         assert_eq!(look(&Place::Empty, &[], false), Ok(ForReplay::default()));
-        std::fs::create_dir(space.join("PG_15_1")).unwrap();
+        std::fs::create_dir(space.join("PG_15_1/5")).unwrap();
         let emptied = || Ok(ForReplay { missing: vec![], emptied: here() });
         for found in [Place::Empty, Place::Cluster] {
             assert_eq!(look(&found, &[], false), Err(Kind::Refused));

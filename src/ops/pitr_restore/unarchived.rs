@@ -11,7 +11,7 @@ use super::files::Source;
 use super::place::local;
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Problem};
+use crate::fsio::{self, Dir};
 use crate::pg::scan::{Head, Scanner, Segment, Summary};
 use crate::pg::{Lsn, SegmentCheck, SegmentName, Timeline, WalFileName};
 use crate::raw_text::shown;
@@ -71,17 +71,13 @@ pub(super) fn refusal(pgdata: &Path, location: &str, files: &[UnarchivedFile]) -
 ///
 /// # Errors
 /// As of reading the directory and the repository.
-pub(super) fn find(pgdata: &Path, source: &Source<'_>, facts: Facts) -> Result<Vec<UnarchivedFile>, Error> {
-    let directory = pgdata.join("pg_wal");
-    let names = match fsio::list_dir(&directory) {
-        Ok(names) => names,
-        Err(e) if e.problem == Problem::Absent => return Ok(Vec::new()),
-        Err(e) => return Err(local(e)),
-    };
-    let states: HashSet<String> = match fsio::list_dir(&directory.join("archive_status")) {
-        Ok(names) => names.into_iter().filter_map(|name| name.into_string().ok()).collect(),
-        Err(e) if e.problem == Problem::Absent => HashSet::new(),
-        Err(e) => return Err(local(e)),
+pub(super) fn find(pgdata: &Dir, source: &Source<'_>, facts: Facts) -> Result<Vec<UnarchivedFile>, Error> {
+    // It may be a link. What is read there the directory's user could read himself.
+    let Some(directory) = pgdata.open_below("pg_wal").map_err(local)? else { return Ok(Vec::new()) };
+    let names = directory.sorted_names().map_err(local)?;
+    let states: HashSet<String> = match directory.open_below("archive_status").map_err(local)? {
+        Some(states) => states.sorted_names().map_err(local)?.into_iter().filter_map(|name| name.into_string().ok()).collect(),
+        None => HashSet::new(),
     };
     let mut look = Look { directory: &directory, source, facts, catalog: None };
     let mut found = Vec::new();
@@ -102,7 +98,7 @@ pub(super) fn find(pgdata: &Path, source: &Source<'_>, facts: Facts) -> Result<V
 }
 
 struct Look<'a> {
-    directory: &'a Path,
+    directory: &'a Dir,
     source: &'a Source<'a>,
     facts: Facts,
     /// Opened when it is needed.
@@ -116,17 +112,17 @@ impl<'a> Look<'a> {
     }
 
     fn other(&self, file: &WalFileName) -> Result<Option<UnarchivedFile>, Error> {
-        let path = self.directory.join(file.to_string());
-        let (open, _) = fsio::open_regular(&path).map_err(local)?;
+        let path = self.directory.path().join(file.to_string());
+        let Some((open, _)) = self.directory.open_regular(file.to_string()).map_err(local)? else { return Ok(None) };
         let digest = Digest::of(&mut fsio::reader(&open)).map_err(|e| unreadable(&path, &e))?;
         let found = || UnarchivedFile { file: file.to_string(), waits: true, commits: Some(0), last_commit_unix_us: None };
         Ok((!self.is_stored(file, &digest)?).then(found))
     }
 
     fn segment(&mut self, file: &WalFileName, name: SegmentName, waits: bool) -> Result<Option<UnarchivedFile>, Error> {
-        let path = self.directory.join(file.to_string());
+        let path = self.directory.path().join(file.to_string());
         let unknown = || UnarchivedFile { file: file.to_string(), waits, commits: None, last_commit_unix_us: None };
-        let (open, stat) = fsio::open_regular(&path).map_err(local)?;
+        let Some((open, stat)) = self.directory.open_regular(file.to_string()).map_err(local)? else { return Ok(None) };
         let mut head = Vec::new();
         fsio::reader(&open).take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| unreadable(&path, &e))?;
         // One that was made or renamed for later use has no content of its name yet.

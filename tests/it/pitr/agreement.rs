@@ -16,6 +16,7 @@ use crate::support::postgres::{Cluster, Entry, Journal, Options, Point, Stop, po
 
 /// The directory of the tablespace that is made after the first backup.
 const TABLESPACE: &str = "late";
+const ORIGINAL_PLACES: &str = "--tablespaces-at-original-places";
 
 /// A history, and what its servers know of it.
 struct History {
@@ -133,7 +134,7 @@ impl History {
     /// A server that was promoted there, and archives.
     fn fork(site: &Site, major: u32, name: &str, point: &str, options: &Options) -> Cluster {
         Self::empty(&site.scratch.path().join(TABLESPACE));
-        let arguments = ["--target-name", point, "--target-action", "promote", "--archiving", "keep"];
+        let arguments = ["--target-name", point, "--target-action", "promote", "--archiving", "keep", ORIGINAL_PLACES];
         site.try_restore(name, &arguments).exits(0);
         let mut cluster = Cluster::in_place(&site.scratch, name, major, options);
         promote(&mut cluster);
@@ -269,7 +270,7 @@ fn agree(history: &History, question: &Question) -> Option<u32> {
 /// Restores, with the settings that the server had when the backup was taken; only the sockets are other ones.
 fn restore(history: &History, name: &str, words: &[&str]) -> Cluster {
     let site = &history.site;
-    site.try_restore(name, words).exits(0);
+    site.try_restore(name, &[words, &[ORIGINAL_PLACES]].concat()).exits(0);
     let settings = std::fs::read_to_string(site.place(name).join("test.conf")).unwrap();
     let connections = settings.lines().find_map(|line| line.strip_prefix("max_connections = ")).unwrap().trim_matches('\'');
     Cluster::restored(&site.scratch, name, history.major, &site.options.clone().setting("max_connections", connections))

@@ -53,7 +53,10 @@ fn pg15_tablespaces_of_the_original_are_not_touched() {
     // Neither is written to beside the server that uses them.
     let before = ["--target-name", "before"];
     let latest = ["--target", "latest"];
-    restore(&site, "refused", &before, &[]).exits(16).says(&["caf\\xE9", "is not empty"]).tells_the_way_out();
+    let flag = "--tablespaces-at-original-places";
+    restore(&site, "refused", &before, &[]).exits(16).says(&["caf\\xE9", flag]).tells_the_way_out();
+    let original = [&before[..], &[flag]].concat();
+    restore(&site, "refused", &original, &[]).exits(16).says(&["caf\\xE9", "is not empty"]).tells_the_way_out();
     let elsewhere = site.scratch.path().join(OsStr::from_bytes(b"new \xff"));
     let map = [odd.as_os_str(), OsStr::new("="), elsewhere.as_os_str()].join(OsStr::new(""));
     let mapped = [OsString::from("--tablespace-map"), map];
@@ -79,9 +82,10 @@ fn pg15_tablespaces_of_the_original_are_not_touched() {
     let oid = primary.sql("select oid from pg_tablespace where spcname = 'late'");
     primary.destroy();
     fs::remove_dir_all(&odd).unwrap();
-    restore(&site, "again", &latest, &[]).exits(16).says(&["is not empty"]);
-    let flag = ["--target", "latest", "--tablespaces-of-the-log-may-be-overwritten"];
-    let report: Value = serde_json::from_str(&restore(&site, "again", &flag, &[]).exits(0).stdout).unwrap();
+    let again = ["--target", "latest", flag];
+    restore(&site, "again", &again, &[]).exits(16).says(&["is not empty"]);
+    let overwrite = ["--target", "latest", flag, "--tablespaces-of-the-log-may-be-overwritten"];
+    let report: Value = serde_json::from_str(&restore(&site, "again", &overwrite, &[]).exits(0).stdout).unwrap();
     let notes = report["plan"]["restore"]["notes"].to_string();
     assert!(notes.contains("replay will REMOVE"), "{notes}");
     recovers(site.restored("again", 15), &odd, &late, &oid);
@@ -89,7 +93,8 @@ fn pg15_tablespaces_of_the_original_are_not_touched() {
     for path in [&odd, &late] {
         fs::remove_dir_all(path).unwrap();
     }
-    restore(&site, "third", &latest, &[]).exits(0);
+    restore(&site, "third", &latest, &[]).exits(16).says(&["replay needs the directory", flag]).tells_the_way_out();
+    restore(&site, "third", &again, &[]).exits(0);
     recovers(site.restored("third", 15), &odd, &late, &oid);
 }
 

@@ -116,7 +116,9 @@ fn tablespaces(major: u32) {
     let target = ["--target-name", "here"];
     let map = |i: usize| format!("{}={}", places[i].display(), site.place(&format!("mapped {i}")).display());
     // Where the original is, nothing is written.
-    site.try_restore("refused", &target).exits(16).tells_the_way_out().says(&[places[0].to_str().unwrap()]);
+    let at_original = [&target[..], &["--tablespaces-at-original-places"]].concat();
+    site.try_restore("refused", &target).exits(16).tells_the_way_out().says(&["--tablespaces-at-original-places"]);
+    site.try_restore("refused", &at_original).exits(16).tells_the_way_out().says(&[places[0].to_str().unwrap()]);
     site.assert_cannot_start("refused", major);
     let maps = [map(0), map(1)];
     let one = [&target[..], &["--tablespace-map", &maps[0]]].concat();
@@ -141,13 +143,13 @@ fn tablespaces(major: u32) {
     fs::remove_dir_all(&places[0]).unwrap();
     fs::remove_dir_all(&places[1]).unwrap();
     site.scratch.make_dir("number two");
-    let mut unmapped = site.recover("unmapped", major, &target);
+    let mut unmapped = site.recover("unmapped", major, &at_original);
     assert_eq!(unmapped.digest(&["t0", "t1"]), expected);
     unmapped.assert_journal(point.n);
     unmapped.stop(Stop::Fast);
     unmapped.assert_checksums();
     // Again over what is there now.
-    let mut again = site.recover("unmapped", major, &[&target[..], &["--delta", "--discard-unarchived-wal"]].concat());
+    let mut again = site.recover("unmapped", major, &[&at_original[..], &["--delta", "--discard-unarchived-wal"]].concat());
     assert_eq!(again.digest(&["t0", "t1"]), expected);
     again.stop(Stop::Fast);
 }
