@@ -432,6 +432,12 @@ impl RawRepository {
                 config_error("a [[repository]] has no url").hint("write url = \"file:///path\" or \"s3://bucket/prefix\"")
             );
         };
+        // Not repeated: what stands before the '@' may be a password.
+        if url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().unwrap_or_default().contains('@')) {
+            return Err(config_error("the URL of a repository holds an '@'").hint(
+                "credentials do not belong into it: use the AWS environment variables, a shared credentials file or a role",
+            ));
+        }
         let keys = [
             self.key_file.clone().map(KeySource::File),
             self.key_command.clone().map(KeySource::Command),

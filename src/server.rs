@@ -1,13 +1,24 @@
 //! The PostgreSQL connection.
 //!
-//! Lives here: connecting and asking for values as text. May not live here: what the values mean for a command (`ops`). Connects over
-//! a Unix socket or plain TCP; `check` runs on the database host, where no TLS is needed.
+//! Lives here: connecting, in TLS where `sslmode` says so, and asking for values as text. May not live here: what the values mean for a
+//! command (`ops`). Connection strings and everything that completes them mean what they mean to libpq.
+
+#[cfg(feature = "tls")]
+mod certificate;
+mod connect;
+mod conninfo;
+mod mode;
+mod passfile;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
 
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
+
+pub use conninfo::Conninfo;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -16,12 +27,6 @@ use crate::waiting;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A TCP connection that is silent for so long is probed: a host that is gone is noticed within two minutes, and no router forgets it.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Between probes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Probes without an answer.
-const KEEPALIVE_RETRIES: u32 = 5;
 /// How often a caller that waits for a long statement is asked whether to go on.
 const ASK: Duration = Duration::from_millis(200);
 
@@ -29,6 +34,7 @@ const ASK: Duration = Duration::from_millis(200);
 pub struct Server {
     runtime: tokio::runtime::Runtime,
     client: tokio_postgres::Client,
+    targets: connect::Targets,
     deadline: Deadline,
 }
 
@@ -37,8 +43,8 @@ fn server_error(what: impl Into<String>) -> Error {
 }
 
 impl Server {
-    /// Connects with a libpq connection string (`host=/var/run/postgresql dbname=postgres`), which the libpq variables `PGHOST`,
-    /// `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE` and the usual defaults complete.
+    /// Connects with a libpq connection string (`host=/var/run/postgresql dbname=postgres`, `postgresql://…`), which a service file, the
+    /// libpq variables, a password file and the usual defaults complete.
     ///
     /// # Errors
     /// [`Kind::Server`] when it cannot connect; [`Kind::Config`] when the string makes no sense.
@@ -56,28 +62,16 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|e| Error::new(Kind::Bug, format!("cannot start a runtime: {e}")))?;
-        let text = conninfo.unwrap_or_default();
-        let mut config: tokio_postgres::Config = text.parse().map_err(|e| {
-            Error::new(Kind::Config, format!("server connection string: {e}"))
-                .hint("write it as for psql, for example 'host=/var/run/postgresql port=5432 user=postgres dbname=postgres'")
-        })?;
+        let mut info = Conninfo::parse(conninfo.unwrap_or_default())?;
         if let Some(database) = database {
-            config.dbname(database);
+            info.set("dbname", database);
         }
-        complete(&mut config);
-        config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(KEEPALIVE_RETRIES);
-        config.application_name("walvis").connect_timeout(CONNECT_TIMEOUT.min(deadline.remaining()));
-        let (client, connection) =
-            bounded(&runtime, &deadline, "connect to the server", config.connect(NoTls))?.map_err(|e| {
-                server_error(format!("cannot connect to the PostgreSQL server{}: {}", describe(&config), detail(&e)))
-                    .hint(way_in(e.as_db_error()))
-            })?;
-        runtime.spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!("server connection: {e}");
-            }
-        });
-        Ok(Self { runtime, client, deadline })
+        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let time = CONNECT_TIMEOUT.min(deadline.remaining());
+        let targets = connect::Targets::of(&info.complete(&env)?, time, &env)?;
+        let (client, driver) = bounded(&runtime, &deadline, "connect to the server", targets.connect())??;
+        runtime.spawn(driver);
+        Ok(Self { runtime, client, targets, deadline })
     }
 
     /// Takes from this session what a role or database sets to end idle sessions and long statements: for commands that wait for
@@ -126,7 +120,7 @@ impl Server {
                         if let Err(error) = go_on() {
                             // As far as possible: the session ends soon in any case.
                             let cancel = self.client.cancel_token();
-                            let _ = tokio::time::timeout(CONNECT_TIMEOUT, cancel.cancel_query(NoTls)).await;
+                            let _ = tokio::time::timeout(CONNECT_TIMEOUT, cancel.cancel_query(self.targets.connector())).await;
                             return Err(error);
                         }
                     }
@@ -231,7 +225,7 @@ fn way_in(said: Option<&tokio_postgres::error::DbError>) -> &'static str {
         // invalid_authorization_specification, invalid_password: wrong role or password, or no line for it in pg_hba.conf.
         Some(code) if code.starts_with("28") => {
             "it runs, and lets nobody in by that name: run Walvis as a user whom pg_hba.conf lets in (`peer`: as that role's user, such as \
-             'sudo -u postgres'), or name role and password with --server 'user=…', PGUSER, PGPASSWORD"
+             'sudo -u postgres'), or name the role with --server 'user=…' or PGUSER, and its password in ~/.pgpass, PGPASSFILE or PGPASSWORD"
         }
         // invalid_catalog_name
         Some("3D000") => "it runs, and has no such database: name one with --server 'dbname=…' or PGDATABASE",
@@ -244,47 +238,6 @@ fn way_in(said: Option<&tokio_postgres::error::DbError>) -> &'static str {
         Some(_) => "it runs, and refused the connection: its log says more",
         None => "is it running? name it with --server 'host=… port=… user=… dbname=…' or PGHOST, PGPORT, PGUSER, PGDATABASE",
     }
-}
-
-/// What libpq takes from the environment and from its defaults.
-fn complete(config: &mut tokio_postgres::Config) {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        config.host(env("PGHOST").unwrap_or_else(|| "/var/run/postgresql".to_owned()));
-    }
-    if let Some(port) = env("PGPORT").and_then(|port| port.parse().ok()).filter(|_| config.get_ports().is_empty()) {
-        config.port(port);
-    }
-    if config.get_user().is_none() {
-        let os_user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
-        if let Some(user) = env("PGUSER").or_else(os_user) {
-            config.user(user);
-        }
-    }
-    if let Some(password) = env("PGPASSWORD").filter(|_| config.get_password().is_none()) {
-        config.password(password);
-    }
-    if config.get_dbname().is_none() {
-        config.dbname(env("PGDATABASE").unwrap_or_else(|| "postgres".to_owned()));
-    }
-}
-
-fn describe(config: &tokio_postgres::Config) -> String {
-    let mut text = String::new();
-    for host in config.get_hosts() {
-        // Writing into memory cannot fail.
-        let _ = match host {
-            tokio_postgres::config::Host::Tcp(name) => write!(text, " at {name}"),
-            tokio_postgres::config::Host::Unix(path) => write!(text, " at {}", path.display()),
-        };
-    }
-    for port in config.get_ports() {
-        let _ = write!(text, " port {port}");
-    }
-    if let Some(user) = config.get_user() {
-        let _ = write!(text, " as {user}");
-    }
-    text
 }
 
 /// The server's own words where it has any; the library's name for the error says little.

@@ -13,6 +13,7 @@ mod render;
 mod render_backup;
 mod restore;
 mod run;
+mod secrets;
 mod shield;
 mod targets;
 

@@ -11,7 +11,7 @@ use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global,
 use super::exit::{FETCH_FAILED, exit_code};
 use super::lines::{Lines, plain_json};
 use super::progress::ProgressLine;
-use super::{logging, progress, recovery, render, render_backup, restore, shield, targets};
+use super::{logging, progress, recovery, render, render_backup, restore, secrets, shield, targets};
 use crate::config::{Config, HELPER_VARIABLE, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -222,6 +222,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             if json { print_report(json, &report, |_| Lines::new()) } else { Ok(()) }
         }
         Command::Check(args) => {
+            secrets::keep_off_the_command_line("--server", args.server.as_deref())?;
             let (config, deadline) = prepare(&cli.global, args.server.clone(), role)?;
             let report = ops::check::run(&config, &ops::check::CheckRequest { no_server: args.no_server }, deadline);
             print_report(json, &report, render::check)?;
@@ -240,6 +241,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             list(&config, only, deadline, args, json)
         }
         Command::PitrRestore(args) => {
+            secrets::keep_off_the_command_line_of_a_standby(args.primary.as_deref())?;
             let (config, deadline) = prepare_long(&cli.global, None, role)?;
             let request = restore::request(args, &cli.global, &config)?;
             pitr_restore(&config, &request, deadline, json)
@@ -271,6 +273,8 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
 
 /// Takes a backup, with a progress line, and ends it in good order when a signal says so.
 fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Error> {
+    secrets::keep_off_the_command_line("--server", args.server.as_deref())?;
+    secrets::keep_off_the_command_line("--primary", args.primary.as_deref())?;
     let request = targets::base_backup(args)?;
     let (config, deadline) = prepare_long(global, args.server.clone(), role)?;
     let interrupted = shield::interruption();
