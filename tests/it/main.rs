@@ -50,6 +50,7 @@ mod resolve_systems;
 mod restore;
 mod root;
 mod scan;
+mod server_tls;
 mod setup;
 mod shield;
 mod store_faults;
