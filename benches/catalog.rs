@@ -278,7 +278,7 @@ fn lookups(criterion: &mut Criterion) {
     let temporary = tempfile::tempdir().unwrap();
     let directory = std::env::var_os("WALVIS_BENCH_KEEP").map_or_else(|| temporary.path().to_owned(), PathBuf::from);
     let root = directory.join("repository");
-    let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None };
+    let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None, known: None };
     let deadline = Deadline::after(Duration::from_secs(3600));
     let (repository, _) = Repository::init(&settings, &Secret::None, 1, deadline).unwrap();
     let target = make(&root, segments, repository.descriptor().repository_id);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::crypto::KnownRepository;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;
 use crate::fsio;
@@ -105,6 +106,7 @@ struct RawFile {
 #[derive(Debug, Default, Deserialize)]
 struct RawRepository {
     url: Option<String>,
+    id: Option<String>,
     key_file: Option<PathBuf>,
     key_command: Option<String>,
     passphrase_file: Option<PathBuf>,
@@ -136,7 +138,7 @@ struct RawS3 {
 }
 
 /// Every key of the file, for suggestions.
-const KNOWN_KEYS: [&str; 27] = [
+const KNOWN_KEYS: [&str; 28] = [
     "cluster",
     "timeout_s",
     "server",
@@ -144,6 +146,7 @@ const KNOWN_KEYS: [&str; 27] = [
     "zone",
     "repository",
     "url",
+    "id",
     "key_file",
     "key_command",
     "passphrase_file",
@@ -173,9 +176,10 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub const HELPER_VARIABLE: &str = "WALVIS_HELPER";
 
 /// Every environment variable that is read.
-pub const KNOWN_VARIABLES: [&str; 17] = [
+pub const KNOWN_VARIABLES: [&str; 18] = [
     "WALVIS_CONFIG",
     "WALVIS_REPOSITORY",
+    "WALVIS_REPOSITORY_ID",
     "WALVIS_CLUSTER",
     "WALVIS_KEY_FILE",
     "WALVIS_KEY_COMMAND",
@@ -343,6 +347,10 @@ fn apply_environment(file: &mut RawFile, env: Environment<'_>) -> Result<(), Err
             .hint("set it per repository in the settings file, or choose one repository with --repository")),
         Some(value) => file.repository.first_mut().map_or(Ok(()), |repository| apply(repository, value)),
     };
+    set("WALVIS_REPOSITORY_ID", &mut |r, v| {
+        r.id = Some(v);
+        Ok(())
+    })?;
     set("WALVIS_S3_ENDPOINT", &mut |r, v| {
         r.s3.endpoint = Some(v);
         Ok(())
@@ -461,9 +469,16 @@ impl RawRepository {
                 return Err(config_error(format!("create_if_absent of {url} is {other:?}")).hint("use auto, store or claims"));
             }
         };
+        let known = match self.id.as_deref() {
+            None => None,
+            Some(text) => Some(KnownRepository::parse(text).ok_or_else(|| {
+                config_error(format!("id of {url} is {text:?}"))
+                    .hint("give what 'walvis init' prints: 32 hexadecimal digits, and perhaps a colon and a number")
+            })?),
+        };
         let request_timeout = seconds("request_timeout_s", self.request_timeout_s, DEFAULT_REQUEST_TIMEOUT)?.min(timeout);
         Ok(RepositoryConfig {
-            store: StoreSettings { url: self.store_url(&url, request_timeout)?, create_if_absent },
+            store: StoreSettings { url: self.store_url(&url, request_timeout)?, create_if_absent, known },
             key: keys.pop().unwrap_or(KeySource::None),
             optional: self.optional.unwrap_or(false),
             compression_level,
@@ -651,6 +666,7 @@ mod tests {
             ("[[repository]]\nurl = 'ftp://r'".to_owned(), "ftp://r", "s3://bucket/prefix"),
             (repository("compression_level = 20"), "compression_level", "1 to 19"),
             (repository("request_timeout_s = 0"), "request_timeout_s", "1 to"),
+            (repository("id = '12'"), "id of file:///r", "walvis init"),
             (repository("create_if_absent = 'maybe'"), "maybe", "auto, store or claims"),
             (repository("key_file = '/a'\nkey_command = 'b'"), "more than one key", "keep one"),
             (repository("s3.region = 'x'"), "S3 setting region", "remove it"),
@@ -683,7 +699,7 @@ mod tests {
     /// The list for suggestions is complete: every key that the file can have is in it, and nothing else.
     #[test]
     fn every_known_key_is_accepted_and_the_list_is_complete() {
-        let text = "cluster = 'c'\nzone = 'z'\ntimeout_s = 1\nserver = 's'\nspool = '/s'\n[[repository]]\nurl = 's3://bucket/p'\nkey_file = 'k'\nkey_command = 'k'\n\
+        let text = "cluster = 'c'\nzone = 'z'\ntimeout_s = 1\nserver = 's'\nspool = '/s'\n[[repository]]\nurl = 's3://bucket/p'\nid = 'i'\nkey_file = 'k'\nkey_command = 'k'\n\
                     passphrase_file = 'k'\noptional = true\ncompression_level = 1\nrequest_timeout_s = 1\ncreate_if_absent = 'auto'\n\
                     [repository.s3]\nendpoint = 'e'\nregion = 'r'\nprofile = 'p'\ncredentials_file = 'c'\npath_style = true\nca_file = 'c'\n\
                     checksums = 'c'\nsse = 's'\nsse_kms_key_id = 'k'\nstorage_class = 's'\nobject_lock_mode = 'm'\nobject_lock_days = 1\n";

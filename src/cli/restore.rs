@@ -21,7 +21,8 @@ use crate::repo::KeySource;
 const LOCKS: usize = 20;
 
 /// Variables that have no flag, and hold no secret: they are set in the call itself.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 9] = [
+    "WALVIS_REPOSITORY_ID",
     "WALVIS_KEY_COMMAND",
     "WALVIS_PASSPHRASE_FILE",
     "WALVIS_REQUEST_TIMEOUT_S",

@@ -1,4 +1,4 @@
-//! Data keys, wrapping keys, key files.
+//! Data keys and wrapping keys.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -78,11 +78,12 @@ impl DataKey {
         KeyId::derive("walvis 1 data key id", &self.0)
     }
 
-    /// A fingerprint of content that only holders of this key can compute, so that names of claims tell nothing.
-    pub fn fingerprint(&self, content: &[u8]) -> [u8; 16] {
+    /// A fingerprint of an object's content that only holders of this key can compute, so that names of claims tell nothing, not even
+    /// whether two objects have the same content.
+    pub fn fingerprint(&self, object: &str, content: &[u8; 32]) -> [u8; 16] {
         let key = Zeroizing::new(blake3::derive_key("walvis 1 content fingerprint", &self.0));
         let mut id = [0; 16];
-        blake3::Hasher::new_keyed(&key).update(content).finalize_xof().fill(&mut id);
+        blake3::Hasher::new_keyed(&key).update(content).update(object.as_bytes()).finalize_xof().fill(&mut id);
         id
     }
 }
@@ -210,20 +211,6 @@ impl Argon2id {
     }
 }
 
-/// Why a text is not a key file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyFileError {
-    /// Not one key line.
-    #[error("it holds no line that begins with 'walvis-key-1:'")]
-    Missing,
-    /// Several.
-    #[error("it holds more than one key")]
-    Several,
-    /// Digits missing or mistyped.
-    #[error("its key line is damaged: {0}")]
-    Damaged(&'static str),
-}
-
 impl WrappingKey {
     /// A new random key.
     ///
@@ -261,38 +248,12 @@ impl WrappingKey {
         blake3::keyed_hash(&key, passphrase)
     }
 
-    /// The text of a key file that holds this key.
-    pub fn to_key_file(&self) -> Zeroizing<String> {
-        let check = blake3::hash(&self.0);
-        let check = check.as_bytes().first_chunk::<4>().copied().unwrap_or_default();
-        Zeroizing::new(format!(
-            "# Walvis key {id}. Whoever has it can read the backups; without it nobody can. Keep a copy apart from both.\n\
-             walvis-key-1:{key}:{check}\n",
-            id = self.id(),
-            key = Zeroizing::new(hex::encode(self.0)).as_str(),
-            check = hex::encode(check),
-        ))
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
-    /// Reads the text of a key file.
-    ///
-    /// # Errors
-    /// See [`KeyFileError`]. No part of the text is in the error.
-    pub fn from_key_file(text: &str) -> Result<Self, KeyFileError> {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let line = lines.next().and_then(|line| line.strip_prefix("walvis-key-1:")).ok_or(KeyFileError::Missing)?;
-        if lines.next().is_some() {
-            return Err(KeyFileError::Several);
-        }
-        let (digits, check) = line.split_once(':').ok_or(KeyFileError::Damaged("the check digits are missing"))?;
-        let mut key = Self([0; 32]);
-        hex::decode_to_slice(digits, &mut key.0).map_err(|_| KeyFileError::Damaged("not 64 hexadecimal digits"))?;
-        let mut expected = [0; 4];
-        hex::decode_to_slice(check, &mut expected).map_err(|_| KeyFileError::Damaged("not 8 check digits"))?;
-        if !blake3::hash(&key.0).as_bytes().starts_with(&expected) {
-            return Err(KeyFileError::Damaged("the check digits do not fit"));
-        }
-        Ok(key)
+    pub(super) fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(*bytes)
     }
 
     /// Seals a data key.
@@ -339,22 +300,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_file_round_trips_and_every_typing_error_is_seen() {
-        let key = WrappingKey::generate().unwrap();
-        let text = key.to_key_file();
-        assert_eq!(WrappingKey::from_key_file(&text).unwrap().id(), key.id());
-        let line = text.lines().nth(1).unwrap();
-        for i in "walvis-key-1:".len()..line.len() {
-            let mut bad = line.as_bytes().to_vec();
-            bad[i] = if bad[i] == b'0' { b'1' } else { b'0' };
-            assert!(WrappingKey::from_key_file(std::str::from_utf8(&bad).unwrap()).is_err(), "digit {i}");
-        }
-        assert_eq!(WrappingKey::from_key_file("").err(), Some(KeyFileError::Missing));
-        assert_eq!(WrappingKey::from_key_file(&format!("{line}\n{line}\n")).err(), Some(KeyFileError::Several));
-        assert!(matches!(WrappingKey::from_key_file("walvis-key-1:00").err(), Some(KeyFileError::Damaged(_))));
-    }
-
-    #[test]
     fn a_data_key_opens_under_its_wrapping_key_and_association_only() {
         let (wrapping, data) = (WrappingKey::generate().unwrap(), DataKey::generate().unwrap());
         let wrapped = wrapping.wrap(&data, b"repository 1").unwrap();
@@ -373,6 +318,19 @@ mod tests {
         assert_eq!((params.memory_kib, params.passes, params.lanes), (1 << 16, 3, 4));
         assert!(params.is_bearable());
         assert_ne!(params.salt, Argon2id::generate().unwrap().salt);
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_one_content_of_one_object_under_one_key() {
+        let (key, other) = (DataKey([1; 32]), DataKey([2; 32]));
+        let all = [
+            key.fingerprint("a", &[3; 32]),
+            key.fingerprint("b", &[3; 32]),
+            key.fingerprint("a", &[4; 32]),
+            other.fingerprint("a", &[3; 32]),
+        ];
+        assert_eq!(std::collections::BTreeSet::from(all).len(), all.len());
+        assert_eq!(all[0], key.fingerprint("a", &[3; 32]));
     }
 
     #[test]

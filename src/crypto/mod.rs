@@ -4,9 +4,9 @@
 //! not live here: I/O, and the layout of objects (`format`). Depends on `limits` only. `docs/FORMAT.md` describes the bytes.
 
 mod frame;
+mod key_file;
 mod keys;
 
 pub use frame::{Domain, Forged, FrameCipher};
-pub use keys::{
-    Argon2id, CACHED_KEY_BYTES, DataKey, KeyFileError, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes,
-};
+pub use key_file::{KeyFile, KeyFileError, KnownRepository, RepositoryId};
+pub use keys::{Argon2id, CACHED_KEY_BYTES, DataKey, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes};

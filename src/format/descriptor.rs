@@ -66,7 +66,8 @@ struct DescriptorJson {
 }
 
 impl DescriptorJson {
-    fn expected_check(&self) -> String {
+    /// All fields but the check, as text that is the same for the same values.
+    fn fields(&self) -> String {
         let cipher = match self.cipher {
             RepositoryCipher::None => "none",
             RepositoryCipher::ChaCha20Poly1305 => "chacha20-poly1305",
@@ -75,7 +76,7 @@ impl DescriptorJson {
             CreateIfAbsent::Store => "store",
             CreateIfAbsent::Claims => "claims",
         };
-        check(&[
+        lines(&[
             ("format", &self.format.to_string()),
             ("repository_id", &self.repository_id),
             ("cipher", cipher),
@@ -85,19 +86,30 @@ impl DescriptorJson {
     }
 }
 
+impl From<&Descriptor> for DescriptorJson {
+    fn from(descriptor: &Descriptor) -> Self {
+        Self {
+            format: FORMAT,
+            repository_id: hex::encode(descriptor.repository_id),
+            cipher: descriptor.cipher,
+            create_if_absent: descriptor.create_if_absent,
+            created_unix_s: descriptor.created_unix_s,
+            check: String::new(),
+        }
+    }
+}
+
 impl Descriptor {
     /// The object's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut json = DescriptorJson {
-            format: FORMAT,
-            repository_id: hex::encode(self.repository_id),
-            cipher: self.cipher,
-            create_if_absent: self.create_if_absent,
-            created_unix_s: self.created_unix_s,
-            check: String::new(),
-        };
-        json.check = json.expected_check();
+        let mut json = DescriptorJson::from(self);
+        json.check = check(&json.fields());
         to_text(&json)
+    }
+
+    /// What data keys are sealed with, so that who changes a field needs the wrapping key: anybody can compute the check.
+    fn seal(&self) -> [u8; 32] {
+        blake3::derive_key("walvis 1 descriptor", DescriptorJson::from(self).fields().as_bytes())
     }
 
     /// Reads the object's bytes.
@@ -106,7 +118,7 @@ impl Descriptor {
     /// See [`DescriptorError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, DescriptorError> {
         let json: DescriptorJson = from_text(bytes)?;
-        expect_check(&json.check, &json.expected_check())?;
+        expect_check(&json.check, &check(&json.fields()))?;
         Ok(Self {
             repository_id: hex_array(&json.repository_id, "repository_id")?,
             cipher: json.cipher,
@@ -161,10 +173,10 @@ struct KeyJson {
 }
 
 impl KeyJson {
-    fn expected_check(&self) -> String {
+    fn fields(&self) -> String {
         let argon2id =
             self.argon2id.as_ref().map_or_else(String::new, |a| format!("{},{},{},{}", a.salt, a.memory_kib, a.passes, a.lanes));
-        check(&[
+        lines(&[
             ("format", &self.format.to_string()),
             ("repository_id", &self.repository_id),
             ("key_id", &self.key_id),
@@ -179,9 +191,9 @@ impl KeyJson {
 }
 
 impl KeyObject {
-    /// What the wrapping is tied to.
-    pub fn associated(repository_id: &[u8; 16], key_id: KeyId, generation: u64) -> Vec<u8> {
-        [repository_id.as_slice(), &key_id.0, &generation.to_le_bytes()].concat()
+    /// What the wrapping is tied to: the repository, what its descriptor says, and the key.
+    pub fn associated(descriptor: &Descriptor, key_id: KeyId, generation: u64) -> Vec<u8> {
+        [descriptor.repository_id.as_slice(), &key_id.0, &generation.to_le_bytes(), &descriptor.seal()].concat()
     }
 
     /// The object's bytes.
@@ -203,7 +215,7 @@ impl KeyObject {
             created_unix_s: self.created_unix_s,
             check: String::new(),
         };
-        json.check = json.expected_check();
+        json.check = check(&json.fields());
         to_text(&json)
     }
 
@@ -213,7 +225,7 @@ impl KeyObject {
     /// See [`DescriptorError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, DescriptorError> {
         let json: KeyJson = from_text(bytes)?;
-        expect_check(&json.check, &json.expected_check())?;
+        expect_check(&json.check, &check(&json.fields()))?;
         let argon2id = match &json.argon2id {
             Some(a) => Some(Argon2id {
                 salt: hex_array(&a.salt, "argon2id salt")?,
@@ -238,12 +250,12 @@ impl KeyObject {
     }
 }
 
-fn check(fields: &[(&str, &str)]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for (name, value) in fields {
-        hasher.update(format!("{name}={value}\n").as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
+fn lines(fields: &[(&str, &str)]) -> String {
+    fields.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+fn check(fields: &str) -> String {
+    blake3::hash(fields.as_bytes()).to_hex().to_string()
 }
 
 fn expect_check(found: &str, expected: &str) -> Result<(), DescriptorError> {
@@ -332,6 +344,22 @@ mod tests {
         assert!(survives_flips(&text, &key(), KeyObject::parse) > text.len() * 7);
         assert!(Descriptor::parse(b"<html>not found</html>").is_err());
         assert!(Descriptor::parse(b"").is_err());
+    }
+
+    /// Each field of the descriptor is in what the data keys are sealed with.
+    #[test]
+    fn a_key_is_tied_to_every_field_of_the_descriptor() {
+        let associated = |descriptor: &Descriptor| KeyObject::associated(descriptor, KeyId([1; 16]), 1);
+        let all = [
+            descriptor(),
+            Descriptor { repository_id: [6; 16], ..descriptor() },
+            Descriptor { cipher: RepositoryCipher::None, ..descriptor() },
+            Descriptor { create_if_absent: CreateIfAbsent::Store, ..descriptor() },
+            Descriptor { created_unix_s: 1_800_000_001, ..descriptor() },
+        ];
+        let different: std::collections::BTreeSet<Vec<u8>> = all.iter().map(associated).collect();
+        assert_eq!(different.len(), all.len());
+        assert_ne!(associated(&descriptor()), KeyObject::associated(&descriptor(), KeyId([1; 16]), 2));
     }
 
     #[test]

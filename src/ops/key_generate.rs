@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::file_error;
-use crate::crypto::WrappingKey;
+use crate::crypto::{KeyFile, WrappingKey};
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem};
 
@@ -27,8 +27,8 @@ pub struct KeyReport {
 pub fn run(path: &Path) -> Result<KeyReport, Error> {
     let path = std::path::absolute(path)
         .map_err(|e| Error::new(Kind::Config, format!("{}: {e}", path.display())).hint("name the file by an absolute path"))?;
-    let key = WrappingKey::generate().map_err(|e| Error::new(Kind::Bug, e))?;
-    fsio::create_secret(&path, key.to_key_file().as_bytes()).map_err(|e| match e.problem {
+    let file = KeyFile::from(WrappingKey::generate().map_err(|e| Error::new(Kind::Bug, e))?);
+    fsio::create_secret(&path, file.to_text().as_bytes()).map_err(|e| match e.problem {
         Problem::Exists => file_error(Kind::Refused, e),
         Problem::Absent => {
             let directory = path.parent().unwrap_or(&path).display().to_string();
@@ -38,5 +38,5 @@ pub fn run(path: &Path) -> Result<KeyReport, Error> {
         }
         _ => file_error(Kind::Config, e),
     })?;
-    Ok(KeyReport { path, key_id: key.id().to_string(), owner: fsio::user_name(nix::unistd::geteuid().as_raw()) })
+    Ok(KeyReport { path, key_id: file.key.id().to_string(), owner: fsio::user_name(nix::unistd::geteuid().as_raw()) })
 }

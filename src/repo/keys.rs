@@ -9,12 +9,12 @@ use std::ops::ControlFlow;
 
 use super::catalog::at_once;
 use super::keyring;
-use super::names::KEYS_PREFIX;
+use super::names::{DESCRIPTOR, KEYS_PREFIX};
 use super::open::{descriptor_error, read_at_most};
 use super::secret::Secret;
 use crate::crypto::{DataKey, KeyId, Keyring, WrappingKey};
 use crate::error::{Error, Kind};
-use crate::format::descriptor::KeyObject;
+use crate::format::descriptor::{Descriptor, KeyObject};
 use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMED_KEYS};
 use crate::store::{Key, Store};
 
@@ -83,19 +83,27 @@ pub(super) fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Err
 
 fn given_id(secret: &Secret) -> Option<KeyId> {
     match secret {
-        Secret::Key(wrapping) => Some(wrapping.id()),
+        Secret::Key(file) => Some(file.key.id()),
         Secret::Passphrase(_) | Secret::None => None,
     }
 }
 
-/// Opens the data keys of this repository that the secret opens.
-pub(super) fn open_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Secret, found: Found) -> Result<Keyring, Error> {
+/// Opens the data keys of this repository that the secret opens; says which generation the newest is of.
+///
+/// # Errors
+/// [`Kind::Damaged`], also when it is the descriptor that was changed; [`Kind::Denied`].
+pub(super) fn open_keys(
+    store: &dyn Store,
+    descriptor: &Descriptor,
+    secret: &Secret,
+    found: Found,
+) -> Result<(Keyring, u64), Error> {
     let Found { objects, mut others, mut damaged } = found;
     let given = given_id(secret);
     let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
     let mut derived = Derived::default();
-    for (name, object) in objects.into_iter().filter(|(_, object)| object.repository_id == *repository_id) {
-        match open_key(&object, secret, &mut derived) {
+    for (name, object) in objects.into_iter().filter(|(_, object)| object.repository_id == descriptor.repository_id) {
+        match open_key(&object, descriptor, secret, &mut derived) {
             Ok(Some(data_key)) => keys.push((object.generation, object.key_id, data_key)),
             Ok(None) => drop(others.insert(object.wrapping_key_id)),
             Err(detail) => drop(damaged.get_or_insert(damaged_key(store, &name, &detail))),
@@ -103,8 +111,8 @@ pub(super) fn open_keys(store: &dyn Store, repository_id: &[u8; 16], secret: &Se
     }
     keys.sort_by_key(|(generation, id, _)| (*generation, *id));
     match (keys.pop(), damaged) {
-        (Some((_, _, current)), _) => {
-            Ok(Keyring::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() })
+        (Some((generation, _, current)), _) => {
+            Ok((Keyring::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() }, generation))
         }
         (None, Some(error)) => Err(error),
         (None, None) if others.is_empty() => {
@@ -131,9 +139,14 @@ fn wrong_key(store: &dyn Store, given: Option<KeyId>, others: &BTreeSet<KeyId>) 
 #[derive(Default)]
 struct Derived(BTreeMap<String, WrappingKey>);
 
-fn open_key(object: &KeyObject, secret: &Secret, derived: &mut Derived) -> Result<Option<DataKey>, String> {
+fn open_key(
+    object: &KeyObject,
+    descriptor: &Descriptor,
+    secret: &Secret,
+    derived: &mut Derived,
+) -> Result<Option<DataKey>, String> {
     let wrapping = match (secret, &object.argon2id) {
-        (Secret::Key(wrapping), None) => wrapping,
+        (Secret::Key(file), None) => &file.key,
         (Secret::Passphrase(text), Some(argon2id)) => {
             let name = argon2id.cache_name();
             if !derived.0.contains_key(&name) {
@@ -156,8 +169,10 @@ fn open_key(object: &KeyObject, secret: &Secret, derived: &mut Derived) -> Resul
     if wrapping.id() != object.wrapping_key_id {
         return Ok(None);
     }
-    let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
-    let data_key = wrapping.unwrap_key(&object.wrapped, &associated).map_err(|e| e.to_string())?;
+    let associated = KeyObject::associated(descriptor, object.key_id, object.generation);
+    let data_key = wrapping
+        .unwrap_key(&object.wrapped, &associated)
+        .map_err(|e| format!("{e}: it was changed, or {DESCRIPTOR} was, which it was sealed with"))?;
     if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
 }
 
@@ -180,5 +195,5 @@ fn read_key_object(store: &dyn Store, name: &Key) -> Result<Option<KeyObject>, E
 
 fn damaged_key(store: &dyn Store, name: &Key, detail: &str) -> Error {
     Error::new(Kind::Damaged, format!("{name} in {} is damaged: {detail}", store.location()))
-        .hint("restore this object from a copy of the repository")
+        .hint(format!("restore this object, and {DESCRIPTOR}, from a copy of the repository"))
 }

@@ -9,6 +9,7 @@ pub mod catalog;
 mod cluster;
 mod keyring;
 mod keys;
+mod known;
 mod names;
 mod objects;
 mod open;

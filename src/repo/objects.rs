@@ -108,7 +108,7 @@ impl Repository {
             ..Metadata::by_this_program()
         };
         let content_id = ContentId(match self.keys().current() {
-            Some(key) => key.fingerprint(&content.identity),
+            Some(key) => key.fingerprint(name.as_str(), &content.identity),
             None => content.identity.first_chunk().copied().unwrap_or_default(),
         });
         let sealing = Sealing::with_level(self.level()).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;

@@ -13,7 +13,7 @@ use super::keys::{Found, find_keys, open_keys};
 use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
 use super::probe::{self, Probed};
 use super::secret::Secret;
-use crate::crypto::{Argon2id, DataKey, Keyring, WrappingKey, random_bytes};
+use crate::crypto::{Argon2id, DataKey, Keyring, KnownRepository, RepositoryId, WrappingKey, random_bytes};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, DescriptorError, KeyObject, RepositoryCipher};
@@ -44,6 +44,8 @@ pub struct StoreSettings {
     pub url: StoreUrl,
     /// Overrides what `init` found out about the store.
     pub create_if_absent: Option<CreateIfAbsent>,
+    /// Which repository has to be there, and no other.
+    pub known: Option<KnownRepository>,
 }
 
 impl StoreSettings {
@@ -133,7 +135,11 @@ pub struct Repository {
     store: Arc<dyn Store>,
     descriptor: Descriptor,
     keys: Keyring,
+    /// Of the newest data key.
+    generation: u64,
     level: i32,
+    /// Whether settings or key name it.
+    pub(super) named: bool,
     pub(super) early: Mutex<Option<EarlyBindings>>,
     pub(super) bound: Mutex<Option<(ClusterName, Binding)>>,
 }
@@ -152,7 +158,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`Kind::Config`]: there is no repository, or a key for an unencrypted one, or none for an encrypted one; [`Kind::Denied`]: the
-    /// wrong key; [`Kind::Damaged`]; as the store's.
+    /// wrong key; [`Kind::Refused`]: it is another one than settings or key name; [`Kind::Damaged`]; as the store's.
     pub fn open(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<Self, Error> {
         Self::open_for(settings, secret, level, deadline, None)
     }
@@ -163,6 +169,20 @@ impl Repository {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_for(
+        settings: &StoreSettings,
+        secret: &Secret,
+        level: i32,
+        deadline: Deadline,
+        cluster: Option<&ClusterName>,
+    ) -> Result<Self, Error> {
+        let mut repository = Self::open_any(settings, secret, level, deadline, cluster)?;
+        repository.expect_settings(settings.known)?;
+        repository.expect_key(secret)?;
+        Ok(repository)
+    }
+
+    /// Opens whatever the secret opens.
+    fn open_any(
         settings: &StoreSettings,
         secret: &Secret,
         level: i32,
@@ -197,7 +217,20 @@ impl Repository {
     /// As [`open`](Self::open).
     pub fn over(store: Arc<dyn Store>, secret: &Secret, level: i32) -> Result<Self, Error> {
         let descriptor = read_descriptor(&*store)?;
-        Self::with_descriptor(store, descriptor, secret, level, None)
+        let mut repository = Self::with_descriptor(store, descriptor, secret, level, None)?;
+        repository.expect_key(secret)?;
+        Ok(repository)
+    }
+
+    /// The id of what is there, by its own account; `None` when nothing is.
+    ///
+    /// # Errors
+    /// As the store's; [`Kind::Damaged`].
+    pub fn id_at(settings: &StoreSettings, deadline: Deadline) -> Result<Option<RepositoryId>, Error> {
+        let store = settings.connect(deadline, CreateIfAbsent::Store)?;
+        let Some(bytes) = read_whole(&*store, &key(DESCRIPTOR.to_owned())?)? else { return Ok(None) };
+        let descriptor = Descriptor::parse(&bytes).map_err(|e| descriptor_error(&*store, DESCRIPTOR, &e))?;
+        Ok(Some(RepositoryId(descriptor.repository_id)))
     }
 
     fn with_descriptor(
@@ -207,8 +240,8 @@ impl Repository {
         level: i32,
         found: Option<Result<Found, Error>>,
     ) -> Result<Self, Error> {
-        let keys = match (descriptor.cipher, secret) {
-            (RepositoryCipher::None, Secret::None) => Keyring::Unencrypted,
+        let (keys, generation) = match (descriptor.cipher, secret) {
+            (RepositoryCipher::None, Secret::None) => (Keyring::Unencrypted, 1),
             (RepositoryCipher::None, _) => {
                 return Err(Error::new(
                     Kind::Refused,
@@ -224,13 +257,14 @@ impl Repository {
             }
             (RepositoryCipher::ChaCha20Poly1305, secret) => {
                 let found = found.unwrap_or_else(|| find_keys(&*store, secret))?;
-                open_keys(&*store, &descriptor.repository_id, secret, found)?
+                open_keys(&*store, &descriptor, secret, found)?
             }
         };
-        Ok(Self { store, descriptor, keys, level, early: Mutex::default(), bound: Mutex::default() })
+        Ok(Self { store, descriptor, keys, generation, level, named: false, early: Mutex::default(), bound: Mutex::default() })
     }
 
-    /// Makes a repository, or finds that it is there already with these settings. Killed halfway, it leaves nothing that counts.
+    /// Makes a repository, or finds that it is there already with these settings. Killed halfway, it leaves nothing that counts. Which
+    /// repositories the key names is the caller's business.
     ///
     /// # Errors
     /// [`Kind::Refused`] when a repository with other settings is there.
@@ -240,6 +274,13 @@ impl Repository {
         let name = key(DESCRIPTOR.to_owned())?;
         if read_whole(&*plain, &name)?.is_some() {
             return Self::reopen(settings, secret, level, deadline);
+        }
+        if let Some(known) = settings.known {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("there is no repository at {}, and its settings say id = \"{}\"", settings.location(), known.id),
+            )
+            .hint("a new one gets an id of its own: take id out of the settings to make one; else check the URL"));
         }
         refuse_orphaned_data(&*plain)?;
         let create_if_absent = match settings.create_if_absent {
@@ -252,31 +293,30 @@ impl Repository {
         let created_unix_s = jiff::Timestamp::now().as_second();
         let (wrapping, argon2id) = match secret {
             Secret::None => (None, None),
-            Secret::Key(wrapping) => (Some(wrapping), None),
+            Secret::Key(file) => (Some(&file.key), None),
             Secret::Passphrase(_) => (None, Some(Argon2id::generate().map_err(bug)?)),
         };
         let derived = match (secret, &argon2id) {
             (Secret::Passphrase(text), Some(argon2id)) => Some(argon2id.derive(text).map_err(bug)?),
             _ => None,
         };
-        let cipher = match wrapping.or(derived.as_ref()) {
-            None => RepositoryCipher::None,
-            Some(wrapping) => {
-                write_first_key(&*store, wrapping, argon2id, repository_id, created_unix_s)?;
-                RepositoryCipher::ChaCha20Poly1305
-            }
-        };
+        let wrapping = wrapping.or(derived.as_ref());
+        let cipher = if wrapping.is_some() { RepositoryCipher::ChaCha20Poly1305 } else { RepositoryCipher::None };
         let descriptor = Descriptor { repository_id, cipher, create_if_absent, created_unix_s };
+        if let Some(wrapping) = wrapping {
+            write_first_key(&*store, wrapping, argon2id, &descriptor)?;
+        }
         let bytes = descriptor.encode();
         match store.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
-            Created::New => Ok((Self::open(settings, secret, level, deadline)?, Initialised::New)),
+            Created::New => Ok((Self::open_any(settings, secret, level, deadline, None)?, Initialised::New)),
             // Another init was faster, or our own answer was lost.
             Created::Exists => Self::reopen(settings, secret, level, deadline),
         }
     }
 
     fn reopen(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<(Self, Initialised), Error> {
-        match Self::open(settings, secret, level, deadline) {
+        let opened = Self::open_any(settings, secret, level, deadline, None);
+        match opened.and_then(|mut opened| opened.expect_settings(settings.known).map(|()| opened)) {
             Ok(repository) => {
                 repository.store.settle(&key(DESCRIPTOR.to_owned())?)?;
                 Ok((repository, Initialised::Already))
@@ -307,6 +347,11 @@ impl Repository {
 
     pub(super) fn id(&self) -> &[u8; 16] {
         &self.descriptor.repository_id
+    }
+
+    /// Its id, and the generation of its newest data key.
+    pub fn known_as(&self) -> KnownRepository {
+        KnownRepository { id: RepositoryId(self.descriptor.repository_id), generation: self.generation }
     }
 
     pub(super) fn keys(&self) -> &Keyring {
@@ -342,20 +387,19 @@ fn write_first_key(
     store: &dyn Store,
     wrapping: &WrappingKey,
     argon2id: Option<Argon2id>,
-    repository_id: [u8; 16],
-    created_unix_s: i64,
+    descriptor: &Descriptor,
 ) -> Result<(), Error> {
     let bug = |e: String| Error::new(Kind::Bug, e);
     let data_key = DataKey::generate().map_err(bug)?;
     let (key_id, generation) = (data_key.id(), 1);
     let object = KeyObject {
-        repository_id,
+        repository_id: descriptor.repository_id,
         key_id,
         generation,
         wrapping_key_id: wrapping.id(),
         argon2id,
-        wrapped: wrapping.wrap(&data_key, &KeyObject::associated(&repository_id, key_id, generation)).map_err(bug)?,
-        created_unix_s,
+        wrapped: wrapping.wrap(&data_key, &KeyObject::associated(descriptor, key_id, generation)).map_err(bug)?,
+        created_unix_s: descriptor.created_unix_s,
     };
     let bytes = object.encode();
     let name = key(format!("{KEYS_PREFIX}{key_id}/{}.json", wrapping.id()))?;

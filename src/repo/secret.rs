@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::command;
-use crate::crypto::{KeyFileError, WrappingKey};
+use crate::crypto::{KeyFile, KeyFileError, KnownRepository};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
@@ -32,11 +32,21 @@ pub enum KeySource {
 /// The key itself.
 pub enum Secret {
     /// Opens data keys as it is.
-    Key(WrappingKey),
+    Key(KeyFile),
     /// Opens data keys after Argon2id.
     Passphrase(Zeroizing<Vec<u8>>),
     /// Nothing was configured.
     None,
+}
+
+impl Secret {
+    /// The repositories that it belongs to, as far as it says so. A passphrase says nothing.
+    pub fn repositories(&self) -> &[KnownRepository] {
+        match self {
+            Self::Key(file) => &file.repositories,
+            Self::Passphrase(_) | Self::None => &[],
+        }
+    }
 }
 
 impl KeySource {
@@ -49,15 +59,13 @@ impl KeySource {
             Self::None => Ok(Secret::None),
             Self::File(path) => {
                 let text = read_text(path, "key file")?;
-                let key =
-                    WrappingKey::from_key_file(&text).map_err(|e| not_a_key(&format!("key file {}", path.display()), &e))?;
+                let key = KeyFile::parse(&text).map_err(|e| not_a_key(&format!("key file {}", path.display()), &e))?;
                 warn_if_exposed(path);
                 Ok(Secret::Key(key))
             }
             Self::Command(command) => {
                 let text = run(command, deadline)?;
-                let key = WrappingKey::from_key_file(&text)
-                    .map_err(|e| not_a_key(&format!("the output of key_command '{command}'"), &e))?;
+                let key = KeyFile::parse(&text).map_err(|e| not_a_key(&format!("the output of key_command '{command}'"), &e))?;
                 Ok(Secret::Key(key))
             }
             Self::PassphraseFile(path) => {

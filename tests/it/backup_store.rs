@@ -37,8 +37,8 @@ impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("repository");
-        let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None };
-        let secret = Secret::Key(WrappingKey::generate().unwrap());
+        let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None, known: None };
+        let secret = Secret::Key(WrappingKey::generate().unwrap().into());
         Repository::init(&settings, &secret, 1, Deadline::after(Duration::from_secs(60))).unwrap();
         let memory = Arc::new(MemoryStore::new());
         for file in crate::support::command::files_below(&root) {

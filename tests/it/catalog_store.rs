@@ -38,7 +38,7 @@ impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("repository");
-        let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None };
+        let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None, known: None };
         Repository::init(&settings, &Secret::None, 1, Deadline::after(Duration::from_secs(60))).unwrap();
         let memory = MemoryStore::new();
         let descriptor = Bytes::from(std::fs::read(root.join("walvis.json")).unwrap());

@@ -54,7 +54,8 @@ impl Host {
 
     /// The first repository, and what identifies the server in it.
     fn repository(&self, cluster: &Cluster) -> (Repository, ClusterName, Facts) {
-        let settings = StoreSettings { url: StoreUrl::File(self.scratch.path().join("one")), create_if_absent: None };
+        let settings =
+            StoreSettings { url: StoreUrl::File(self.scratch.path().join("one")), create_if_absent: None, known: None };
         let deadline = Deadline::after(Duration::from_secs(60));
         let secret = KeySource::File(self.scratch.path().join("key")).read(&deadline).unwrap();
         let facts = walvis::ops::cluster_facts::of_data_directory(&cluster.data, &deadline).unwrap().unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use walvis::config::DEFAULT_COMPRESSION_LEVEL;
-use walvis::crypto::WrappingKey;
+use walvis::crypto::KeyFile;
 use walvis::deadline::Deadline;
 use walvis::error::Kind;
 use walvis::limits::MIB;
@@ -28,12 +28,12 @@ struct Inside {
 
 impl Inside {
     fn open(site: &Site) -> Self {
-        let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None };
+        let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None, known: None };
         let descriptor = fs::read_to_string(site.repository().join("walvis.json")).unwrap();
         let secret = if descriptor.contains("\"none\"") {
             Secret::None
         } else {
-            Secret::Key(WrappingKey::from_key_file(&fs::read_to_string(site.path("key")).unwrap()).unwrap())
+            Secret::Key(KeyFile::parse(&fs::read_to_string(site.path("key")).unwrap()).unwrap())
         };
         let deadline = Deadline::after(Duration::from_secs(600));
         let repository = Repository::open(&settings, &secret, DEFAULT_COMPRESSION_LEVEL, deadline).unwrap();

@@ -56,4 +56,5 @@ mod shield;
 mod store_faults;
 mod store_file;
 mod store_s3;
+mod threats;
 mod tidy;

@@ -109,7 +109,7 @@ const COMMITS: u32 = 400;
 /// A repository with a log of that many segments, and its catalog. Of the segments only what a list reads is stored: the summaries.
 fn long_log(segments: u32) -> Site {
     let site = Site::unencrypted();
-    let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None };
+    let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None, known: None };
     let deadline = Deadline::after(Duration::from_secs(600));
     let repository = Repository::open(&settings, &Secret::None, 1, deadline).unwrap();
     let (cluster, size) = (ClusterName::new("main").unwrap(), WalSegmentSize::new(SEGMENT_BYTES).unwrap());

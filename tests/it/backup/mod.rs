@@ -92,7 +92,8 @@ impl Host {
     }
 
     fn repository(&self) -> Repository {
-        let settings = StoreSettings { url: StoreUrl::File(self.scratch.path().join("repository")), create_if_absent: None };
+        let settings =
+            StoreSettings { url: StoreUrl::File(self.scratch.path().join("repository")), create_if_absent: None, known: None };
         let deadline = Deadline::after(Duration::from_secs(60));
         let secret = KeySource::File(self.scratch.path().join("key")).read(&deadline).unwrap();
         Repository::open(&settings, &secret, 1, deadline).unwrap()

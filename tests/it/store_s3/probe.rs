@@ -11,7 +11,7 @@ use crate::support::command::Site;
 use crate::support::s3::{Action, LooksFirst, Moto, S3Server};
 
 fn measure(settings: S3Settings) -> Probed {
-    let settings = StoreSettings { url: StoreUrl::S3(Box::new(settings)), create_if_absent: None };
+    let settings = StoreSettings { url: StoreUrl::S3(Box::new(settings)), create_if_absent: None, known: None };
     settings.measure(Deadline::after(Duration::from_secs(120))).unwrap()
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use walvis::codec::pack::RecordKind;
-use walvis::crypto::WrappingKey;
+use walvis::crypto::KeyFile;
 use walvis::deadline::Deadline;
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, StoredExtent};
 use walvis::format::manifest::{
@@ -50,8 +50,8 @@ impl<'a> Copied<'a> {
 
     /// Stores it in cluster `main`.
     pub fn store(&self) -> BackupId {
-        let settings = StoreSettings { url: StoreUrl::File(self.repository.to_owned()), create_if_absent: None };
-        let secret = Secret::Key(WrappingKey::from_key_file(&fs::read_to_string(self.key).unwrap()).unwrap());
+        let settings = StoreSettings { url: StoreUrl::File(self.repository.to_owned()), create_if_absent: None, known: None };
+        let secret = Secret::Key(KeyFile::parse(&fs::read_to_string(self.key).unwrap()).unwrap());
         let repository = Repository::open(&settings, &secret, 3, Deadline::after(Duration::from_secs(60))).unwrap();
         let cluster = ClusterName::new("main").unwrap();
         let label = BackupLabel::parse(&fs::read(self.dir.join("backup_label")).unwrap()).unwrap();
