@@ -13,6 +13,8 @@ pub const MIB: usize = 1024 * KIB;
 pub const MAX_KEY_BYTES: usize = 512;
 /// Longest cluster name, in bytes.
 pub const MAX_CLUSTER_NAME_BYTES: usize = 63;
+/// Longest key file, passphrase file or output of a key command.
+pub const MAX_SECRET_BYTES: usize = 64 * KIB;
 
 /// Plaintext of one sealed frame. Small enough to bound memory, large enough that the 16-byte tag and the call cost vanish.
 pub const FRAME_BYTES: usize = 64 * KIB;

@@ -97,6 +97,9 @@ pub(super) struct InitArgs {
     /// Bind the cluster's name to the new system identifier that pg_upgrade gave it; what is stored stays
     #[arg(long, requires = "pgdata")]
     pub(super) after_pg_upgrade: bool,
+    /// Let a key that belongs to a repository of other settings belong to these too
+    #[arg(long)]
+    pub(super) share_key: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::manifest::PageChecksums;
 use crate::ops::catalog_rebuild::RebuildReport;
 use crate::ops::check::{CheckReport, Severity};
-use crate::ops::init::InitReport;
+use crate::ops::init::{InitReport, Known};
 use crate::ops::key_generate::KeyReport;
 use crate::ops::list::{BackupLine, Bound, ListReport};
 use crate::raw_text::shown;
@@ -46,7 +46,16 @@ pub(super) fn init(reports: &[InitReport]) -> Lines {
     for report in reports {
         let state = if report.created { "made" } else { "is there already" };
         let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
-        writeln!(out, "repository {} {state}, {cipher}", report.repository);
+        writeln!(out, "repository {} {state}, {cipher}, id {}", report.repository, report.id);
+        match &report.known {
+            None | Some(Known::Already) => {}
+            Some(Known::Added(place)) => writeln!(out, "  {place} belongs to it now, and opens no other repository"),
+            Some(Known::ToBeAdded { line, place, reason }) => {
+                let reason = reason.as_deref().map_or_else(String::new, |reason| format!(" (not done: {reason})"));
+                writeln!(out, "  so that no other repository passes for it, add this line to {place}{reason}:");
+                writeln!(out, "    {line}");
+            }
+        }
         if report.owner.as_deref() == Some("root") {
             writeln!(out, "  it belongs to root: the user that PostgreSQL runs as must be able to write there");
         }

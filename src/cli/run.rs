@@ -177,6 +177,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
                 unencrypted: args.unencrypted,
                 pgdata: args.pgdata.clone(),
                 after_pg_upgrade: args.after_pg_upgrade,
+                share_key: args.share_key,
             };
             let report = ops::init::run(&config, &request, deadline)?;
             print_report(json, &report, |report| render::init(report))

@@ -20,6 +20,7 @@ use nix::libc;
 
 use crate::raw_text::shown;
 
+mod append;
 mod below;
 mod dir;
 mod direct;
@@ -34,6 +35,7 @@ mod temp;
 mod tree;
 mod trust;
 
+pub use append::append_line;
 pub use below::{Lock, unfinished_name};
 pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
@@ -331,6 +333,11 @@ pub fn others_can_read(path: &Path) -> bool {
 /// Whether its group, or everybody, may write a file, for the same. `false` when it cannot be told.
 pub fn others_can_write(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o022 != 0)
+}
+
+/// Whether everybody may write to a file or directory. `false` when it cannot be told.
+pub fn everybody_can_write(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o002 != 0)
 }
 
 /// Whether something is there. "Cannot tell" is an error, never `false`.

@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::pg::{SegmentCheck, SegmentName, WalFileName};
-use crate::repo::{Facts, Fetched, Probed, Repository, SystemId};
+use crate::repo::{Facts, Fetched, KeySource, Probed, Repository, SystemId};
 use crate::server::Server;
 use crate::waiting;
 
@@ -272,8 +272,13 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
     check.opened = true;
     check.encrypted = Some(opened.descriptor().cipher != RepositoryCipher::None);
     if check.encrypted == Some(false) {
-        let what = "it is not encrypted: whoever can read the store can read the database";
+        let what = format!("it is {}", repositories::UNENCRYPTED);
         report.add(Severity::Warning, &location, what, "for an encrypted one, make a new repository with a key");
+        if let Err(error) = repositories::refuse_writable_by_everybody(&opened) {
+            report.add_error(Severity::Problem, &location, error);
+        }
+    } else if !opened.is_named() {
+        check_unnamed(repository, &opened, report);
     }
     match repository.store.measure(deadline) {
         Ok(probed) => {
@@ -290,6 +295,21 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
     }
     report.repositories.push(check);
     Some(opened)
+}
+
+/// A key that names no repository opens whichever lies there.
+fn check_unnamed(repository: &RepositoryConfig, opened: &Repository, report: &mut CheckReport) {
+    let known = opened.known_as();
+    let what = "nothing says that it is this repository that is meant: another one of the same key would pass for it, if somebody put it there";
+    let mend = match repository.key {
+        KeySource::File(_) => format!(
+            "add the line {} to {}, or run 'walvis init' once as the user that the file belongs to",
+            known.line(),
+            repository.key.describe()
+        ),
+        _ => format!("write id = \"{known}\" into its settings, or set WALVIS_REPOSITORY_ID"),
+    };
+    report.add(Severity::Note, opened.location(), what, mend);
 }
 
 /// Does the store do what was recorded when the repository was made?

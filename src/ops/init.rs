@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{cluster_facts, file_error};
-use crate::config::Config;
+use super::{cluster_facts, file_error, repositories};
+use crate::config::{Config, RepositoryConfig};
+use crate::crypto::{KeyFile, KnownRepository, RepositoryId};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::fsio;
-use crate::repo::{Facts, Initialised, KeySource, Repository};
+use crate::limits::MAX_SECRET_BYTES;
+use crate::repo::{Facts, Initialised, KeySource, Repository, Secret};
+
+const SHARE: &str = "say 'walvis init --share-key' to have one key open both";
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -21,6 +25,8 @@ pub struct InitRequest {
     pub pgdata: Option<PathBuf>,
     /// Bind it anew although it belongs to another system identifier.
     pub after_pg_upgrade: bool,
+    /// The key may serve repositories that are not in these settings.
+    pub share_key: bool,
 }
 
 /// What was done, per repository.
@@ -28,6 +34,8 @@ pub struct InitRequest {
 pub struct InitReport {
     /// URL.
     pub repository: String,
+    /// Its id and the generation of its newest data key, as `id` in the settings takes them.
+    pub id: String,
     /// Made now, or found.
     pub created: bool,
     /// The user whose it is, of a new one in a directory.
@@ -38,12 +46,33 @@ pub struct InitReport {
     pub store_refuses_overwrite: bool,
     /// The cluster's name and system identifier, if asked for.
     pub bound: Option<(String, String)>,
+    /// How its key, or the settings, come to know it; nothing of an unencrypted one.
+    pub known: Option<Known>,
+}
+
+/// How the operator's side remembers a repository, so that no other one passes for it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    /// It did before.
+    Already,
+    /// The line was added to this key file.
+    Added(String),
+    /// A line is to be added by hand.
+    ToBeAdded {
+        /// The line.
+        line: String,
+        /// Where.
+        place: String,
+        /// Why it was not done.
+        reason: Option<String>,
+    },
 }
 
 /// Does it. All repositories have to succeed; those made before one failed stay, and a second call finds them.
 ///
 /// # Errors
-/// As [`Repository::init`] and [`Repository::bind`].
+/// As [`Repository::init`] and [`Repository::bind`]; [`Kind::Refused`] when a key belongs to another repository.
 pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result<Vec<InitReport>, Error> {
     let facts = match &request.pgdata {
         None => None,
@@ -73,7 +102,37 @@ pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result
             _ => {}
         }
     }
-    config.repositories.iter().map(|repository| init_one(config, repository, request, facts, deadline)).collect()
+    let mut reports = Vec::new();
+    for repository in &config.repositories {
+        reports.push(init_one(config, repository, request, facts, deadline)?);
+    }
+    Ok(reports)
+}
+
+/// A key that opens another repository would let that one pass for this one, for whoever can write to both. Those of the same settings may
+/// share one.
+fn refuse_shared(config: &Config, repository: &RepositoryConfig, secret: &Secret, deadline: Deadline) -> Result<(), Error> {
+    if secret.repositories().is_empty() {
+        return Ok(());
+    }
+    // What cannot be read is told when it is that repository's turn.
+    let id_of = |other: &RepositoryConfig| Repository::id_at(&other.store, deadline).ok().flatten();
+    let ours: Vec<RepositoryId> = config.repositories.iter().filter_map(id_of).collect();
+    let foreign = secret.repositories().iter().filter(|known| !ours.contains(&known.id));
+    let foreign: Vec<String> = foreign.map(|known| known.id.to_string()).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!(
+            "{} belongs to repository {}, which is none of these settings: refused, nothing was made at {}",
+            repository.key.describe(),
+            foreign.join(", "),
+            repository.store.location()
+        ),
+    )
+    .hint(format!("make a key of its own with 'walvis key generate PATH', or {SHARE}")))
 }
 
 /// What root makes in a directory belongs to root, and the server's user could not write there.
@@ -96,13 +155,23 @@ fn refuse_another_user(config: &Config, pgdata: &Path) -> Result<(), Error> {
 
 fn init_one(
     config: &Config,
-    repository: &crate::config::RepositoryConfig,
+    repository: &RepositoryConfig,
     request: &InitRequest,
     facts: Option<Facts>,
     deadline: Deadline,
 ) -> Result<InitReport, Error> {
     let secret = repository.key.read(&deadline)?;
-    let (opened, outcome) = Repository::init(&repository.store, &secret, repository.compression_level, deadline)?;
+    let may_make = || if request.share_key { Ok(()) } else { refuse_shared(config, repository, &secret, deadline) };
+    let (opened, outcome) = Repository::init_if(&repository.store, &secret, repository.compression_level, deadline, may_make)?;
+    if outcome == Initialised::Already && !request.share_key {
+        opened.named_by(&secret).map_err(|e| match &e.hint {
+            Some(hint) if e.kind == Kind::Refused => {
+                let hint = format!("{hint}, or {SHARE}");
+                e.hint(hint)
+            }
+            _ => e,
+        })?;
+    }
     if let Some(facts) = facts {
         if request.after_pg_upgrade {
             opened.rebind(&config.cluster, facts)?;
@@ -110,13 +179,48 @@ fn init_one(
             opened.bind(&config.cluster, facts)?;
         }
     }
+    let this = opened.known_as();
+    let is_encrypted = opened.descriptor().cipher == RepositoryCipher::ChaCha20Poly1305;
+    if !is_encrypted {
+        tracing::warn!("{} is {}", opened.location(), repositories::UNENCRYPTED);
+    }
     Ok(InitReport {
         repository: opened.location().to_owned(),
+        id: this.to_string(),
         created: outcome == Initialised::New,
         owner: (outcome == Initialised::New && repository.store.is_local())
             .then(|| fsio::user_name(nix::unistd::geteuid().as_raw())),
-        encrypted: opened.descriptor().cipher == RepositoryCipher::ChaCha20Poly1305,
+        encrypted: is_encrypted,
         store_refuses_overwrite: opened.descriptor().create_if_absent == CreateIfAbsent::Store,
         bound: facts.map(|f| (config.cluster.to_string(), f.system_id.to_string())),
+        known: is_encrypted.then(|| remember(repository, &secret, this)),
     })
+}
+
+/// Sees to it that the operator's side knows the repository. What cannot be written is said, with the line.
+fn remember(repository: &RepositoryConfig, secret: &Secret, this: KnownRepository) -> Known {
+    if repository.store.known.is_some() || secret.repositories().iter().any(|known| known.id == this.id) {
+        return Known::Already;
+    }
+    let by_hand = |place: String, reason| Known::ToBeAdded { line: this.line(), place, reason };
+    match (&repository.key, secret) {
+        (KeySource::File(path), Secret::Key(file)) => {
+            let is_it = |text: &[u8]| {
+                std::str::from_utf8(text)
+                    .ok()
+                    .and_then(|text| KeyFile::parse(text).ok())
+                    .is_some_and(|now| now.key.id() == file.key.id())
+            };
+            match fsio::append_line(path, MAX_SECRET_BYTES, &is_it, &this.line()) {
+                Ok(()) => Known::Added(repository.key.describe()),
+                Err(e) => by_hand(repository.key.describe(), Some(e.detail)),
+            }
+        }
+        (KeySource::Command(_), _) => by_hand(format!("what {} prints", repository.key.describe()), None),
+        _ => Known::ToBeAdded {
+            line: format!("id = \"{this}\""),
+            place: "the settings of this repository (or set WALVIS_REPOSITORY_ID)".to_owned(),
+            reason: None,
+        },
+    }
 }

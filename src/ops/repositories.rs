@@ -1,9 +1,38 @@
 //! Opening a configured repository.
 
+use std::path::Path;
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::descriptor::RepositoryCipher;
+use crate::fsio;
+use crate::raw_text::shown;
 use crate::repo::{ClusterName, Facts, Repository, SystemId};
+
+/// What it means that a repository is not encrypted. Nothing in one is authenticated: pages of tables, functions in them, settings, WAL.
+pub const UNENCRYPTED: &str = "not encrypted: whoever can read the store can read the database, and whoever can write to it can run \
+     programs as the server's user wherever a server is restored or recovered from it";
+
+/// Refuses to restore from a repository that every user of this host could have filled, and whose content nothing proves. Also as root no more
+/// than this is refused: root restores and starts as the user that the data will belong to, so what such a repository can do is what that user may.
+///
+/// # Errors
+/// [`Kind::Refused`].
+pub fn refuse_writable_by_everybody(repository: &Repository) -> Result<(), Error> {
+    let path = repository.location().strip_prefix("file://").map(Path::new);
+    match path {
+        Some(path) if repository.descriptor().cipher == RepositoryCipher::None && fsio::everybody_can_write(path) => Err(Error::new(
+            Kind::Refused,
+            format!(
+                "{} is not encrypted, and every user of this host can write to it: who does can run programs as the server's user",
+                repository.location()
+            ),
+        )
+        .hint(format!("chmod -R o-w {}, and make sure that nobody has put anything there; better, make an encrypted one", shown(path)))),
+        _ => Ok(()),
+    }
+}
 
 /// Opens one configured repository.
 ///

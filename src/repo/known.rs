@@ -42,12 +42,21 @@ impl Repository {
     /// Refuses what the key does not belong to.
     ///
     /// # Errors
-    /// [`Kind::Refused`], [`Kind::Damaged`].
+    /// As [`named_by`](Self::named_by).
     pub(super) fn expect_key(&mut self, secret: &Secret) -> Result<(), Error> {
+        self.named |= self.named_by(secret)?;
+        Ok(())
+    }
+
+    /// Whether the key says that it belongs to this repository. `false` when it names none at all.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when it names others; [`Kind::Damaged`] when it knows of a newer data key.
+    pub fn named_by(&self, secret: &Secret) -> Result<bool, Error> {
         let named = secret.repositories();
         let this = self.known_as();
         if named.is_empty() || self.descriptor().cipher == RepositoryCipher::None {
-            return Ok(());
+            return Ok(false);
         }
         let Some(known) = named.iter().filter(|known| known.id == this.id).max() else {
             let ids: Vec<String> = named.iter().map(|known| known.id.to_string()).collect();
@@ -60,8 +69,8 @@ impl Repository {
                 this.line()
             )));
         };
-        self.named = true;
-        self.expect_generation(*known, "the key knows")
+        self.expect_generation(*known, "the key knows")?;
+        Ok(true)
     }
 
     fn expect_generation(&self, known: KnownRepository, who_knows: &str) -> Result<(), Error> {

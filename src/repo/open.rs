@@ -269,6 +269,20 @@ impl Repository {
     /// # Errors
     /// [`Kind::Refused`] when a repository with other settings is there.
     pub fn init(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<(Self, Initialised), Error> {
+        Self::init_if(settings, secret, level, deadline, || Ok(()))
+    }
+
+    /// As [`init`](Self::init); `may_make` is asked before a new one is made.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init), and that of `may_make`.
+    pub fn init_if(
+        settings: &StoreSettings,
+        secret: &Secret,
+        level: i32,
+        deadline: Deadline,
+        may_make: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(Self, Initialised), Error> {
         settings.prepare()?;
         let plain = settings.connect(deadline, CreateIfAbsent::Store)?;
         let name = key(DESCRIPTOR.to_owned())?;
@@ -283,6 +297,7 @@ impl Repository {
             .hint("a new one gets an id of its own: take id out of the settings to make one; else check the URL"));
         }
         refuse_orphaned_data(&*plain)?;
+        may_make()?;
         let create_if_absent = match settings.create_if_absent {
             Some(known) => known,
             None => settings.probe(&*plain)?.create_if_absent(),

@@ -9,10 +9,8 @@ use crate::crypto::{KeyFile, KeyFileError, KnownRepository};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
+use crate::limits::MAX_SECRET_BYTES;
 use crate::waiting;
-
-/// Longest key file, command output or passphrase file that makes sense.
-const MAX_SECRET_BYTES: usize = 64 * 1024;
 
 /// Where to get the key; nothing is read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -148,7 +148,7 @@ fn a_repository_in_the_place_of_another_one_is_not_taken_for_it() {
     let aside = site.path("aside");
     fs::rename(site.repository(), &aside).unwrap();
     site.push(&names[0]).exits(10).says(&["repository"]);
-    site.init();
+    site.init_sharing_the_key();
     // Stored anew, in the new one.
     site.push(&names[0]).exits(0);
     assert_eq!(site.stored(), names[..1]);

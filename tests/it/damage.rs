@@ -236,7 +236,7 @@ fn another_repositorys_objects_are_not_ours() {
     let ours = Site::new();
     let mut theirs = ours.twin();
     theirs.set("WALVIS_REPOSITORY", format!("file://{}", theirs.repository().display()));
-    theirs.init();
+    theirs.init_sharing_the_key();
     ours.archive(&[1]);
     theirs.archive(&[1]);
     let name = Segment::new(1).name();

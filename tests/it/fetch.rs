@@ -233,7 +233,7 @@ fn a_setting_that_is_not_text_is_not_taken_for_unset() {
     site.archive(&[1]);
     let other = site.path("other");
     site.configure(&format!("[[repository]]\nurl = \"file://{}\"\nkey_file = {:?}\n", other.display(), site.path("key")));
-    site.init();
+    site.init_sharing_the_key();
     site.set("WALVIS_REPOSITORY", OsString::from_vec(b"file:///caf\xe9".to_vec()));
     cannot_tell(&site, &["fetch-wal", &name(1, 1), DESTINATION], 1).says(&["WALVIS_REPOSITORY"]);
     site.push(&name(1, 1)).exits(10).says(&["WALVIS_REPOSITORY"]);
@@ -356,7 +356,7 @@ fn the_second_repository_serves_what_the_first_does_not() {
     let one = Site::new();
     let mut two = one.twin();
     two.set("WALVIS_REPOSITORY", format!("file://{}", two.repository().display()));
-    two.init();
+    two.init_sharing_the_key();
     one.archive(&[1, 3]);
     two.archive(&[1, 2, 3]);
     let reader = reader_of(&one.repository(), &two.repository(), &one.path("key"));

@@ -23,11 +23,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::repositories::{self, UNENCRYPTED};
 use super::resolve::report::{ResolveReport, Setting};
 use super::resolve::{self, Answer, ResolveRequest};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::descriptor::RepositoryCipher;
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary};
 use crate::fsio::{self, Dir, Identity, Missing, Problem, Rebuild, Rooted};
@@ -204,6 +206,7 @@ pub type OnPlan<'a> = &'a mut dyn FnMut(&PlanReport) -> Result<(), Error>;
 /// started, and the same command goes on with it.
 pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_plan: OnPlan<'_>) -> Result<RestoreReport, Error> {
     let Answer { repository, facts, report: resolved } = resolve::choose(config, &request.target, deadline)?;
+    repositories::refuse_writable_by_everybody(&repository)?;
     if let Some(error) = resolved.refusal() {
         on_plan(&PlanReport { resolve: resolved, restore: None })?;
         return Err(error);
@@ -381,6 +384,9 @@ impl<'a> Job<'a> {
     fn plan(&self, resolved: &ResolveReport) -> Result<RestorePlan, Error> {
         let mut settings = vec![Setting::new("restore_command", self.request.invocation.restore_command())];
         let mut notes = Vec::new();
+        if self.source.repository.descriptor().cipher == RepositoryCipher::None {
+            notes.push(format!("the repository is {UNENCRYPTED}"));
+        }
         if self.request.standby {
             settings.extend(self.request.primary.clone().map(|primary| Setting::new("primary_conninfo", primary)));
             // Whatever timeline the primary is on, after a failover too.

@@ -136,6 +136,11 @@ impl Site {
         self.run(["init"]).exits(0);
     }
 
+    /// Makes a repository of which the key is another one's already.
+    pub fn init_sharing_the_key(&self) {
+        self.run(["init", "--share-key"]).exits(0);
+    }
+
     /// Something beside the data directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
