@@ -169,6 +169,7 @@ impl Draft {
         }
         let (dir, name) = self.destination()?;
         if self.named.is_none() {
+            let _as = dir.enter()?;
             match link_unnamed(&self.file, &dir, &name) {
                 // The usual case, and in one step: PostgreSQL removes a file before it asks for it again.
                 Ok(()) => self.is_published = true,
@@ -178,6 +179,7 @@ impl Draft {
             }
         }
         if let Some(temp) = &self.named {
+            let _as = dir.enter()?;
             nix::fcntl::renameat(temp.dir.fd(), temp.name.as_os_str(), dir.fd(), name.as_os_str())
                 .map_err(|e| FsError::new("publish", &self.target, e))?;
             self.named = None;
@@ -235,6 +237,7 @@ impl Draft {
         if self.is_published {
             return Ok(Linked::Exists);
         }
+        let _as = dir.enter()?;
         let mut outcome = match &self.named {
             None => link_unnamed(&self.file, dir, name),
             Some(temp) => link_named(temp, dir, name),
@@ -280,7 +283,11 @@ impl Draft {
         // where locks do not work its age protects it.
         temp::lock(&self.file);
         let temp = TempName { dir: scratch, name: temp::fresh_name() };
-        match link_unnamed(&self.file, &temp.dir, &temp.name) {
+        let linked = {
+            let _as = temp.dir.enter()?;
+            link_unnamed(&self.file, &temp.dir, &temp.name)
+        };
+        match linked {
             Ok(()) => self.named = Some(temp),
             Err(e) if cannot_link(e) => self.take_a_name()?,
             Err(e) => return Err(FsError::new("publish", &self.target, e)),

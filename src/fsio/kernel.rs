@@ -51,6 +51,49 @@ pub fn booted_unix_s() -> Option<i64> {
     Some(jiff::Timestamp::now().as_second() - since)
 }
 
+/// A process, as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its user; root's where the system hides it, as it does for a program with rights of its own.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its working directory.
+    pub directory: Option<PathBuf>,
+    /// Its environment: variables that each end with a zero byte.
+    pub environment: Vec<u8>,
+}
+
+/// Looks at a process; `None` where none of that number can be seen. Nothing of another process is taken for this one's, should it end
+/// meanwhile.
+///
+/// # Errors
+/// [`Problem::Denied`] where it may not be looked at; [`Problem::TooLarge`] for a longer environment.
+pub fn process(id: u32, max_environment_bytes: usize) -> Result<Option<Process>, FsError> {
+    use std::io::Read;
+    // A descriptor of this directory stands for this very process.
+    let dir = match Dir::open(&Path::new("/proc").join(id.to_string())) {
+        Ok(dir) => dir,
+        Err(e) if e.problem == Problem::Absent => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let own = nix::sys::stat::fstat(dir.fd()).map_err(|e| FsError::new("stat", dir.path(), e))?;
+    let directory = match nix::fcntl::readlinkat(dir.fd(), "cwd") {
+        Ok(target) => Some(PathBuf::from(target)),
+        Err(nix::errno::Errno::ENOENT) => None,
+        Err(e) => return Err(FsError::new("read link", dir.path().join("cwd"), e)),
+    };
+    let path = dir.path().join("environ");
+    let Some(file) = dir.open_file("environ", nix::fcntl::OFlag::O_RDONLY, 0)? else { return Ok(None) };
+    let (mut environment, limit) = (Vec::new(), u64::try_from(max_environment_bytes).unwrap_or(u64::MAX).saturating_add(1));
+    file.take(limit).read_to_end(&mut environment).map_err(|e| FsError::new("read", &path, e))?;
+    if environment.len() > max_environment_bytes {
+        let detail = format!("it is larger than {max_environment_bytes} bytes");
+        return Err(FsError::because(Problem::TooLarge, "read", path, detail));
+    }
+    Ok(Some(Process { uid: own.st_uid, gid: own.st_gid, directory, environment }))
+}
+
 /// A process that works in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {

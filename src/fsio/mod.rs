@@ -41,7 +41,9 @@ pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
 pub use draft::{Draft, Durability, Published};
 pub use identity::{Entered, Identity};
-pub use kernel::{SharedMemory, Worker, booted_unix_s, may_write, sees_every_process, shared_memory, workers_in};
+pub use kernel::{
+    Process, SharedMemory, Worker, booted_unix_s, may_write, process, sees_every_process, shared_memory, workers_in,
+};
 pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
@@ -104,10 +106,9 @@ impl FsError {
         let hint = match problem {
             Problem::NoSpace => Some("free space on that file system, or raise the quota, and try again".to_owned()),
             Problem::ReadOnly => Some("mount that file system read-write".to_owned()),
-            Problem::Denied => Some(format!(
-                "give user {} access: see owner and mode of it and its parents",
-                user_name(nix::unistd::geteuid().as_raw())
-            )),
+            Problem::Denied => {
+                Some(format!("give user {} access: see owner and mode of it and its parents", Identity::current().name()))
+            }
             Problem::Failed => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EMFILE | Errno::ENFILE) => Some("raise the limit on open files (ulimit -n)".to_owned()),
                 Some(Errno::EIO | Errno::ESTALE | Errno::ENODEV | Errno::ENXIO | Errno::ENOTCONN) => {
@@ -308,6 +309,8 @@ pub fn reader_from(file: &File, offset: u64) -> impl Read + '_ {
 /// When it cannot be made.
 pub fn scratch() -> Result<File, FsError> {
     let directory = std::env::temp_dir();
+    // The environment names it, and so it is for this process, whomever a thread works as.
+    let _as = Identity::own().enter()?;
     tempfile::tempfile_in(&directory).map_err(|e| {
         FsError::new("make a temporary file in", directory, e).with_hint("set TMPDIR to a directory that can be written to")
     })
@@ -409,6 +412,32 @@ pub fn make_dirs(path: &Path) -> Result<(), FsError> {
         child = here;
     }
     Ok(())
+}
+
+/// As [`make_dirs`]; as root they are made for `owner` where nobody else's directory is on the way, and by whomever that belongs to where
+/// one is. Says whose the directory is now.
+///
+/// # Errors
+/// As [`make_dirs`] and [`Rooted::open_or_make`]; [`Problem::Denied`] when that user could not reach it.
+pub fn make_dirs_for(path: &Path, owner: Identity) -> Result<Identity, FsError> {
+    if !nix::unistd::geteuid().is_root() {
+        return make_dirs(path).map(|()| Identity::own());
+    }
+    let path = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
+    let rooted = match Rooted::open_or_make(&path, owner, Missing::All) {
+        // Somebody else has made it just now.
+        Err(e) if e.problem == Problem::Exists => Rooted::open_or_make(&path, owner, Missing::All)?,
+        rooted => rooted?,
+    };
+    let identity = rooted.identity();
+    let _as = identity.enter()?;
+    // By its path, as that user will.
+    Dir::open(&path).map_err(|e| match e.problem {
+        Problem::Denied => e.with_hint(format!("let user {} pass the directories above it (chmod o+x)", identity.name())),
+        _ => e,
+    })?;
+    // It is there: this makes it durable.
+    make_dirs(&path).map(|()| identity)
 }
 
 /// Renames a file over whatever file has the new name, atomically, within one file system. Not made durable.

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::stat::{Mode, SFlag};
 
-use super::{Dir, Draft, Durability, FsError, Problem, Stat};
+use super::{Dir, Draft, Durability, FsError, Identity, Problem, Stat};
 
 /// A boot of this host, and how long ago it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Boot {
     }
 }
 
-/// The user of this process.
+/// The user of this process, whomever this thread works as.
 pub fn own_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
@@ -55,7 +55,7 @@ pub fn private_dir(path: &Path) -> Result<Option<Stat>, FsError> {
     };
     let is_directory = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
     let open_to_others = Mode::from_bits_truncate(stat.st_mode).intersects(Mode::S_IRWXG | Mode::S_IRWXO);
-    if is_directory && stat.st_uid == own_user() && !open_to_others {
+    if is_directory && stat.st_uid == Identity::current().owner().uid && !open_to_others {
         return Ok(Some(Stat::from(stat)));
     }
     Err(FsError::because(Problem::Denied, "use", path, "it is not a directory that belongs to this user alone"))

@@ -48,6 +48,13 @@ pub(super) struct TempName {
 impl TempName {
     /// Removes the name; what was renamed or linked elsewhere stays. Best effort: the next sweep gets what is left.
     pub(super) fn remove(&self) {
+        let _as = match self.dir.enter() {
+            Ok(entered) => entered,
+            Err(error) => {
+                tracing::debug!(%error, "cannot remove a temporary file; it is left to the next call");
+                return;
+            }
+        };
         if let Err(e) = nix::unistd::unlinkat(self.dir.fd(), self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
             && e != Errno::ENOENT
         {
@@ -85,6 +92,7 @@ pub(super) fn unnamed(dir: &Dir, mode: u32) -> Result<Option<File>, FsError> {
         return Ok(None);
     }
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let _as = dir.enter()?;
     match nix::fcntl::openat(dir.fd(), ".", flags, nix::sys::stat::Mode::from_bits_truncate(mode)) {
         Ok(fd) => Ok(Some(File::from(fd))),
         // EISDIR: a kernel or file system that does not know the flag sees an attempt to write to a directory.

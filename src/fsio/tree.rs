@@ -16,6 +16,11 @@
 //! directory, not into a path: into a directory that was removed nothing can be linked (`ENOENT`), and then all of the above is
 //! done again for the one that has taken its place. And as long as a directory is there, so are all above it.
 //!
+//! # As root
+//! Everything is done with the rights of the user whom the root directory belongs to ([`Rooted`]): what is made belongs to that user, and
+//! a link that was planted below leads no further than that user could go. Where that user is root itself, nothing is done in a
+//! directory below that somebody else could change.
+//!
 //! # Absence
 //! That a file cannot be opened for lack of a name is no proof that it does not exist: the root may have been removed, or a
 //! symbolic link on the way may lead to a disk that is not mounted. [`Tree::open_file`] looks for the first name that is missing.
@@ -31,7 +36,7 @@ use nix::unistd::UnlinkatFlags;
 
 use super::draft::{Draft, Linked, Published, Scratch};
 use super::temp::TempFiles;
-use super::{Dir, FsError, ItemKind, Problem, Stat};
+use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others};
 
 /// The directory in the root where named temp files go. Its name starts with a dot, which no object's does.
 pub const TEMP_DIR: &str = ".walvis-tmp";
@@ -54,9 +59,10 @@ impl Tree {
     /// Opens an existing root. It is kept open: a file system that is unmounted meanwhile does not turn into an empty directory.
     ///
     /// # Errors
-    /// [`Problem::Absent`] when it does not exist; [`Problem::Unsupported`] when it is not a directory; [`Problem::Denied`], others.
+    /// [`Problem::Absent`] when it does not exist; [`Problem::Unsupported`] when it is not a directory; [`Problem::Unsafe`] when root
+    /// cannot tell whose it is; [`Problem::Denied`], others.
     pub fn open(root: &Path, files: TempFiles) -> Result<Self, FsError> {
-        Ok(Self { root: Dir::open(root)?, files })
+        Ok(Self { root: Rooted::open(root)?.dir, files })
     }
 
     /// The root.
@@ -100,6 +106,7 @@ impl Tree {
     /// # Errors
     /// [`Problem::Absent`] when the root was removed; [`Problem::Unsupported`] when it is not a regular file; [`Problem::Denied`], others.
     pub fn open_file(&self, target: &Path) -> Result<Option<(File, Stat)>, FsError> {
+        self.check_ground(parent_of(target))?;
         for _ in 0..MAX_ROUNDS {
             if let Some(file) = self.root.open_file(target, OFlag::O_RDONLY, 0)? {
                 let stat = super::stat_open(&file, &self.root.path_of(target))?;
@@ -117,6 +124,7 @@ impl Tree {
     /// # Errors
     /// As [`open_file`](Self::open_file).
     pub fn stat(&self, target: &Path) -> Result<Option<Stat>, FsError> {
+        self.check_ground(parent_of(target))?;
         for _ in 0..MAX_ROUNDS {
             if let Some(stat) = self.root.stat(target)? {
                 return Ok(Some(stat));
@@ -137,6 +145,7 @@ impl Tree {
             self.check()?;
             return Ok(Some(self.root.clone()));
         }
+        self.check_ground(target)?;
         for _ in 0..MAX_ROUNDS {
             if let Some(dir) = self.root.open_below(target)? {
                 return Ok(Some(dir));
@@ -170,6 +179,7 @@ impl Tree {
     pub fn remove(&self, target: &Path) -> Result<bool, FsError> {
         let Some(parent) = self.open_dir(parent_of(target))? else { return Ok(false) };
         let Some(name) = target.file_name() else { return Ok(false) };
+        let _as = self.root.enter()?;
         match nix::unistd::unlinkat(parent.fd(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => {}
             Err(Errno::ENOENT) => return self.is_proven_absent(target).map(|_| false),
@@ -263,6 +273,7 @@ impl Tree {
 
     /// Fails when what has the name is no file: nothing can be published there, and nothing read.
     fn check_is_file(&self, target: &Path) -> Result<(), FsError> {
+        let _as = self.root.enter()?;
         match nix::sys::stat::fstatat(self.root.fd(), target, AtFlags::empty()) {
             Ok(stat) if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() => Err(FsError::because(
                 Problem::Unsupported,
@@ -273,6 +284,27 @@ impl Tree {
             .with_hint("move it away: nothing but Walvis may put files into a repository")),
             // Removed meanwhile, or unreadable: reading it will tell.
             _ => Ok(()),
+        }
+    }
+
+    /// Fails where root would work with its own rights in what somebody else could change: a directory below, or what a link leads to.
+    fn check_ground(&self, dir: &Path) -> Result<(), FsError> {
+        if dir.as_os_str().is_empty() || !self.root.identity().is_own() || !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        match changeable_by_others(&self.root.path_of(dir)) {
+            Ok(None) => Ok(()),
+            // What is not there is made in a directory that was looked at.
+            Err(e) if e.problem == Problem::Absent => Ok(()),
+            Err(e) => Err(e),
+            Ok(Some(exposure)) => {
+                Err(FsError::because(Problem::Unsafe, "use", self.root.path_of(dir), format!("in root's own tree, {exposure}"))
+                    .with_hint(format!(
+                        "{}, or give the whole tree to the user whose it is to be: chown -R USER {}",
+                        exposure.way_out(),
+                        self.root.path().display()
+                    )))
+            }
         }
     }
 

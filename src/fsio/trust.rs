@@ -64,10 +64,10 @@ impl Exposure {
 /// Whether anybody but root can change a file, or what its path leads to: `None` when nobody can.
 ///
 /// Every directory on the way counts, and every link, which root follows if it is root's own. A directory with the sticky bit lets
-/// nobody touch what belongs to root in it.
+/// nobody touch what belongs to root in it, but lets everybody make what is not there.
 ///
 /// # Errors
-/// [`Problem::Absent`] when it is not there; what else the system says.
+/// [`Problem::Absent`] when it is not there, and nobody but root could make it; what else the system says.
 pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
     let absolute = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
     let mut here = PathBuf::from("/");
@@ -82,7 +82,13 @@ pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
             continue;
         }
         let next = here.join(&step);
-        let meta = metadata(&next)?;
+        let meta = match metadata(&next) {
+            // Whoever can make it, can have made it a moment later.
+            Err(e) if e.problem == Problem::Absent && is_for_everybody(&metadata(&here)?) => {
+                return Ok(Some(Exposure { path: here, by: ChangeableBy::Everybody }));
+            }
+            meta => meta?,
+        };
         if let Some(by) = changes(&meta) {
             return Ok(Some(Exposure { path: next, by }));
         }
@@ -116,6 +122,11 @@ fn steps(path: &Path) -> VecDeque<OsString> {
 
 fn metadata(path: &Path) -> Result<std::fs::Metadata, FsError> {
     std::fs::symlink_metadata(path).map_err(|e| FsError::new("stat", path, e))
+}
+
+/// Whether others can make something in this directory of root's.
+fn is_for_everybody(directory: &std::fs::Metadata) -> bool {
+    directory.mode() & (WRITABLE_BY_GROUP | WRITABLE_BY_ALL) != 0
 }
 
 /// Who but root can change this one thing, or the names in it that are root's.
@@ -178,6 +189,7 @@ mod tests {
         assert_eq!(exposed(&file), Some(Exposure { path: etc.clone(), by: ChangeableBy::Everybody }));
         mode(&etc, 0o1777);
         assert_eq!(exposed(&file), None);
+        assert_eq!(exposed(&etc.join("absent")), Some(Exposure { path: etc.clone(), by: ChangeableBy::Everybody }));
         // What is not root's in a sticky directory is its owner's, a link above all.
         let (link, own) = (etc.join("link"), root.join("own"));
         symlink("../etc/walvis.toml", &link).unwrap();

@@ -3,6 +3,9 @@
 //! `pg_stat_archiver` counts failures, but not those that kill the archiver (exit codes above 125: a program that is not found), and it
 //! says nothing of the reason. So where nothing moves, `archive_command` is run once as the server would run it: same directory, same
 //! user, same environment. What it says is the reason.
+//!
+//! As root it is run as the user whom the data directory belongs to, never as root or as whomever the process in `postmaster.pid` is of:
+//! that file is the server's user's to write.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
-use crate::fsio;
+use crate::fsio::{self, Problem};
 use crate::limits::{KIB, MIB};
 use crate::pg::{SegmentName, WalFileName};
 use crate::process;
@@ -115,18 +118,21 @@ impl Host {
         let first = lines.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
         let pid: u32 =
             std::str::from_utf8(first).ok().and_then(|pid| pid.parse().ok()).ok_or("postmaster.pid names no process")?;
-        let process = Path::new("/proc").join(pid.to_string());
-        let attributes =
-            fsio::attributes(&process).map_err(|e| e.to_string())?.ok_or("the server's process cannot be seen from here")?;
         let own = fsio::own_user();
-        if own != attributes.uid && own != 0 {
-            return Err("only the user that the server runs as can do what the server does: run it as that user".to_owned());
-        }
-        let (cwd, here) = (fsio::link_target(&process.join("cwd")), fsio::real_path(data_directory));
-        if !matches!((cwd, here), (Ok(Some(cwd)), Ok(Some(here))) if cwd == here) {
+        let seen = fsio::process(pid, MIB).map_err(|e| match e.problem {
+            Problem::Denied if own != 0 => {
+                "only the user that the server runs as can do what the server does: run it as that user".to_owned()
+            }
+            _ => e.to_string(),
+        })?;
+        let process = seen.ok_or("the server's process cannot be seen from here")?;
+        let owner = fsio::owner(data_directory).map_err(|e| e.to_string())?;
+        let here = fsio::real_path(data_directory).map_err(|e| e.to_string())?;
+        if process.uid != owner || owner == 0 || here.is_none() || process.directory != here {
             return Err("the process in postmaster.pid is another one than the server, as seen from here".to_owned());
         }
-        let environment = text(&process.join("environ"))?
+        let environment = process
+            .environment
             .split(|byte| *byte == 0)
             .filter_map(|variable| {
                 let at = variable.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
@@ -134,7 +140,7 @@ impl Host {
                 Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.get(1..)?.to_vec())))
             })
             .collect();
-        Ok(Self { environment, user: (own == 0).then_some((attributes.uid, attributes.gid)) })
+        Ok(Self { environment, user: (own == 0).then_some((process.uid, process.gid)) })
     }
 }
 

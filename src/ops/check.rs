@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::archiver::{Status, Watch};
 use super::push_missed::missing;
 use super::stored_wal::{self, Held};
-use super::{cluster_facts, histories, repositories};
+use super::{as_owner_of, cluster_facts, histories, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -388,6 +388,8 @@ fn check_server(
         }
     }
     let data_directory = visible_data_directory(server, known, deadline);
+    // As root: as the user whose data directory it is. Where nothing can be read, nothing is.
+    let _as = data_directory.as_deref().map(as_owner_of).transpose()?;
     let watch = Watch::new(server, data_directory.as_deref(), false)?;
     // A switch does nothing if nothing was written since the last one: write a message that nothing replays or decodes.
     let segment = server.value(
@@ -496,6 +498,7 @@ fn check_binding(repository: &Repository, config: &Config, facts: &ServerCheck, 
 /// The server's data directory, if that is what is there as seen from here.
 fn visible_data_directory(server: &Server, facts: Facts, deadline: Deadline) -> Option<PathBuf> {
     let path = server.text("pg_catalog.current_setting('data_directory', true)").ok().flatten()?;
+    let _as = as_owner_of(path.as_path()).ok()?;
     let found = cluster_facts::of_data_directory(path.as_path(), &deadline).ok().flatten()?;
     (found.system_id == facts.system_id).then(|| path.as_path().to_owned())
 }

@@ -15,12 +15,12 @@ use serde::Serialize;
 use super::fetch_standby::{Caller, is_own};
 use super::push_wal::hint_of;
 use super::spool::{FetchedFile, Side, Spool, start_helper};
-use super::{cluster_facts, fetch_ahead, file_error, repositories};
+use super::{as_owner_of, cluster_facts, directory_of, fetch_ahead, file_error, repositories};
 use crate::codec::Digest;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Draft, Durability, FsError, ItemKind, Problem, Stat};
+use crate::fsio::{self, Draft, Durability, Entered, FsError, Identity, ItemKind, Problem, Stat};
 use crate::limits::{FETCH_TURN, OUTAGE_PAUSE};
 use crate::pg::{SegmentCheck, SegmentName, Timeline, WalFileName};
 use crate::repo::{Facts, Fetched, Repository, StoredName, SystemId};
@@ -74,7 +74,13 @@ pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Resul
             .hint("use restore_command = 'walvis fetch-wal %f %p'")
     })?;
     // PostgreSQL runs the command in the data directory; by hand it may be run anywhere.
-    let here = cluster_facts::of_data_directory(Path::new("."), &deadline)?.map(|facts| facts.system_id);
+    let here = match as_owner_of(Path::new(".")) {
+        Ok(_as) => cluster_facts::of_data_directory(Path::new("."), &deadline)?.map(|facts| facts.system_id),
+        // Root, where anybody could have put a data directory, or its name for another one: that says nothing.
+        Err(error) if error.kind == Kind::Refused => None,
+        Err(error) => return Err(error),
+    };
+    let _as = as_owner_of_destination(&request.destination)?;
     let ahead = here.and_then(|here| Ahead::find(config, name.file, here, &request.destination));
     if name.file == WalFileName::History(Timeline(1)) {
         // The first timeline has no parent. A server that begins another from there asks for it all the same, and must not fail then.
@@ -411,6 +417,17 @@ pub(super) fn cluster(opened: &Repository, config: &Config, here: Option<SystemI
              'walvis init --pgdata DIR'",
         )),
     }
+}
+
+/// As root, acts as the user whom the directory of the destination belongs to. Where that is root's own, `/tmp` is good enough, too: nothing
+/// that lies there is opened.
+fn as_owner_of_destination(destination: &Path) -> Result<Entered, Error> {
+    let directory = directory_of(destination);
+    let is_roots = fsio::own_user() == 0 && matches!(fsio::changeable_by_others(directory), Ok(None));
+    if is_roots {
+        return Identity::own().enter().map_err(destination_error);
+    }
+    as_owner_of(directory).map_err(|e| if e.hint.is_some() { e } else { e.hint(DESTINATION_HINT) })
 }
 
 fn begin(destination: &Path) -> Result<Draft, Error> {

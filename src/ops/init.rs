@@ -1,17 +1,21 @@
 //! `walvis init`: makes the configured repositories, and binds the cluster's name to its system identifier.
+//!
+//! As root a repository in a directory that is not there is made for the user whom the data directory belongs to, and one that is there is
+//! worked in as the user whom it belongs to.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{cluster_facts, file_error, repositories};
+use super::{as_owner_of, cluster_facts, file_error, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::crypto::{KeyFile, KnownRepository, RepositoryId};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
-use crate::fsio;
+use crate::fsio::{self, Identity, Rooted};
 use crate::limits::MAX_SECRET_BYTES;
+use crate::raw_text::shown;
 use crate::repo::{Facts, Initialised, KeySource, Repository, Secret};
 
 const SHARE: &str = "say 'walvis init --share-key' to have one key open both";
@@ -74,16 +78,21 @@ pub enum Known {
 /// # Errors
 /// As [`Repository::init`] and [`Repository::bind`]; [`Kind::Refused`] when a key belongs to another repository.
 pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result<Vec<InitReport>, Error> {
-    let facts = match &request.pgdata {
-        None => None,
-        Some(path) => Some(cluster_facts::of_data_directory(path, &deadline)?.ok_or_else(|| {
-            Error::new(Kind::Config, format!("{} is not a data directory: it has no global/pg_control", path.display()))
-                .hint("give the directory that 'SHOW data_directory' prints")
-        })?),
+    let (facts, owner) = match &request.pgdata {
+        None => (None, Identity::own()),
+        Some(path) => {
+            let not_one = || {
+                Error::new(Kind::Config, format!("{} is not a data directory: it has no global/pg_control", path.display()))
+                    .hint("give the directory that 'SHOW data_directory' prints")
+            };
+            let facts = match as_owner_of(path) {
+                Ok(_as) => cluster_facts::of_data_directory(path, &deadline)?.ok_or_else(not_one)?,
+                Err(_) if matches!(fsio::exists(path), Ok(false)) => return Err(not_one()),
+                Err(error) => return Err(error),
+            };
+            (Some(facts), owner_of(config, path)?)
+        }
     };
-    if let Some(path) = &request.pgdata {
-        refuse_another_user(config, path)?;
-    }
     for repository in &config.repositories {
         match (&repository.key, request.unencrypted) {
             (KeySource::None, false) => {
@@ -104,7 +113,7 @@ pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result
     }
     let mut reports = Vec::new();
     for repository in &config.repositories {
-        reports.push(init_one(config, repository, request, facts, deadline)?);
+        reports.push(init_one(config, repository, request, facts, owner, deadline)?);
     }
     Ok(reports)
 }
@@ -135,22 +144,29 @@ fn refuse_shared(config: &Config, repository: &RepositoryConfig, secret: &Secret
     .hint(format!("make a key of its own with 'walvis key generate PATH', or {SHARE}")))
 }
 
-/// What root makes in a directory belongs to root, and the server's user could not write there.
-fn refuse_another_user(config: &Config, pgdata: &Path) -> Result<(), Error> {
-    let is_local = config.repositories.iter().any(|repository| repository.store.is_local());
-    let owner = fsio::owner(pgdata).map_err(|e| file_error(Kind::Config, e))?;
-    if !is_local || owner == 0 || !nix::unistd::geteuid().is_root() {
-        return Ok(());
+/// As root, whose the repositories that are directories are to be: the user's whom the data directory belongs to, who has to write there.
+/// One that is there and is another user's is refused.
+fn owner_of(config: &Config, pgdata: &Path) -> Result<Identity, Error> {
+    if fsio::own_user() != 0 {
+        return Ok(Identity::own());
     }
-    let user = fsio::user_name(owner);
-    Err(Error::new(
-        Kind::Refused,
-        format!("{} belongs to {user}, and what root makes in a repository that is a directory, {user} cannot write to", pgdata.display()),
-    )
-    .hint(format!(
-        "run it as {user}: 'sudo -u {user} walvis init …'; a directory that {user} cannot make is made first with 'install -d -m 0750 -o {user} \
-         DIRECTORY'"
-    )))
+    let server = Rooted::open(pgdata).map_err(|e| file_error(Kind::Config, e))?.identity();
+    for repository in &config.repositories {
+        let Some(other) = repository.store.owner()?.filter(|owner| owner.owner().uid != server.owner().uid) else { continue };
+        let (user, location) = (server.name(), repository.store.location());
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "{location} belongs to {}, and {user}, whom {} belongs to, could not write there",
+                other.name(),
+                shown(pgdata)
+            ),
+        )
+        .hint(format!(
+            "give it to {user} (chown -R {user} DIRECTORY), or name a directory that is not there yet, which is made for {user}"
+        )));
+    }
+    Ok(server)
 }
 
 fn init_one(
@@ -158,11 +174,13 @@ fn init_one(
     repository: &RepositoryConfig,
     request: &InitRequest,
     facts: Option<Facts>,
+    owner: Identity,
     deadline: Deadline,
 ) -> Result<InitReport, Error> {
     let secret = repository.key.read(&deadline)?;
     let may_make = || if request.share_key { Ok(()) } else { refuse_shared(config, repository, &secret, deadline) };
-    let (opened, outcome) = Repository::init_if(&repository.store, &secret, repository.compression_level, deadline, may_make)?;
+    let (opened, outcome) =
+        Repository::init_if(&repository.store, &secret, repository.compression_level, deadline, owner, may_make)?;
     if outcome == Initialised::Already && !request.share_key {
         opened.named_by(&secret).map_err(|e| match &e.hint {
             Some(hint) if e.kind == Kind::Refused => {
@@ -188,8 +206,7 @@ fn init_one(
         repository: opened.location().to_owned(),
         id: this.to_string(),
         created: outcome == Initialised::New,
-        owner: (outcome == Initialised::New && repository.store.is_local())
-            .then(|| fsio::user_name(nix::unistd::geteuid().as_raw())),
+        owner: if outcome == Initialised::New { repository.store.owner()?.map(Identity::name) } else { None },
         encrypted: is_encrypted,
         store_refuses_overwrite: opened.descriptor().create_if_absent == CreateIfAbsent::Store,
         bound: facts.map(|f| (config.cluster.to_string(), f.system_id.to_string())),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::fetch_wal::download;
 use super::push_wal::{inspect, store, write_nodes};
 use super::spool::{Side, Spool, start_helper};
-use super::{cluster_facts, repositories};
+use super::{as_owner_of, cluster_facts, repositories};
 use crate::codec::Digest;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
@@ -147,6 +147,8 @@ pub fn run_helper(config: &Config, path: &Path, deadline: Deadline) -> Result<()
 /// # Errors
 /// The first that is met; what was sent before stays.
 pub fn run(config: &Config, deadline: Deadline) -> Result<Vec<MissedReport>, Error> {
+    // As root: as the user whose data directory it is.
+    let _as = as_owner_of(Path::new("."))?;
     let wal_directory = Path::new("pg_wal");
     let Some(here) = cluster_facts::of_data_directory(Path::new("."), &deadline)? else {
         return Err(

@@ -3,6 +3,9 @@
 //! It says success only when every required repository holds the whole file durably. The file is read through one open descriptor,
 //! and as a rule once: to check, hash, scan and compress it. Each repository seals that under its own key. What is too long to wait
 //! in memory, or changed a moment ago, is read again per repository, and held against the hash of the first pass.
+//!
+//! As root it is all done as the user whom the directory of the files belongs to: a link there leads to nothing that this user could
+//! not read.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,7 +20,7 @@ use serde::Serialize;
 use super::fetch_wal::one_of_all;
 use super::push_ahead::Start;
 use super::spool::{Pushed, Side, Spool};
-use super::{cluster_facts, file_error, histories, push_missed, repositories};
+use super::{as_owner_of_all, cluster_facts, directory_of, file_error, histories, push_missed, repositories};
 use crate::codec::{Compressed, Compressing, Digest, Waiting};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
@@ -62,6 +65,7 @@ pub struct PushReport {
 /// [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: of another cluster;
 /// [`Kind::Conflict`]: other content under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
+    let _as = as_owner_of_all(request.paths.iter().map(|path| directory_of(path)))?;
     let mut reports = Vec::new();
     let forgotten: Vec<Forgotten> = request.paths.iter().flat_map(|path| forgotten(config, path)).collect();
     let mut paths: Vec<&PathBuf> = forgotten.iter().map(|history| &history.path).collect();

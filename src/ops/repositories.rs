@@ -1,4 +1,7 @@
 //! Opening a configured repository.
+//!
+//! As root a caller may work under another user's identity; keys, credentials and settings are root's own all the same, and are read
+//! as such. What a repository's directory is worked in with is the business of the store.
 
 use std::path::Path;
 
@@ -6,9 +9,15 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
-use crate::fsio;
+use crate::fsio::{self, Entered, Identity};
 use crate::raw_text::shown;
 use crate::repo::{ClusterName, Facts, Repository, SystemId};
+
+use super::file_error;
+
+fn as_ourselves() -> Result<Entered, Error> {
+    Identity::own().enter().map_err(|e| file_error(Kind::Config, e))
+}
 
 /// What it means that a repository is not encrypted. Nothing in one is authenticated: pages of tables, functions in them, settings, WAL.
 pub const UNENCRYPTED: &str = "not encrypted: whoever can read the store can read the database, and whoever can write to it can run \
@@ -39,6 +48,7 @@ pub fn refuse_writable_by_everybody(repository: &Repository) -> Result<(), Error
 /// # Errors
 /// As [`Repository::open`].
 pub fn open(config: &RepositoryConfig, deadline: Deadline) -> Result<Repository, Error> {
+    let _as = as_ourselves()?;
     let secret = config.key.read(&deadline)?;
     Repository::open(&config.store, &secret, config.compression_level, deadline)
 }
@@ -125,6 +135,7 @@ pub fn open_first(config: &Config, deadline: Deadline) -> Result<(Repository, Fa
 /// # Errors
 /// As [`Repository::open`].
 pub fn open_for(config: &RepositoryConfig, cluster: &ClusterName, deadline: Deadline) -> Result<Repository, Error> {
+    let _as = as_ourselves()?;
     let secret = config.key.read(&deadline)?;
     Repository::open_for(&config.store, &secret, config.compression_level, deadline, Some(cluster))
 }

@@ -2,7 +2,8 @@
 //!
 //! Lives here: where it is, records and plans, their checks, the start of helpers. May not live here: what helpers do
 //! ([`push_ahead`](super::push_ahead), [`fetch_ahead`](super::fetch_ahead)). Nothing in it is needed: whatever is missing, damaged, of another boot, of
-//! other settings or too old counts as not there, and errors of the spool are never errors of a call.
+//! other settings or too old counts as not there, and errors of the spool are never errors of a call. Root has none, unless all on the
+//! way to it is root's own: what root does by hand in a server's directory, it does at once.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -60,6 +61,22 @@ pub struct Spool {
 impl Spool {
     /// The spool of the WAL files in this directory, which may not have been made yet. `None` where it cannot be used.
     pub fn find(config: &Config, wal_directory: &Path) -> Option<Self> {
+        // The server's user alone works ahead: what root does by hand needs none of it, and root keeps out of what others can change.
+        let is_safe = |place: &Path| match fsio::own_user() {
+            0 => match fsio::changeable_by_others(place) {
+                Ok(exposure) => exposure.is_none(),
+                Err(e) => e.problem == fsio::Problem::Absent,
+            },
+            _ => true,
+        };
+        let place = match &config.spool {
+            SpoolPlace::Off => return None,
+            SpoolPlace::BesideWal => wal_directory,
+            SpoolPlace::At(root) => root,
+        };
+        if !is_safe(place) || !is_safe(wal_directory) {
+            return None;
+        }
         let (root, below) = match &config.spool {
             SpoolPlace::Off => return None,
             SpoolPlace::BesideWal => (wal_directory.join("walvis"), None),

@@ -17,6 +17,7 @@ use crate::crypto::{Argon2id, DataKey, Keyring, KnownRepository, RepositoryId, W
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, DescriptorError, KeyObject, RepositoryCipher};
+use crate::fsio::{Identity, Problem, Rooted};
 use crate::limits::{MAX_DESCRIPTOR_BYTES, MAX_SMALL_OBJECT_BYTES};
 #[cfg(feature = "s3")]
 use crate::store::claims::Claims;
@@ -120,10 +121,27 @@ impl StoreSettings {
         self.probe(&*self.connect(deadline, CreateIfAbsent::Store)?)
     }
 
+    /// As root, whose the directory of a `file://` repository is; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where it is not clear; [`Kind::Config`] where it cannot be told.
+    pub fn owner(&self) -> Result<Option<Identity>, Error> {
+        let StoreUrl::File(path) = &self.url else { return Ok(None) };
+        match Rooted::open(path) {
+            Ok(rooted) => Ok(Some(rooted.identity())),
+            Err(e) if e.problem == Problem::Absent => Ok(None),
+            Err(e) => {
+                let kind = if e.problem == Problem::Unsafe { Kind::Refused } else { Kind::Config };
+                let what = e.to_string();
+                Err(Error { hint: e.hint, ..Error::new(kind, what) })
+            }
+        }
+    }
+
     /// Makes the directory of a `file://` repository; a bucket has to exist.
-    fn prepare(&self) -> Result<(), Error> {
+    fn prepare(&self, owner: Identity) -> Result<(), Error> {
         match &self.url {
-            StoreUrl::File(path) => Ok(FileStore::create_root(path).map(drop)?),
+            StoreUrl::File(path) => Ok(FileStore::create_root_for(path, owner).map(drop)?),
             #[cfg(feature = "s3")]
             StoreUrl::S3(_) => Ok(()),
         }
@@ -269,10 +287,10 @@ impl Repository {
     /// # Errors
     /// [`Kind::Refused`] when a repository with other settings is there.
     pub fn init(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<(Self, Initialised), Error> {
-        Self::init_if(settings, secret, level, deadline, || Ok(()))
+        Self::init_if(settings, secret, level, deadline, Identity::own(), || Ok(()))
     }
 
-    /// As [`init`](Self::init); `may_make` is asked before a new one is made.
+    /// As [`init`](Self::init); `may_make` is asked before a new one is made. As root a directory that is missing is made for `owner`.
     ///
     /// # Errors
     /// As [`init`](Self::init), and that of `may_make`.
@@ -281,9 +299,10 @@ impl Repository {
         secret: &Secret,
         level: i32,
         deadline: Deadline,
+        owner: Identity,
         may_make: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(Self, Initialised), Error> {
-        settings.prepare()?;
+        settings.prepare(owner)?;
         let plain = settings.connect(deadline, CreateIfAbsent::Store)?;
         let name = key(DESCRIPTOR.to_owned())?;
         if read_whole(&*plain, &name)?.is_some() {

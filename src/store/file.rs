@@ -6,7 +6,8 @@
 //!
 //! Names that no key can have (such as those that begin with a dot) are foreign and never shown; [`TEMP_DIR`] is one of them.
 //! Symbolic links are followed, so that a cluster may live on another disk, as long as a link's target and what is renamed into
-//! it are in one file system.
+//! it are in one file system. Root works with the rights of the user whom the directory belongs to, and follows them no further than that
+//! user could.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
-use crate::fsio::{self, Dir, DirectReader, Draft, FsError, ItemKind, Problem, Published, TempFiles, Tree};
+use crate::fsio::{self, Dir, DirectReader, Draft, FsError, Identity, ItemKind, Problem, Published, TempFiles, Tree};
 
 #[cfg(doc)]
 use crate::fsio::TEMP_DIR;
@@ -56,8 +57,16 @@ impl FileStore {
     /// # Errors
     /// [`ErrorKind::Denied`], [`ErrorKind::ReadOnly`], others.
     pub fn create_root(root: &Path) -> Result<Self, StoreError> {
+        Self::create_root_for(root, Identity::own())
+    }
+
+    /// As [`create_root`](Self::create_root), as root for this user.
+    ///
+    /// # Errors
+    /// As [`create_root`](Self::create_root).
+    pub fn create_root_for(root: &Path, owner: Identity) -> Result<Self, StoreError> {
         let root = absolute(root);
-        fsio::make_dirs(&root).map_err(|e| store_error(e, "make the repository".into(), &location_of(&root)))?;
+        fsio::make_dirs_for(&root, owner).map_err(|e| store_error(e, "make the repository".into(), &location_of(&root)))?;
         Self::open(&root)
     }
 

@@ -1,13 +1,13 @@
 //! `key generate`, `init`, `list`, `completions`: the commands around archiving.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::sync::Arc;
 
 use serde_json::Value;
 use walvis::pg::WalSegmentSize;
 use walvis::repo::{ClusterName, Facts, Repository, Secret, SystemId};
 
-use crate::support::command::{Site, files_below};
+use crate::support::command::{Site, files_below, run};
 use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Segment};
 
@@ -228,11 +228,35 @@ fn root_makes_no_repository_that_the_server_cannot_write_to() {
         return;
     }
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    nix::unistd::chown(data, Some(nobody.uid), None).unwrap();
-    let ran = site.run(["init", "--pgdata", data]).exits(16);
-    ran.says(&["belongs to nobody", "sudo -u nobody walvis init"]);
-    assert!(!site.repository().exists());
-    nix::unistd::chown(data, Some(nix::unistd::getuid()), None).unwrap();
+    let mode = |mode| std::fs::set_permissions(site.dir(), PermissionsExt::from_mode(mode)).unwrap();
+    chown(data, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
+    mode(0o755);
+    // One that the server could not reach is of no use.
+    std::fs::create_dir(site.path("closed")).unwrap();
+    std::fs::set_permissions(site.path("closed"), PermissionsExt::from_mode(0o700)).unwrap();
+    let closed = format!("file://{}", site.path("closed/repository").display());
+    let ran = site.run(["--repository", &closed, "init", "--pgdata", data]);
+    ran.exits(12).says(&["closed/repository", "let user nobody pass"]);
+    // Made for the server's user, with all that is in it.
     let out = site.run(["init", "--pgdata", data]).exits(0).stdout;
+    assert!(!out.contains("belongs to root"), "{out}");
+    let mut all = files_below(&site.repository());
+    all.push(site.repository());
+    assert!(all.len() > 2);
+    for path in &all {
+        assert_eq!(std::fs::metadata(path).unwrap().uid(), nobody.uid.as_raw(), "{path:?}");
+    }
+    site.run(["init", "--pgdata", data]).exits(0);
+    // One of another user is refused.
+    chown_all(&site.repository(), 0);
+    site.run(["init", "--pgdata", data]).exits(16).tells_the_way_out().says(&["belongs to root", "nobody", "chown -R nobody"]);
+    std::fs::remove_dir_all(site.repository()).unwrap();
+    chown_all(&site.data(), 0);
+    let out = site.run(["init", "--share-key", "--pgdata", data]).exits(0).stdout;
     assert!(out.contains("belongs to root"), "{out}");
+}
+
+fn chown_all(path: &std::path::Path, uid: u32) {
+    let owner = format!("{uid}:{uid}");
+    run(std::process::Command::new("chown").args(["-R", &owner]).arg(path)).exits(0);
 }

@@ -33,18 +33,18 @@ use self::throttle::Throttle;
 use self::walk::{FileList, Layout};
 use self::worker::{Shared, Uses, Worker};
 use super::stored_wal::{self, Held};
-use super::{archiver, cluster_facts, file_error, histories, repositories};
+use super::{archiver, as_owner_of, cluster_facts, file_error, histories, repositories};
 use crate::config::Config;
 use crate::crypto::random_bytes;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, DamagedPage, FileEntry, PageChecksums, Tablespace};
-use crate::fsio::{self, Attributes};
+use crate::fsio::{self, Attributes, Entered, Identity};
 use crate::limits::{MAX_LABEL_BYTES, MAX_SUMMARY_WARNINGS, MAX_WARNINGS, MIB};
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, tablespace_version_directory};
 use crate::pg::{ControlFile, Lsn, SegmentName, TablespaceMap, Timeline, WalFileName};
-use crate::raw_text::RawText;
+use crate::raw_text::{RawText, shown};
 use crate::repo::backups::{PackReader, PackTarget, Packed, with_packs};
 use crate::repo::{ClusterName, Repository};
 
@@ -80,6 +80,20 @@ pub struct Hooks<'a> {
     pub progress: &'a dyn Fn(Progress),
 }
 
+/// As root, acts as the user whom the data directory belongs to, so that nothing comes into the backup that this user could not read:
+/// neither by a link there, nor by what the server says of itself. Threads that are started meanwhile do the same.
+fn as_server(data_directory: &Path) -> Result<Entered, Error> {
+    let entered = as_owner_of(data_directory)?;
+    if Identity::current().owner().uid == 0 {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("{} belongs to root, and no PostgreSQL server runs as root", shown(data_directory)),
+        )
+        .hint("name the data directory of the server with --pgdata"));
+    }
+    Ok(entered)
+}
+
 /// Takes a backup into the first repository.
 ///
 /// `deadline` bounds single requests, not the backup; it is also how long the archiver may make no progress at the end.
@@ -96,6 +110,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     };
     let repository = repositories::open(settings, deadline)?;
     let source = Source::connect(config.server.as_deref(), request.pgdata.as_deref(), deadline)?;
+    let _as = as_server(&source.data_directory)?;
     let control = read_control(&source.data_directory, &deadline)?;
     source.check_directory(&control)?;
     if let Some(primary) = &request.primary {

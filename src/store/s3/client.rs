@@ -30,6 +30,7 @@ use super::proxy::Proxy;
 use super::settings::{Checksums, InvalidSettings, S3Settings, check_endpoint, is_loopback};
 use super::tls;
 use crate::deadline::Deadline;
+use crate::fsio::Identity;
 use crate::store::ErrorKind;
 
 /// A connection that takes longer than this will not come.
@@ -140,6 +141,9 @@ impl Engine {
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        // Credentials are read meanwhile, and threads may start that others share: those are the process's own, whomever the caller
+        // works as.
+        let _as = Identity::own().enter().map_err(|e| Failure::new(ErrorKind::Denied, e.to_string()).permanently())?;
         let started = self.started()?;
         let limit = self.limit()?;
         match started.runtime.block_on(limit, work(started.session.client.clone())) {
