@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::{FsError, Problem, user_name};
+use super::{FsError, Identity, Problem, user_name};
 use crate::raw_text::shown;
 
 /// As many links as Linux itself follows.
@@ -69,6 +69,8 @@ impl Exposure {
 /// # Errors
 /// [`Problem::Absent`] when it is not there, and nobody but root could make it; what else the system says.
 pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
+    // Who asks may work as a user who cannot look at all of the way.
+    let _as = Identity::own().enter()?;
     let absolute = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
     let mut here = PathBuf::from("/");
     let mut ahead: VecDeque<OsString> = steps(&absolute);

@@ -1,6 +1,7 @@
 //! The harness: real servers, real protocols, the real program.
 
 pub mod ahead;
+pub mod canary;
 pub mod command;
 pub mod postgres;
 pub mod s3;
