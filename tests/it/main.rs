@@ -50,6 +50,7 @@ mod resolve_systems;
 mod restore;
 mod root;
 mod scan;
+mod secrets;
 mod server_tls;
 mod setup;
 mod shield;

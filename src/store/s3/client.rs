@@ -295,7 +295,8 @@ impl Engine {
         let credentials = shared.credentials_provider().ok_or_else(|| {
             Failure::new(ErrorKind::Denied, "no credentials found in the environment, the shared files or a role")
         })?;
-        let credentials = Remembering::new(credentials);
+        let in_clear = endpoint.clone().filter(|endpoint| endpoint.starts_with("http://") && !is_loopback(endpoint));
+        let credentials = Remembering::new(credentials, in_clear);
 
         let mut config = aws_sdk_s3::config::Builder::from(&shared)
             .http_client(self.store_client(endpoint.as_deref(), proxy.as_ref())?)

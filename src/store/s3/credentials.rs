@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[expect(deprecated, reason = "these aliases are the only way to the types without one more dependency")]
@@ -143,7 +144,12 @@ impl fmt::Display for Origin {
 pub(super) struct Remembering {
     inner: SharedCredentialsProvider,
     given: Arc<Mutex<Given>>,
+    /// The store, where everybody on the way to it can listen.
+    in_clear: Option<String>,
 }
+
+/// Whether it was said already that a token is sent in clear.
+static TOLD: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, Default)]
 struct Given {
@@ -153,8 +159,22 @@ struct Given {
 }
 
 impl Remembering {
-    pub(super) fn new(inner: SharedCredentialsProvider) -> Self {
-        Self { inner, given: Arc::default() }
+    /// `in_clear` is the address of a store that is spoken to without TLS over a network.
+    pub(super) fn new(inner: SharedCredentialsProvider, in_clear: Option<String>) -> Self {
+        Self { inner, given: Arc::default(), in_clear }
+    }
+
+    /// A secret key signs requests and never leaves this host; a session token goes with each of them. With it alone nobody can sign,
+    /// but it is a secret all the same.
+    fn warn_of_listeners(&self, credentials: &Credentials) {
+        if let Some(store) = self.in_clear.as_ref().filter(|_| credentials.session_token().is_some())
+            && !TOLD.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "the session token of the credentials is sent in clear to {store}, with names and sizes of all objects: whoever listens on the \
+                 way has it. Use an https:// endpoint (ca_file names an authority of your own)"
+            );
+        }
     }
 
     /// Whether it gave the same as another one did last.
@@ -181,6 +201,7 @@ impl ProvideCredentials for Remembering {
                 return Ok(credentials);
             }
             let credentials = self.inner.provide_credentials().await?;
+            self.warn_of_listeners(&credentials);
             let mut hasher = blake3::Hasher::new();
             for part in
                 [credentials.access_key_id(), credentials.secret_access_key(), credentials.session_token().unwrap_or_default()]

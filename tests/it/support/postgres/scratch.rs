@@ -37,6 +37,11 @@ impl Scratch {
         Arc::new(scratch)
     }
 
+    /// Whether the server's user is another one than ours.
+    pub(crate) fn has_other_user(&self) -> bool {
+        self.user.is_some()
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
