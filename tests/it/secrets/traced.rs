@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use walvis::format::descriptor::KeyObject;
+use walvis::format::descriptor::{Descriptor, KeyObject};
 use walvis::limits::MIB;
 
 use crate::pitr::Site as Host;
@@ -46,20 +46,20 @@ impl Secrets {
     }
 
     /// The key in a key file, and the data key that it opens.
-    fn of_key_file(self, text: &str, object: &KeyObject) -> Self {
+    fn of_key_file(self, text: &str, sealed: &Sealed) -> Self {
         let line = text.lines().find_map(|line| line.strip_prefix("walvis-key-1:")).unwrap();
         let mut key = [0; 32];
         hex::decode_to_slice(line.split(':').next().unwrap(), &mut key).unwrap();
-        self.key("wrapping key", &key).key("data key", &data_key(&key, object))
+        self.key("wrapping key", &key).key("data key", &data_key(&key, sealed))
     }
 
-    fn of_passphrase(self, passphrase: &str, object: &KeyObject) -> Self {
-        let argon2id = object.argon2id.as_ref().unwrap();
+    fn of_passphrase(self, passphrase: &str, sealed: &Sealed) -> Self {
+        let argon2id = sealed.key.argon2id.as_ref().unwrap();
         let params = Params::new(argon2id.memory_kib, argon2id.passes, argon2id.lanes, Some(32)).unwrap();
         let mut key = [0; 32];
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         argon2.hash_password_into(passphrase.as_bytes(), &argon2id.salt, &mut key).unwrap();
-        self.text("passphrase", passphrase).key("wrapping key", &key).key("data key", &data_key(&key, object))
+        self.text("passphrase", passphrase).key("wrapping key", &key).key("data key", &data_key(&key, sealed))
     }
 
     /// The names of those that are in there.
@@ -90,9 +90,9 @@ impl Secrets {
 }
 
 /// As docs/FORMAT.md says.
-fn data_key(wrapping: &[u8; 32], object: &KeyObject) -> [u8; 32] {
+fn data_key(wrapping: &[u8; 32], Sealed { descriptor, key: object }: &Sealed) -> [u8; 32] {
     let cipher = ChaCha20Poly1305::new((&blake3::derive_key("walvis 1 key wrapping", wrapping)).into());
-    let associated = KeyObject::associated(&object.repository_id, object.key_id, object.generation);
+    let associated = KeyObject::associated(descriptor, object.key_id, object.generation);
     let mut key: [u8; 32] = object.wrapped.sealed[..32].try_into().unwrap();
     let tag: [u8; 16] = object.wrapped.sealed[32..].try_into().unwrap();
     cipher
@@ -101,10 +101,17 @@ fn data_key(wrapping: &[u8; 32], object: &KeyObject) -> [u8; 32] {
     key
 }
 
-fn key_object(repository: &Path) -> KeyObject {
+/// What a repository holds of its key.
+struct Sealed {
+    descriptor: Descriptor,
+    key: KeyObject,
+}
+
+fn sealed(repository: &Path) -> Sealed {
     let keys = files_below(&repository.join("keys"));
     assert_eq!(keys.len(), 1, "{keys:?}");
-    KeyObject::parse(&fs::read(&keys[0]).unwrap()).unwrap()
+    let descriptor = Descriptor::parse(&fs::read(repository.join("walvis.json")).unwrap()).unwrap();
+    Sealed { descriptor, key: KeyObject::parse(&fs::read(&keys[0]).unwrap()).unwrap() }
 }
 
 /// A program that was run.
@@ -222,7 +229,7 @@ fn push_and_fetch(site: &Site, secrets: &Secrets, may_have: impl Fn(&Exec) -> bo
 fn a_push_and_a_fetch_with_a_key_file() {
     let site = Site::new();
     let key = site.path("key");
-    let secrets = Secrets::new().of_key_file(&fs::read_to_string(&key).unwrap(), &key_object(&site.repository()));
+    let secrets = Secrets::new().of_key_file(&fs::read_to_string(&key).unwrap(), &sealed(&site.repository()));
     push_and_fetch(&site, &secrets, |_| false);
     secrets.are_not_below(site.dir(), &[&key]);
 }
@@ -234,7 +241,7 @@ fn a_push_and_a_fetch_with_a_passphrase() {
     site.set("WALVIS_PASSPHRASE", PASSPHRASE);
     site.set("PGPASSWORD", "another-secret-of-the-host");
     site.init();
-    let secrets = Secrets::new().of_passphrase(PASSPHRASE, &key_object(&site.repository()));
+    let secrets = Secrets::new().of_passphrase(PASSPHRASE, &sealed(&site.repository()));
     // A helper does what the call does, and needs what the call needs.
     push_and_fetch(&site, &secrets, Exec::is_walvis);
     secrets.are_not_below(site.dir(), &[]);
@@ -244,7 +251,7 @@ fn a_push_and_a_fetch_with_a_passphrase() {
 fn a_push_and_a_fetch_with_a_key_command() {
     let mut site = Site::new();
     let key = site.path("key");
-    let secrets = Secrets::new().of_key_file(&fs::read_to_string(&key).unwrap(), &key_object(&site.repository()));
+    let secrets = Secrets::new().of_key_file(&fs::read_to_string(&key).unwrap(), &sealed(&site.repository()));
     let secrets = secrets.text("password", "password-of-a-server");
     site.unset("WALVIS_KEY_FILE");
     site.set("WALVIS_KEY_COMMAND", format!("cat '{}'", key.display()));
@@ -260,7 +267,8 @@ fn a_push_and_a_fetch_over_s3() {
     let site = Site::on_s3(&server);
     let key = site.path("key");
     let objects = server.objects("pg/keys/");
-    let object = KeyObject::parse(objects.values().next().unwrap()).unwrap();
+    let descriptor = Descriptor::parse(&server.objects("pg/walvis.json")["pg/walvis.json"]).unwrap();
+    let object = Sealed { descriptor, key: KeyObject::parse(objects.values().next().unwrap()).unwrap() };
     let secrets = Secrets::new().of_key_file(&fs::read_to_string(&key).unwrap(), &object);
     let secrets = secrets.text("secret access key", SECRET_KEY);
     // Plain HTTP: what is sent is seen.
@@ -314,7 +322,7 @@ fn a_backup_and_a_restore() {
     env.push(("PGPASSWORD".to_owned(), "password-of-a-server".to_owned()));
     env.push(("UNRELATED".to_owned(), "unrelated-secret".to_owned()));
     host.archive.env = env;
-    let passphrase = Secrets::new().of_passphrase(PASSPHRASE, &key_object(&directory));
+    let passphrase = Secrets::new().of_passphrase(PASSPHRASE, &sealed(&directory));
     let others = Secrets::new()
         .text("secret access key", SECRET_KEY)
         .text("password", "password-of-a-server")
