@@ -30,6 +30,7 @@ mod damage;
 mod fetch;
 mod golden;
 mod golden_backup;
+mod golden_repository;
 mod hands;
 mod memory;
 mod outage;
