@@ -16,6 +16,7 @@ mod sources;
 mod taking_over;
 mod targets;
 mod timelines;
+mod unencrypted;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -50,6 +50,15 @@ impl Archive {
         Self::initialised(scratch, &walvis, Vec::new(), directory)
     }
 
+    /// Walvis with a repository that everybody who gets at it can read and forge.
+    pub(crate) fn walvis_unencrypted(scratch: &Scratch) -> Self {
+        let directory = scratch.path().join("repository");
+        let config = scratch.path().join("walvis.toml");
+        scratch.write(&config, format!("[[repository]]\nurl = \"file://{}\"\n", directory.display()).as_bytes());
+        let walvis = format!("'{}' --config '{}'", scratch.walvis().display(), config.display());
+        Self::initialised_by(scratch, &walvis, "init --unencrypted", Vec::new(), directory)
+    }
+
     /// Walvis with an encrypted repository in S3 over TLS, told by the environment.
     pub(crate) fn walvis_s3(scratch: &Scratch, server: &S3Server) -> Self {
         let key = Self::generate_key(scratch);
@@ -71,8 +80,12 @@ impl Archive {
     }
 
     fn initialised(scratch: &Scratch, walvis: &str, env: Vec<(String, String)>, directory: PathBuf) -> Self {
+        Self::initialised_by(scratch, walvis, "init", env, directory)
+    }
+
+    fn initialised_by(scratch: &Scratch, walvis: &str, init: &str, env: Vec<(String, String)>, directory: PathBuf) -> Self {
         let environment = env.iter().map(|(name, value)| (name, value));
-        run(scratch.command(Path::new("sh")).arg("-c").arg(format!("{walvis} init")).envs(environment));
+        run(scratch.command(Path::new("sh")).arg("-c").arg(format!("{walvis} {init}")).envs(environment));
         Self {
             archive_command: format!("{walvis} push-wal %p"),
             restore_command: format!("{walvis} fetch-wal %f %p"),
