@@ -296,8 +296,8 @@ impl Dir {
         match open_beneath(self.fd(), path, flags, Mode::from_bits_truncate(mode)) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(e @ Errno::ELOOP) => Err(FsError::new(action, self.path_of(path), e).with_hint(
-                "a symbolic link lies there or on the way, and none is followed: remove it, or put a directory there",
+            Err(e @ (Errno::ELOOP | Errno::ENOTDIR)) => Err(FsError::new(action, self.path_of(path), e).with_hint(
+                "a symbolic link or a file lies there or on the way, and no link is followed: remove it, or put a directory there",
             )),
             Err(e) => Err(FsError::new(action, self.path_of(path), e)),
         }

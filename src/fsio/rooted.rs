@@ -208,7 +208,11 @@ impl Walk {
     }
 
     fn fail(&self, e: Errno) -> FsError {
-        FsError::new("open directory", &self.path, e)
+        let error = FsError::new("open directory", &self.path, e);
+        match e {
+            Errno::ENOTDIR | Errno::ELOOP => error.with_hint("name a directory, or remove what lies there"),
+            _ => error,
+        }
     }
 
     fn unsafe_here(&self, detail: String) -> FsError {

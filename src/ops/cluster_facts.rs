@@ -56,7 +56,11 @@ fn control_from(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let Some(bytes) = read().map_err(|e| file_error(Kind::Config, e))? else { return Ok(None) };
+        let unreadable = |e: FsError| {
+            let error = file_error(Kind::Config, e);
+            if error.hint.is_some() { error } else { error.hint("is this the data directory of a PostgreSQL 13 to 18?") }
+        };
+        let Some(bytes) = read().map_err(unreadable)? else { return Ok(None) };
         match ControlFile::parse(&bytes) {
             Ok(control) => return Ok(Some((control, bytes))),
             Err(ControlFileError::Checksum) if attempt < ATTEMPTS && !deadline.is_over() => {

@@ -590,8 +590,10 @@ fn root_gives_files_to_their_owners() {
     site.stop_primary();
     let programs = site.primary.postgres().home.join("bin");
     let output = std::process::Command::new(site.scratch.walvis())
-        .args(["--json", "--config"])
-        .arg(site.scratch.path().join("walvis.toml"))
+        .args(["--json", "--cluster", "main", "--repository"])
+        .arg(format!("file://{}", site.repository().display()))
+        .arg("--key-file")
+        .arg(site.scratch.path().join("walvis.key"))
         .args(["pitr-restore", "--target", "latest", "--start", "--pgdata"])
         .arg(site.data())
         .arg("--bin-dir")

@@ -204,7 +204,12 @@ impl Base<'_> {
     /// Whether this is what a link of the directory that is taken over leads to.
     pub(super) fn links_to(&self, name: &str, target: &Path) -> Result<bool, Error> {
         let Some(dir) = self.dir.filter(|_| self.place.is_reused()) else { return Ok(false) };
-        Ok(dir.link_beneath(Path::new(name)).map_err(local)?.is_some_and(|to| Path::new(&to) == target))
+        match dir.link_beneath(Path::new(name)) {
+            Ok(to) => Ok(to.is_some_and(|to| Path::new(&to) == target)),
+            // Where the directory of the links should be lies something else.
+            Err(e) if e.problem == Problem::Unsupported => Ok(false),
+            Err(e) => Err(local(e)),
+        }
     }
 
     /// Checks that a tablespace can be put into a directory. What else is in it does not matter: the cluster has a directory of its own
@@ -305,7 +310,11 @@ impl Outside<'_> {
 pub(super) fn local(error: fsio::FsError) -> Error {
     let full = error.problem == Problem::NoSpace;
     let error = file_error(Kind::Config, error);
-    if full { error.hint("free space and run the same command again: what is there already is kept") } else { error }
+    match &error.hint {
+        _ if full => error.hint("free space and run the same command again: what is there already is kept"),
+        Some(_) => error,
+        None => error.hint("see whether something else is at work there, and run the same command again"),
+    }
 }
 
 #[cfg(test)]

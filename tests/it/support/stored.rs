@@ -48,11 +48,16 @@ impl<'a> Copied<'a> {
         Self { repository, key, dir, stop_lsn, version: major * 10_000, tablespaces: Vec::new(), started: None, owner: None }
     }
 
-    /// Stores it in cluster `main`.
-    pub fn store(&self) -> BackupId {
+    /// The repository.
+    pub fn open(&self) -> Repository {
         let settings = StoreSettings { url: StoreUrl::File(self.repository.to_owned()), create_if_absent: None, known: None };
         let secret = Secret::Key(KeyFile::parse(&fs::read_to_string(self.key).unwrap()).unwrap());
-        let repository = Repository::open(&settings, &secret, 3, Deadline::after(Duration::from_secs(60))).unwrap();
+        Repository::open(&settings, &secret, 3, Deadline::after(Duration::from_secs(60))).unwrap()
+    }
+
+    /// Stores it in cluster `main`.
+    pub fn store(&self) -> BackupId {
+        let repository = self.open();
         let cluster = ClusterName::new("main").unwrap();
         let label = BackupLabel::parse(&fs::read(self.dir.join("backup_label")).unwrap()).unwrap();
         let control = ControlFile::parse(&fs::read(self.dir.join("global/pg_control")).unwrap()).unwrap();
