@@ -378,6 +378,7 @@ pub fn fails_by_itself(status: &Status, failures: u64) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 
@@ -385,6 +386,31 @@ mod tests {
     fn the_command_is_what_the_server_runs() {
         let expanded = expand(b"walvis --x 100%% push-wal %p \xe9 %f %q %", "00000002.history");
         assert_eq!(expanded, b"walvis --x 100% push-wal pg_wal/00000002.history \xe9 00000002.history %q %");
+    }
+
+    /// Whoever the server runs as could name any process that works in the data directory: that of an administrator's shell.
+    #[test]
+    fn no_command_is_run_as_another_user_than_the_owner_of_the_data_directory() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path();
+        std::os::unix::fs::chown(data, Some(65_534), Some(65_534)).unwrap();
+        let find = |user: u32| {
+            let mut command = Command::new("sleep");
+            command.arg("600").current_dir(data).uid(user).gid(user).env_clear().env("A", "b");
+            let mut child = command.spawn().unwrap();
+            std::fs::write(data.join("postmaster.pid"), format!("{}\n", child.id())).unwrap();
+            let found = Host::find(data);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            found
+        };
+        assert!(find(0).err().unwrap().contains("another one than the server"));
+        assert!(find(1).is_err());
+        let host = find(65_534).unwrap();
+        assert_eq!((host.user, host.environment), (Some((65_534, 65_534)), vec![("A".into(), "b".into())]));
     }
 
     #[test]
