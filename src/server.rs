@@ -22,6 +22,7 @@ pub use conninfo::Conninfo;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::fsio::Identity;
 use crate::raw_text::RawText;
 use crate::waiting;
 
@@ -57,6 +58,11 @@ impl Server {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn connect_to(conninfo: Option<&str>, database: Option<&str>, deadline: Deadline) -> Result<Self, Error> {
+        // Password files and certificates are the process's own, whomever a thread of root's works as.
+        let _as = Identity::own().enter().map_err(|e| {
+            let what = e.to_string();
+            Error { hint: e.hint, ..Error::new(Kind::Config, what) }
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
