@@ -32,6 +32,7 @@ mod golden;
 mod golden_backup;
 mod golden_repository;
 mod hands;
+mod hostile;
 mod memory;
 mod outage;
 mod patience;

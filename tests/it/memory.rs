@@ -33,16 +33,24 @@ fn measure() {
 /// Runs the program and gives its peak in MiB.
 #[track_caller]
 fn peak_mib(site: &Site, arguments: &[&str]) -> u64 {
+    let (peak, code) = peak_and_code(site, arguments);
+    assert_eq!(code, Some(0), "{arguments:?}");
+    peak
+}
+
+/// The same of a program that may fail, and what it ended with.
+#[track_caller]
+pub(crate) fn peak_and_code(site: &Site, arguments: &[&str]) -> (u64, Option<i32>) {
     let this = std::env::current_exe().unwrap();
     let mut command =
         site.wrapped([this.as_os_str()], ["--exact", "memory::measure", "--ignored", "--nocapture", "--test-threads=1"]);
     let ran: Ran = run(command.env("WALVIS_TEST_MEASURE", arguments.join(" "))).exits(0);
     let (_, line) = ran.stdout.split_once("peak: ").unwrap_or_else(|| panic!("it measured nothing: {ran:?}"));
     let fields: Vec<&str> = line.lines().next().unwrap().split(' ').collect();
-    assert_eq!(fields[4], "Some(0)", "{ran:?}");
+    let code = fields[4].strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')).map(|code| code.parse().unwrap());
     let [peak, own] = [fields[0], fields[2]].map(|kib| kib.parse::<u64>().unwrap() / 1024);
     assert!(own < 48, "the measuring process itself takes {own} MiB: it drowns what it measures");
-    peak
+    (peak, code)
 }
 
 /// Pushes and fetches within this bound.

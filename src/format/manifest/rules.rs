@@ -19,22 +19,20 @@ use crate::raw_text::RawText;
 
 /// The bits of a mode that a manifest may have at all.
 pub(super) const MAX_MODE: u32 = 0o7777;
-/// What a directory of PostgreSQL's can have: everything for its owner, reading for its group (`initdb --allow-group-access`).
-const DIRECTORY_BITS: u32 = 0o750;
-/// What a file of PostgreSQL's can have.
-const FILE_BITS: u32 = 0o640;
-/// What the owner of either must have.
-const OWNER_BITS: u32 = 0o600;
+/// Reading a directory, for the group of a cluster that lets it (`initdb --allow-group-access`).
+const GROUP_READS_DIRECTORY: u32 = 0o050;
+/// Reading a file, for the same.
+const GROUP_READS_FILE: u32 = 0o040;
 
 /// The mode that a restored directory gets: 0700, or 0750. What else a manifest says (set-user-id bits, writing for others) is for
 /// nobody.
 pub fn directory_mode(mode: u32) -> u32 {
-    mode & DIRECTORY_BITS | 0o700
+    if mode & GROUP_READS_DIRECTORY == GROUP_READS_DIRECTORY { 0o750 } else { 0o700 }
 }
 
 /// The mode that a restored file gets: 0600, or 0640. See [`directory_mode`].
 pub fn file_mode(mode: u32) -> u32 {
-    mode & FILE_BITS | OWNER_BITS
+    if mode & GROUP_READS_FILE == GROUP_READS_FILE { 0o640 } else { 0o600 }
 }
 
 /// Names at the top that are files wherever there is a cluster: the server, or a restore, would stumble over a directory.

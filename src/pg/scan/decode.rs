@@ -85,8 +85,8 @@ impl<'a> Reader<'a> {
 
     /// A position from the segment's beginning to its end.
     fn lsn(&mut self) -> Option<Lsn> {
-        let distance = self.number()?;
-        (distance <= self.segment.size_bytes).then_some(Lsn(self.segment.start.0 + distance))
+        let distance = self.number().filter(|distance| *distance <= self.segment.size_bytes)?;
+        self.segment.start.0.checked_add(distance).map(Lsn)
     }
 
     /// Where a record may begin.
