@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use walvis::codec::Digest;
 use walvis::codec::pack::RecordKind;
 use walvis::config::{Config, Overrides};
-use walvis::crypto::WrappingKey;
+use walvis::crypto::{KeyFile, WrappingKey};
 use walvis::deadline::Deadline;
 use walvis::error::Kind;
 use walvis::format::envelope::ObjectKind;
@@ -64,11 +64,11 @@ impl World {
     pub fn new() -> Self {
         let place = scratch();
         let at = |name: &str| place.path().join(name);
-        let key = WrappingKey::generate().unwrap();
-        fs::write(at("key"), key.to_key_file().as_bytes()).unwrap();
+        let key = KeyFile::from(WrappingKey::generate().unwrap());
+        fs::write(at("key"), key.to_text().as_bytes()).unwrap();
         fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(at("walvis.toml"), "").unwrap();
-        let settings = StoreSettings { url: StoreUrl::File(at("repository")), create_if_absent: None };
+        let settings = StoreSettings { url: StoreUrl::File(at("repository")), create_if_absent: None, known: None };
         let deadline = Deadline::after(Duration::from_secs(600));
         let (repository, _) = Repository::init(&settings, &Secret::Key(key), 1, deadline).unwrap();
         let overrides = Overrides {
@@ -137,6 +137,7 @@ impl World {
             },
             action: TargetAction::Promote,
             tablespace_map: vec![(TablespaceKey::Oid(OID), self.at("space"))],
+            tablespaces_at_original_places: false,
             delta: false,
             server_is_stopped: false,
             discard_unarchived_wal: false,

@@ -94,8 +94,11 @@ fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// Everything below a directory but what is named: kind and mode, owner, inode, length, change, and what a link leads to.
-fn canary(root: &Path, but: &[&Path]) -> BTreeMap<PathBuf, (u32, u32, u64, u64, i64, Option<PathBuf>)> {
+/// Of a file: kind and mode, owner, inode, length, change, and what a link leads to.
+type Seen = (u32, u32, u64, u64, i64, Option<PathBuf>);
+
+/// Everything below a directory but what is named.
+fn canary(root: &Path, but: &[&Path]) -> BTreeMap<PathBuf, Seen> {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_owned()];
     while let Some(path) = open.pop() {

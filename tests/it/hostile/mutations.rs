@@ -34,8 +34,11 @@ fn item<'a>(raw: &'a mut Raw, random: &mut fastrand::Rng, fits: impl Fn(&RawItem
     random.choice(&fitting).copied().map(|index| &mut raw.items[index])
 }
 
-/// Adds an item where it sorts.
+/// Adds an item where it sorts, unless there is one of that path.
 fn add(raw: &mut Raw, path: &[u8], kind: u8) {
+    if raw.items.iter().any(|item| item.path == path) {
+        return;
+    }
     let places = vec![];
     let (path, mode) = (path.to_vec(), 0o700);
     let new = RawItem { kind, path, shared: None, mode, owner: 0, group: 0, size: 0, modified: 0, crc: 0, places };
