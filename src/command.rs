@@ -164,6 +164,7 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 

@@ -3,5 +3,6 @@
 
 mod backup;
 mod commands;
+mod races;
 mod restore;
 mod settings;
