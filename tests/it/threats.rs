@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::Value;
@@ -126,6 +126,11 @@ fn copy_tree(from: &Path, to: &Path) {
     assert!(status.success());
 }
 
+/// Gives a tree to another user.
+fn give(tree: &Path, user: &str) {
+    assert!(std::process::Command::new("chown").args(["-R", user]).arg(tree).status().unwrap().success());
+}
+
 fn id_of(site: &Site) -> String {
     let json: Value = serde_json::from_slice(&fs::read(site.repository().join("walvis.json")).unwrap()).unwrap();
     json["repository_id"].as_str().unwrap().to_owned()
@@ -234,6 +239,34 @@ fn a_key_file_that_cannot_be_written_is_not() {
         std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
         assert!(site.run(["init"]).exits(0).stdout.contains("another user"));
         assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    }
+}
+
+/// As the README sets it up: the key is root's, readable for the server's group, and the repository is the server's. Root makes both known to
+/// each other, and what is written stays whose it was.
+#[test]
+fn root_ties_its_key_to_the_servers_repository() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::without_repository();
+    let (key, data) = (site.path("key"), site.data());
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    fs::set_permissions(site.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(site.repository()).unwrap();
+    give(&site.repository(), "nobody");
+    give(&data, "nobody");
+    std::os::unix::fs::chown(&key, None, Some(group)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let inode = fs::metadata(&key).unwrap().ino();
+    let said = site.run(["init", "--pgdata", data.to_str().unwrap()]).exits(0).stdout;
+    assert!(said.contains("belongs to it now"), "{said}");
+    let after = fs::metadata(&key).unwrap();
+    assert_eq!((after.ino(), after.uid(), after.gid(), after.mode() & 0o777), (inode, 0, group, 0o640));
+    assert!(fs::read_to_string(&key).unwrap().ends_with(&format!("walvis-repository-1:{}:1\n", id_of(&site))));
+    for path in files_below(&site.repository()) {
+        assert_eq!(fs::metadata(&path).unwrap().uid(), user, "{}", path.display());
     }
 }
 
@@ -377,6 +410,10 @@ fn who_writes_to_an_unencrypted_repository_chooses_what_comes_back() {
     let check = |site: &Site, code: i32| site.run(["--json", "check", "--no-server"]).exits(code).stdout;
     assert!(check(&mine, 0).contains("can run programs as the server's user"));
     for (site, code) in [(&mine, 18), (&encrypted, 0)] {
+        // Root relies on no directory of its own that others can write to, whatever is in it.
+        if is_root() {
+            give(&site.repository(), "nobody");
+        }
         fs::set_permissions(site.repository(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(check(site, code).contains("every user of this host") == (code == 18));
     }
