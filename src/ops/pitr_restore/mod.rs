@@ -319,6 +319,18 @@ impl<'a> Job<'a> {
             outside.extend(base.check_waldir(waldir)?.map(|dir| (waldir.clone(), dir)));
         }
         let tablespaces = tablespaces::map(&survey.facts, &request.tablespace_map)?;
+        // A plan tells of the places that nobody named; a restore does not even look there.
+        let unnamed = |missing: &[PathBuf]| {
+            let (map, original) = (&request.tablespace_map, request.tablespaces_at_original_places);
+            match tablespaces::unnamed(&survey.facts, map, missing, original) {
+                Some(places) if !request.plan => {
+                    let what = format!("{places}: nothing outside {} is written to that nobody named", shown(&pgdata));
+                    Err(Error::new(Kind::Refused, what).hint(tablespaces::NAME_THEM))
+                }
+                places => Ok(places),
+            }
+        };
+        unnamed(&[])?;
         for (oid, _, to) in &tablespaces {
             outside.extend(base.check_tablespace(*oid, to, &version_directory)?.map(|dir| (to.clone(), dir)));
             if let Some(waldir) = request.waldir.as_ref().filter(|waldir| waldir.starts_with(to) || to.starts_with(waldir)) {
@@ -334,20 +346,7 @@ impl<'a> Job<'a> {
             &version_directory,
             request.overwrite_tablespaces_of_the_log,
         )?;
-        let unnamed = tablespaces::unnamed(
-            &survey.facts,
-            &request.tablespace_map,
-            &for_replay.missing,
-            request.tablespaces_at_original_places,
-        );
-        if let Some(places) = unnamed.as_ref().filter(|_| !request.plan) {
-            return Err(Error::new(
-                Kind::Refused,
-                format!("{places}: nothing outside {} is written to that nobody named", shown(&pgdata)),
-            )
-            .hint(tablespaces::NAME_THEM));
-        }
-        note.tablespaces.extend(for_replay.emptied.iter().map(|path| RawText::from(path.as_path())));
+        let unnamed = unnamed(&for_replay.missing)?;
         let arrangement = match &request.config_to {
             Some(to) => Some(Arrangement::prepare(&source, &survey.facts, to, &pgdata, request.delta, owner)?),
             None => None,

@@ -93,7 +93,10 @@ fn pg15_tablespaces_of_the_original_are_not_touched() {
     for path in [&odd, &late] {
         fs::remove_dir_all(path).unwrap();
     }
-    restore(&site, "third", &latest, &[]).exits(16).says(&["replay needs the directory", flag]).tells_the_way_out();
+    restore(&site, "third", &latest, &[]).exits(16).says(&["caf\\xE9", flag]).tells_the_way_out();
+    let map = [odd.as_os_str(), OsStr::new("="), site.scratch.path().join("anew").as_os_str()].join(OsStr::new(""));
+    let mapped = [OsString::from("--tablespace-map"), map];
+    restore(&site, "third", &latest, &mapped).exits(16).says(&["replay needs the directory", flag]).tells_the_way_out();
     restore(&site, "third", &again, &[]).exits(0);
     recovers(site.restored("third", 15), &odd, &late, &oid);
 }
