@@ -111,6 +111,8 @@ pub const MAX_MANIFEST_PACKS: usize = 2 * MIB;
 pub const MAX_MANIFEST_EXPANSION: u64 = 256;
 /// Manifests up to this length may be of any object.
 pub const SHORT_MANIFEST_BYTES: u64 = 8 * MIB as u64;
+/// Most backups that a new one tries to be compared with; what is stored already of an earlier one is stored anew then.
+pub const MAX_PARENTS_TRIED: usize = 16;
 /// More bytes than any cluster, or backup, has: sums of a few of these do not overflow.
 pub const MAX_BACKUP_BYTES: u64 = 1 << 56;
 /// Most databases that a manifest names.

@@ -196,6 +196,25 @@ impl Repository {
         begun.opened.copy_to(sink).map(Some).map_err(|e| self.read_error(name, e))
     }
 
+    /// As [`get`](Self::get), of what cannot be longer than that: it says so before anything is written.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(super) fn get_at_most(
+        &self,
+        kind: ObjectKind,
+        name: &Key,
+        limit: u64,
+        sink: &mut dyn Write,
+    ) -> Result<Option<Metadata>, Error> {
+        let Some(begun) = self.begin(kind, name)? else { return Ok(None) };
+        let says = begun.opened.metadata().plaintext_bytes;
+        if says > limit {
+            return Err(self.read_error(name, CodecError::Damaged(format!("it says that it holds {says} bytes"))));
+        }
+        begun.opened.copy_to(sink).map(Some).map_err(|e| self.read_error(name, e))
+    }
+
     /// Opens an object whose metadata decide what is done with its content; `None` as of [`get`](Self::get).
     ///
     /// # Errors
@@ -238,10 +257,8 @@ impl Repository {
     /// # Errors
     /// As [`get`](Self::get); damaged when it is larger than [`MAX_SMALL_OBJECT_BYTES`].
     pub(super) fn read_small(&self, kind: ObjectKind, name: &Key) -> Result<Option<Vec<u8>>, Error> {
-        match self.begin(kind, name)? {
-            Some(begun) => self.small(name, begun.opened).map(Some),
-            None => Ok(None),
-        }
+        let mut bytes = Vec::new();
+        Ok(self.get_at_most(kind, name, MAX_SMALL_OBJECT_BYTES as u64, &mut bytes)?.map(|_| bytes))
     }
 
     /// The plaintext of a small object whose bytes are known.
@@ -249,18 +266,14 @@ impl Repository {
     /// # Errors
     /// As [`get`](Self::get).
     pub(super) fn open_small(&self, kind: ObjectKind, name: &Key, object: &[u8]) -> Result<Vec<u8>, Error> {
-        let opened = codec::open(object, self.address(kind, name), self.keys()).map_err(|e| self.read_error(name, e))?;
-        self.small(name, opened)
-    }
-
-    /// No more is decompressed than the metadata say, so they say too much before anything is.
-    fn small<R: Read>(&self, name: &Key, opened: Opened<R>) -> Result<Vec<u8>, Error> {
+        let damaged = |e: CodecError| self.read_error(name, e);
+        let opened = codec::open(object, self.address(kind, name), self.keys()).map_err(damaged)?;
         let says = opened.metadata().plaintext_bytes;
         if says > MAX_SMALL_OBJECT_BYTES as u64 {
-            return Err(self.read_error(name, CodecError::Damaged(format!("it says that it holds {says} bytes"))));
+            return Err(damaged(CodecError::Damaged(format!("it says that it holds {says} bytes"))));
         }
         let mut bytes = Vec::new();
-        opened.copy_to(&mut bytes).map_err(|e| self.read_error(name, e))?;
+        opened.copy_to(&mut bytes).map_err(damaged)?;
         Ok(bytes)
     }
 

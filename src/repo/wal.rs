@@ -14,7 +14,7 @@ use super::objects::{Content, Stored};
 use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
-use crate::limits::{LATE_ARRIVAL, MAX_COPIES, MISSING_ATTEMPTS, MISSING_DELAY};
+use crate::limits::{LATE_ARRIVAL, MAX_COPIES, MAX_HISTORY_FILE_BYTES, MISSING_ATTEMPTS, MISSING_DELAY};
 use crate::pg::{SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::store::{Created, Key};
 
@@ -151,7 +151,12 @@ impl Repository {
     ) -> Result<Fetched, Error> {
         let file = &stored.file;
         let name = names::stored_file(cluster, facts.system_id, stored)?;
-        if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
+        // What a name stands for is never longer, and what it is written to may be the disk that the server needs.
+        let limit = match file {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => facts.wal_segment_size.bytes(),
+            WalFileName::History(_) | WalFileName::Backup(..) => MAX_HISTORY_FILE_BYTES,
+        };
+        if let Some(metadata) = self.get_at_most(names::wal_kind(file), &name, limit, sink)? {
             return Ok(Fetched::Served(metadata));
         }
         let Some(proof) = self.must_have_existed(cluster, facts, file, &name)? else {
@@ -162,7 +167,7 @@ impl Repository {
         let mut attempts = 0;
         while attempts < MISSING_ATTEMPTS || may_come() {
             attempts += 1;
-            if let Some(metadata) = self.get(names::wal_kind(file), &name, sink)? {
+            if let Some(metadata) = self.get_at_most(names::wal_kind(file), &name, limit, sink)? {
                 return Ok(Fetched::Served(metadata));
             }
             std::thread::sleep(MISSING_DELAY);

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
 use crate::fsio;
-use crate::limits::KIB;
+use crate::limits::{KIB, MAX_PARENTS_TRIED};
 use crate::repo::{ClusterName, Repository, SystemId};
 
 /// What is read of the temporary file at once.
@@ -54,7 +54,7 @@ pub(super) struct ParentFiles {
     ended: bool,
 }
 
-/// Reads the newest backup whose manifest can be read; `None` when there is none.
+/// Reads the newest backup whose manifest can be read; `None` when there is none, or the newest [`MAX_PARENTS_TRIED`] are damaged.
 ///
 /// # Errors
 /// As the store's; [`Kind::Config`] when the temporary file cannot be written. Backups that are damaged are passed over with a warning.
@@ -64,7 +64,8 @@ pub(super) fn read_newest(
     system_id: SystemId,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
-    for id in repository.backup_ids(cluster, system_id)?.into_iter().rev() {
+    // Anybody who writes to the store can add objects that are none: so many are looked at, and then there is no parent.
+    for id in repository.backup_ids(cluster, system_id)?.into_iter().rev().take(MAX_PARENTS_TRIED) {
         match read(repository, cluster, system_id, id) {
             Ok(Some((mut head, files))) => {
                 shun_missing(repository, cluster, system_id, &mut head, warnings)?;

@@ -5,25 +5,26 @@ use std::fs;
 use std::io::Cursor;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use walvis::codec::Digest;
-use walvis::crypto::{Argon2id, KeyId};
+use walvis::crypto::{Argon2id, KeyFile, KeyId};
+use walvis::deadline::Deadline;
 use walvis::format::descriptor::KeyObject;
 use walvis::format::envelope::ObjectKind;
 use walvis::limits::{
     MAX_ARGON2_LANES, MAX_ARGON2_MEMORY_KIB, MAX_ARGON2_PASSES, MAX_ARGON2_WORK_KIB, MAX_DATABASES, MAX_FACTS_BYTES,
     MAX_MANIFEST_PACKS, MIB,
 };
-use walvis::repo::Content;
+use walvis::repo::{Content, Repository, Secret, StoreSettings, StoreUrl};
 use walvis::store::Key;
 
 use super::manifests::World;
 use super::raw::Raw;
 use crate::memory::peak_and_code;
 use crate::resolve_random::facts;
-use crate::support::command::{Site, files_below};
+use crate::support::command::{DESTINATION, Site, files_below};
 use crate::support::segment::{self, Segment};
 
 /// What a command that reads small things may take.
@@ -186,6 +187,26 @@ fn bogus_key_objects_stop_no_push() {
 fn make_unreadable(path: &Path) {
     fs::write(path, "{}").unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+}
+
+/// A segment that says that it is longer than segments are: not a byte of it comes to the disk of the server.
+#[test]
+fn a_segment_that_unfolds_fills_no_disk() {
+    let site = Site::new();
+    let name = site.make(&Segment::new(1));
+    site.push(&name).exits(0);
+    let key = KeyFile::parse(&fs::read_to_string(site.path("key")).unwrap()).unwrap();
+    let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None, known: None };
+    let repository = Repository::open(&settings, &Secret::Key(key), 1, Deadline::after(Duration::from_secs(60))).unwrap();
+    let object = site.object(&name);
+    let key = Key::new(object.strip_prefix(site.repository()).unwrap().to_str().unwrap()).unwrap();
+    fs::remove_file(&object).unwrap();
+    let open = || Box::new(std::io::Read::take(std::io::repeat(0), 1 << 28)) as Box<dyn std::io::Read>;
+    let digest = Digest::of(&mut open()).unwrap();
+    repository.put(ObjectKind::Segment, &key, &Content::known(digest, open)).unwrap();
+    let ran = site.run(["fetch-wal", &name, DESTINATION]).exits(200);
+    assert!(ran.stderr.contains("says that it holds 268435456 bytes"), "{ran:?}");
+    assert!(!site.destination().exists());
 }
 
 /// Somebody added a binding that nobody can open. The server knows which cluster it is.
