@@ -61,8 +61,9 @@ mod tests {
     #[test]
     fn a_value_ends_no_line() {
         let mut lines = Lines::new();
-        writeln!(lines, "name {}", "x\nall is well\r\x1b]0;owned\x07\u{9b}2J\u{202e}");
-        writeln!(lines, "{}", "more\n");
+        let (name, other) = ("x\nall is well\r\x1b]0;owned\x07\u{9b}2J\u{202e}", "more\n");
+        writeln!(lines, "name {name}");
+        writeln!(lines, "{other}");
         writeln!(lines);
         lines.text("    ", "one\n\x1b[2Jtwo\n");
         let expected = "name x\\nall is well\\r\\u{1b}]0;owned\\u{7}\\u{9b}2J\\u{202e}\nmore\\n\n\n    one\n    \\u{1b}[2Jtwo\n";

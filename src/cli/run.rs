@@ -119,8 +119,11 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
             return if role == Role::Restorer { FETCH_FAILED } else { 0 };
         }
         Err(e) => {
+            // What it says has several lines, and the arguments in it are to begin none.
+            let plain_arguments = arguments.iter().map(|argument| plain(&argument.to_string_lossy()).into_owned());
+            let told = Cli::try_parse_from(plain_arguments).err().unwrap_or(e);
             let mut out = Lines::new();
-            out.text("", &e.render().to_string());
+            out.text("", &told.render().to_string());
             shield::say(&out);
             return role.code(Kind::Usage);
         }

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::raw_text::{is_hazardous, plain};
+
 /// A value as it stands in a configuration file, quotes included.
 ///
 /// Line feeds cannot stand in a quoted value; they are written as escapes.
@@ -17,6 +19,12 @@ pub fn quote_value(value: &str) -> String {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
+            // Octal, which the server reads: the file is read by people, too.
+            c if is_hazardous(c) => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    out.push_str(&format!("\\{byte:03o}"));
+                }
+            }
             c => out.push(c),
         }
     }
@@ -145,7 +153,7 @@ impl RecoverySettings<'_> {
     ///
     /// Unset targets come first: the server looks at them one after the other and refuses one that is set while another is.
     pub fn lines(&self) -> String {
-        let mut out = format!("\n{COMMENT}{}\n", self.comment.replace(['\n', '\r'], " "));
+        let mut out = format!("\n{COMMENT}{}\n", plain(self.comment));
         // Writing into memory cannot fail.
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(out, "{name} = {}", quote_value(value));
@@ -239,12 +247,14 @@ fn assignment(line: &str) -> Option<(String, String)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 
     #[test]
     fn each_layer_quotes_by_its_own_rule() {
         assert_eq!(quote_value("a'b\\c\nd"), r"'a''b\\c\nd'");
+        assert_eq!(quote_value("\u{1b}[2J\u{9b}\u{202e}é"), r"'\033[2J\302\233\342\200\256é'");
         assert_eq!(quote_shell("/usr/bin/walvis"), "/usr/bin/walvis");
         assert_eq!(quote_shell("s3://b/a b"), "'s3://b/a b'");
         assert_eq!(quote_shell("it's"), r"'it'\''s'");
@@ -286,7 +296,7 @@ mod tests {
     fn what_is_not_wanted_is_unset_before_what_is() {
         let text = settings(&WANTED, &[("archive_mode", "off")]).lines();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..3], ["", "# walvis: by walvis x", "restore_command = '/w fetch-wal %f \"%p\"'"]);
+        assert_eq!(lines[..3], ["", "# walvis: by walvis\\nx", "restore_command = '/w fetch-wal %f \"%p\"'"]);
         assert_eq!(text.matches("recovery_target_lsn").count(), 1);
         for unset in ["recovery_target", "recovery_target_time", "recovery_target_xid", "recovery_target_name"] {
             let at = lines.iter().position(|line| *line == format!("{unset} = ''")).unwrap();

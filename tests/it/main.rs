@@ -59,5 +59,6 @@ mod shield;
 mod store_faults;
 mod store_file;
 mod store_s3;
+mod terminals;
 mod threats;
 mod tidy;

@@ -23,7 +23,9 @@ use crate::support::wal::{SEGMENT_BYTES, SYSTEM_ID, Writer};
 #[ignore = "the other tests run it as a process of its own"]
 fn measure() {
     let arguments = std::env::var("WALVIS_TEST_MEASURE").expect("run by other tests");
-    let status = Command::new(WALVIS).args(arguments.split(' ')).status().unwrap();
+    let wrapper = std::env::var("WALVIS_TEST_WRAPPER").unwrap_or_default();
+    let mut words = wrapper.split_whitespace().chain([WALVIS]).chain(arguments.split(' '));
+    let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
     // A child begins as a copy of us, and that counts as its own. (Our own usage would count our parent's in the same way.)
     let memory = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").to_owned();
@@ -33,7 +35,13 @@ fn measure() {
 /// Runs the program and gives its peak in MiB.
 #[track_caller]
 fn peak_mib(site: &Site, arguments: &[&str]) -> u64 {
-    let (peak, code) = peak_and_code(site, arguments);
+    peak_mib_under(site, "", arguments)
+}
+
+/// The same under another program.
+#[track_caller]
+fn peak_mib_under(site: &Site, wrapper: &str, arguments: &[&str]) -> u64 {
+    let (peak, code) = peak_and_code_under(site, wrapper, arguments);
     assert_eq!(code, Some(0), "{arguments:?}");
     peak
 }
@@ -41,9 +49,15 @@ fn peak_mib(site: &Site, arguments: &[&str]) -> u64 {
 /// The same of a program that may fail, and what it ended with.
 #[track_caller]
 pub(crate) fn peak_and_code(site: &Site, arguments: &[&str]) -> (u64, Option<i32>) {
+    peak_and_code_under(site, "", arguments)
+}
+
+#[track_caller]
+fn peak_and_code_under(site: &Site, wrapper: &str, arguments: &[&str]) -> (u64, Option<i32>) {
     let this = std::env::current_exe().unwrap();
     let mut command =
         site.wrapped([this.as_os_str()], ["--exact", "memory::measure", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env("WALVIS_TEST_WRAPPER", wrapper).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     let ran: Ran = run(command.env("WALVIS_TEST_MEASURE", arguments.join(" "))).exits(0);
     let (_, line) = ran.stdout.split_once("peak: ").unwrap_or_else(|| panic!("it measured nothing: {ran:?}"));
     let fields: Vec<&str> = line.lines().next().unwrap().split(' ').collect();
@@ -68,8 +82,7 @@ fn stays_below(site: &Site, name: &str, bound_mib: u64) {
     std::fs::remove_file(site.destination()).unwrap();
 }
 
-fn with_passphrase() -> Site {
-    let mut site = Site::without_repository();
+fn with_passphrase(mut site: Site) -> Site {
     site.unset("WALVIS_KEY_FILE");
     site.set("WALVIS_PASSPHRASE", "correct horse battery staple");
     site.init();
@@ -81,7 +94,6 @@ fn sixteen_mib_segments() {
     let server = S3Server::start();
     for (site, contents) in [
         (Site::new(), vec![Content::Zeros, Content::Noise(1)]),
-        (with_passphrase(), vec![Content::Noise(1)]),
         (Site::on_s3(&server), vec![Content::Records(1), Content::Noise(1)]),
     ] {
         site.become_cluster(segment::SYSTEM_ID, 16 * MIB);
@@ -92,6 +104,26 @@ fn sixteen_mib_segments() {
                 // Again: it is compared.
                 assert!(peak_mib(&site, &["push-wal", &format!("pg_wal/{name}")]) <= 64);
             }
+        }
+    }
+}
+
+/// Where the kernel keeps no keys, every process derives the key of a passphrase, and that takes what Argon2id takes. It is given back
+/// before anything else is done.
+#[test]
+fn the_key_of_a_passphrase() {
+    let server = S3Server::start();
+    let mut on_s3 = Site::bare();
+    on_s3.use_s3(&server, "pg");
+    for site in [Site::without_repository(), on_s3].map(with_passphrase) {
+        site.become_cluster(segment::SYSTEM_ID, 16 * MIB);
+        let name = site.make(&Segment::new(1).sized(16 * MIB).holding(Content::Noise(1)));
+        let no_keyring =
+            "strace -f -qq -o /dev/null -e trace=add_key,request_key,keyctl -e inject=add_key,request_key,keyctl:error=ENOSYS";
+        for arguments in [vec!["push-wal", &format!("pg_wal/{name}")], vec!["fetch-wal", &name, DESTINATION]] {
+            let peak = peak_mib_under(&site, no_keyring, &arguments);
+            println!("peak resident memory {peak} MiB of at most 88, deriving the key: walvis {arguments:?}");
+            assert!((64..=88).contains(&peak), "{arguments:?} took {peak} MiB");
         }
     }
 }
@@ -204,11 +236,12 @@ fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segme
 fn helpers_with_sixteen_mib_segments() {
     let server = S3Server::start();
     server.set_latency(Duration::from_millis(20));
-    for site in [Site::new(), Site::on_s3(&server), with_passphrase()] {
+    // The last one may have to derive its key.
+    for (site, bound_mib) in [(Site::new(), 64), (Site::on_s3(&server), 64), (with_passphrase(Site::without_repository()), 88)] {
         let segments: Vec<Segment> = (1..=12)
             .map(|n| Segment::new(n).sized(16 * MIB).holding(if n % 3 == 0 { Content::Records(n) } else { Content::Noise(n) }))
             .collect();
-        helpers_stay_below(site, &segments, |segment, path| std::fs::write(path, segment.bytes()).unwrap(), 64);
+        helpers_stay_below(site, &segments, |segment, path| std::fs::write(path, segment.bytes()).unwrap(), bound_mib);
     }
 }
 
