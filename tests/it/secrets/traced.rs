@@ -154,7 +154,8 @@ impl Trace {
                 }
                 continue;
             }
-            if !line.trim_end().ends_with("= 0") {
+            // Where another thread came between, the result is in a later line; one that failed does no harm here.
+            if !["= 0", "<unfinished ...>"].iter().any(|end| line.trim_end().ends_with(end)) {
                 continue;
             }
             // execve("program", ["argument", …], ["variable", …]) = 0
