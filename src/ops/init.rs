@@ -16,7 +16,7 @@ use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::fsio::{self, Identity, Rooted};
 use crate::limits::MAX_SECRET_BYTES;
 use crate::raw_text::shown;
-use crate::repo::{Facts, Initialised, KeySource, Repository, Secret};
+use crate::repo::{Facts, Initialised, KeySource, Repository, Secret, repository_names};
 
 const SHARE: &str = "say 'walvis init --share-key' to have one key open both";
 
@@ -128,7 +128,7 @@ fn refuse_shared(config: &Config, repository: &RepositoryConfig, secret: &Secret
     let id_of = |other: &RepositoryConfig| Repository::id_at(&other.store, deadline).ok().flatten();
     let ours: Vec<RepositoryId> = config.repositories.iter().filter_map(id_of).collect();
     let foreign = secret.repositories().iter().filter(|known| !ours.contains(&known.id));
-    let foreign: Vec<String> = foreign.map(|known| known.id.to_string()).collect();
+    let foreign: Vec<KnownRepository> = foreign.copied().collect();
     if foreign.is_empty() {
         return Ok(());
     }
@@ -137,7 +137,7 @@ fn refuse_shared(config: &Config, repository: &RepositoryConfig, secret: &Secret
         format!(
             "{} belongs to repository {}, which is none of these settings: refused, nothing was made at {}",
             repository.key.describe(),
-            foreign.join(", "),
+            repository_names(&foreign),
             repository.store.location()
         ),
     )

@@ -12,6 +12,17 @@ use super::secret::Secret;
 use crate::crypto::KnownRepository;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
+use crate::limits::MAX_NAMED_KEYS;
+
+/// Their ids, for a message: the first of them.
+pub fn names(known: &[KnownRepository]) -> String {
+    let ids: Vec<String> = known.iter().take(MAX_NAMED_KEYS).map(|known| known.id.to_string()).collect();
+    let more = match known.len().saturating_sub(MAX_NAMED_KEYS) {
+        0 => String::new(),
+        more => format!(" and {more} others"),
+    };
+    ids.join(", ") + &more
+}
 
 impl Repository {
     /// Whether the key or the settings say that it is this one that is meant.
@@ -59,10 +70,9 @@ impl Repository {
             return Ok(false);
         }
         let Some(known) = named.iter().filter(|known| known.id == this.id).max() else {
-            let ids: Vec<String> = named.iter().map(|known| known.id.to_string()).collect();
             return Err(Error::new(
                 Kind::Refused,
-                format!("{} holds repository {}, and the key belongs to {}: refused", self.location(), this.id, ids.join(", ")),
+                format!("{} holds repository {}, and the key belongs to {}: refused", self.location(), this.id, names(named)),
             )
             .hint(format!(
                 "somebody may have put another repository of this key there; if this one is meant, add the line {} to the key file",
@@ -87,5 +97,19 @@ impl Repository {
             ),
         )
         .hint("restore the objects below keys/ from a copy of the repository; until then nothing is sealed with the earlier key"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::RepositoryId;
+
+    #[test]
+    fn a_message_names_few() {
+        let known: Vec<KnownRepository> = (0..9).map(|n| KnownRepository { id: RepositoryId([n; 16]), generation: 1 }).collect();
+        assert_eq!(names(&known[1..2]), "01".repeat(16));
+        assert_eq!(names(&known[..5]).split(", ").count(), 5);
+        assert!(names(&known).ends_with(&format!("{} and 4 others", "04".repeat(16))), "{}", names(&known));
     }
 }

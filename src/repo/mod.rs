@@ -20,6 +20,7 @@ mod wal;
 
 pub use catalog::Catalog;
 pub use cluster::{Binding, ClusterName, Facts};
+pub use known::names as repository_names;
 pub use names::{StoredName, SystemId, WalObject};
 pub use objects::{Content, Stored};
 pub use open::{Initialised, Repository, StoreSettings, StoreUrl};
