@@ -191,13 +191,13 @@ impl<'a> PathLog<'a> {
             count += u64::from(end.end.kind.is_commit());
             ControlFlow::Continue(())
         })?;
-        Ok(count + self.count_in(next, Lsn(u64::MAX), u64::MAX)?)
+        Ok(self.count_in(next, Lsn(u64::MAX), u64::MAX)?.saturating_add(count))
     }
 
     /// Commits in whole segments; of blocks of at least so many the parts are looked at.
     fn count_in(&self, from: Lsn, to: Lsn, part: u64) -> Result<u64, Error> {
         let (mut count, mut larger) = (0, Vec::new());
-        let commits = |aggregate: &Aggregate| aggregate.xacts.map_or(0, |xacts| xacts.count - xacts.aborts);
+        let commits = |aggregate: &Aggregate| aggregate.xacts.map_or(0, |xacts| xacts.count.saturating_sub(xacts.aborts));
         self.catalog.walk(&self.path, from, to, &|aggregate| aggregate.segments >= part, &mut |step| {
             match step {
                 // At the edges a node may be of more segments than those asked for.
@@ -205,14 +205,14 @@ impl<'a> PathLog<'a> {
                     (Some(first), Some(last)) if (last.0 - first.0) / self.size().bytes() + 1 < aggregate.segments => {
                         larger.push((first, last, aggregate.segments));
                     }
-                    _ => count += commits(&aggregate),
+                    _ => count = commits(&aggregate).saturating_add(count),
                 },
-                step => count += self.entry_of(step)?.map_or(0, |entry| commits(&entry.aggregate)),
+                step => count = self.entry_of(step)?.map_or(0, |entry| commits(&entry.aggregate)).saturating_add(count),
             }
             Ok(ControlFlow::Continue(()))
         })?;
         for (first, last, segments) in larger {
-            count += self.count_in(first, last, segments)?;
+            count = self.count_in(first, last, segments)?.saturating_add(count);
         }
         Ok(count)
     }
