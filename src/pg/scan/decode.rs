@@ -152,7 +152,8 @@ impl<'a> Reader<'a> {
     }
 
     fn xact_stats(&mut self) -> Option<Option<XactStats>> {
-        let count = self.number()?;
+        // A record has at least 24 bytes.
+        let count = self.number().filter(|count| *count <= self.segment.size_bytes / 24)?;
         if count == 0 {
             return Some(None);
         }
