@@ -411,7 +411,6 @@ mod tests {
     /// A place that everybody can look into, and two users who are not root; `None` where the test is not root either.
     fn place() -> Option<(tempfile::TempDir, Identity)> {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: not root");
             return None;
         }
         let place = tempfile::tempdir().unwrap();

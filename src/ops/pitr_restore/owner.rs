@@ -68,7 +68,6 @@ mod tests {
     #[test]
     fn a_backup_names_no_person_and_not_root() {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: not root");
             return;
         }
         let recorded =

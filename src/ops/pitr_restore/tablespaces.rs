@@ -201,7 +201,7 @@ mod tests {
         let two = (TablespaceKey::Path("/slow".into()), PathBuf::from("/slow"));
         let late = [PathBuf::from("/late")];
         let said = |map: &[(TablespaceKey, PathBuf)], missing: &[PathBuf]| unnamed(&facts, map, missing, false);
-        assert_eq!(said(&[one.clone()], &[]).unwrap(), "tablespace 2 was in /slow");
+        assert_eq!(said(std::slice::from_ref(&one), &[]).unwrap(), "tablespace 2 was in /slow");
         assert_eq!(said(&[one.clone(), two.clone()], &[]), None);
         assert_eq!(said(&[one, two], &late).unwrap(), "replay needs the directory /late, which is not there");
         assert_eq!(unnamed(&facts, &[], &late, true), None);

@@ -24,7 +24,7 @@ const OTHER: u32 = 65_534;
 const VERSION: &str = "PG_15_202209061";
 const SPACE: u32 = 16399;
 /// Bytes of the file in the tablespace.
-const IN_SPACE: [u8; 20_000] = [7; 20_000];
+static IN_SPACE: [u8; 20_000] = [7; 20_000];
 
 /// A small backup, and a host on which root restores it.
 struct Host {
