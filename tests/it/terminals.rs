@@ -146,7 +146,7 @@ fn answers_and_names_of_a_store() {
     in_every_way(&run, &["catalog"], "main");
     // What an error says.
     server.hook(|seen| {
-        let text = EVIL.replace('\u{1b}', "&#27;").replace('\u{7}', "\u{7}");
+        let text = EVIL.replace('\u{1b}', "&#27;");
         match seen.op {
             Op::Get | Op::List => Action::s3_error(403, &format!("Code{text}"), &text),
             _ => Action::Pass,
