@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
@@ -18,6 +19,8 @@ const SECRETS: [&str; 3] = ["WALVIS_PASSPHRASE", "PGPASSWORD", "PGSSLPASSWORD"];
 /// What a program needs to find its files and to speak the operator's language.
 const BASICS: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD"];
 
+/// Whether the memory of this process is closed.
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 /// The limit on core dumps that this process was started with.
 static CORE_LIMIT: OnceLock<rlim_t> = OnceLock::new();
 /// Held while a process is started: its limits are those of this one at that moment.
@@ -29,7 +32,8 @@ static STARTING: Mutex<()> = Mutex::new(());
 pub fn close_memory(is_traced: bool) {
     // It fails only where the kernel knows no such call; nothing that follows depends on it.
     if !is_traced {
-        let _ = nix::sys::prctl::set_dumpable(false);
+        IS_CLOSED.store(true, Ordering::Relaxed);
+        close_memory_again();
     }
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_CORE) {
         CORE_LIMIT.get_or_init(|| soft);
@@ -37,9 +41,12 @@ pub fn close_memory(is_traced: bool) {
     }
 }
 
-/// To be called after the user ids of this process have changed, by which the kernel forgets about [`close_memory`].
+/// To be called after user ids of this process or thread have changed, by which the kernel forgets about [`close_memory`]: it does then
+/// what `fs.suid_dumpable` says.
 pub fn close_memory_again() {
-    let _ = nix::sys::prctl::set_dumpable(false);
+    if IS_CLOSED.load(Ordering::Relaxed) {
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
 }
 
 /// Starts a process, with the limits that this one was started with.

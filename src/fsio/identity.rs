@@ -23,6 +23,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use rustix::thread::CapabilitySet;
 
 use super::{FsError, Owner, Problem};
+use crate::process;
 
 /// What a thread must not be able to do that works as another user (`CAP_FS_MASK` of the kernel).
 const ROOTS_OWN: CapabilitySet = CapabilitySet::CHOWN
@@ -134,6 +135,7 @@ impl Identity {
     fn take(self) -> bool {
         nix::unistd::setfsgid(Gid::from_raw(self.gid));
         nix::unistd::setfsuid(Uid::from_raw(self.uid));
+        process::close_memory_again();
         Self::of_thread() == self
     }
 

@@ -459,11 +459,13 @@ pub const HELPER_ENVIRONMENT: [(&str, &str); 3] =
     [(HELPER_VARIABLE, "1"), ("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "2097152")];
 
 /// Starts a helper: this program with these arguments. It begins a session of its own, and shares no descriptor with us. Nobody waits
-/// for it: it outlives the call.
+/// for it: it outlives the call. The list of processes says where it works.
 pub fn start_helper(arguments: &[OsString]) {
     let started = std::env::current_exe().and_then(|program| {
         let mut command = Command::new(program);
-        command.arg0("walvis").args(arguments);
+        let mut name = OsString::from("walvis in ");
+        name.push(std::env::current_dir()?);
+        command.arg0(name).args(arguments);
         // It does what we do, so it needs all that we need: credentials and a passphrase from the environment, too.
         command.envs(HELPER_ENVIRONMENT).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         process::spawn(&mut command)

@@ -132,7 +132,7 @@ impl Host {
         }
         self.make("users", self.server.owner().uid, 0o755);
         self.make("canary", 0, 0o755);
-        for (name, owner) in [("root", 0), ("other", OTHER)] {
+        for (name, owner) in [("root", 0), ("other", OTHER), ("server", self.server.owner().uid)] {
             let of = |path: &str| format!("canary/{name}/{path}");
             self.make(&format!("canary/{name}"), owner, 0o755);
             for (path, bits) in [("empty", 0o755), ("full", 0o755), ("full/5", 0o755), ("open", 0o777)] {
@@ -282,6 +282,8 @@ fn mode(path: &Path, mode: u32) {
 
 /// Where links lead that the server's user plants: into root's tree, and into another user's.
 const TREES: [&str; 2] = ["root", "other"];
+/// Below the data directory nothing leads outside, not even to what the server's user may change: no permission keeps that.
+const TREES_BELOW: [&str; 3] = ["root", "other", "server"];
 
 #[test]
 fn a_fresh_restore_touches_nothing_outside() {
@@ -310,7 +312,9 @@ fn a_fresh_restore_touches_nothing_outside() {
         host.link(&outside(&format!("full/{VERSION}")), &format!("users/space/{VERSION}"));
         host.refuses("a link in a tablespace's place", &[ORIGINAL], 16);
         host.clear("users/space");
-
+    }
+    for tree in TREES_BELOW {
+        let outside = |path: &str| format!("canary/{tree}/{path}");
         // A forged note has a fresh restore go on with what lies there.
         let data = || {
             host.clear("users/data");
@@ -374,7 +378,7 @@ fn a_delta_restore_touches_nothing_outside() {
     let delta = [ORIGINAL, "--delta", "--discard-unarchived-wal", "--server-is-stopped"];
     let user = host.server.owner().uid;
     host.restored();
-    for tree in TREES {
+    for tree in TREES_BELOW {
         let outside = |path: &str| format!("canary/{tree}/{path}");
         for name in ["base", "base/5", "pg_xact", "pg_wal", "pg_tblspc", &format!("pg_tblspc/{SPACE}"), "stray"] {
             for directory in ["full", "open", "empty"] {
@@ -410,7 +414,9 @@ fn a_delta_restore_touches_nothing_outside() {
         host.restores("links below a directory that goes", &delta);
         host.forge_note(&[&outside("full")], Some(&outside("full")));
         host.restores("a forged note", &delta);
-
+    }
+    for tree in TREES {
+        let outside = |path: &str| format!("canary/{tree}/{path}");
         // The tablespace's place is the server's user's, and so he can replace it.
         for directory in ["full", "empty", "open"] {
             host.clear("users/space");

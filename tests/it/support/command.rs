@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,14 +39,24 @@ impl Drop for Site {
 pub fn processes_below(dir: &Path) -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))).collect()
+    pids.filter(|pid| works_in(*pid).is_some_and(|directory| directory.starts_with(dir))).collect()
 }
 
-/// Those of them that work ahead.
+/// The working directory of a process. Of a helper an ordinary user sees it in its name alone: its memory is closed.
+fn works_in(pid: i32) -> Option<PathBuf> {
+    if let Ok(directory) = fs::read_link(format!("/proc/{pid}/cwd")) {
+        return Some(directory);
+    }
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let name = command.split(|byte| *byte == 0).next()?;
+    Some(PathBuf::from(OsStr::from_bytes(name.strip_prefix(b"walvis in ")?)))
+}
+
+/// Those of them that work ahead. A process about to end has no arguments any more, but its locks still.
 pub fn helpers_below(dir: &Path) -> Vec<i32> {
     let is_helper = |pid: &i32| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.windows(8).any(|word| word == b"\0--ahead")
+        command.is_empty() || command.windows(8).any(|word| word == b"\0--ahead")
     };
     processes_below(dir).into_iter().filter(is_helper).collect()
 }
