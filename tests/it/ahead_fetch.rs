@@ -445,7 +445,8 @@ fn a_spool_that_fills_up_is_done_without() {
     let mut site = Site::new();
     let mount = site.path("small");
     fs::create_dir(&mount).unwrap();
-    let status = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=70m", "none"]).arg(&mount).status();
+    let status =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755,size=70m", "none"]).arg(&mount).status();
     let is_mounted = status.is_ok_and(|status| status.success());
     if is_mounted {
         // Four times 16 MiB are free at first.

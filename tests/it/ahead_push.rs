@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use walvis::limits::AHEAD_FILES;
 
 use crate::support::ahead::{Ahead, field, forge, hide_key, hold, puts, show_key, start_waiting};
-use crate::support::command::{Site, eventually, names_in};
+use crate::support::command::{Site, eventually, is_root, names_in};
 use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Content, Segment};
 
@@ -233,7 +233,8 @@ fn a_call_waits_for_the_helper_that_works_on_its_file() {
     let stat = fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();
     let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap();
     assert_eq!(session, helper.to_string());
-    for fd in 0..3 {
+    // The memory of a helper is closed, and with it what it has open, but to root.
+    for fd in (0..3).filter(|_| is_root()) {
         assert_eq!(fs::read_link(format!("/proc/{helper}/fd/{fd}")).unwrap(), Path::new("/dev/null"));
     }
 
@@ -252,6 +253,10 @@ fn a_call_waits_for_the_helper_that_works_on_its_file() {
 /// Descriptors that the server's shell passes on reach no helper.
 #[test]
 fn a_helper_closes_what_it_inherits() {
+    if !is_root() {
+        eprintln!("skipped: only root sees what a helper has open");
+        return;
+    }
     let server = S3Server::start();
     let site = Site::on_s3(&server);
     let names = site.backlog(1..=2);
@@ -405,7 +410,8 @@ fn a_full_spool_is_done_without() {
     let mount = site.path("full");
     fs::create_dir(&mount).unwrap();
     // A file system of 16 KiB; who may not mount one takes a device that is always full.
-    let status = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(&mount).status();
+    let status =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755,size=16k", "none"]).arg(&mount).status();
     let is_mounted = status.is_ok_and(|status| status.success());
     site.set("WALVIS_SPOOL", if is_mounted { mount.clone() } else { "/dev/full/spool".into() });
     let names = site.backlog(1..=12);

@@ -115,8 +115,10 @@ pub(crate) struct Tmpfs(std::path::PathBuf);
 impl Tmpfs {
     pub(crate) fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
         fs::create_dir_all(&path).unwrap();
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).output();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("mode=755,size={size}"), "tmpfs"])
+            .arg(&path)
+            .output();
         mounted.ok().filter(|m| m.status.success()).map(|_| Self(path))
     }
 }
