@@ -242,7 +242,9 @@ fn helpers_with_sixteen_mib_segments() {
     let server = S3Server::start();
     server.set_latency(Duration::from_millis(20));
     // The last one may have to derive its key.
-    for (site, bound_mib) in [(Site::new(), BOUND_MIB), (Site::on_s3(&server), BOUND_MIB), (with_passphrase(Site::without_repository()), 112)] {
+    for (site, bound_mib) in
+        [(Site::new(), BOUND_MIB), (Site::on_s3(&server), BOUND_MIB), (with_passphrase(Site::without_repository()), 112)]
+    {
         let segments: Vec<Segment> = (1..=12)
             .map(|n| Segment::new(n).sized(16 * MIB).holding(if n % 3 == 0 { Content::Records(n) } else { Content::Noise(n) }))
             .collect();
