@@ -19,7 +19,8 @@ use crate::support::s3::S3Server;
 use crate::support::segment::{self, Content, Segment};
 use crate::support::wal::{SEGMENT_BYTES, SYSTEM_ID, Writer};
 
-/// What a program that is not optimised takes more, for its code alone. What is promised is promised of the release.
+/// What a program that is not optimised takes more, for its code alone (12 MiB for `walvis --version`, where a release
+/// takes 6). What is promised is promised of the release.
 const OF_UNOPTIMISED_CODE_MIB: u64 = if cfg!(debug_assertions) { 6 } else { 0 };
 /// What a call or helper may take with segments of 16 MiB.
 const BOUND_MIB: u64 = 64 + OF_UNOPTIMISED_CODE_MIB;
