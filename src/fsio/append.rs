@@ -18,7 +18,7 @@ use super::{FsError, Problem};
 /// through a link.
 ///
 /// # Errors
-/// [`Problem::Denied`], [`Problem::TooLarge`], [`Problem::Failed`], others; nothing was written then, unless the disk failed.
+/// [`Problem::Denied`], [`Problem::TooLarge`], [`Problem::Failed`], others; the file is as it was then, unless the disk failed.
 pub fn append_line(path: &Path, max_bytes: usize, is_it: &dyn Fn(&[u8]) -> bool, line: &str) -> Result<(), FsError> {
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -56,7 +56,16 @@ fn append(mut file: &File, path: &Path, max_bytes: usize, is_it: &dyn Fn(&[u8]) 
     let ended = now.is_empty() || now.ends_with(b"\n");
     // In one call, so that two processes that do this at once write two lines.
     let text = if ended { format!("{line}\n") } else { format!("\n{line}\n") };
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| FsError::new("write", path, e))
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| {
+        // Half a line, where the disk is full, would spoil the file.
+        let taken_back = file.set_len(now.len() as u64).and_then(|()| file.sync_all());
+        let failed = FsError::new("write", path, e);
+        match taken_back {
+            Ok(()) => failed,
+            Err(e) => failed
+                .with_hint(format!("look at the end of the file: half a line may be there, which could not be removed ({e})")),
+        }
+    })
 }
 
 fn denied(path: &Path, detail: &str) -> FsError {
