@@ -9,7 +9,7 @@ use serde_json::Value;
 use walvis::crypto::{DataKey, KeyFile};
 use walvis::format::descriptor::{Descriptor, KeyObject};
 
-use crate::support::command::{Site, files_below, is_root};
+use crate::support::command::{Site, WALVIS, files_below, is_root, run};
 use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Content, Segment};
 
@@ -244,6 +244,27 @@ fn a_key_file_that_cannot_be_written_is_not() {
 
 /// As the README sets it up: the key is root's, readable for the server's group, and the repository is the server's. Root makes both known to
 /// each other, and what is written stays whose it was.
+/// A limit on the length of files stands for the disk: of the line only the beginning fits.
+#[test]
+fn a_key_file_on_a_full_disk_stays_as_it_was() {
+    const LIMIT: usize = 4096;
+    let site = Site::without_repository();
+    let path = site.path("key");
+    let mut key = fs::read_to_string(&path).unwrap();
+    let room = LIMIT - 20 - key.len();
+    key.push_str(&format!("#{}\n", "x".repeat(room - 2)));
+    fs::write(&path, &key).unwrap();
+    let limited = format!("trap '' XFSZ; exec prlimit --fsize={LIMIT} \"$@\"");
+    let mut init = site.wrapped(["sh", "-c", &limited, "sh"], [WALVIS, "init"]);
+    init.env("PATH", "/usr/bin:/bin");
+    let ran = run(&mut init).exits(0);
+    let line = format!("walvis-repository-1:{}:1", id_of(&site));
+    assert!(ran.stdout.contains(&line), "the line is printed for the operator: {ran:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), key);
+    // Half a line would have spoiled the key for every command.
+    site.run(["list"]).exits(0);
+}
+
 #[test]
 fn root_ties_its_key_to_the_servers_repository() {
     if !is_root() {
