@@ -25,6 +25,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use super::certificate;
 use super::conninfo::{Conninfo, MAX_FILE_BYTES};
 use super::mode::Mode;
+use crate::crypto::server_certificate::Shown;
 use crate::fsio::{self, Problem};
 
 /// What the settings say about TLS.
@@ -204,14 +205,8 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        let mut result = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        // `openssl req -x509` makes certificates that are both an authority's and a server's. The library looks at the time before
-        // it refuses them for that, and not at the name.
-        if result.as_ref().is_err_and(is_authority) && self.own.iter().any(|own| own == end_entity) {
-            let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
-            result = rustls::client::verify_server_name(&certificate, server_name).map(|()| ServerCertVerified::assertion());
-        }
-        match result {
+        let shown = Shown { end_entity, intermediates, server_name, ocsp_response, now };
+        match shown.verify(chain, &self.own) {
             // The library looks at the name last.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -243,11 +238,6 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// Whether a certificate was refused because it is an authority's (`webpki::Error::CaUsedAsEndEntity`).
-fn is_authority(error: &rustls::Error) -> bool {
-    matches!(error, rustls::Error::InvalidCertificate(CertificateError::Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
 
 /// What keeps TLS from being spoken: words for the operator.

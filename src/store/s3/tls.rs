@@ -1,7 +1,4 @@
 //! TLS that trusts what is in the CA file, be it an authority's certificate or the server's own.
-//!
-//! A certificate made by `openssl req -x509` calls itself an authority and is used by a server. The TLS library refuses that by
-//! principle; curl and OpenSSL accept it where exactly this certificate is trusted. So does this client, and nothing else differs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +19,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::crypto::server_certificate::Shown;
 
 /// An HTTP client for `https://` that trusts the system's roots and the certificates of this PEM text.
 ///
@@ -99,7 +97,7 @@ fn config(pem: &[u8]) -> Result<ClientConfig, rustls::Error> {
         .with_no_client_auth())
 }
 
-/// The library's own verifier, but for one thing.
+/// The library's own verifier, but for certificates that the CA file holds.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -116,16 +114,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let refused = match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(refused) if is_authority(&refused) => refused,
-            verified_or_refused => return verified_or_refused,
-        };
-        // Its dates were found right before: an authority's certificate that is over is refused for that.
-        if !self.own.iter().any(|own| own.as_ref() == end_entity.as_ref()) {
-            return Err(refused);
-        }
-        rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        Ok(ServerCertVerified::assertion())
+        Shown { end_entity, intermediates, server_name, ocsp_response, now }.verify(&self.inner, &self.own)
     }
 
     fn verify_tls12_signature(
@@ -149,9 +138,4 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
-}
-
-/// Whether a certificate was refused because it is an authority's (`webpki::Error::CaUsedAsEndEntity`).
-pub(super) fn is_authority(error: &rustls::Error) -> bool {
-    matches!(error, rustls::Error::InvalidCertificate(CertificateError::Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
