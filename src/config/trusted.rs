@@ -5,9 +5,13 @@
 //! it, or put another one in its place. Flags and the environment are root's own. Other users follow what they are told, as ever: they
 //! can do no more than they may.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "s3")]
+use std::path::PathBuf;
 
-use super::{Environment, config_error};
+#[cfg(feature = "s3")]
+use super::Environment;
+use super::config_error;
 use crate::error::Error;
 use crate::fsio::{self, ChangeableBy, Exposure, Problem};
 use crate::raw_text::shown;
@@ -44,6 +48,7 @@ fn refusal(what: &str, path: &Path, exposure: &Exposure, elsewhere: &str) -> Err
 ///
 /// # Errors
 /// As [`check`].
+#[cfg(feature = "s3")]
 pub(super) fn check_aws_files(credentials_file: Option<&Path>, env: Environment<'_>) -> Result<(), Error> {
     let home = env("HOME").map(PathBuf::from);
     let named = |name: &str| {

@@ -126,7 +126,11 @@ impl StoreSettings {
     /// # Errors
     /// [`Kind::Refused`] where it is not clear; [`Kind::Config`] where it cannot be told.
     pub fn owner(&self) -> Result<Option<Identity>, Error> {
-        let StoreUrl::File(path) = &self.url else { return Ok(None) };
+        let path = match &self.url {
+            StoreUrl::File(path) => path,
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(_) => return Ok(None),
+        };
         match Rooted::open(path) {
             Ok(rooted) => Ok(Some(rooted.identity())),
             Err(e) if e.problem == Problem::Absent => Ok(None),
