@@ -29,12 +29,12 @@ use walvis::deadline::Deadline;
 use walvis::format::envelope::{Metadata, ObjectKind};
 use walvis::format::node::{Aggregate, Children, Edge, Entry, FANOUT, Node, NodeId, span};
 use walvis::limits::MAX_SUMMARY_BYTES;
-use walvis::ops::resolve::{self, ResolveRequest};
 /// For the WAL writer of the tests.
 use walvis::pg;
 use walvis::pg::scan::{Event, Mark, PgTime, Record, Scanner, Segment, Summary, XactStats, Xid, XidRange};
 use walvis::pg::target::{Target, Zone};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
+use walvis::recovery::ResolveRequest;
 use walvis::repo::catalog::Step;
 use walvis::repo::{ClusterName, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::Store;
@@ -235,7 +235,7 @@ fn look(store: &Arc<Fault>, target: &Targets, what: &str) -> bool {
             system_id: None,
             zone: Zone::utc(),
         };
-        return resolve::answer(&repository, &cluster, facts(), &request)
+        return walvis::recovery::answer(&repository, &cluster, facts(), &request)
             .unwrap()
             .wal
             .is_some_and(|wal| wal.present > BACKUP_BEFORE / 2);

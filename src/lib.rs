@@ -6,14 +6,18 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | 6 | [`cli`] | arguments, exit codes, rendering of reports and errors |
-//! | 5 | [`ops`] | one module per command: request in, report out |
-//! | 4 | [`config`], [`server`] | file < environment < flags → one validated value; the PostgreSQL connection |
-//! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files |
+//! | 9 | [`cli`] | arguments, exit codes, rendering of reports and errors |
+//! | 8 | [`ops`] | one module per command: request in, report out |
+//! | 7 | [`backup`], [`restore`] | taking a base backup; putting one in place and starting a server on it |
+//! | 6 | [`wal`], [`recovery`] | WAL files between a server and a repository; target, path, stop, choice of backup |
+//! | 5 | [`repositories`] | the configured repositories: opening them, choosing among them |
+//! | 4 | [`config`], [`postgres`] | file < environment < flags → one validated value; a PostgreSQL server and its data directory |
+//! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files, catalog, backups |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
 //! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
 //! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`process`], [`waiting`] | bounds, time limits, the error type, names that are bytes, what processes inherit, what is waited for |
 
+pub mod backup;
 pub mod cli;
 pub mod codec;
 pub mod command;
@@ -26,9 +30,13 @@ pub mod fsio;
 pub mod limits;
 pub mod ops;
 pub mod pg;
+pub mod postgres;
 pub mod process;
 pub mod raw_text;
+pub mod recovery;
 pub mod repo;
-pub mod server;
+pub mod repositories;
+pub mod restore;
 pub mod store;
 pub mod waiting;
+pub mod wal;

@@ -1,17 +1,15 @@
 //! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now and then
 //! elsewhere.
-
+use super::render::size;
+use super::shield;
+use crate::backup::report::Progress;
+use crate::raw_text::plain;
+use crate::waiting;
 use std::cell::Cell;
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::render::size;
-use super::shield;
-use crate::ops::base_backup::report::Progress;
-use crate::raw_text::plain;
-use crate::waiting;
 
 /// Between two events where nobody watches.
 const EVENTS: Duration = Duration::from_secs(10);

@@ -1,10 +1,9 @@
 //! The reports of `resolve` and `catalog` as text.
-
 use super::lines::Lines;
 use super::render::{duration, size};
 use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
-use crate::ops::resolve::report::{Moment, ResolveReport, TransactionReport};
 use crate::pg::target::{Zone, now, parse_time};
+use crate::recovery::report::{Moment, ResolveReport, TransactionReport};
 
 /// Most locks that are printed; `--json` has all.
 const LOCKS: usize = 20;

@@ -1,5 +1,4 @@
 //! Reports and errors as text.
-
 use super::lines::Lines;
 use crate::error::Error;
 use crate::format::manifest::PageChecksums;
@@ -288,7 +287,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// What was sent to optional repositories.
-pub(super) fn missed(reports: &[crate::ops::push_missed::MissedReport]) -> Lines {
+pub(super) fn missed(reports: &[crate::wal::missed::MissedReport]) -> Lines {
     let mut out = Lines::new();
     for report in reports {
         match report.sent.as_slice() {

@@ -1,21 +1,19 @@
 //! `pitr-restore`: from arguments to a request, how the server will call this program, and the report as text.
-
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-
 use super::args::{ActionArg, Archiving, Global, RestoreArgs};
 use super::lines::Lines;
-use super::recovery;
 use super::render::{duration_of, size};
-use super::targets;
+use super::{recovery, targets};
 use crate::config::Config;
 use crate::error::{Error, Kind};
-use crate::ops::pitr_restore::settle::{ARCHIVE_AGAIN, EndReport};
-use crate::ops::pitr_restore::{PlanReport, RestoreReport, RestoreRequest, TablespaceKey};
+use crate::ops::pitr_restore::{PlanReport, RestoreReport};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
 use crate::repo::KeySource;
+use crate::restore::job::{RestoreRequest, TablespaceKey};
+use crate::restore::settle::{ARCHIVE_AGAIN, EndReport};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// Most locks that are printed; `--json` has all.
 const LOCKS: usize = 20;

@@ -1,17 +1,9 @@
 //! From arguments to an exit code.
-
-use std::ffi::OsString;
-use std::io::{self, Write};
-use std::ops::ControlFlow;
-use std::process::ExitCode;
-
-use clap::{CommandFactory, Parser};
-
 use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
 use super::exit::{FETCH_FAILED, exit_code};
 use super::lines::{Lines, plain_json};
-use super::progress::ProgressLine;
-use super::{logging, progress, recovery, render, render_backup, restore, secrets, shield, targets};
+use super::progress::{self, ProgressLine};
+use super::{logging, recovery, render, render_backup, restore, secrets, shield, targets};
 use crate::config::{Config, HELPER_VARIABLE, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -19,6 +11,14 @@ use crate::limits::AHEAD_TIME;
 use crate::ops;
 use crate::raw_text::plain;
 use crate::repo::{ClusterName, SystemId};
+use crate::restore::job::RestoreRequest;
+use crate::restore::settle;
+use crate::wal::{fetch, push};
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::process::ExitCode;
 
 /// The flag of a helper.
 const AHEAD: &str = "--ahead";
@@ -188,38 +188,38 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         Command::PushWal(args) if args.ahead => {
             let (config, deadline) = prepare_helper(&cli.global, role)?;
             if args.missed {
-                return args.paths.iter().try_for_each(|path| ops::push_missed::run_helper(&config, path, deadline));
+                return ops::push_wal::run_missed_helper(&config, &args.paths, deadline);
             }
-            args.paths.iter().try_for_each(|path| ops::push_ahead::run(&config, path, deadline))
+            ops::push_wal::run_ahead(&config, &args.paths, deadline)
         }
         Command::PushWal(args) if args.missed => {
             let (config, deadline) = prepare_long(&cli.global, None, role)?;
             if !args.paths.is_empty() {
                 return Err(Error::new(Kind::Usage, "--missed goes without a file").hint("leave one of the two out"));
             }
-            let report = ops::push_missed::run(&config, deadline)?;
+            let report = ops::push_wal::run_missed(&config, deadline)?;
             print_report(json, &report, |report| render::missed(report))
         }
         Command::PushWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper() };
+            let request = push::PushRequest { paths: args.paths.clone(), helper: helper() };
             let report = ops::push_wal::run(&config, &request, deadline)?;
             // Quiet unless asked: the server logs what archive_command prints.
             if json { print_report(json, &report, |_| Lines::new()) } else { log_pushed(&report) }
         }
         Command::FetchWal(args) if args.ahead => {
             let (config, deadline) = prepare_helper(&cli.global, role)?;
-            ops::fetch_ahead::run(&config, &args.name, &args.destination, deadline)
+            ops::fetch_wal::run_ahead(&config, &args.name, &args.destination, deadline)
         }
         Command::FetchWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             let (name, destination) = (args.name.clone(), args.destination.clone());
             let on_error = match args.on_error {
-                OnError::Auto => ops::fetch_wal::OnError::Auto,
-                OnError::Stop => ops::fetch_wal::OnError::Stop,
-                OnError::Unavailable => ops::fetch_wal::OnError::Unavailable,
+                OnError::Auto => fetch::OnError::Auto,
+                OnError::Stop => fetch::OnError::Stop,
+                OnError::Unavailable => fetch::OnError::Unavailable,
             };
-            let request = ops::fetch_wal::FetchRequest { name, destination, on_error, helper: helper() };
+            let request = fetch::FetchRequest { name, destination, on_error, helper: helper() };
             // Nobody asks again: it has its whole time.
             let report = ops::fetch_wal::run(&config, &request, deadline.patient())?;
             tracing::debug!("{} from {}", report.file, report.repository);
@@ -251,7 +251,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             pitr_restore(&config, &request, deadline, json)
         }
         Command::EndRecovery(args) => {
-            let report = ops::pitr_restore::settle::run(&args.pgdata)?;
+            let report = settle::run(&args.pgdata)?;
             print_report(json, &report, restore::ended)
         }
         Command::Resolve(args) => {
@@ -301,7 +301,7 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
     Ok(())
 }
 
-fn log_pushed(reports: &[ops::push_wal::PushReport]) -> Result<(), Error> {
+fn log_pushed(reports: &[push::PushReport]) -> Result<(), Error> {
     for report in reports {
         tracing::debug!("{} in {}: {}", report.file, report.repository, report.outcome);
     }
@@ -370,12 +370,7 @@ fn catalog(config: &Config, request: &ops::catalog::CatalogRequest, deadline: De
 }
 
 /// The plan is printed before anything is done; as JSON it is part of the one result.
-fn pitr_restore(
-    config: &Config,
-    request: &ops::pitr_restore::RestoreRequest,
-    deadline: Deadline,
-    json: bool,
-) -> Result<(), Error> {
+fn pitr_restore(config: &Config, request: &RestoreRequest, deadline: Deadline, json: bool) -> Result<(), Error> {
     let mut out_of_reach = false;
     let result = ops::pitr_restore::run(config, request, deadline, &mut |plan| {
         out_of_reach = plan.restore.is_none();

@@ -1,7 +1,6 @@
 //! Secrets have no place among arguments: every user of the host sees them there.
-
 use crate::error::{Error, Kind};
-use crate::server::Conninfo;
+use crate::postgres::Conninfo;
 
 /// Refuses a connection string of ours that holds a password.
 pub(super) fn keep_off_the_command_line(flag: &str, conninfo: Option<&str>) -> Result<(), Error> {

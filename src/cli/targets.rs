@@ -1,18 +1,16 @@
 //! From the arguments of `resolve`, `catalog` and `base-backup` to requests.
-
-use std::collections::BTreeMap;
-
 use super::args::{BackupArgs, CatalogArgs, ResolveArgs, TargetArgs, TargetWord, ZoneArg};
 use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::ops::base_backup::BackupRequest;
 use crate::ops::catalog::{Bound, CatalogRequest, List};
-use crate::ops::resolve::ResolveRequest;
 use crate::pg::Lsn;
 use crate::pg::scan::{RestorePointName, Xid};
 use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time, stated_zone};
+use crate::recovery::ResolveRequest;
 use crate::repo::SystemId;
+use std::collections::BTreeMap;
 
 pub(super) fn resolve(args: &ResolveArgs, config: &Config) -> Result<ResolveRequest, Error> {
     let from = args.from.as_deref().map(lsn).transpose()?;

@@ -28,6 +28,7 @@ mod draft;
 mod identity;
 mod kernel;
 mod live;
+mod named;
 mod private;
 mod rebuild;
 mod rooted;
@@ -48,6 +49,7 @@ pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
 };
+pub use named::{as_owner_of, as_owner_of_all, directory_of, file_error};
 pub use private::{
     Boot, Held, TIME_STEP, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir,
     write_volatile,

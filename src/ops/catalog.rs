@@ -2,17 +2,6 @@
 //!
 //! The overview asks for the parts in which reading stops, and steps over all others. Lists are told line by line as they are found,
 //! so a year of WAL takes no memory.
-
-use std::ops::ControlFlow;
-
-use serde::Serialize;
-
-use super::resolve::backups::Backups;
-use super::resolve::log::{PathLog, scanned};
-use super::resolve::reach::{Reach, begin_of, reaches};
-use super::resolve::report::{Moment, TransactionReport};
-use super::resolve::search::{Log, WantedEnds, WantedMarks, Window};
-use super::{repositories, resolve};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -21,8 +10,17 @@ use crate::format::node::{Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, XactEntry};
 use crate::pg::target::{TargetTimeline, Zone, now, show};
 use crate::pg::{Lsn, SegmentName, Timeline};
+use crate::recovery;
+use crate::recovery::backups::Backups;
+use crate::recovery::log::{PathLog, scanned};
+use crate::recovery::reach::{Reach, begin_of, reaches};
+use crate::recovery::report::{Moment, TransactionReport};
+use crate::recovery::search::{Log, WantedEnds, WantedMarks, Window};
 use crate::repo::catalog::{Leg, Step, TimelineInfo};
 use crate::repo::{Catalog, ClusterName, Facts, Repository, SystemId};
+use crate::repositories;
+use serde::Serialize;
+use std::ops::ControlFlow;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -201,7 +199,7 @@ fn newest_commit(
     let mut newest: Option<(XactEntry, Timeline)> = None;
     for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
         let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-        let Some(commit) = resolve::last_commit(&log)? else { continue };
+        let Some(commit) = recovery::last_commit(&log)? else { continue };
         if newest.as_ref().is_none_or(|(known, _)| known.end.time <= commit.end.time) {
             newest = Some((commit, log.leg(commit.lsn).map_or(info.timeline, |leg| leg.timeline)));
         }
@@ -214,9 +212,9 @@ fn newest_timeline(repository: &Repository, cluster: &ClusterName, catalog: &Cat
     let mut ends = Vec::new();
     for info in catalog.timelines() {
         let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-        ends.push((info.clone(), resolve::last_commit(&log)?.map(|end| end.end.time)));
+        ends.push((info.clone(), recovery::last_commit(&log)?.map(|end| end.end.time)));
     }
-    Ok(resolve::newest(&ends).and_then(|index| ends.get(index)).map(|(info, _)| info.timeline))
+    Ok(recovery::newest(&ends).and_then(|index| ends.get(index)).map(|(info, _)| info.timeline))
 }
 
 /// Whether it is known where a timeline began.

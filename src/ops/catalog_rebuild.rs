@@ -1,14 +1,12 @@
 //! `walvis catalog rebuild`: writes the nodes of the catalog that are missing, or all of them anew.
 //!
 //! Nodes are derived data: what is stored of the log is not touched, whatever happens here.
-
-use serde::Serialize;
-
-use super::repositories;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::pg::Timeline;
+use crate::repositories;
+use serde::Serialize;
 
 /// What is asked.
 #[derive(Debug, Default)]

@@ -2,25 +2,24 @@
 //!
 //! It looks at the repositories and at the server, makes the server switch to a new segment, waits until that segment is in every
 //! repository, reads it back and holds it against its name. Everything wrong is a [`Finding`] with the way to mend it.
-
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use serde::Serialize;
-
-use super::archiver::{Status, Watch};
-use super::push_missed::missing;
-use super::stored_wal::{self, Held};
-use super::{as_owner_of, cluster_facts, histories, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
+use crate::fsio::as_owner_of;
 use crate::pg::{SegmentCheck, SegmentName, WalFileName};
+use crate::postgres::archiver::{Status, Watch};
+use crate::postgres::{Server, control_file};
 use crate::repo::{Facts, Fetched, KeySource, Probed, Repository, SystemId};
-use crate::server::Server;
+use crate::repositories;
 use crate::waiting;
+use crate::wal::compare::{self, Held};
+use crate::wal::histories;
+use crate::wal::missed::missing;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How often the repositories are asked for the segment.
 const POLL: Duration = Duration::from_millis(200);
@@ -381,7 +380,7 @@ fn check_server(
     }
     let Some(known) = report.server.as_ref().and_then(server_facts) else { return Ok(()) };
     for repository in opened.iter().flatten() {
-        if let Err(error) = stored_wal::refuse_set_back(repository, &config.cluster, known, server) {
+        if let Err(error) = compare::refuse_set_back(repository, &config.cluster, known, server) {
             // Whatever is archived from now on would be refused.
             report.add_error(Severity::Problem, repository.location(), error);
             return Ok(());
@@ -499,7 +498,7 @@ fn check_binding(repository: &Repository, config: &Config, facts: &ServerCheck, 
 fn visible_data_directory(server: &Server, facts: Facts, deadline: Deadline) -> Option<PathBuf> {
     let path = server.text("pg_catalog.current_setting('data_directory', true)").ok().flatten()?;
     let _as = as_owner_of(path.as_path()).ok()?;
-    let found = cluster_facts::of_data_directory(path.as_path(), &deadline).ok().flatten()?;
+    let found = control_file::of_data_directory(path.as_path(), &deadline).ok().flatten()?;
     (found.system_id == facts.system_id).then(|| path.as_path().to_owned())
 }
 
@@ -572,7 +571,7 @@ impl Way<'_> {
         let file = WalFileName::Segment(self.name);
         let local = self.data_directory.map(|directory| directory.join("pg_wal").join(file.to_string()));
         let held = match &local {
-            Some(local) => stored_wal::compare(repository, &self.config.cluster, self.facts, &file, local),
+            Some(local) => compare::compare(repository, &self.config.cluster, self.facts, &file, local),
             None => repository
                 .wal_metadata(&self.config.cluster, self.facts.system_id, &file)
                 .map(|metadata| if metadata.is_some() { Held::Unknown } else { Held::Absent }),
@@ -581,7 +580,7 @@ impl Way<'_> {
             Ok(Held::Absent) => return true,
             // Where the server's file cannot be seen, the archiver's word has to do.
             Ok(Held::Unknown) if !is_archived => return true,
-            Ok(Held::Other) => Err(stored_wal::other_content(&file, repository)),
+            Ok(Held::Other) => Err(compare::other_content(&file, repository)),
             Ok(Held::Same | Held::Unknown) => read_back(repository, self.config, self.facts, self.name),
             Err(error) => Err(error),
         };

@@ -2,21 +2,19 @@
 //!
 //! As root a repository in a directory that is not there is made for the user whom the data directory belongs to, and one that is there is
 //! worked in as the user whom it belongs to.
-
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
-
-use super::{as_owner_of, cluster_facts, file_error, repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::crypto::{KeyFile, KnownRepository, RepositoryId};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
-use crate::fsio::{self, Identity, Rooted};
+use crate::fsio::{self, Identity, Rooted, as_owner_of, file_error};
 use crate::limits::MAX_SECRET_BYTES;
+use crate::postgres::control_file;
 use crate::raw_text::shown;
 use crate::repo::{Facts, Initialised, KeySource, Repository, Secret, repository_names};
+use crate::repositories;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 const SHARE: &str = "say 'walvis init --share-key' to have one key open both";
 
@@ -86,7 +84,7 @@ pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result
                     .hint("give the directory that 'SHOW data_directory' prints")
             };
             let facts = match as_owner_of(path) {
-                Ok(_as) => cluster_facts::of_data_directory(path, &deadline)?.ok_or_else(not_one)?,
+                Ok(_as) => control_file::of_data_directory(path, &deadline)?.ok_or_else(not_one)?,
                 Err(_) if matches!(fsio::exists(path), Ok(false)) => return Err(not_one()),
                 Err(error) => return Err(error),
             };

@@ -1,15 +1,11 @@
 //! `walvis key generate`: a new key file.
 //!
 //! As root it is made as the user whom the directory belongs to, and is that user's. A link of the name is not followed: the name is taken.
-
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
-
-use super::{as_owner_of, directory_of, file_error};
 use crate::crypto::{KeyFile, WrappingKey};
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Identity, Problem};
+use crate::fsio::{self, Identity, Problem, as_owner_of, directory_of, file_error};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// What was made.
 #[derive(Debug, Serialize)]

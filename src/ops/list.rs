@@ -1,13 +1,4 @@
 //! `walvis list`: what the repositories hold. Reads names, sizes, bindings, and what is known of each base backup; no content.
-
-use std::ops::ControlFlow;
-
-use serde::Serialize;
-
-use super::resolve::log::PathLog;
-use super::resolve::reach::reaches;
-use super::resolve::search::Log;
-use super::{repositories, resolve};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -17,8 +8,15 @@ use crate::format::manifest::{BackupSummary, Database};
 use crate::pg::scan::{PgTime, XactEntry};
 use crate::pg::target::show;
 use crate::pg::{Lsn, SegmentName, WalFileName, WalSegmentSize};
+use crate::recovery;
+use crate::recovery::log::PathLog;
+use crate::recovery::reach::reaches;
+use crate::recovery::search::Log;
 use crate::repo::catalog::TimelineInfo;
 use crate::repo::{Binding, Catalog, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
+use crate::repositories;
+use serde::Serialize;
+use std::ops::ControlFlow;
 
 /// How many gaps are listed per timeline; all are counted.
 const GAPS_LISTED: usize = 10;
@@ -339,7 +337,7 @@ impl<'a> Windows<'a> {
             ends.push((line, reach.until, last));
         }
         let keys: Vec<_> = ends.iter().map(|(line, _, last)| (line.info.clone(), last.map(|last| last.end.time))).collect();
-        let (line, until, last) = ends.get(resolve::newest(&keys)?)?;
+        let (line, until, last) = ends.get(recovery::newest(&keys)?)?;
         // What is before the backup's end is no end of what can be restored from it.
         let time = last.filter(|last| last.lsn >= backup.stop_lsn).map(|last| last.end.time);
         let time = time.or(PgTime::from_unix_us(backup.stopped_unix_us));

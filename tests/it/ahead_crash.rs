@@ -14,7 +14,7 @@ use crate::support::segment::{Content, Segment};
 fn helper(site: &Site, log: &Path, options: &[&str], arguments: &[&str], is_done: impl Fn() -> bool, end: impl Fn()) -> Ran {
     site.make_spool();
     let mut command = strace(site, log, options, arguments);
-    let mut running = start(command.envs(walvis::ops::spool::HELPER_ENVIRONMENT));
+    let mut running = start(command.envs(walvis::wal::spool::HELPER_ENVIRONMENT));
     eventually("the helper does its work or dies", || running.has_ended() || is_done());
     end();
     running.wait()

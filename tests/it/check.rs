@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use walvis::deadline::Deadline;
-use walvis::ops::stored_wal::{self, Held};
 use walvis::pg::WalFileName;
 use walvis::repo::{ClusterName, Facts, KeySource, Repository, StoreSettings, StoreUrl};
+use walvis::wal::compare::{self, Held};
 
 use crate::support::command::{Ran, run as run_program};
 use crate::support::postgres::{Cluster, Options, Role, Scratch, Stop, poll, run};
@@ -58,7 +58,7 @@ impl Host {
             StoreSettings { url: StoreUrl::File(self.scratch.path().join("one")), create_if_absent: None, known: None };
         let deadline = Deadline::after(Duration::from_secs(60));
         let secret = KeySource::File(self.scratch.path().join("key")).read(&deadline).unwrap();
-        let facts = walvis::ops::cluster_facts::of_data_directory(&cluster.data, &deadline).unwrap().unwrap();
+        let facts = walvis::postgres::control_file::of_data_directory(&cluster.data, &deadline).unwrap().unwrap();
         (Repository::open(&settings, &secret, 1, deadline).unwrap(), ClusterName::new("main").unwrap(), facts)
     }
 
@@ -219,13 +219,13 @@ fn a_server_that_was_set_back_is_not_taken_for_what_is_stored() {
     let (repository, name, facts) = host.repository(&cluster);
     let file = WalFileName::parse(&segment).unwrap();
     let local = cluster.data.join("pg_wal").join(&segment);
-    assert_eq!(stored_wal::compare(&repository, &name, facts, &file, &local).unwrap(), Held::Other);
-    assert_eq!(stored_wal::compare_beginning(&repository, &name, facts, &file, &local, 1 << 20).unwrap(), Held::Other);
+    assert_eq!(compare::compare(&repository, &name, facts, &file, &local).unwrap(), Held::Other);
+    assert_eq!(compare::compare_beginning(&repository, &name, facts, &file, &local, 1 << 20).unwrap(), Held::Other);
     let copy = host.scratch.path().join(&segment);
     assert!(host.walvis(&["fetch-wal", &segment, copy.to_str().unwrap()]).exits(0).stdout.is_empty());
-    assert_eq!(stored_wal::compare(&repository, &name, facts, &file, &copy).unwrap(), Held::Same);
-    assert_eq!(stored_wal::compare_beginning(&repository, &name, facts, &file, &copy, 5000).unwrap(), Held::Same);
-    assert_eq!(stored_wal::compare(&repository, &name, facts, &file, &copy.with_extension("gone")).unwrap(), Held::Unknown);
+    assert_eq!(compare::compare(&repository, &name, facts, &file, &copy).unwrap(), Held::Same);
+    assert_eq!(compare::compare_beginning(&repository, &name, facts, &file, &copy, 5000).unwrap(), Held::Same);
+    assert_eq!(compare::compare(&repository, &name, facts, &file, &copy.with_extension("gone")).unwrap(), Held::Unknown);
     while cluster.switch_and_archive() <= last {}
     let report = host.check(&cluster, 18, "300");
     one_problem(&report, &["did not arrive", "sends it elsewhere"]);

@@ -200,7 +200,7 @@ fn lists_of_a_long_log() {
 /// What works ahead, as processes that we wait for: with segments that do not compress, so that every buffer is as long as it gets.
 fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segment, &std::path::Path), bound_mib: u64) {
     site.become_cluster(segment::SYSTEM_ID, segments[0].size);
-    for (name, value) in walvis::ops::spool::HELPER_ENVIRONMENT {
+    for (name, value) in walvis::wal::spool::HELPER_ENVIRONMENT {
         site.set(name, value);
     }
     let names: Vec<String> = segments.iter().map(Segment::name).collect();

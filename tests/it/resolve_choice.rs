@@ -6,11 +6,11 @@ use std::io::Cursor;
 
 use walvis::format::extent::BackupId;
 use walvis::format::manifest::{BackupSummary, PageChecksums};
-use walvis::ops::resolve::report::ResolveReport;
-use walvis::ops::resolve::{ResolveRequest, answer};
 use walvis::pg::scan::{Event, Mark, PgTime, Record, XactEnd};
 use walvis::pg::target::{Target, TargetTimeline, Zone};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName};
+use walvis::recovery::report::ResolveReport;
+use walvis::recovery::{ResolveRequest, answer};
 use walvis::repo::{ClusterName, Content, Repository};
 
 use crate::resolve_random::{facts, put, repository, size};

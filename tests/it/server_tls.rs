@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
-use walvis::server::Server;
+use walvis::postgres::Server;
 
 use crate::support::postgres::{Cluster, Options, Scratch, poll};
 

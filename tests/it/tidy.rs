@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 10] = [
     &["limits", "deadline", "error", "raw_text", "process", "waiting"],
     &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],
-    &["config", "server"],
+    &["config", "postgres"],
+    &["repositories"],
+    &["wal", "recovery"],
+    &["backup", "restore"],
     &["ops"],
     &["cli"],
 ];

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use walvis::server::Server;
+use walvis::postgres::Server;
 
 use super::*;
 

@@ -20,12 +20,13 @@ use walvis::error::Kind;
 use walvis::format::envelope::ObjectKind;
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent};
 use walvis::limits::EXTENT_BYTES;
-use walvis::ops::pitr_restore::{self, RestoreRequest, TablespaceKey};
-use walvis::ops::resolve::ResolveRequest;
+use walvis::ops::pitr_restore;
 use walvis::pg::settings::{Invocation, TargetAction};
 use walvis::pg::target::{Target, Zone};
+use walvis::recovery::ResolveRequest;
 use walvis::repo::backups::{PackTarget, with_packs};
 use walvis::repo::{ClusterName, Content as Stored, Repository, Secret, StoreSettings, StoreUrl};
+use walvis::restore::job::{RestoreRequest, TablespaceKey};
 use walvis::store::Key;
 
 use super::raw::{DIRECTORY, EXTENTS, Raw, RawItem, RawPack, RawPlace, TABLES};

@@ -13,11 +13,11 @@ use walvis::format::envelope::ObjectKind;
 use walvis::format::node::{Aggregate, Children, Edge, Node};
 use walvis::ops::catalog::{CatalogRequest, List};
 use walvis::ops::list::ListRequest;
-use walvis::ops::resolve::ResolveRequest;
 use walvis::ops::{catalog, list, resolve};
 use walvis::pg::scan::{Damage, End, Mark, PgTime, Reason, RestorePointName, Summary, Xid, XidRange};
 use walvis::pg::target::{Target, Zone};
 use walvis::pg::{Lsn, Timeline, WalFileName};
+use walvis::recovery::ResolveRequest;
 use walvis::repo::{Content, Repository};
 use walvis::store::Key;
 

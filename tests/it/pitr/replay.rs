@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use walvis::deadline::Deadline;
-use walvis::server::Server;
+use walvis::postgres::Server;
 
 use crate::pitr::{Site, promote};
 use crate::support::command::{self, Ran};

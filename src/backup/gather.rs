@@ -1,0 +1,256 @@
+//! Results, put together in the order of the list: the manifest.
+//!
+//! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items are gathered in a temporary
+//! file first, and copied into the manifest with these three at their places.
+use crate::backup::worker::{Damage, Done, LargeFile, Outcome, PIECE_BYTES, Uses};
+use crate::error::{Error, Kind};
+use crate::format::extent::{PackId, tables_in};
+use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, ManifestReader, ManifestWriter, TableRef};
+use crate::fsio::{self, OwnerNames, file_error};
+use crate::limits::{MAX_DAMAGE_LISTED, MAX_WARNINGS, MIB};
+use crate::raw_text::RawText;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What was gathered.
+pub(crate) struct Gather<'a> {
+    data_directory: &'a Path,
+    writer: ManifestWriter<BufWriter<File>>,
+    uses: HashMap<PackId, u64>,
+    owners: OwnerNames,
+    large: Option<Large>,
+    /// Pages whose checksum fits.
+    pub verified: u64,
+    /// Damaged pages.
+    pub damaged: u64,
+    /// The first of them.
+    pub damage: Vec<Damage>,
+    /// Of the files' length, what is referred to in earlier packs.
+    pub reused_bytes: u64,
+    /// What was odd.
+    pub warnings: Vec<String>,
+}
+
+/// A large file whose pieces come in.
+struct Large {
+    file: Arc<LargeFile>,
+    tables: Vec<TableRef>,
+    uses: Uses,
+}
+
+/// The items of a backup, and what they amount to.
+pub(crate) struct Manifest {
+    writer: ManifestWriter<BufWriter<File>>,
+    /// Number of files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// What a restore reads of the packs.
+    pub stored_bytes: u64,
+}
+
+pub(crate) fn scratch_file() -> Result<BufWriter<File>, Error> {
+    let file = fsio::scratch().map_err(|e| file_error(Kind::Config, e))?;
+    Ok(BufWriter::with_capacity(MIB, file))
+}
+
+/// For a manifest that is only a temporary file.
+pub(crate) fn no_facts() -> BackupFacts {
+    BackupFacts {
+        hash_key: String::new(),
+        databases: Vec::new(),
+        tablespaces: Vec::new(),
+        annotations: BTreeMap::new(),
+        damage: Vec::new(),
+        warnings: Vec::new(),
+        attachments: Vec::new(),
+    }
+}
+
+pub(crate) fn cannot_write(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => Error::new(Kind::Bug, format!("write the manifest: {error}")),
+        _ => Error::new(Kind::Config, format!("cannot write the manifest to a temporary file: {error}"))
+            .hint("free space in the directory for temporary files, or set TMPDIR to another one"),
+    }
+}
+
+impl<'a> Gather<'a> {
+    pub(crate) fn new(data_directory: &'a Path, warnings: Vec<String>) -> Result<Self, Error> {
+        Ok(Self {
+            data_directory,
+            writer: ManifestWriter::new(scratch_file()?),
+            uses: HashMap::new(),
+            owners: OwnerNames::default(),
+            large: None,
+            verified: 0,
+            damaged: 0,
+            damage: Vec::new(),
+            reused_bytes: 0,
+            warnings,
+        })
+    }
+
+    /// Takes the next outcome; they come in the order of the list.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when the temporary file cannot be written.
+    pub(crate) fn take(&mut self, outcome: Outcome) -> Result<(), Error> {
+        self.verified += outcome.verified;
+        self.damaged += outcome.damaged.len() as u64;
+        self.reused_bytes += outcome.reused_bytes;
+        for damage in outcome.damaged {
+            tracing::warn!("{} page {} is damaged: {}", RawText::from(&*damage.path), damage.block, damage.detail);
+            if self.damage.len() < MAX_DAMAGE_LISTED {
+                self.damage.push(damage);
+            }
+        }
+        for warning in outcome.warnings {
+            self.warn(warning);
+        }
+        for done in outcome.done {
+            match done {
+                Done::Directory(entry) => self.add(&Item::Directory(entry))?,
+                Done::File(entry, uses) => {
+                    self.add_uses(&uses);
+                    self.add(&Item::File(entry))?;
+                }
+                Done::Piece(file, index, piece) => self.piece(file, index, piece)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is odd.
+    pub(crate) fn warn(&mut self, warning: String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn add(&mut self, item: &Item) -> Result<(), Error> {
+        self.writer.add(item, &[]).map_err(cannot_write)
+    }
+
+    fn add_uses(&mut self, uses: &Uses) {
+        for (pack, bytes) in uses {
+            *self.uses.entry(*pack).or_default() += bytes;
+        }
+    }
+
+    fn piece(&mut self, file: Arc<LargeFile>, index: u64, piece: Option<(TableRef, Uses)>) -> Result<(), Error> {
+        if index == 0 {
+            self.large = Some(Large { file, tables: Vec::new(), uses: Uses::new() });
+        }
+        // Gone before it was opened, so for all its pieces.
+        let (Some((table, uses)), Some(large)) = (piece, self.large.as_mut()) else { return Ok(()) };
+        large.tables.push(table);
+        large.uses.extend(uses);
+        if large.tables.len() as u64 != tables_in(large.file.size_bytes) {
+            return Ok(());
+        }
+        let Some(Large { file, tables, uses }) = self.large.take() else { return Ok(()) };
+        let Some((_, attributes)) = file.open(self.data_directory)? else { return Ok(()) };
+        let mut left = file.size_bytes;
+        let crc32c = tables.iter().fold(0, |crc, table| {
+            let bytes = left.min(PIECE_BYTES);
+            left -= bytes;
+            crc32c::crc32c_combine(crc, table.crc32c, bytes as usize)
+        });
+        let entry = FileEntry {
+            path: file.path.clone(),
+            size_bytes: file.size_bytes,
+            mode: attributes.mode,
+            owner: self.owners.user(attributes.uid),
+            group: self.owners.group(attributes.gid),
+            modified_unix_us: attributes.modified_unix_us,
+            crc32c,
+            content: Content::Tables(tables),
+        };
+        self.add_uses(&uses);
+        self.add(&Item::File(entry))
+    }
+
+    /// Counts what attachments use; they are no files of the list.
+    pub(crate) fn use_also(&mut self, uses: &Uses) {
+        self.add_uses(uses);
+    }
+
+    /// Puts the late files at their places, and leaves out what `keep` says no to.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when the temporary file cannot be written or read.
+    pub(crate) fn merge(self, late: Vec<(FileEntry, Uses)>, keep: &dyn Fn(&[u8]) -> bool) -> Result<Manifest, Error> {
+        let mut uses = self.uses;
+        let mut late: Vec<FileEntry> = late
+            .into_iter()
+            .map(|(entry, used)| {
+                for (pack, bytes) in used {
+                    *uses.entry(pack).or_default() += bytes;
+                }
+                entry
+            })
+            .collect();
+        late.sort_by(|a, b| b.path.cmp(&a.path));
+        let mut uses: Uses = uses.into_iter().collect();
+        uses.sort_unstable();
+        let (gathered, head) = self.writer.finish(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
+        let gathered = gathered.into_inner().map_err(|e| cannot_write(e.into_error()))?;
+        let mut manifest = Manifest { writer: ManifestWriter::new(scratch_file()?), files: 0, bytes: 0, stored_bytes: 0 };
+        let mut reader = ManifestReader::default();
+        reader.feed(&head);
+        let mut body = fsio::reader(&gathered);
+        let mut buffer = vec![0; 256 * 1024];
+        let unreadable = |e: &dyn std::fmt::Display| Error::new(Kind::Bug, format!("read back the manifest: {e}"));
+        loop {
+            while let Some(item) = reader.next_item().map_err(|e| unreadable(&e))? {
+                while let Some(first) = late.pop_if(|first| first.path.as_slice() < item.path()) {
+                    manifest.add(&Item::File(first), &mut uses)?;
+                }
+                if keep(item.path()) {
+                    manifest.add(&item, &mut uses)?;
+                }
+            }
+            let n = body.read(&mut buffer).map_err(|e| unreadable(&e))?;
+            if n == 0 {
+                break;
+            }
+            reader.feed(buffer.get(..n).unwrap_or_default());
+        }
+        reader.finish().map_err(|e| unreadable(&e))?;
+        while let Some(first) = late.pop() {
+            manifest.add(&Item::File(first), &mut uses)?;
+        }
+        manifest.stored_bytes = manifest.writer.live_bytes();
+        Ok(manifest)
+    }
+}
+
+impl Manifest {
+    /// The first file takes all uses with it: the manifest counts them for the whole backup.
+    fn add(&mut self, item: &Item, uses: &mut Uses) -> Result<(), Error> {
+        match item {
+            Item::Directory(_) => self.writer.add(item, &[]),
+            Item::File(entry) => {
+                self.files += 1;
+                self.bytes += entry.size_bytes;
+                self.writer.add(item, &std::mem::take(uses))
+            }
+        }
+        .map_err(cannot_write)
+    }
+
+    /// The bytes of the manifest: head and items.
+    ///
+    /// # Errors
+    /// [`Kind::Bug`] when it refers to a pack whose length `total` does not know.
+    pub(crate) fn finish(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<(Vec<u8>, File), Error> {
+        let (sink, head) = self.writer.finish(facts, total).map_err(cannot_write)?;
+        let mut sink = sink;
+        sink.flush().map_err(cannot_write)?;
+        Ok((head, sink.into_inner().map_err(|e| cannot_write(e.into_error()))?))
+    }
+}

@@ -1,0 +1,170 @@
+//! The backup that a new one is compared with.
+//!
+//! Its manifest is needed in step with the list of files, so for as long as the backup takes, and no store keeps a connection open for
+//! hours. So it is copied into a temporary file first. That also proves that it is whole before anything relies on it.
+use crate::backup::gather::{cannot_write, no_facts, scratch_file};
+use crate::error::{Error, Kind};
+use crate::format::extent::{BackupId, PackId};
+use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
+use crate::fsio;
+use crate::limits::{KIB, MAX_PARENTS_TRIED};
+use crate::repo::{ClusterName, Repository, SystemId};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
+
+/// What is read of the temporary file at once.
+const READ_BYTES: usize = 128 * KIB;
+
+/// What is known of the parent besides its files.
+pub(crate) struct ParentHead {
+    /// Which backup it is.
+    pub id: BackupId,
+    /// Key of the hashes of its extents, 64 hexadecimal digits.
+    pub hash_key: String,
+    /// Bytes of the records of every pack that it refers to.
+    pub total_bytes: HashMap<PackId, u64>,
+    /// Packs that are hardly used any more, or gone: what is in them is stored anew.
+    pub shunned: HashSet<PackId>,
+    /// Its attachments.
+    pub attachments: Vec<Attachment>,
+}
+
+impl ParentHead {
+    fn of(id: BackupId, head: &ManifestHead) -> Self {
+        Self {
+            id,
+            hash_key: head.facts.hash_key.clone(),
+            total_bytes: head.packs.iter().map(|used| (used.pack, used.total_bytes)).collect(),
+            shunned: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
+            attachments: head.facts.attachments.clone(),
+        }
+    }
+}
+
+/// The files of the parent, in the order of their paths.
+pub(crate) struct ParentFiles {
+    copy: File,
+    offset: u64,
+    reader: ManifestReader,
+    next: Option<FileEntry>,
+    ended: bool,
+}
+
+/// Reads the newest backup whose manifest can be read; `None` when there is none, or the newest [`MAX_PARENTS_TRIED`] are damaged.
+///
+/// # Errors
+/// As the store's; [`Kind::Config`] when the temporary file cannot be written. Backups that are damaged are passed over with a warning.
+pub(crate) fn read_newest(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_id: SystemId,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
+    // Anybody who writes to the store can add objects that are none: so many are looked at, and then there is no parent.
+    for id in repository.backup_ids(cluster, system_id)?.into_iter().rev().take(MAX_PARENTS_TRIED) {
+        match read(repository, cluster, system_id, id) {
+            Ok(Some((mut head, files))) => {
+                shun_missing(repository, cluster, system_id, &mut head, warnings)?;
+                return Ok(Some((head, files)));
+            }
+            // It expired meanwhile.
+            Ok(None) => {}
+            Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
+                warnings.push(format!("backup {id} could not be compared with: {}", error.what));
+            }
+            Err(error) => return Err(error.while_doing(format!("read the manifest of backup {id}"))),
+        }
+    }
+    Ok(None)
+}
+
+/// A pack that is not there, or too short, must not be relied on once more.
+fn shun_missing(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_id: SystemId,
+    head: &mut ParentHead,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    let mut missing: HashSet<PackId> = head.total_bytes.keys().copied().collect();
+    repository.visit_packs(cluster, system_id, &mut |pack, bytes| {
+        if head.total_bytes.get(&pack).is_some_and(|total| bytes >= *total) {
+            missing.remove(&pack);
+        }
+    })?;
+    if let Some(first) = missing.iter().min() {
+        let count = missing.len();
+        warnings.push(format!(
+            "{count} packs of backup {} are gone or truncated (first: {first}): it cannot be restored; what they held is stored anew",
+            head.id
+        ));
+    }
+    head.shunned.extend(missing);
+    Ok(())
+}
+
+fn read(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_id: SystemId,
+    id: BackupId,
+) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
+    let mut writer = ManifestWriter::new(scratch_file()?);
+    let read = repository.read_manifest(cluster, system_id, id, &mut |_, item| {
+        if let Item::File(_) = &item {
+            writer.add(&item, &[]).map_err(cannot_write)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let Some((_, head)) = read else { return Ok(None) };
+    let (copy, front) = writer.finish(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
+    let copy = copy.into_inner().map_err(|e| cannot_write(e.into_error()))?;
+    let mut reader = ManifestReader::default();
+    reader.feed(&front);
+    Ok(Some((ParentHead::of(id, &head), ParentFiles { copy, offset: 0, reader, next: None, ended: false })))
+}
+
+impl ParentFiles {
+    /// What the parent says of this file's content. Paths have to be asked for in ascending order.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    pub(crate) fn find(&mut self, path: &[u8]) -> Result<Option<Content>, Error> {
+        loop {
+            let Some(next) = self.advance()? else { return Ok(None) };
+            match next.path.as_slice().cmp(path) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Ok(Some(next.content)),
+                std::cmp::Ordering::Greater => {
+                    self.next = Some(next);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<FileEntry>, Error> {
+        if let Some(next) = self.next.take() {
+            return Ok(Some(next));
+        }
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Error::new(Kind::Config, format!("cannot read back the manifest of the backup before this one: {e}"))
+                .hint("it was copied into the directory for temporary files: check that disk, or set TMPDIR to another one")
+        };
+        while !self.ended {
+            match self.reader.next_item().map_err(|e| unreadable(&e))? {
+                Some(Item::File(entry)) => return Ok(Some(entry)),
+                Some(Item::Directory(_)) => continue,
+                None => {}
+            }
+            let mut buffer = vec![0; READ_BYTES];
+            let n = fsio::reader_from(&self.copy, self.offset).read(&mut buffer).map_err(|e| unreadable(&e))?;
+            self.offset += n as u64;
+            self.ended = n == 0;
+            self.reader.feed(buffer.get(..n).unwrap_or_default());
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,143 @@
+//! What `base-backup` reports.
+use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database, Tablespace};
+use crate::raw_text::RawText;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A backup that was taken.
+#[derive(Debug, Serialize)]
+pub struct BackupReport {
+    /// URL of the repository.
+    pub repository: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// System identifier, decimal.
+    pub system_id: String,
+    /// The backup's name.
+    pub id: String,
+    /// What the operator called it.
+    pub label: String,
+    /// `server_version_num`.
+    pub postgres_version_num: u32,
+    /// Whether a standby was read.
+    pub from_standby: bool,
+    /// The data directory that was read.
+    pub data_directory: RawText,
+    /// Where recovery begins.
+    pub start_lsn: String,
+    /// Where a restored cluster is consistent.
+    pub stop_lsn: String,
+    /// The timeline that it was taken on.
+    pub timeline: u32,
+    /// Number of files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// What was stored for it, compressed.
+    pub new_bytes: u64,
+    /// Of the files' length, what earlier backups had stored already.
+    pub reused_bytes: u64,
+    /// What a restore has to read.
+    pub stored_bytes: u64,
+    /// The backup it was compared with.
+    pub parent: Option<String>,
+    /// Whether the cluster has page checksums.
+    pub page_checksums: bool,
+    /// Pages whose checksum fits.
+    pub pages_verified: u64,
+    /// Damaged pages.
+    pub pages_damaged: u64,
+    /// The first of them.
+    pub damaged: Vec<DamagedPage>,
+    /// Databases.
+    pub databases: Vec<Database>,
+    /// Tablespaces outside the data directory.
+    pub tablespaces: Vec<Tablespace>,
+    /// Files outside the data directory that are in the backup, too.
+    pub attachments: Vec<Attached>,
+    /// What the operator noted.
+    pub annotations: BTreeMap<String, String>,
+    /// What was skipped or odd.
+    pub warnings: Vec<String>,
+    /// How many read at once.
+    pub jobs: u32,
+    /// From the start to the manifest, milliseconds.
+    pub duration_ms: u64,
+    /// Of these, waiting for the last WAL to be archived.
+    pub waited_for_wal_ms: u64,
+}
+
+/// A file outside the data directory.
+#[derive(Debug, Serialize)]
+pub struct Attached {
+    /// Where it was.
+    pub path: RawText,
+    /// The setting that leads to it.
+    pub setting: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl BackupReport {
+    pub(crate) fn new(
+        repository: &str,
+        cluster: &str,
+        summary: BackupSummary,
+        facts: BackupFacts,
+        (duration_ms, waited_for_wal_ms): (u64, u64),
+    ) -> Self {
+        Self {
+            repository: repository.to_owned(),
+            cluster: cluster.to_owned(),
+            system_id: summary.system_id,
+            id: summary.id.to_string(),
+            label: summary.label,
+            postgres_version_num: summary.postgres_version_num,
+            from_standby: summary.from_standby,
+            data_directory: summary.data_directory,
+            start_lsn: summary.start_lsn.to_string(),
+            stop_lsn: summary.stop_lsn.to_string(),
+            timeline: summary.timeline,
+            files: summary.files,
+            bytes: summary.bytes,
+            new_bytes: summary.new_bytes,
+            reused_bytes: summary.reused_bytes,
+            stored_bytes: summary.stored_bytes,
+            parent: summary.parent.map(|id| id.to_string()),
+            page_checksums: summary.pages.enabled,
+            pages_verified: summary.pages.verified,
+            pages_damaged: summary.pages.damaged,
+            damaged: facts.damage,
+            databases: facts.databases,
+            tablespaces: facts.tablespaces,
+            attachments: facts
+                .attachments
+                .into_iter()
+                .map(|file| Attached { path: file.path, setting: file.setting, bytes: file.size_bytes })
+                .collect(),
+            annotations: facts.annotations,
+            warnings: facts.warnings,
+            jobs: summary.jobs,
+            duration_ms,
+            waited_for_wal_ms,
+        }
+    }
+}
+
+/// How far a backup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Waiting for the checkpoint that the backup begins with.
+    Starting,
+    /// Reading.
+    Reading {
+        /// So much was read.
+        done_bytes: u64,
+        /// Of so much.
+        total_bytes: u64,
+        /// Of so many files.
+        files: u64,
+    },
+    /// Waiting for WAL to be archived.
+    WaitingForWal,
+}

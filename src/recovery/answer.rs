@@ -1,0 +1,594 @@
+//! What one repository answers, about one system identifier.
+use crate::error::Error;
+use crate::format::manifest::BackupSummary;
+use crate::pg::target::{Target, now, show};
+use crate::pg::{Lsn, SegmentName, Timeline};
+use crate::recovery::backups::{self, Backups, usable};
+use crate::recovery::log::PathLog;
+use crate::recovery::reach::{Reach, begin_of, end_of, nearest, reach_from, reaches, transaction};
+use crate::recovery::replay::Replay;
+use crate::recovery::report::{BackupReport, LegReport, LockReport, Place, ResolveReport, Setting, StopReport, WalReport};
+use crate::recovery::search::{BackupEnd, Found, Log as _, Stop, Unreachable, Wanted, WantedMarks, find, minimal_from};
+use crate::recovery::timelines::{Decision, Line, place};
+use crate::recovery::{ResolveRequest, quiet};
+use crate::repo::catalog::Leg;
+use crate::repo::{Catalog, ClusterName, Facts, Repository};
+use std::ops::ControlFlow;
+
+/// How the newest WAL gets into the archive.
+const ARCHIVE_NOW: &str = "wait for archive_timeout, or run SELECT pg_switch_wal() on the primary, and ask again";
+
+/// What answers.
+pub(super) struct Resolver<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) cluster: &'a ClusterName,
+    pub(super) catalog: &'a Catalog<'a>,
+    pub(super) request: &'a ResolveRequest,
+    pub(super) backups: &'a Backups,
+    /// The backup that was named.
+    pub(super) named: Option<&'a BackupSummary>,
+}
+
+/// Resolves a target in an opened repository, for one system identifier of the cluster.
+///
+/// # Errors
+/// Unreachable, denied, damaged; usage. A target that is out of reach is a report.
+pub fn answer(
+    repository: &Repository,
+    cluster: &ClusterName,
+    facts: Facts,
+    request: &ResolveRequest,
+) -> Result<ResolveReport, Error> {
+    let catalog = repository.catalog(cluster, facts)?;
+    let backups = Backups::of(repository, cluster, catalog.facts().system_id)?;
+    let named = request.backup.map(|id| backups.named(id)).transpose()?;
+    let resolver = Resolver { repository, cluster, catalog: &catalog, request, backups: &backups, named };
+    let decision = resolver.decide()?;
+    resolver.serve(decision, named)
+}
+
+impl<'a> Resolver<'a> {
+    /// Answers on the timeline that was decided.
+    fn serve(&self, decision: Decision<'a>, backup: Option<&BackupSummary>) -> Result<ResolveReport, Error> {
+        let Decision { line, why, candidates, others } = decision;
+        let mut report = self.blank(&line)?;
+        (report.timeline_reason, report.other_timelines) = (why, others);
+        for (id, why) in &self.backups.unreadable {
+            report.notes.push(format!("backup {id} is left out: {why}"));
+            report.damaged_backups.push(why.clone());
+        }
+        let wanted = Wanted { target: self.request.target.clone(), inclusive: self.request.inclusive, from: self.request.from };
+        let is_identity = matches!(self.request.target, Target::Name(_) | Target::Xid(_));
+        if !candidates.is_empty() && !is_identity {
+            report.is_ambiguous = true;
+            report.candidates = candidates;
+            report.reason = Some(format!("it is on several timelines: {} are possible", report.candidates.len()));
+            report.hint = Some(choose_one(&report));
+            return Ok(report);
+        }
+        if let Some(backup) = backup.filter(|_| candidates.is_empty()) {
+            match usable(&line.log, line.log.legs(), backup, &wanted, None)? {
+                Ok(found) => self.reached(&mut report, &line, &found, Some(backup))?,
+                Err(why) => {
+                    report.backup = Some(BackupReport::stored(backup));
+                    report.reason = Some(format!("not from backup {}: {why}", backup.id));
+                    report.hint = Some("leave --backup out to have the newest usable one chosen".to_owned());
+                    let at = match find(&line.log, &wanted)? {
+                        Ok(found) => found.stop.map_or(found.window.until, |stop| stop.lsn),
+                        Err(Unreachable::Gap { from, .. }) => from,
+                        Err(Unreachable::Before) => Lsn(0),
+                        Err(_) => Lsn(u64::MAX),
+                    };
+                    let reaches = self.reaches(&line, &[])?;
+                    (report.nearest_before, report.nearest_after) = nearest(&line.log, &reaches, at)?;
+                }
+            }
+            return Ok(report);
+        }
+        let whole = find(&line.log, &wanted)?;
+        if let Ok(found) = &whole
+            && !candidates.is_empty()
+            && self.request.from.is_none()
+        {
+            report.candidates = found.stop.map(|stop| place(&line.log, stop.lsn)).transpose()?.into_iter().collect();
+            report.candidates.extend(candidates);
+            report.is_ambiguous = true;
+            // After a fork transactions of both timelines have the same ids, so this is common.
+            report.reason = Some(format!("more than one fits {}, on several timelines", report.target));
+            report.hint = Some(choose_one(&report));
+            return Ok(report);
+        }
+        // Of a start that was given, nobody knows which backup's it is.
+        if self.request.from.is_none()
+            && (candidates.is_empty() || whole.is_ok())
+            && self.serve_from_backup(&mut report, &line, &wanted, &whole)?
+        {
+            return Ok(report);
+        }
+        match whole {
+            Ok(found) if self.request.from.is_some() => self.reached(&mut report, &line, &found, None)?,
+            Ok(found) => self.without_backup(&mut report, &line, &found)?,
+            Err(unreachable) => {
+                report.is_ambiguous = matches!(unreachable, Unreachable::Ambiguous(_));
+                self.out_of_reach(&mut report, &line, &unreachable, candidates)?;
+            }
+        }
+        Ok(report)
+    }
+
+    /// From the newest backup of the repository that leads to the target; `false` when none does.
+    fn serve_from_backup(
+        &self,
+        report: &mut ResolveReport,
+        line: &Line<'a>,
+        wanted: &Wanted,
+        whole: &Result<Found, Unreachable>,
+    ) -> Result<bool, Error> {
+        let legs = line.log.legs();
+        let mut incomplete: Option<ResolveReport> = None;
+        for backup in self.backups.candidates(wanted, whole) {
+            let Ok(found) = usable(&line.log, legs, backup, wanted, Some(whole))? else { continue };
+            let mut answer = report.clone();
+            if wanted.target == Target::Immediate && self.request.timeline.is_none() && backup.timeline != line.timeline.0 {
+                // Recovery never leaves the timeline of the backup.
+                let own = self.open(Timeline(backup.timeline))?;
+                answer =
+                    self.serve(Decision { line: own, why: None, candidates: Vec::new(), others: Vec::new() }, Some(backup))?;
+            } else {
+                self.reached(&mut answer, line, &found, Some(backup))?;
+            }
+            if answer.reachable {
+                if whole.as_ref().is_ok_and(|whole| whole.stop != found.stop) && wanted.target != Target::Immediate {
+                    answer
+                        .notes
+                        .push("seen from an older backup, recovery would stop elsewhere: the clock was set back".to_owned());
+                }
+                *report = answer;
+                return Ok(true);
+            }
+            incomplete.get_or_insert(answer);
+            // An older one needs this WAL too, unless its own end is the target.
+            if wanted.target != Target::Immediate {
+                break;
+            }
+        }
+        if let Some(answer) = incomplete {
+            *report = answer;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The target is in the WAL, and no backup of the repository leads there.
+    fn without_backup(&self, report: &mut ResolveReport, line: &Line<'a>, found: &Found) -> Result<(), Error> {
+        self.reached(report, line, found, None)?;
+        let is_missing = report.reason.is_some();
+        report.reachable = false;
+        let reaches = self.reaches(line, &[])?;
+        let at = found.stop.map_or(found.window.until, |stop| stop.lsn);
+        (report.nearest_before, report.nearest_after) = nearest(&line.log, &reaches, at)?;
+        if !line.log.has_history() {
+            let (what, hint) = self.history_missing(line.timeline);
+            (report.reason, report.hint) =
+                (Some(format!("no base backup of timeline {} leads there, and {what}", line.timeline)), Some(hint));
+            return Ok(());
+        }
+        if is_missing {
+            return Ok(());
+        }
+        let last = reaches.iter().rfind(|reach| reach.until <= found.window.from);
+        let gap = last.map_or_else(String::new, |reach| {
+            let (from, until) = (reach.until, found.window.from);
+            match minimal_from(&line.log, from) {
+                Some(minimal) => format!(": {minimal}"),
+                None => format!(": nothing leads from {from} to {until}{}", self.segments_of(line, from, until)),
+            }
+        });
+        report.reason = Some(format!("no base backup in the repository leads there{gap}"));
+        report.hint = Some(if self.backups.readable.is_empty() {
+            "'walvis base-backup' takes one, for later moments; for one that another program took, name its start LSN with --from"
+                .to_owned()
+        } else if report.nearest_after.is_some() {
+            "'walvis list' shows the backups: choose a target after the end of one; for one that another program took, name its start \
+             LSN with --from"
+                .to_owned()
+        } else {
+            "'walvis list' shows the backups, 'walvis catalog' what each leads to".to_owned()
+        });
+        Ok(())
+    }
+
+    fn blank(&self, line: &Line<'a>) -> Result<ResolveReport, Error> {
+        let (request, log) = (self.request, &line.log);
+        let legs = log.path().legs().iter().map(|leg| LegReport {
+            timeline: leg.timeline.0,
+            begin: leg.begin.to_string(),
+            fork: (leg.end.0 != u64::MAX).then(|| leg.end.to_string()),
+        });
+        let windows = log.windows();
+        let earliest = windows.first().map(|window| begin_of(log, window.from, window.until)).transpose()?;
+        let latest = windows.last().map(|window| end_of(log, window.from, window.until)).transpose()?;
+        Ok(ResolveReport {
+            repository: self.repository.location().to_owned(),
+            cluster: self.cluster.to_string(),
+            system_id: self.catalog.facts().system_id.to_string(),
+            target: describe(&request.target),
+            target_in_zone: match request.target {
+                Target::Time(time) => Some(request.zone.show(time)),
+                _ => None,
+            },
+            zone: request.zone.to_string(),
+            inclusive: request.inclusive,
+            timeline: line.timeline.0,
+            path: legs.collect(),
+            oldest_backup: oldest_backup(log)?.map(|backup| BackupReport::new(&backup)),
+            earliest,
+            latest,
+            ..ResolveReport::default()
+        })
+    }
+
+    /// `stored` is the backup of the repository that recovery starts from.
+    fn reached(
+        &self,
+        report: &mut ResolveReport,
+        line: &Line<'a>,
+        found: &Found,
+        stored: Option<&BackupSummary>,
+    ) -> Result<(), Error> {
+        let log = &line.log;
+        report.reachable = true;
+        let known = self.request.from.or(stored.map(|backup| backup.start_lsn)).or(found.backup.map(|backup| backup.start));
+        let start = known.unwrap_or(found.start);
+        report.start = Some(start.to_string());
+        report.backup = stored.map(BackupReport::stored).or(found.backup.map(|backup| BackupReport::new(&backup)));
+        let stop = self.stop(report, line, found, stored)?;
+        report.last_included = found.last_included.map(|end| transaction(log, &end));
+        report.first_excluded = found.first_excluded.map(|end| transaction(log, &end));
+        if self.request.target == Target::Immediate && stored.is_some() {
+            report.settings.push(Setting::new("recovery_target", "immediate".to_owned()));
+        } else if let Some(stop) = stop {
+            report.settings.push(Setting::new("recovery_target_lsn", stop.lsn.to_string()));
+            report.settings.push(Setting::new("recovery_target_inclusive", if stop.after { "on" } else { "off" }.to_owned()));
+        } else {
+            report.end = Some(log.end_of_records(&found.window)?.to_string());
+        }
+        // The server takes the number of a timeline only if it finds its history.
+        let timeline = if log.has_history() { report.timeline.to_string() } else { "current".to_owned() };
+        report.settings.push(Setting::new("recovery_target_timeline", timeline));
+        if stored.is_none() && self.request.from.is_none() && known.is_some() {
+            report
+                .notes
+                .push("the repository has no base backup for this point: this one is known from the WAL alone".to_owned());
+        }
+        if self.request.target == Target::Latest
+            && let Some(minimal) = log.minimal().iter().find(|minimal| minimal.from == found.window.until)
+        {
+            report.notes.push(format!("this is not the end of what is archived, but as far as a recovery gets: {minimal}"));
+        }
+        if found.last_included.is_none() {
+            report.notes.push("no transaction commits between the start and this point".to_owned());
+        }
+        // Where the start is not known there may be years of it.
+        if known.is_none() {
+            return Ok(());
+        }
+        let last = match stop.filter(|_| found.stop.is_some()) {
+            Some(stop) => log.segment_of_end(stop.lsn)?,
+            None => Lsn(found.window.until.0.saturating_sub(1)),
+        };
+        let edge = stop.map_or(found.window.until, Stop::excluded_from);
+        let replay = Replay::of(log, start, edge, stored.and_then(|backup| backup.parameters.as_ref()))?;
+        report.tablespaces_created = replay.tablespaces_created;
+        report.tablespaces_dropped = replay.tablespaces_dropped;
+        report.databases_created = replay.databases_created;
+        report.required_settings = replay.required_settings;
+        let wal = self.wal(log, start, last)?;
+        if let (Some((first, _)), Some((_, last))) = (wal.missing.first(), wal.missing.last()) {
+            report.reachable = false;
+            let what = if first == last { first.clone() } else { format!("{first} to {last}") };
+            report.reason = Some(format!("WAL that recovery needs is missing: {what}"));
+            report.hint = Some(
+                "look for it in another repository, or on a server that still has it; or choose a target on one side".to_owned(),
+            );
+            let missing = self.positions(&wal);
+            let reaches = self.reaches(line, &missing)?;
+            if let Some((gap, _)) = missing.first() {
+                (report.nearest_before, report.nearest_after) = nearest(log, &reaches, *gap)?;
+            }
+        }
+        report.estimate = stored.map(|backup| backups::estimate(backup, wal.segments, wal.stored_bytes));
+        report.wal = Some(wal);
+        Ok(())
+    }
+
+    /// Where to stop: where the server would by itself, or at an earlier position with the same data and fewer locks.
+    fn stop(
+        &self,
+        report: &mut ResolveReport,
+        line: &Line<'a>,
+        found: &Found,
+        stored: Option<&BackupSummary>,
+    ) -> Result<Option<Stop>, Error> {
+        let Some(own) = found.stop else {
+            // Without a stop the server would go on in the parent's WAL.
+            let fork = self.fork_stop(line, found)?;
+            report.stop = fork.map(|stop| StopReport {
+                lsn: stop.lsn.to_string(),
+                replayed: stop.after,
+                is_fork: true,
+                locks_known: true,
+                ..StopReport::default()
+            });
+            return Ok(fork);
+        };
+        let mut said = StopReport { lsn: own.lsn.to_string(), replayed: own.after, ..StopReport::default() };
+        let mut stop = own;
+        if self.request.target != Target::Immediate {
+            let consistent =
+                stored.map(|backup| backup.stop_lsn).or(found.backup.map(|backup| backup.stop)).unwrap_or(found.start);
+            let included = found.last_included.map_or(consistent, |end| end.lsn);
+            // What was asked for in so many words is not moved.
+            let lowest = if own.after { Lsn(own.lsn.0.saturating_add(1)) } else { included.max(consistent) };
+            if let Some(quiet) = quiet::quiet(&line.log, found.start, lowest, own)? {
+                stop = quiet.stop;
+                said = StopReport {
+                    lsn: stop.lsn.to_string(),
+                    replayed: stop.after,
+                    instead_of: (stop != own).then(|| own.lsn.to_string()),
+                    locks: quiet.held.iter().map(LockReport::new).collect(),
+                    locks_known: quiet.is_all,
+                    is_fork: false,
+                };
+                if quiet.removed {
+                    report.notes.push(
+                        "the files of a database or tablespace are removed before this point, by a transaction that is not included: it \
+                         cannot be used there; choose a target before the last commit that is included"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        report.stop = Some(said);
+        Ok(Some(stop))
+    }
+
+    /// Of a timeline of which nothing is stored but its history the server would go on in its parent's WAL beyond the fork: where it
+    /// has to be stopped.
+    fn fork_stop(&self, line: &Line<'a>, found: &Found) -> Result<Option<Stop>, Error> {
+        let legs = line.log.path().legs();
+        let Some(parent) = legs.iter().find(|leg| leg.end.0 != u64::MAX && leg.end == found.window.until) else {
+            return Ok(None);
+        };
+        let log = PathLog::open_as_known(self.repository, self.cluster, self.catalog, parent.timeline)?;
+        let Some(window) = log.windows().iter().find(|window| window.from <= parent.end && parent.end < window.until) else {
+            return Ok(None);
+        };
+        let beyond = log.first_record(parent.end, window.until)?;
+        Ok(beyond.map(|lsn| Stop { lsn, after: false }))
+    }
+
+    /// What can be restored: from the backups of the repository, or from the start that was given.
+    fn reaches(&self, line: &Line<'a>, missing: &[(Lsn, Lsn)]) -> Result<Vec<Reach<'_>>, Error> {
+        match (self.request.from, self.named) {
+            (Some(from), _) => reach_from(&line.log, from, missing),
+            (None, Some(backup)) => Ok(reaches(&line.log, std::slice::from_ref(backup), missing)),
+            (None, None) => Ok(reaches(&line.log, &self.backups.readable, missing)),
+        }
+    }
+
+    /// The segments of a gap, where it is one of whole segments.
+    fn segments_of(&self, line: &Line<'a>, from: Lsn, until: Lsn) -> String {
+        let size = self.catalog.facts().wal_segment_size;
+        let name = |lsn: Lsn| {
+            let leg =
+                line.log.path().legs().iter().rev().find(|leg| line.log.path().number(leg.begin) <= line.log.path().number(lsn));
+            SegmentName::holding(leg.map_or(line.timeline, |leg| leg.timeline), lsn, size)
+        };
+        match (name(from), name(Lsn(until.0.saturating_sub(1)))) {
+            (Some(first), Some(last)) if from < until && first == last => format!(" ({first})"),
+            (Some(first), Some(last)) if from < until => format!(" ({first} to {last})"),
+            _ => String::new(),
+        }
+    }
+
+    /// From where to where the missing segments would go.
+    fn positions(&self, wal: &WalReport) -> Vec<(Lsn, Lsn)> {
+        let size = self.catalog.facts().wal_segment_size;
+        let start = |name: &str| SegmentName::parse(name)?.start(size);
+        let run = |(first, last): &(String, String)| Some((start(first)?, Lsn(start(last)?.0.saturating_add(size.bytes()))));
+        wal.missing.iter().filter_map(run).collect()
+    }
+
+    /// Lists what recovery needs from one position to another.
+    fn wal(&self, log: &PathLog<'_>, from: Lsn, to: Lsn) -> Result<WalReport, Error> {
+        let (facts, path) = (self.catalog.facts(), log.path());
+        let (first, last) = (path.number(from), path.number(to));
+        let name = |number| {
+            let leg = path.legs().iter().rev().find(|leg| path.number(leg.begin) <= number);
+            let timeline = leg.map_or(Timeline(1), |leg| leg.timeline);
+            SegmentName::from_number(timeline, number, facts.wal_segment_size).map_or_else(String::new, |name| name.to_string())
+        };
+        let mut wal = WalReport { first: name(first), last: name(last), segments: last - first + 1, ..WalReport::default() };
+        // The next number that is to come.
+        let mut next = first;
+        for leg in path.legs() {
+            let mut end = path.number(Lsn(leg.end.0.saturating_sub(1)));
+            let is_own =
+                |child: &&Leg| child.begin >= leg.end && path.number(child.begin) == end && !path.is_begun_by_parent(child);
+            if path.legs().iter().any(|child| is_own(&child)) {
+                // The child's own stands for it, or is missing.
+                end = end.saturating_sub(1);
+            }
+            let range = (path.number(leg.begin).max(first), end.min(last));
+            if range.0 > range.1 {
+                continue;
+            }
+            self.repository.visit_segments(self.cluster, facts, leg.timeline, range, &mut |number, bytes| {
+                if next < number {
+                    wal.missing.push((name(next), name(number - 1)));
+                }
+                wal.present += 1;
+                wal.stored_bytes = wal.stored_bytes.saturating_add(bytes);
+                next = number + 1;
+            })?;
+        }
+        if next <= last {
+            wal.missing.push((name(next), name(last)));
+        }
+        Ok(wal)
+    }
+
+    fn out_of_reach(
+        &self,
+        report: &mut ResolveReport,
+        line: &Line<'a>,
+        why: &Unreachable,
+        elsewhere: Vec<Place>,
+    ) -> Result<(), Error> {
+        let reaches = self.reaches(line, &[])?;
+        let around = |at: Lsn| nearest(&line.log, &reaches, at);
+        let (reason, hint) = match why {
+            Unreachable::Empty => {
+                ("nothing is stored on the path to this timeline".to_owned(), "see 'walvis catalog'".to_owned())
+            }
+            Unreachable::Before => {
+                (report.nearest_before, report.nearest_after) = around(Lsn(0))?;
+                (
+                    "it is before everything that is archived".to_owned(),
+                    "look for older WAL in another repository; from this one nothing earlier can be recovered".to_owned(),
+                )
+            }
+            Unreachable::After => {
+                (report.nearest_before, report.nearest_after) = around(Lsn(u64::MAX))?;
+                let reason = match self.request.target {
+                    Target::Time(time) if time > now() => "that moment is still to come, by the clock of this host",
+                    Target::Time(_) => "that moment is not archived yet: no transaction that ended later is",
+                    _ => "it is not archived yet: it is after everything that is",
+                };
+                (reason.to_owned(), not_yet(report))
+            }
+            Unreachable::Gap { from, until } => {
+                (report.nearest_before, report.nearest_after) = around(*from)?;
+                let reason = format!(
+                    "it is in or beyond a gap in the archive: nothing leads from {from} to {until}{}",
+                    self.segments_of(line, *from, *until)
+                );
+                (reason, "look for the missing WAL in another repository, or choose a target on one side".to_owned())
+            }
+            Unreachable::Minimal(minimal) => {
+                (report.nearest_before, report.nearest_after) = around(minimal.from)?;
+                let from = minimal.from;
+                let hint = match minimal.until {
+                    Some(until) => {
+                        format!("choose a target before {from}, or one that a backup leads to which was taken after {until}")
+                    }
+                    None => format!(
+                        "choose a target before {from}; then set wal_level to replica again, and take a backup: no earlier one leads \
+                         further"
+                    ),
+                };
+                (minimal.to_string(), hint)
+            }
+            Unreachable::NoStart => {
+                let from = self.request.from.unwrap_or(Lsn(0));
+                (format!("the WAL at {from}, where recovery would begin, is not archived"), "see 'walvis catalog'".to_owned())
+            }
+            Unreachable::BeforeConsistency { backup, stop } => {
+                report.backup = backup.map(|backup| BackupReport::new(&backup));
+                let reason = match backup {
+                    Some(backup) => format!("recovery would stop at {stop}, before the backup ends at {}", backup.stop),
+                    None => format!("{stop} is before the start of recovery"),
+                };
+                let hint = match self.request.from {
+                    Some(_) => "begin at an older backup: leave --from out to have one looked for",
+                    None => "look for an older backup in another repository",
+                };
+                (reason, hint.to_owned())
+            }
+            Unreachable::NotFound(unknown) => {
+                let mut reason = format!("no {} is on the path to timeline {}", describe(&self.request.target), report.timeline);
+                for minimal in line.log.minimal() {
+                    reason.push_str(&format!("; {minimal}"));
+                }
+                if let Some(lsn) = unknown {
+                    reason.push_str(&format!("; of the prepared transaction that ends at {lsn} the id is not known"));
+                }
+                let hint = match elsewhere.first() {
+                    Some(place) => format!("it is on timeline {}: use --target-timeline {0}", place.timeline),
+                    None => format!(
+                        "if it is new, it may not be archived yet: {ARCHIVE_NOW}; 'walvis catalog --commits' and '--restore-points' list \
+                         what is"
+                    ),
+                };
+                report.candidates = elsewhere;
+                (reason, hint)
+            }
+            Unreachable::Ambiguous(places) => {
+                report.candidates = places.iter().map(|lsn| place(&line.log, *lsn)).collect::<Result<_, _>>()?;
+                report.candidates.extend(elsewhere);
+                (
+                    format!("more than one fits {}", describe(&self.request.target)),
+                    "choose one: with --from, recovery takes the first after that position; or its LSN with --target-lsn"
+                        .to_owned(),
+                )
+            }
+            Unreachable::NoBackup => (
+                "the end of no base backup is known from the WAL, so nothing says where a recovery is consistent".to_owned(),
+                "name the start LSN of a backup with --from".to_owned(),
+            ),
+        };
+        (report.reason, report.hint) = (Some(reason), Some(hint));
+        Ok(())
+    }
+}
+
+/// What to do about a target that may still be archived. `latest` is no way out: by the time of the restore it may have the mistake.
+fn not_yet(report: &ResolveReport) -> String {
+    // One that no backup leads to is no way out either.
+    let last = report.nearest_before.as_ref().and_then(|nearest| nearest.transaction.as_ref());
+    let timeline =
+        report.timeline_reason.as_ref().map_or_else(String::new, |_| format!(" --target-timeline {}", report.timeline));
+    let now = last.map_or_else(String::new, |last| {
+        format!(
+            "; --target-lsn {}{timeline} stops after the newest transaction that is, whatever is archived meanwhile",
+            last.lsn
+        )
+    });
+    format!("{ARCHIVE_NOW}{now}")
+}
+
+/// How to choose among candidates.
+fn choose_one(report: &ResolveReport) -> String {
+    let mut timelines: Vec<String> = report.candidates.iter().map(|place| place.timeline.to_string()).collect();
+    timelines.sort_unstable();
+    timelines.dedup();
+    format!("say which timeline is meant: --target-timeline {}", timelines.join(", or "))
+}
+
+/// The oldest backup of which the end is in the WAL.
+fn oldest_backup(log: &PathLog<'_>) -> Result<Option<BackupEnd>, Error> {
+    let mut oldest = None;
+    for window in log.windows() {
+        log.marks(window.from, window.until, WantedMarks::BackupEnds, &mut |mark| {
+            oldest = BackupEnd::of(mark).filter(|backup| backup.start >= window.from);
+            if oldest.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if oldest.is_some() {
+            break;
+        }
+    }
+    Ok(oldest)
+}
+
+/// A target in words.
+fn describe(target: &Target) -> String {
+    match target {
+        Target::Time(time) => format!("time {}", show(*time)),
+        Target::Lsn(lsn) => format!("LSN {lsn}"),
+        Target::Xid(xid) => format!("transaction {xid}"),
+        Target::Name(name) => format!("restore point {name:?}"),
+        Target::Latest => "latest".to_owned(),
+        Target::Immediate => "immediate".to_owned(),
+    }
+}

@@ -1,0 +1,311 @@
+//! What `walvis resolve` answers.
+use crate::error::{Error, Kind};
+use crate::format::manifest::BackupSummary;
+use crate::pg::Timeline;
+use crate::pg::scan::{Lock, PgTime, XactEntry, XactKind};
+use crate::pg::target::show;
+use crate::recovery::backups::Estimate;
+use crate::recovery::replay::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
+use crate::recovery::search::BackupEnd;
+use serde::Serialize;
+
+/// The answer. Moments are in UTC with microseconds, positions are LSNs as text.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ResolveReport {
+    /// URL.
+    pub repository: String,
+    /// The cluster.
+    pub cluster: String,
+    /// Decimal text.
+    pub system_id: String,
+    /// What was asked, with its moment in UTC.
+    pub target: String,
+    /// A time in the zone that was stated.
+    pub target_in_zone: Option<String>,
+    /// That zone.
+    pub zone: String,
+    /// Whether the target itself is to be replayed.
+    pub inclusive: bool,
+    /// Whether recovery reaches it with what is stored.
+    pub reachable: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The nearest reachable moment before a target that is out of reach.
+    pub nearest_before: Option<Moment>,
+    /// The nearest after it.
+    pub nearest_after: Option<Moment>,
+    /// What fits the target, where that is not one thing on this path.
+    pub candidates: Vec<Place>,
+    /// More than one thing is asked for, so none is taken, whatever else is stored elsewhere.
+    pub is_ambiguous: bool,
+    /// The timeline that recovery ends on.
+    pub timeline: u32,
+    /// Why this one, where no timeline was asked for and there are several.
+    pub timeline_reason: Option<String>,
+    /// For `latest`: timelines with transactions that this one does not have.
+    pub other_timelines: Vec<OtherTimeline>,
+    /// How it gets there.
+    pub path: Vec<LegReport>,
+    /// Where recovery begins: as given, where the backup begins, or where the archive does.
+    pub start: Option<String>,
+    /// The newest backup from which recovery gets there, or the one that is the trouble: of those that the repository has, or else
+    /// of those known from the WAL.
+    pub backup: Option<BackupReport>,
+    /// The last commit that is replayed.
+    pub last_included: Option<TransactionReport>,
+    /// The first commit or rollback that is not.
+    pub first_excluded: Option<TransactionReport>,
+    /// Where recovery stops; nothing when it goes on to the end of what is stored.
+    pub stop: Option<StopReport>,
+    /// Where that end is, behind the last whole record.
+    pub end: Option<String>,
+    /// Settings of the server that make it stop there.
+    pub settings: Vec<Setting>,
+    /// Tablespaces that are created in the WAL that is replayed, in its order: the server links them to these very paths, and removes
+    /// what it finds there, wherever the restored directory is.
+    pub tablespaces_created: Vec<TablespaceCreated>,
+    /// Tablespaces that are dropped in it.
+    pub tablespaces_dropped: Vec<TablespaceDropped>,
+    /// Databases that are created in, or moved to, a tablespace that is created in it.
+    pub databases_created: Vec<DatabaseCreated>,
+    /// What the server has to be started with so that a hot standby can replay it: at least these values. Of no setting where neither
+    /// the backup nor a record says anything.
+    pub required_settings: Vec<RequiredSetting>,
+    /// The WAL that it needs; nothing where it is not known which backup it starts from.
+    pub wal: Option<WalReport>,
+    /// What a restore of the chosen backup would cost.
+    pub estimate: Option<Estimate>,
+    /// The oldest backup on this path whose end is in the WAL: of those known, none reaches anything before its stop.
+    pub oldest_backup: Option<BackupReport>,
+    /// Where the archive of this path begins, with the first transaction that ends in it.
+    pub earliest: Option<Moment>,
+    /// Where it ends, with the last commit in it.
+    pub latest: Option<Moment>,
+    /// Of each backup whose manifest cannot be read, why.
+    pub damaged_backups: Vec<String>,
+    /// What else to know.
+    pub notes: Vec<String>,
+}
+
+impl ResolveReport {
+    /// The error that a command ends with for a target that is out of reach: the same for all of them.
+    pub fn refusal(&self) -> Option<Error> {
+        if self.reachable {
+            return None;
+        }
+        let reason = self.reason.clone().unwrap_or_default();
+        let what = format!("{} cannot be reached: {reason}", self.target);
+        // Where none is left that leads there, the damage is what matters.
+        if self.backup.as_ref().is_none_or(|backup| backup.id.is_none())
+            && self.stop.as_ref().map(|_| ()).or(self.end.as_ref().map(|_| ())).is_some()
+            && let Some(why) = self.damaged_backups.first()
+        {
+            let error = Error::new(Kind::Damaged, format!("{what} that can be read: {why}"));
+            return Some(error.hint("'walvis list' shows the backups; take a new one, and look at what damages the store"));
+        }
+        Some(Error { hint: self.hint.clone(), ..Error::new(Kind::Target, what) })
+    }
+}
+
+/// The end of a transaction.
+#[derive(Debug, Clone, Serialize)]
+pub struct TransactionReport {
+    /// Its id, without epoch. Unknown for some prepared ones.
+    pub xid: Option<u32>,
+    /// When it ended, by the server's clock.
+    pub time: String,
+    /// Where the record of it begins.
+    pub lsn: String,
+    /// `commit`, `rollback`, `commit prepared` or `rollback prepared`.
+    pub kind: &'static str,
+    /// The timeline that the record was written on.
+    pub timeline: u32,
+}
+
+impl TransactionReport {
+    /// Of the end of a transaction on this timeline.
+    pub fn new(entry: &XactEntry, timeline: Timeline) -> Self {
+        let kind = match entry.end.kind {
+            XactKind::Commit => "commit",
+            XactKind::Abort => "rollback",
+            XactKind::CommitPrepared => "commit prepared",
+            XactKind::AbortPrepared => "rollback prepared",
+        };
+        let xid = entry.end.xid.map(crate::pg::scan::Xid::get);
+        Self { xid, time: show(entry.end.time), lsn: entry.lsn.to_string(), kind, timeline: timeline.0 }
+    }
+}
+
+/// A position with the transaction next to it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Moment {
+    /// The position.
+    pub lsn: String,
+    /// The transaction, if there is any.
+    pub transaction: Option<TransactionReport>,
+}
+
+/// Where something is that fits.
+#[derive(Debug, Clone, Serialize)]
+pub struct Place {
+    /// When it was written.
+    pub time: Option<String>,
+    /// Where its record begins.
+    pub lsn: String,
+    /// On which timeline.
+    pub timeline: u32,
+    /// Where it is a choice of timelines: the last commit that would be replayed,
+    pub last_included: Option<TransactionReport>,
+    /// and the first end of a transaction that would not.
+    pub first_excluded: Option<TransactionReport>,
+}
+
+/// A timeline with transactions that a recovery does not bring back.
+#[derive(Debug, Clone, Serialize)]
+pub struct OtherTimeline {
+    /// Its number.
+    pub timeline: u32,
+    /// From where on they are on this timeline alone.
+    pub from: String,
+    /// How many commit there.
+    pub transactions: u64,
+    /// The last of them.
+    pub last: Option<TransactionReport>,
+}
+
+/// One timeline of the path.
+#[derive(Debug, Clone, Serialize)]
+pub struct LegReport {
+    /// Its number.
+    pub timeline: u32,
+    /// Where it begins.
+    pub begin: String,
+    /// Where the next one leaves it.
+    pub fork: Option<String>,
+}
+
+/// A backup that is in the repository, or whose end is in the WAL.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupReport {
+    /// Where recovery from it begins.
+    pub start: String,
+    /// Where it is consistent.
+    pub stop: String,
+    /// The rest is known only of one that is in the repository: its id,
+    pub id: Option<String>,
+    /// what the operator called it,
+    pub label: Option<String>,
+    /// when it began,
+    pub started: Option<String>,
+    /// the timeline that it was taken on,
+    pub timeline: Option<u32>,
+    /// the length of its files,
+    pub bytes: Option<u64>,
+    /// what a restore reads of it, compressed,
+    pub stored_bytes: Option<u64>,
+    /// and how many of its pages are damaged.
+    pub damaged_pages: Option<u64>,
+}
+
+impl BackupReport {
+    /// Of a backup that the search found.
+    pub fn new(backup: &BackupEnd) -> Self {
+        Self {
+            start: backup.start.to_string(),
+            stop: backup.stop.to_string(),
+            id: None,
+            label: None,
+            started: None,
+            timeline: None,
+            bytes: None,
+            stored_bytes: None,
+            damaged_pages: None,
+        }
+    }
+
+    /// Of a backup that is in the repository.
+    pub fn stored(backup: &BackupSummary) -> Self {
+        Self {
+            start: backup.start_lsn.to_string(),
+            stop: backup.stop_lsn.to_string(),
+            id: Some(backup.id.to_string()),
+            label: Some(backup.label.clone()),
+            started: PgTime::from_unix_us(backup.started_unix_us).map(show),
+            timeline: Some(backup.timeline),
+            bytes: Some(backup.bytes),
+            stored_bytes: Some(backup.stored_bytes),
+            damaged_pages: Some(backup.pages.damaged),
+        }
+    }
+}
+
+/// Where recovery stops.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StopReport {
+    /// Where a record begins.
+    pub lsn: String,
+    /// Whether it is replayed: `recovery_target_inclusive`.
+    pub replayed: bool,
+    /// Before which record PostgreSQL would stop by itself, with the same data and more locks, if this is another place.
+    pub instead_of: Option<String>,
+    /// Tables that replay has locked there for transactions that are not included: queries on them wait while recovery is paused.
+    pub locks: Vec<LockReport>,
+    /// Whether these are all.
+    pub locks_known: bool,
+    /// Whether it is there because the timeline, of which only the history is stored, has nothing of its own: the server would go on
+    /// in the WAL of the timeline that it left.
+    pub is_fork: bool,
+}
+
+/// An `AccessExclusiveLock`.
+#[derive(Debug, Clone, Serialize)]
+pub struct LockReport {
+    /// The transaction that took it.
+    pub xid: u32,
+    /// OID of the database; 0 for what all share.
+    pub database: u32,
+    /// OID of the table, index or sequence.
+    pub relation: u32,
+}
+
+impl LockReport {
+    /// Of a lock.
+    pub fn new(lock: &Lock) -> Self {
+        Self { xid: lock.xid, database: lock.database, relation: lock.relation }
+    }
+}
+
+/// A line of `postgresql.auto.conf`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// The setting.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+impl Setting {
+    /// A setting and its value.
+    pub fn new(name: &'static str, value: String) -> Self {
+        Self { name, value }
+    }
+}
+
+/// WAL segments.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct WalReport {
+    /// The first that is needed.
+    pub first: String,
+    /// The last.
+    pub last: String,
+    /// How many are needed.
+    pub segments: u64,
+    /// How many of these are there, by a listing made now.
+    pub present: u64,
+    /// The others: first and last of each run.
+    pub missing: Vec<(String, String)>,
+    /// Stored size of those that are there: what has to be downloaded.
+    pub stored_bytes: u64,
+}

@@ -1,0 +1,421 @@
+//! Which timeline a target is on. `docs/CATALOG.md` has the rules; `--target-timeline` always decides.
+use crate::error::{Error, Kind};
+use crate::format::manifest::BackupSummary;
+use crate::pg::scan::{Mark, PgTime, XactEntry};
+use crate::pg::target::{Target, TargetTimeline, show};
+use crate::pg::{Lsn, Timeline, WalFileName};
+use crate::recovery::answer::Resolver;
+use crate::recovery::backups::on_path;
+use crate::recovery::log::PathLog;
+use crate::recovery::reach::transaction;
+use crate::recovery::report::{OtherTimeline, Place};
+use crate::recovery::search::{Found, Log as _, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, find};
+use crate::repo::catalog::{Leg, TimelineInfo};
+use std::ops::ControlFlow;
+
+/// A timeline, and the path to it.
+pub(super) struct Line<'a> {
+    pub(super) timeline: Timeline,
+    pub(super) log: PathLog<'a>,
+}
+
+/// From when to when a timeline was alive, as far as its own WAL says.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    /// `None`: from the beginning of the archive.
+    from: Option<PgTime>,
+    until: PgTime,
+}
+
+impl Life {
+    fn has(&self, time: PgTime) -> bool {
+        self.from.is_none_or(|from| from <= time) && time <= self.until
+    }
+}
+
+/// What came of the question.
+pub(super) struct Decision<'a> {
+    pub(super) line: Line<'a>,
+    /// Why this one, where there was a choice.
+    pub(super) why: Option<String>,
+    /// More than one fits: none is taken.
+    pub(super) candidates: Vec<Place>,
+    /// Timelines with transactions that the chosen one does not have.
+    pub(super) others: Vec<OtherTimeline>,
+}
+
+impl<'a> Decision<'a> {
+    fn sure(line: Line<'a>) -> Self {
+        Self { line, why: None, candidates: Vec::new(), others: Vec::new() }
+    }
+}
+
+/// Where a recovery stops, so that two can be compared: on which timeline the record was written, and what becomes of it.
+type Spot = (Timeline, Option<Stop>);
+/// What a line comes to, by its place among the lines.
+type End = (usize, Result<Found, Unreachable>);
+
+impl Line<'_> {
+    fn own(&self) -> Leg {
+        let last = self.log.path().legs().last().copied();
+        last.unwrap_or(Leg { timeline: self.timeline, begin: Lsn(0), end: Lsn(u64::MAX), stored: None })
+    }
+
+    /// Where the path leaves a timeline; `None` if it does not go over it, or ends on it.
+    fn leaves(&self, timeline: Timeline) -> Option<Lsn> {
+        let leg = self.log.path().legs().iter().find(|leg| leg.timeline == timeline)?;
+        (leg.end.0 != u64::MAX).then_some(leg.end)
+    }
+
+    fn life(&self) -> Result<Option<Life>, Error> {
+        let own = self.own();
+        if own.stored.is_none() {
+            return Ok(None);
+        }
+        // Where its history is missing nobody knows when it began: what it has is all that is known to be its own.
+        let is_first = own.begin.0 == 0 && (self.timeline.0 <= 1 || self.log.has_history());
+        let from = if is_first { None } else { self.log.first_time(own.begin)? };
+        let until = self.log.last_time(own.begin)?;
+        Ok(until.filter(|_| is_first || from.is_some()).map(|until| Life { from, until }))
+    }
+
+    fn last_commit(&self) -> Result<Option<XactEntry>, Error> {
+        last_commit(&self.log)
+    }
+
+    fn spot(&self, found: &Found) -> Spot {
+        let on = |lsn| self.log.leg(lsn).map_or(self.timeline, |leg| leg.timeline);
+        (found.stop.map_or(self.timeline, |stop| on(stop.lsn)), found.stop)
+    }
+}
+
+/// The last commit of a path.
+pub fn last_commit(log: &PathLog<'_>) -> Result<Option<XactEntry>, Error> {
+    for window in log.windows().iter().rev() {
+        if let Some(commit) = log.last_commit(window.from, window.until)? {
+            return Ok(Some(commit));
+        }
+    }
+    Ok(None)
+}
+
+/// Which of several paths a recovery to the end takes: the one whose last transaction is newest; of those that are equal the one that
+/// has WAL of its own, the highest of them.
+pub fn newest(ends: &[(TimelineInfo, Option<PgTime>)]) -> Option<usize> {
+    let key = |(info, last): &(TimelineInfo, Option<PgTime>)| (*last, info.segments.is_some(), info.timeline);
+    (0..ends.len()).max_by_key(|index| ends.get(*index).map(key))
+}
+
+impl<'a> Resolver<'a> {
+    /// The line to a timeline.
+    pub(super) fn open(&self, timeline: Timeline) -> Result<Line<'a>, Error> {
+        let log = PathLog::open_as_known(self.repository, self.cluster, self.catalog, timeline)?;
+        Ok(Line { timeline, log })
+    }
+
+    fn lines(&self) -> Result<Vec<Line<'a>>, Error> {
+        let known = self.catalog.timelines().iter().filter(|info| info.segments.is_some() || info.history.is_some());
+        let mut lines = known.map(|info| self.open(info.timeline)).collect::<Result<Vec<_>, _>>()?;
+        // A backup leads to some of them only.
+        let leads = |line: &Line<'_>, backup: &BackupSummary| on_path(line.log.legs(), backup).is_ok();
+        if let Some(backup) = self.named
+            && lines.iter().any(|line| leads(line, backup))
+        {
+            lines.retain(|line| leads(line, backup));
+        }
+        Ok(lines)
+    }
+
+    /// Decides.
+    pub(super) fn decide(&self) -> Result<Decision<'a>, Error> {
+        let none = || Error::new(Kind::Target, "no WAL is stored of this cluster").hint("'walvis list' shows what is stored");
+        if let Some(timeline) = self.request.timeline {
+            return self.open(self.explicit(timeline)?).map(Decision::sure);
+        }
+        if let (Target::Immediate, Some(backup)) = (&self.request.target, self.named) {
+            // Recovery never leaves the timeline of the backup.
+            return self.open(Timeline(backup.timeline)).map(Decision::sure);
+        }
+        let mut lines = self.lines()?;
+        match lines.len() {
+            0 => return Err(none()),
+            1 => return lines.pop().map(Decision::sure).ok_or_else(none),
+            _ => {}
+        }
+        let decision = match self.request.target {
+            Target::Time(time) => self.by_time(lines, time)?,
+            Target::Lsn(lsn) => self.by_lsn(lines, lsn)?,
+            Target::Latest | Target::Immediate => self.by_newest(lines)?,
+            Target::Xid(_) | Target::Name(_) => self.by_identity(lines)?,
+        };
+        Ok(decision)
+    }
+
+    fn explicit(&self, timeline: TargetTimeline) -> Result<Timeline, Error> {
+        let timelines = self.catalog.timelines();
+        let none = || Error::new(Kind::Target, "no WAL is stored of this cluster").hint("'walvis list' shows what is stored");
+        match timeline {
+            TargetTimeline::Number(timeline) => Ok(timeline),
+            TargetTimeline::Latest => timelines.last().map(|info| info.timeline).ok_or_else(none),
+            TargetTimeline::Current => {
+                if let Some(backup) = self.named {
+                    return Ok(Timeline(backup.timeline));
+                }
+                let Some(from) = self.request.from else {
+                    return timelines.iter().find(|info| info.segments.is_some()).map(|info| info.timeline).ok_or_else(none);
+                };
+                match self.holding(from)[..] {
+                    [timeline] => Ok(timeline),
+                    [] => {
+                        Err(Error::new(Kind::Target, format!("no timeline has {from}"))
+                            .hint("'walvis catalog' shows what there is"))
+                    }
+                    _ => Err(Error::new(
+                        Kind::Usage,
+                        format!("{from} is on several timelines, so nothing says which one is current"),
+                    )
+                    .hint("name one with --target-timeline")),
+                }
+            }
+        }
+    }
+
+    /// The timelines that have a position in WAL of their own.
+    fn holding(&self, lsn: Lsn) -> Vec<Timeline> {
+        let size = self.catalog.facts().wal_segment_size;
+        let has = |info: &&TimelineInfo| {
+            let begins = info.history.as_ref().and_then(|history| history.ancestors.last()).map_or(Lsn(0), |a| a.switch);
+            let ends = info.segments.and_then(|(_, last)| last.start(size)).map(|start| start.0.saturating_add(size.bytes()));
+            begins <= lsn && ends.is_some_and(|end| lsn.0 < end)
+        };
+        self.catalog.timelines().iter().filter(has).map(|info| info.timeline).collect()
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted { target: self.request.target.clone(), inclusive: self.request.inclusive, from: self.request.from }
+    }
+
+    /// By when each was alive.
+    fn by_time(&self, lines: Vec<Line<'a>>, time: PgTime) -> Result<Decision<'a>, Error> {
+        let lives = lines.iter().map(Line::life).collect::<Result<Vec<_>, _>>()?;
+        let mut alive: Vec<usize> =
+            (0..lines.len()).filter(|i| matches!(lives.get(*i), Some(Some(life)) if life.has(time))).collect();
+        let mut why = match alive[..] {
+            [one] => lines.get(one).map(|line| format!("timeline {} is the only one that was alive then", line.timeline)),
+            _ => None,
+        };
+        if alive.is_empty() {
+            // What was there at that moment is what the last one left that had ended by then.
+            let ended = |i: &usize| lives.get(*i).copied().flatten().map(|life| life.until).filter(|until| *until < time);
+            let last = (0..lines.len()).filter(|i| ended(i).is_some()).max_by_key(ended);
+            let first = (0..lines.len()).find(|i| lives.get(*i).copied().flatten().is_some());
+            let chosen = last.or(first).unwrap_or_default();
+            why = lines.get(chosen).map(|line| {
+                format!(
+                    "no timeline has anything of that moment; timeline {} is the last that was alive before it",
+                    line.timeline
+                )
+            });
+            alive.push(chosen);
+        }
+        self.choose_of(lines, &alive, why)
+    }
+
+    /// By which of them have that position in WAL of their own.
+    fn by_lsn(&self, lines: Vec<Line<'a>>, lsn: Lsn) -> Result<Decision<'a>, Error> {
+        let holding = self.holding(lsn);
+        let having: Vec<usize> =
+            (0..lines.len()).filter(|i| lines.get(*i).is_some_and(|l| holding.contains(&l.timeline))).collect();
+        if having.is_empty() {
+            return self.by_newest(lines);
+        }
+        let why = match having[..] {
+            [one] => lines.get(one).map(|line| format!("timeline {} is the only one that has this position", line.timeline)),
+            _ => None,
+        };
+        self.choose_of(lines, &having, why)
+    }
+
+    /// Takes the one that all of some lines come to, or none.
+    fn choose_of(&self, lines: Vec<Line<'a>>, some: &[usize], why: Option<String>) -> Result<Decision<'a>, Error> {
+        let mut ends: Vec<End> = Vec::new();
+        for index in some {
+            for end in self.follow(&lines, *index)? {
+                let spot =
+                    |(index, found): &End| found.as_ref().ok().and_then(|found| lines.get(*index).map(|line| line.spot(found)));
+                let is_known = ends.iter().any(|known| known.0 == end.0 || (spot(known).is_some() && spot(known) == spot(&end)));
+                if !is_known {
+                    ends.push(end);
+                }
+            }
+        }
+        let chosen = ends.first().map_or(0, |(index, _)| *index);
+        let candidates = if ends.len() > 1 {
+            let place = |(index, found): &End| lines.get(*index).map(|line| self.candidate(line, found));
+            ends.iter().filter_map(place).collect::<Result<Vec<_>, _>>()?
+        } else {
+            Vec::new()
+        };
+        // Without its own history a timeline cannot be a target; one that came after it and leads over the same record can.
+        let mut chosen = chosen;
+        if let Some((_, Ok(found))) = ends.first()
+            && let Some(line) = lines.get(chosen).filter(|line| !line.log.has_history())
+        {
+            let later = lines.iter().position(|later| {
+                later.log.has_history()
+                    && later.leaves(line.timeline).is_some_and(|left| found.stop.is_some_and(|stop| stop.lsn < left))
+            });
+            chosen = later.unwrap_or(chosen);
+        }
+        self.decision(lines, chosen, why, candidates)
+    }
+
+    fn decision(
+        &self,
+        lines: Vec<Line<'a>>,
+        chosen: usize,
+        why: Option<String>,
+        candidates: Vec<Place>,
+    ) -> Result<Decision<'a>, Error> {
+        let line = lines.into_iter().nth(chosen).ok_or_else(|| Error::new(Kind::Bug, "no timeline is left to choose"))?;
+        let why = if candidates.is_empty() { why } else { None };
+        Ok(Decision { line, why, candidates, others: Vec::new() })
+    }
+
+    /// What a line comes to. Where everything on a timeline is before the target, and others went on from its very end, it is what
+    /// these come to: nothing was lost between them.
+    fn follow(&self, lines: &[Line<'a>], index: usize) -> Result<Vec<End>, Error> {
+        let Some(line) = lines.get(index) else { return Ok(Vec::new()) };
+        let own = find(&line.log, &self.wanted())?;
+        if !matches!(own, Err(Unreachable::After)) {
+            return Ok(vec![(index, own)]);
+        }
+        let mut further = Vec::new();
+        for (at, later) in lines.iter().enumerate() {
+            let Some(left) = later.leaves(line.timeline) else { continue };
+            let gone_on = match self.request.target {
+                Target::Time(_) => line.log.has_transactions(left)?,
+                _ => line.log.windows().last().is_some_and(|window| left < window.until),
+            };
+            if gone_on {
+                continue;
+            }
+            if let Ok(found) = find(&later.log, &self.wanted())? {
+                further.push((at, Ok(found)));
+            }
+        }
+        if further.is_empty() {
+            further.push((index, own));
+        }
+        Ok(further)
+    }
+
+    /// The line whose last transaction is newest, and what the others have besides.
+    fn by_newest(&self, lines: Vec<Line<'a>>) -> Result<Decision<'a>, Error> {
+        let mut ends = Vec::new();
+        for line in &lines {
+            let info = TimelineInfo { timeline: line.timeline, history: None, segments: line.own().stored };
+            ends.push((info, line.last_commit()?.map(|end| end.end.time)));
+        }
+        let chosen = newest(&ends).unwrap_or_default();
+        let Some(line) = lines.get(chosen) else { return Err(Error::new(Kind::Bug, "no timeline is left to choose")) };
+        let others = self.others(&lines, line)?;
+        let why = format!("timeline {} has the newest transaction", line.timeline);
+        let decision = self.decision(lines, chosen, Some(why), Vec::new())?;
+        Ok(Decision { others, ..decision })
+    }
+
+    fn others(&self, lines: &[Line<'a>], chosen: &Line<'a>) -> Result<Vec<OtherTimeline>, Error> {
+        let mut others = Vec::new();
+        for line in lines.iter().filter(|line| line.timeline != chosen.timeline && line.own().stored.is_some()) {
+            let begin = line.own().begin;
+            let from = chosen.leaves(line.timeline).unwrap_or(begin).max(begin);
+            let transactions = line.log.count_commits(from)?;
+            if transactions == 0 {
+                continue;
+            }
+            let last = line.last_commit()?.map(|end| transaction(&line.log, &end));
+            others.push(OtherTimeline { timeline: line.timeline.0, from: from.to_string(), transactions, last });
+        }
+        Ok(others)
+    }
+
+    /// On the newest line, unless others have it too.
+    fn by_identity(&self, lines: Vec<Line<'a>>) -> Result<Decision<'a>, Error> {
+        let mut elsewhere: Vec<(Timeline, Lsn, Place)> = Vec::new();
+        let mut ends = Vec::new();
+        for line in &lines {
+            let info = TimelineInfo { timeline: line.timeline, history: None, segments: line.own().stored };
+            ends.push((info, line.last_commit()?.map(|end| end.end.time)));
+        }
+        let chosen = newest(&ends).unwrap_or_default();
+        let Some(base) = lines.get(chosen) else { return Err(Error::new(Kind::Bug, "no timeline is left to choose")) };
+        for line in lines.iter().filter(|line| line.timeline != base.timeline && line.own().stored.is_some()) {
+            let found = match find(&line.log, &Wanted { from: None, ..self.wanted() })? {
+                Ok(found) => found.stop.map(|stop| stop.lsn).into_iter().collect(),
+                Err(Unreachable::Ambiguous(places)) => places,
+                Err(_) => Vec::new(),
+            };
+            for lsn in found {
+                let own = line.log.leg(lsn).map(|leg| leg.timeline).unwrap_or(line.timeline);
+                // What both paths have was found on the first.
+                let is_shared = base.log.leg(lsn).is_some_and(|leg| leg.timeline == own);
+                if !is_shared && elsewhere.iter().all(|(timeline, at, _)| (*timeline, *at) != (own, lsn)) {
+                    elsewhere.push((own, lsn, place(&line.log, lsn)?));
+                }
+            }
+        }
+        let candidates = elsewhere.into_iter().map(|(.., place)| place).collect();
+        self.decision(lines, chosen, None, candidates)
+    }
+
+    /// What a line would bring back.
+    fn candidate(&self, line: &Line<'a>, found: &Result<Found, Unreachable>) -> Result<Place, Error> {
+        let report = |end: &XactEntry| transaction(&line.log, end);
+        Ok(match found {
+            Ok(Found { stop: Some(stop), last_included, first_excluded, .. }) => Place {
+                timeline: line.timeline.0,
+                last_included: last_included.as_ref().map(report),
+                first_excluded: first_excluded.as_ref().map(report),
+                ..place(&line.log, stop.lsn)?
+            },
+            _ => {
+                let last = line.last_commit()?;
+                let end = line.log.windows().last().map_or(Lsn(0), |window| window.until);
+                Place {
+                    time: last.map(|end| show(end.end.time)),
+                    lsn: end.to_string(),
+                    timeline: line.timeline.0,
+                    last_included: last.as_ref().map(report),
+                    first_excluded: None,
+                }
+            }
+        })
+    }
+
+    /// What to say of a timeline whose history is missing.
+    pub(super) fn history_missing(&self, timeline: Timeline) -> (String, String) {
+        match self.catalog.path(timeline) {
+            Ok(_) => (String::new(), String::new()),
+            Err(error) => (error.what, error.hint.unwrap_or_else(|| format!("push {}", WalFileName::History(timeline)))),
+        }
+    }
+}
+
+/// When and where a restore point or the end of a transaction is.
+pub(super) fn place(log: &PathLog<'_>, lsn: Lsn) -> Result<Place, Error> {
+    let mut time: Option<PgTime> = None;
+    let after = Lsn(lsn.0.saturating_add(1));
+    log.marks(lsn, after, WantedMarks::RestorePoints, &mut |mark| {
+        if let Mark::RestorePoint { time: at, .. } = mark.what {
+            time = Some(at);
+        }
+        ControlFlow::Break(())
+    })?;
+    log.ends(lsn, after, WantedEnds::All, &mut |end| {
+        time = Some(end.end.time);
+        ControlFlow::Break(())
+    })?;
+    let timeline = log.leg(lsn).map_or(0, |leg| leg.timeline.0);
+    Ok(Place { time: time.map(show), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
+}

@@ -1,0 +1,190 @@
+//! What a restore will do, said before anything is done.
+
+use crate::error::Error;
+use crate::format::descriptor::RepositoryCipher;
+use crate::fsio;
+use crate::pg::settings::TargetAction;
+use crate::pg::target::Target;
+use crate::raw_text::{RawText, shown};
+use crate::recovery::report::{ResolveReport, Setting};
+use crate::repositories::UNENCRYPTED;
+use crate::restore::attachments::{self, AttachmentPlan};
+use crate::restore::job::Job;
+use crate::restore::place::{Place, local};
+use crate::restore::tablespaces;
+use crate::restore::unarchived::UnarchivedFile;
+use crate::restore::{room, settle};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What will be done.
+#[derive(Debug, Serialize)]
+pub struct RestorePlan {
+    /// The data directory.
+    pub pgdata: RawText,
+    /// `absent`, `empty`, `unfinished` or `cluster`: what is there now.
+    pub place: &'static str,
+    /// PostgreSQL's major version.
+    pub postgres_major: u32,
+    /// Files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// Bytes that are free there, for an ordinary user.
+    pub available_bytes: u64,
+    /// Tablespaces, and where they go.
+    pub tablespaces: Vec<TablespacePlan>,
+    /// Where `pg_wal` will be, if it is not in the data directory.
+    pub waldir: Option<RawText>,
+    /// Files of the backup from outside the data directory.
+    pub attachments: Vec<AttachmentPlan>,
+    /// WAL that is nowhere else, and will be gone.
+    pub unarchived_wal: Vec<UnarchivedFile>,
+    /// The user that files will belong to.
+    pub owner: Option<String>,
+    /// Settings that are added for the recovery. When it is over they are taken out again, but for those of a standby.
+    pub settings: Vec<Setting>,
+    /// Settings that are added and stay.
+    pub lasting_settings: Vec<Setting>,
+    /// Whether the restored server is a standby.
+    pub standby: bool,
+    /// Whether the restored server archives as the original does.
+    pub archiving: bool,
+    /// Threads.
+    pub jobs: usize,
+    /// The programs that start the server, if they do.
+    pub programs: Option<RawText>,
+    /// What else to know.
+    pub notes: Vec<String>,
+}
+
+/// Where a tablespace goes.
+#[derive(Debug, Serialize)]
+pub struct TablespacePlan {
+    /// Object id.
+    pub oid: u32,
+    /// Where it was.
+    pub from: RawText,
+    /// Where it will be.
+    pub to: RawText,
+    /// Length of its files.
+    pub bytes: u64,
+}
+
+impl Job<'_> {
+    /// What will be done, with what an operator has to know of it.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](crate::error::Kind::Config) where what is there cannot be looked at.
+    pub fn plan(&self, resolved: &ResolveReport) -> Result<RestorePlan, Error> {
+        let mut settings = vec![Setting::new("restore_command", self.request.invocation.restore_command())];
+        let mut notes = Vec::new();
+        if self.source.repository.descriptor().cipher == RepositoryCipher::None {
+            notes.push(format!("the repository is {UNENCRYPTED}"));
+        }
+        if self.request.standby {
+            settings.extend(self.request.primary.clone().map(|primary| Setting::new("primary_conninfo", primary)));
+            // Whatever timeline the primary is on, after a failover too.
+            settings.push(Setting::new("recovery_target_timeline", "latest".to_owned()));
+        } else {
+            settings.extend(resolved.settings.iter().map(|setting| Setting::new(setting.name, setting.value.clone())));
+            let action = self.request.action_at(resolved);
+            if resolved.stop.is_some() || self.request.target.target == Target::Immediate {
+                settings.push(Setting::new("recovery_target_action", action.as_str().to_owned()));
+                if action == TargetAction::Pause {
+                    // Without it the server would not pause but stop.
+                    settings.push(Setting::new("hot_standby", "on".to_owned()));
+                }
+            }
+            if self.request.target.target == Target::Latest {
+                notes.push(
+                    "recovery goes on to the end of the archive, and the server then takes writes on a new timeline".to_owned(),
+                );
+            }
+        }
+        // The server would pause, or stop, where they were raised.
+        let raised = resolved.required_settings.iter().filter(|setting| setting.lsn.is_some());
+        let mut lasting_settings: Vec<Setting> =
+            raised.map(|setting| Setting::new(setting.name, setting.value.to_string())).collect();
+        if !self.request.archiving {
+            lasting_settings.push(Setting::new("archive_mode", "off".to_owned()));
+            notes.push(settle::ARCHIVE_AGAIN.to_owned());
+        }
+        if self.request.archiving && !self.request.standby {
+            notes.push(
+                "the restored server archives as the original does: give it another cluster name, unless the original is gone"
+                    .to_owned(),
+            );
+        }
+        if let Some(places) = &self.unnamed {
+            notes.push(format!("{places}: {}", tablespaces::NAME_THEM));
+        }
+        for path in &self.for_replay.emptied {
+            notes.push(format!("replay will REMOVE what is in {}: a tablespace was made there after the backup", shown(path)));
+        }
+        notes.extend(self.note_on_pg_wal()?);
+        if !self.survey.has_settings && self.arrangement.is_none() {
+            notes.push(self.note_on_settings());
+        }
+        if self.source.summary.pages.damaged > 0 {
+            notes.push(format!("{} pages were damaged when the backup was taken", self.source.summary.pages.damaged));
+        }
+        notes.extend(self.survey.facts.warnings.iter().map(|warning| format!("when the backup was taken: {warning}")));
+        let tablespace = |(oid, from, to): &(u32, RawText, PathBuf)| TablespacePlan {
+            oid: *oid,
+            from: from.clone(),
+            to: to.as_path().into(),
+            bytes: self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default(),
+        };
+        Ok(RestorePlan {
+            pgdata: self.pgdata.as_path().into(),
+            place: match self.place {
+                Place::Absent => "absent",
+                Place::Empty => "empty",
+                Place::Unfinished(_) => "unfinished",
+                Place::Cluster => "cluster",
+            },
+            postgres_major: self.source.postgres_major(),
+            files: self.survey.files,
+            bytes: self.source.summary.bytes,
+            available_bytes: fsio::available_bytes(room::existing(&self.pgdata)?).map_err(local)?,
+            tablespaces: self.tablespaces.iter().map(tablespace).collect(),
+            waldir: self.request.waldir.clone().map(RawText::from),
+            attachments: match &self.arrangement {
+                Some(arrangement) => arrangement.plan.clone(),
+                None => attachments::left_there(&self.survey.facts),
+            },
+            unarchived_wal: self.unarchived.clone(),
+            owner: (fsio::own_user() == 0).then(|| self.owner.name()),
+            settings,
+            lasting_settings,
+            standby: self.request.standby,
+            archiving: self.request.archiving,
+            jobs: self.jobs,
+            programs: self.programs.clone().map(RawText::from),
+            notes,
+        })
+    }
+
+    /// The settings are not in the data directory, and nobody said where to put them.
+    fn note_on_settings(&self) -> String {
+        match attachments::main_of(&self.survey.facts) {
+            Some(main) => format!("the server's settings were in {}: --config-to DIR puts them back", main.path),
+            None => "the server's settings were outside the data directory and are not in the backup: put them back yourself"
+                .to_owned(),
+        }
+    }
+
+    /// A `pg_wal` that is a link now and will not be one any more: the log would then fill the disk of the data.
+    fn note_on_pg_wal(&self) -> Result<Option<String>, Error> {
+        let Some(dir) = self.taken.dir.as_ref().filter(|_| self.place.is_reused() && self.request.waldir.is_none()) else {
+            return Ok(None);
+        };
+        let linked = dir.link_beneath(Path::new("pg_wal")).map_err(local)?;
+        Ok(linked.map(|to| {
+            let to = self.pgdata.join(to);
+            let to = shown(to);
+            format!("pg_wal is a link to {to} and will be a directory in the data directory: --waldir {to} keeps it there")
+        }))
+    }
+}

@@ -1,0 +1,119 @@
+//! The settings of a recovery in `postgresql.auto.conf`: written before it, taken out when it is over. A standby that is cloned later
+//! would not start with them, or not follow.
+//!
+//! The server itself calls for it, as `recovery_end_command`, however the recovery ends, and when a pause is over.
+use crate::error::{Error, Kind};
+use crate::format::extent::BackupId;
+use crate::fsio::{Rebuild, Rooted};
+use crate::pg::settings::{Invocation, RecoverySettings, value_in, without_recovery};
+use crate::raw_text::shown;
+use crate::recovery::report::Setting;
+use crate::restore::place::local;
+use crate::restore::plan::RestorePlan;
+use serde::Serialize;
+use std::path::Path;
+
+/// Longest `postgresql.auto.conf`.
+const MAX_SETTINGS_BYTES: usize = 16 * 1024 * 1024;
+const SETTINGS: &str = "postgresql.auto.conf";
+
+/// What to do about archiving that was switched off.
+pub const ARCHIVE_AGAIN: &str =
+    "the server does not archive. If it takes the place of the original: ALTER SYSTEM RESET archive_mode, and restart it";
+
+/// Adds the settings of the recovery to those that the server had, and asks for a recovery.
+///
+/// # Errors
+/// [`Kind::Config`].
+pub(crate) fn write(
+    tree: &Rebuild,
+    plan: &RestorePlan,
+    invocation: &Invocation,
+    backup: BackupId,
+    mode: u32,
+) -> Result<(), Error> {
+    let before = tree.root().read_bounded(SETTINGS, MAX_SETTINGS_BYTES).map_err(local)?.unwrap_or_default();
+    // What an earlier recovery left.
+    let (mut text, _) = without_recovery(&before);
+    let now = jiff::Timestamp::now();
+    let pair = |setting: &'_ Setting| (setting.name, setting.value.clone());
+    let wanted: Vec<_> = plan.settings.iter().filter(|setting| setting.name != "restore_command").map(pair).collect();
+    let lasting: Vec<_> = plan.lasting_settings.iter().map(pair).collect();
+    let wanted: Vec<(&str, &str)> = wanted.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let lasting: Vec<(&str, &str)> = lasting.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let end_command = invocation.end_command();
+    let added = RecoverySettings {
+        comment: &match plan.standby {
+            true => format!("added at {now:.0} by pitr-restore --standby, from backup {backup}"),
+            false => format!("added at {now:.0} by pitr-restore, from backup {backup}; taken out when recovery is over"),
+        },
+        restore_command: &invocation.restore_command(),
+        end_command: (!plan.standby).then_some(end_command.as_str()),
+        wanted: &wanted,
+        lasting: &lasting,
+    };
+    text.extend_from_slice(added.lines().as_bytes());
+    let modified = now.as_microsecond();
+    tree.put_file(SETTINGS.as_bytes(), &text, mode, modified).map_err(local)?;
+    let signal: &[u8] = if plan.standby { b"standby.signal" } else { b"recovery.signal" };
+    tree.put_file(signal, b"", mode, modified).map_err(local)
+}
+
+/// What was taken out.
+#[derive(Debug, Serialize)]
+pub struct EndReport {
+    /// Names of the settings.
+    pub removed: Vec<String>,
+    /// Whether `archive_mode` is still switched off there.
+    pub archiving_is_off: bool,
+}
+
+/// Takes the settings of a recovery that is over out of a data directory.
+///
+/// # Errors
+/// [`Kind::Refused`] when it is no data directory; [`Kind::Config`] when the file cannot be read or written.
+pub fn run(pgdata: &Path) -> Result<EndReport, Error> {
+    let directory = Rooted::open(pgdata).map_err(local)?.dir;
+    if directory.stat("PG_VERSION").map_err(local)?.is_none() {
+        return Err(Error::new(Kind::Refused, format!("{} is not a data directory", shown(pgdata)))
+            .hint("name the data directory whose recovery has ended"));
+    }
+    let signals = ["recovery.signal", "standby.signal"];
+    for signal in signals {
+        if directory.stat(signal).map_err(local)?.is_some() {
+            return Err(Error::new(Kind::Refused, format!("{} is still to recover: {signal} is there", shown(pgdata)))
+                .hint("the server needs its settings for that; they are taken out when it is over"));
+        }
+    }
+    let content = directory.read_bounded(SETTINGS, MAX_SETTINGS_BYTES).map_err(local)?.unwrap_or_default();
+    let archiving_is_off = value_in(&content, "archive_mode").as_deref() == Some("off");
+    let (kept, removed) = without_recovery(&content);
+    if !removed.is_empty() {
+        let mode = directory.stat(SETTINGS).map_err(local)?.map_or(0o600, |stat| stat.mode);
+        let now = jiff::Timestamp::now().as_microsecond();
+        directory.put(Path::new(SETTINGS), &kept, mode, directory.identity(), now).map_err(local)?;
+    }
+    Ok(EndReport { removed, archiving_is_off })
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_a_recovery_is_over() {
+        let place = tempfile::tempdir().unwrap();
+        let kind = || run(place.path()).map_err(|e| e.kind).map(|report| (report.removed, report.archiving_is_off));
+        assert_eq!(kind(), Err(Kind::Refused));
+        std::fs::write(place.path().join("PG_VERSION"), "15\n").unwrap();
+        assert_eq!(kind(), Ok((vec![], false)));
+        let conf = place.path().join(SETTINGS);
+        std::fs::write(&conf, "a = '1'\nrecovery_target_lsn = '0/1'\narchive_mode = 'off'\n").unwrap();
+        std::fs::write(place.path().join("recovery.signal"), "").unwrap();
+        assert_eq!(kind(), Err(Kind::Refused));
+        std::fs::remove_file(place.path().join("recovery.signal")).unwrap();
+        assert_eq!(kind(), Ok((vec!["recovery_target_lsn".to_owned()], true)));
+        assert_eq!(std::fs::read_to_string(conf).unwrap(), "a = '1'\narchive_mode = 'off'\n");
+    }
+}
