@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use walvis::codec::{self, Address, Digest, Sealing};
-use walvis::crypto::{DataKey, Keyring};
+use walvis::crypto::{DataKey, DataKeys};
 use walvis::format::envelope::{Metadata, ObjectKind};
 
 mod least;
@@ -24,20 +24,20 @@ fn digest(plain: &[u8]) -> Metadata {
 }
 
 /// The second pass: compressed, encrypted and hashed again.
-fn seal(plain: &[u8], metadata: &Metadata, keys: &Keyring) -> Vec<u8> {
+fn seal(plain: &[u8], metadata: &Metadata, keys: &DataKeys) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(plain.len());
     codec::seal(&mut &*plain, &mut sealed, ADDRESS, keys.current(), metadata, Sealing { level: 1, salt: [7; 32] })
         .expect("memory can be written");
     sealed
 }
 
-fn open(sealed: &[u8], keys: &Keyring) -> u64 {
+fn open(sealed: &[u8], keys: &DataKeys) -> u64 {
     let opened = codec::open(sealed, ADDRESS, keys).expect("it was sealed so");
     opened.copy_to(&mut std::io::sink()).expect("it was sealed so").plaintext_bytes
 }
 
 fn codec(criterion: &mut Criterion) {
-    let keys = Keyring::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: Vec::new() };
+    let keys = DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: Vec::new() };
     for (name, plain) in segments::given() {
         let metadata = digest(&plain);
         let sealed = seal(&plain, &metadata, &keys);

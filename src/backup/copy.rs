@@ -1,9 +1,9 @@
 //! The copying itself: one thread deals out the list, workers read, and results are taken in the order of the list.
 //!
 //! At most [`WINDOW`] results wait for an earlier one: a large piece does not let memory grow.
-use crate::backup::gather::Gather;
+use crate::backup::file_list::{FileList, Listed};
+use crate::backup::manifest_builder::ManifestBuilder;
 use crate::backup::parent::ParentFiles;
-use crate::backup::walk::{FileList, Listed};
 use crate::backup::worker::{Job, Known, LargeFile, Line, Outcome, PIECE_BYTES, Shared, Worker};
 use crate::error::{Error, Kind};
 use crate::format::extent::tables_in;
@@ -35,7 +35,7 @@ pub(crate) fn copy<'a>(
     list: &FileList,
     parent: Option<ParentFiles>,
     writers: Vec<PackWriter<'a>>,
-    gather: &mut Gather<'_>,
+    gather: &mut ManifestBuilder<'_>,
     tick: &dyn Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (sender, jobs) = sync_channel::<(u64, Job)>(writers.len());
@@ -175,7 +175,7 @@ impl Collector {
         shared: &Shared<'_>,
         outcomes: &Receiver<Result<(u64, Outcome), Error>>,
         window: &Window,
-        gather: &mut Gather<'_>,
+        gather: &mut ManifestBuilder<'_>,
         tick: &dyn Fn() -> Result<(), Error>,
     ) {
         let mut ticked = Instant::now();
@@ -206,7 +206,7 @@ impl Collector {
         }
     }
 
-    fn take_all(&mut self, gather: &mut Gather<'_>) -> Result<(), Error> {
+    fn take_all(&mut self, gather: &mut ManifestBuilder<'_>) -> Result<(), Error> {
         if self.failure.is_some() {
             return Ok(());
         }

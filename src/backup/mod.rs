@@ -6,7 +6,8 @@
 
 pub mod attachments;
 pub mod copy;
-pub mod gather;
+pub mod file_list;
+pub mod manifest_builder;
 pub mod pages;
 pub mod parent;
 pub mod report;
@@ -14,5 +15,4 @@ pub mod source;
 pub mod spoiled;
 pub mod throttle;
 pub mod wal;
-pub mod walk;
 pub mod worker;

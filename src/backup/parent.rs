@@ -2,7 +2,7 @@
 //!
 //! Its manifest is needed in step with the list of files, so for as long as the backup takes, and no store keeps a connection open for
 //! hours. So it is copied into a temporary file first. That also proves that it is whole before anything relies on it.
-use crate::backup::gather::{cannot_write, no_facts, scratch_file};
+use crate::backup::manifest_builder::{cannot_write, no_facts, scratch_file};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
@@ -26,7 +26,7 @@ pub(crate) struct ParentHead {
     /// Bytes of the records of every pack that it refers to.
     pub total_bytes: HashMap<PackId, u64>,
     /// Packs that are hardly used any more, or gone: what is in them is stored anew.
-    pub shunned: HashSet<PackId>,
+    pub packs_not_reused: HashSet<PackId>,
     /// Its attachments.
     pub attachments: Vec<Attachment>,
 }
@@ -37,7 +37,7 @@ impl ParentHead {
             id,
             hash_key: head.facts.hash_key.clone(),
             total_bytes: head.packs.iter().map(|used| (used.pack, used.total_bytes)).collect(),
-            shunned: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
+            packs_not_reused: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
             attachments: head.facts.attachments.clone(),
         }
     }
@@ -66,7 +66,7 @@ pub(crate) fn read_newest(
     for id in repository.backup_ids(cluster, system_id)?.into_iter().rev().take(MAX_PARENTS_TRIED) {
         match read(repository, cluster, system_id, id) {
             Ok(Some((mut head, files))) => {
-                shun_missing(repository, cluster, system_id, &mut head, warnings)?;
+                exclude_missing(repository, cluster, system_id, &mut head, warnings)?;
                 return Ok(Some((head, files)));
             }
             // It expired meanwhile.
@@ -81,7 +81,7 @@ pub(crate) fn read_newest(
 }
 
 /// A pack that is not there, or too short, must not be relied on once more.
-fn shun_missing(
+fn exclude_missing(
     repository: &Repository,
     cluster: &ClusterName,
     system_id: SystemId,
@@ -101,7 +101,7 @@ fn shun_missing(
             head.id
         ));
     }
-    head.shunned.extend(missing);
+    head.packs_not_reused.extend(missing);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What a worker does: read, verify, compare, compress.
+use crate::backup::file_list;
 use crate::backup::pages::{Horizon, PageFile, PageReport, PagesError};
 use crate::backup::throttle::Throttle;
-use crate::backup::walk;
 use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
@@ -61,7 +61,7 @@ impl LargeFile {
 
     /// Opens it, if nobody did; `None` when it is gone.
     pub(crate) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
-        match self.opened.get_or_init(|| walk::open(data_directory, &self.path)) {
+        match self.opened.get_or_init(|| file_list::open(data_directory, &self.path)) {
             Ok(opened) => Ok(opened.as_ref()),
             Err(e) => Err(Error { hint: e.hint.clone(), ..Error::new(Kind::Config, e.to_string()) }),
         }
@@ -129,7 +129,7 @@ pub(crate) struct Shared<'a> {
     /// Key of the hashes.
     pub hash_key: [u8; 32],
     /// Packs of the parent that are not referred to any more: mostly dead, or gone.
-    pub shunned: &'a HashSet<PackId>,
+    pub packs_not_reused: &'a HashSet<PackId>,
     /// Reads tables of the parent.
     pub reader: PackReader<'a>,
     /// Where the backup began.
@@ -200,7 +200,7 @@ impl<'a, 'p> Worker<'a, 'p> {
             Job::Piece(file, index, known) => {
                 let piece = match file.open(self.shared.data_directory)? {
                     Some((open, _)) => {
-                        let real = walk::real(self.shared.data_directory, &file.path);
+                        let real = file_list::real(self.shared.data_directory, &file.path);
                         let source = Source { file: open, path: &file.path, real };
                         let offset = index * PIECE_BYTES;
                         let bytes = (file.size_bytes - offset).min(PIECE_BYTES);
@@ -215,8 +215,8 @@ impl<'a, 'p> Worker<'a, 'p> {
     }
 
     fn small_file(&mut self, path: Vec<u8>, known: Known, outcome: &mut Outcome) -> Result<(), Error> {
-        let real = walk::real(self.shared.data_directory, &path);
-        let opened = walk::open(self.shared.data_directory, &path).map_err(|e| file_error(Kind::Config, e))?;
+        let real = file_list::real(self.shared.data_directory, &path);
+        let opened = file_list::open(self.shared.data_directory, &path).map_err(|e| file_error(Kind::Config, e))?;
         let Some((file, attributes)) = opened else { return Ok(()) };
         // It may have grown since the list was made: what is beyond its first piece is in the log.
         let size_bytes = attributes.size_bytes.min(PIECE_BYTES);
@@ -310,7 +310,7 @@ impl<'a, 'p> Worker<'a, 'p> {
                 Ok(table) => Ok(Some(table)),
                 Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
                     // Of packs that are gone it was said already.
-                    if !self.shared.shunned.contains(&table.place.pack) {
+                    if !self.shared.packs_not_reused.contains(&table.place.pack) {
                         outcome.warnings.push(format!("a piece of an earlier backup is damaged: {}", error.what));
                     }
                     Ok(None)
@@ -336,7 +336,7 @@ impl<'a, 'p> Worker<'a, 'p> {
         let uses = uses_of(&table.extents);
         if let Some(earlier) = earlier
             && known.as_ref() == Some(&table)
-            && !self.shared.shunned.contains(&earlier.place.pack)
+            && !self.shared.packs_not_reused.contains(&earlier.place.pack)
         {
             return Ok((earlier, uses));
         }
@@ -426,7 +426,7 @@ impl<'a, 'p> Worker<'a, 'p> {
         if let Some(Extent { stored: Some(stored), crc32c: known_crc }) = known
             && stored.hash == hash
             && *known_crc == crc32c
-            && !self.shared.shunned.contains(&stored.place.pack)
+            && !self.shared.packs_not_reused.contains(&stored.place.pack)
         {
             *reused_bytes += bytes.len() as u64;
             return Ok(Extent { crc32c, stored: Some(*stored) });

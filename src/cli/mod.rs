@@ -5,6 +5,7 @@
 
 mod args;
 mod exit;
+mod exit_guard;
 mod lines;
 mod logging;
 mod progress;
@@ -14,7 +15,6 @@ mod render_backup;
 mod restore;
 mod run;
 mod secrets;
-mod shield;
 mod targets;
 
 pub use exit::exit_code;

@@ -1,7 +1,7 @@
 //! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now and then
 //! elsewhere.
+use super::exit_guard;
 use super::render::size;
-use super::shield;
 use crate::backup::report::Progress;
 use crate::raw_text::plain;
 use crate::waiting;
@@ -67,13 +67,13 @@ const COLUMNS: usize = 79;
 fn draw(text: &str) {
     let text: String = plain(text).chars().take(COLUMNS).collect();
     LINE.store(true, Ordering::Relaxed);
-    shield::draw(&format!("\r\x1b[K{text}"));
+    exit_guard::draw(&format!("\r\x1b[K{text}"));
 }
 
 /// Removes the line, if there is one: before anything else is written.
 pub(super) fn erase() {
     if LINE.swap(false, Ordering::Relaxed) {
-        shield::draw("\r\x1b[K");
+        exit_guard::draw("\r\x1b[K");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
 use crate::repo::KeySource;
 use crate::restore::job::{RestoreRequest, TablespaceKey};
-use crate::restore::settle::{ARCHIVE_AGAIN, EndReport};
+use crate::restore::recovery_settings::{ARCHIVE_AGAIN, EndReport};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@ use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global,
 use super::exit::{FETCH_FAILED, exit_code};
 use super::lines::{Lines, plain_json};
 use super::progress::{self, ProgressLine};
-use super::{logging, recovery, render, render_backup, restore, secrets, shield, targets};
+use super::{exit_guard, logging, recovery, render, render_backup, restore, secrets, targets};
 use crate::config::{Config, HELPER_VARIABLE, Overrides};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -12,7 +12,7 @@ use crate::ops;
 use crate::raw_text::plain;
 use crate::repo::{ClusterName, SystemId};
 use crate::restore::job::RestoreRequest;
-use crate::restore::settle;
+use crate::restore::recovery_settings;
 use crate::wal::{fetch, push};
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
@@ -55,20 +55,20 @@ impl Role {
 
 /// Runs the command that the arguments name and returns its exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    shield::against_dumps();
+    exit_guard::against_dumps();
     // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
     let word = command_word(&arguments);
     let role = role_of(&arguments, word);
     match role {
         Role::Helper => {
             crate::fsio::detach();
-            shield::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug));
+            exit_guard::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug));
         }
-        Role::Archiver => shield::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug)),
-        _ => shield::against_file_size_signal(),
+        Role::Archiver => exit_guard::against_signals(role.code(Kind::Unreachable), role.code(Kind::Bug)),
+        _ => exit_guard::against_file_size_signal(),
     }
     ExitCode::from(
-        shield::against_panics(|| parse_and_run(&arguments, role, word.map(|(at, _)| at))).unwrap_or(role.code(Kind::Bug)),
+        exit_guard::against_panics(|| parse_and_run(&arguments, role, word.map(|(at, _)| at))).unwrap_or(role.code(Kind::Bug)),
     )
 }
 
@@ -124,7 +124,7 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
             let told = Cli::try_parse_from(plain_arguments).err().unwrap_or(e);
             let mut out = Lines::new();
             out.text("", &told.render().to_string());
-            shield::say(&out);
+            exit_guard::say(&out);
             return role.code(Kind::Usage);
         }
     };
@@ -151,7 +151,7 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
         Err(error) => {
             progress::erase();
             match log {
-                LogFormat::Text => shield::say(&render::error(&error)),
+                LogFormat::Text => exit_guard::say(&render::error(&error)),
                 LogFormat::Json => {
                     let (hint, detail) = (error.hint.as_deref(), error.detail.as_deref());
                     tracing::error!(kind = ?error.kind, hint, detail, "{}", error.what);
@@ -251,7 +251,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             pitr_restore(&config, &request, deadline, json)
         }
         Command::EndRecovery(args) => {
-            let report = settle::run(&args.pgdata)?;
+            let report = recovery_settings::run(&args.pgdata)?;
             print_report(json, &report, restore::ended)
         }
         Command::Resolve(args) => {
@@ -281,7 +281,7 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
     secrets::keep_off_the_command_line("--primary", args.primary.as_deref())?;
     let request = targets::base_backup(args)?;
     let (config, deadline) = prepare_long(global, args.server.clone(), role)?;
-    let interrupted = shield::interruption();
+    let interrupted = exit_guard::interruption();
     let progress = ProgressLine::new();
     let hooks = ops::base_backup::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show(state) };
     let result = ops::base_backup::run(&config, &request, deadline, &hooks);
@@ -389,7 +389,7 @@ fn pitr_restore(config: &Config, request: &RestoreRequest, deadline: Deadline, j
 fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
     let config = load(global, server)?;
     let deadline = Deadline::each(config.timeout);
-    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    exit_guard::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
 }
 
@@ -397,7 +397,7 @@ fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(
 fn prepare(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
     let config = load(global, server)?;
     let deadline = Deadline::after(config.timeout);
-    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    exit_guard::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
 }
 
@@ -410,7 +410,7 @@ fn prepare_helper(global: &Global, role: Role) -> Result<(Config, Deadline), Err
     }
     let config = load(global, None)?;
     let deadline = Deadline::after(AHEAD_TIME + config.timeout);
-    shield::against_hanging(deadline, role.code(Kind::Unreachable));
+    exit_guard::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
 }
 

@@ -5,16 +5,16 @@
 //!
 //! [`Opened::copy_to`] hands bytes on before the whole object is known to be good; a caller publishes them only after it returned `Ok`.
 
-mod once;
+mod one_pass;
 pub mod pack;
 
 use std::io::{self, BufReader, Read, Write};
 
 use zstd::zstd_safe::CParameter;
 
-pub use once::{Compressed, Compressing, Waiting, give_back};
+pub use one_pass::{Compressed, Compressing, SharedCompressed, give_back};
 
-use crate::crypto::{DataKey, Domain, FrameCipher, KeyId, Keyring};
+use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata, ObjectKind, SEALED_FRAME_BYTES};
 use crate::limits::{FRAME_BYTES, MAX_METADATA_BYTES, MAX_WINDOW_LOG, MIB, TAG_BYTES};
 
@@ -268,7 +268,7 @@ pub struct Opened<R> {
 ///
 /// # Errors
 /// [`CodecError::Damaged`] also when the source ends within the metadata.
-pub fn open<R: Read>(mut source: R, address: Address<'_>, keys: &Keyring) -> Result<Opened<R>, CodecError> {
+pub fn open<R: Read>(mut source: R, address: Address<'_>, keys: &DataKeys) -> Result<Opened<R>, CodecError> {
     let mut header = [0; HEADER_BYTES];
     let got = read_full(&mut source, &mut header)?;
     let header = Header::parse(header.get(..got).unwrap_or_default())?;
@@ -287,16 +287,16 @@ pub fn open<R: Read>(mut source: R, address: Address<'_>, keys: &Keyring) -> Res
 }
 
 /// The cipher of an object, from its header.
-fn cipher_for(header: &Header, address: Address<'_>, keys: &Keyring) -> Result<FrameCipher, CodecError> {
+fn cipher_for(header: &Header, address: Address<'_>, keys: &DataKeys) -> Result<FrameCipher, CodecError> {
     let key = match (keys, header.cipher) {
-        (Keyring::Unencrypted, Cipher::None) => None,
-        (Keyring::Encrypted { .. }, Cipher::ChaCha20Poly1305) => {
+        (DataKeys::Unencrypted, Cipher::None) => None,
+        (DataKeys::Encrypted { .. }, Cipher::ChaCha20Poly1305) => {
             Some(keys.find(header.key_id).ok_or(CodecError::UnknownKey(header.key_id))?)
         }
-        (Keyring::Encrypted { .. }, Cipher::None) => {
+        (DataKeys::Encrypted { .. }, Cipher::None) => {
             return Err(CodecError::Damaged("it is not encrypted, in an encrypted repository".to_owned()));
         }
-        (Keyring::Unencrypted, Cipher::ChaCha20Poly1305) => {
+        (DataKeys::Unencrypted, Cipher::ChaCha20Poly1305) => {
             return Err(CodecError::Damaged("it is encrypted, in an unencrypted repository".to_owned()));
         }
     };
@@ -449,8 +449,8 @@ mod tests {
         Address { repository_id: &ID, kind: ObjectKind::Segment, name }
     }
 
-    fn keyring() -> Keyring {
-        Keyring::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![DataKey::from_bytes([2; 32])] }
+    fn keyring() -> DataKeys {
+        DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![DataKey::from_bytes([2; 32])] }
     }
 
     fn metadata(plain: &[u8]) -> Metadata {
@@ -463,14 +463,14 @@ mod tests {
         }
     }
 
-    fn sealed(plain: &[u8], keys: &Keyring) -> Vec<u8> {
+    fn sealed(plain: &[u8], keys: &DataKeys) -> Vec<u8> {
         let mut out = Vec::new();
         let sealing = Sealing { level: 1, salt: [7; 32] };
         seal(&mut &*plain, &mut out, address("a"), keys.current(), &metadata(plain), sealing).unwrap();
         out
     }
 
-    fn opened(object: &[u8], name: &str, keys: &Keyring) -> Result<Vec<u8>, CodecError> {
+    fn opened(object: &[u8], name: &str, keys: &DataKeys) -> Result<Vec<u8>, CodecError> {
         let mut out = Vec::new();
         open(object, address(name), keys)?.copy_to(&mut out)?;
         Ok(out)
@@ -485,7 +485,7 @@ mod tests {
 
     #[test]
     fn every_length_round_trips() {
-        for keys in [keyring(), Keyring::Unencrypted] {
+        for keys in [keyring(), DataKeys::Unencrypted] {
             for len in [0, 1, 100, FRAME_BYTES - 20, FRAME_BYTES, FRAME_BYTES + 1, 5 * FRAME_BYTES, 1 << 20] {
                 for plain in [vec![0; len], noise(len)] {
                     assert_eq!(opened(&sealed(&plain, &keys), "a", &keys).unwrap(), plain, "{len}");
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn every_cut_extension_and_swap_is_damage() {
-        for keys in [keyring(), Keyring::Unencrypted] {
+        for keys in [keyring(), DataKeys::Unencrypted] {
             let plain = noise(3 * FRAME_BYTES + 5);
             let object = sealed(&plain, &keys);
             let cuts = (0..400).chain((1..4).flat_map(|n| {
@@ -547,7 +547,7 @@ mod tests {
 
     #[test]
     fn every_single_bit_matters() {
-        for keys in [keyring(), Keyring::Unencrypted] {
+        for keys in [keyring(), DataKeys::Unencrypted] {
             let object = sealed(b"a small history file", &keys);
             for bit in 0..object.len() * 8 {
                 let mut bad = object.clone();
@@ -560,11 +560,11 @@ mod tests {
     #[test]
     fn keys_are_told_apart_from_damage() {
         let object = sealed(b"x", &keyring());
-        let other = Keyring::Encrypted { current: DataKey::from_bytes([9; 32]), earlier: vec![] };
+        let other = DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]), earlier: vec![] };
         assert!(matches!(opened(&object, "a", &other), Err(CodecError::UnknownKey(_))));
-        assert!(matches!(opened(&object, "a", &Keyring::Unencrypted), Err(CodecError::Damaged(_))));
-        assert!(matches!(opened(&sealed(b"x", &Keyring::Unencrypted), "a", &keyring()), Err(CodecError::Damaged(_))));
-        let rotated = Keyring::Encrypted { current: DataKey::from_bytes([9; 32]), earlier: vec![DataKey::from_bytes([1; 32])] };
+        assert!(matches!(opened(&object, "a", &DataKeys::Unencrypted), Err(CodecError::Damaged(_))));
+        assert!(matches!(opened(&sealed(b"x", &DataKeys::Unencrypted), "a", &keyring()), Err(CodecError::Damaged(_))));
+        let rotated = DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]), earlier: vec![DataKey::from_bytes([1; 32])] };
         assert_eq!(opened(&object, "a", &rotated).unwrap(), b"x");
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Address, CodecError, cipher_for};
-use crate::crypto::{DataKey, Domain, FrameCipher, KeyId, Keyring};
+use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata};
 use crate::limits::{KIB, MAX_METADATA_BYTES, MAX_PACK_RECORDS, MAX_RECORD_BYTES, TAG_BYTES};
 use crate::pg::scan::{put_varint, take_varint};
@@ -287,7 +287,7 @@ impl PackKey {
     ///
     /// # Errors
     /// [`CodecError::Damaged`], [`CodecError::UnknownKey`].
-    pub fn new(header: &[u8], address: Address<'_>, keys: &Keyring) -> Result<Self, CodecError> {
+    pub fn new(header: &[u8], address: Address<'_>, keys: &DataKeys) -> Result<Self, CodecError> {
         let header = Header::parse(header)?;
         if header.codec != Codec::Records {
             return Err(FormatError::Invalid("it is not a pack").into());
@@ -351,8 +351,8 @@ mod tests {
         Address { repository_id: &ID, kind: ObjectKind::Pack, name }
     }
 
-    fn keyrings() -> [Keyring; 2] {
-        [Keyring::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![] }, Keyring::Unencrypted]
+    fn keyrings() -> [DataKeys; 2] {
+        [DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![] }, DataKeys::Unencrypted]
     }
 
     fn plaintexts() -> Vec<(RecordKind, Vec<u8>)> {
@@ -366,7 +366,7 @@ mod tests {
         ]
     }
 
-    fn sealed(keys: &Keyring) -> (Bytes, Vec<Record>) {
+    fn sealed(keys: &DataKeys) -> (Bytes, Vec<Record>) {
         let mut pack = PackBuilder::new(3, 1 << 20, SpareBuffers::default()).unwrap();
         let records = plaintexts().iter().map(|(kind, bytes)| pack.append(*kind, bytes).unwrap()).collect();
         let object = pack.take().seal(address("p"), keys.current(), [9; 32], 5).unwrap();
@@ -374,7 +374,7 @@ mod tests {
         (object, records)
     }
 
-    fn open(object: &[u8], name: &str, keys: &Keyring, record: &Record, kind: RecordKind) -> Result<Vec<u8>, CodecError> {
+    fn open(object: &[u8], name: &str, keys: &DataKeys, record: &Record, kind: RecordKind) -> Result<Vec<u8>, CodecError> {
         let key = PackKey::new(&object[..HEADER_BYTES], address(name), keys)?;
         let start = key.body_at() as usize + record.offset as usize;
         let mut bytes = object[start..start + record.sealed_bytes as usize].to_vec();

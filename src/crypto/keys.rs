@@ -89,7 +89,7 @@ impl DataKey {
 }
 
 /// The data keys of one repository, as far as the operator's key opens them.
-pub enum Keyring {
+pub enum DataKeys {
     /// The repository is unencrypted, by explicit wish.
     Unencrypted,
     /// At least one key.
@@ -101,7 +101,7 @@ pub enum Keyring {
     },
 }
 
-impl Keyring {
+impl DataKeys {
     /// The key with this id.
     pub fn find(&self, id: KeyId) -> Option<&DataKey> {
         match self {

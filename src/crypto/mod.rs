@@ -11,4 +11,4 @@ pub mod server_certificate;
 
 pub use frame::{Domain, Forged, FrameCipher};
 pub use key_file::{KeyFile, KeyFileError, KnownRepository, RepositoryId};
-pub use keys::{Argon2id, CACHED_KEY_BYTES, DataKey, KeyId, Keyring, WrappedKey, WrappingKey, WrongKey, random_bytes};
+pub use keys::{Argon2id, CACHED_KEY_BYTES, DataKey, DataKeys, KeyId, WrappedKey, WrappingKey, WrongKey, random_bytes};

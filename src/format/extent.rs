@@ -125,7 +125,7 @@ impl fmt::Display for PackId {
 
 /// Where a sealed record, an extent or a table, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Place {
+pub struct RecordLocation {
     /// The pack.
     pub pack: PackId,
     /// Bytes between the end of the pack's metadata and the record.
@@ -134,7 +134,7 @@ pub struct Place {
     pub sealed_bytes: u32,
 }
 
-impl Place {
+impl RecordLocation {
     /// The first byte after it.
     pub fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.sealed_bytes)
@@ -159,7 +159,7 @@ pub struct StoredExtent {
     pub hash: ExtentHash,
     /// Where it is.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: RecordLocation,
 }
 
 /// Keyed BLAKE3 of an extent's content, the first 128 bits.
@@ -292,7 +292,7 @@ pub(in crate::format) fn put_extents(
     extents: &[Extent],
     index_of: &mut dyn FnMut(PackId) -> Option<u64>,
 ) -> Option<()> {
-    let mut before: Option<Place> = None;
+    let mut before: Option<RecordLocation> = None;
     for extent in extents {
         let Some(StoredExtent { hash, place }) = &extent.stored else {
             out.push(0);
@@ -317,7 +317,7 @@ pub(in crate::format) fn take_extents(
     pack_of: &mut dyn FnMut(u64) -> Option<PackId>,
 ) -> Option<Vec<Extent>> {
     let mut extents = Vec::with_capacity(usize::try_from(count).ok()?);
-    let mut before: Option<Place> = None;
+    let mut before: Option<RecordLocation> = None;
     for number in 0..count {
         let Some(index) = take_varint(rest)?.checked_sub(1) else {
             extents.push(Extent::zeros(extent_bytes(size_bytes, number)));
@@ -336,9 +336,9 @@ pub(in crate::format) fn take_extents(
 }
 
 /// The rest of a place: its length, and whether it can be one.
-pub(in crate::format) fn take_place_rest(pack: PackId, offset: u64, rest: &mut &[u8]) -> Option<Place> {
+pub(in crate::format) fn take_place_rest(pack: PackId, offset: u64, rest: &mut &[u8]) -> Option<RecordLocation> {
     let sealed_bytes = take_u32(rest).filter(|bytes| (1..=MAX_RECORD_BYTES).contains(&(*bytes as usize)))?;
-    Some(Place { pack, offset: u32::try_from(offset).ok()?, sealed_bytes })
+    Some(RecordLocation { pack, offset: u32::try_from(offset).ok()?, sealed_bytes })
 }
 
 pub(in crate::format) fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
@@ -381,7 +381,7 @@ mod tests {
                 crc32c: value.1,
                 stored: Some(StoredExtent {
                     hash: [pack; 16],
-                    place: Place { pack: PackId { backup: id, number: (pack % 5).into() }, offset, sealed_bytes },
+                    place: RecordLocation { pack: PackId { backup: id, number: (pack % 5).into() }, offset, sealed_bytes },
                 }),
             },
         }

@@ -1,6 +1,6 @@
 //! The file system, raw: the only module that opens, writes, renames or removes files.
 //!
-//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), whose rights root works with ([`Identity`], [`Rooted`]), the durable publish of one file ([`Draft`]), a tree of published files ([`Tree`]), and
+//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), whose rights root works with ([`Identity`], [`Rooted`]), the durable publish of one file ([`AtomicFile`]), a tree of published files ([`Tree`]), and
 //! the few helpers that the rest needs ([`read_bounded`], [`open_regular`], [`create_secret`], …). `clippy.toml` bans the calls of
 //! `std::fs` everywhere else, so that no caller can forget an fsync. May not live here: what the bytes mean, retries, store
 //! errors. Depends on `limits` only.
@@ -21,26 +21,26 @@ use nix::libc;
 use crate::raw_text::shown;
 
 mod append;
+mod atomic_file;
 mod below;
 mod dir;
 mod direct;
-mod draft;
 mod identity;
 mod kernel;
 mod live;
 mod named;
-mod private;
-mod rebuild;
+mod private_dir;
+mod restore_tree;
 mod rooted;
 mod temp;
 mod tree;
 mod trust;
 
 pub use append::append_line;
+pub use atomic_file::{AtomicFile, Durability, Published};
 pub use below::{Lock, unfinished_name};
 pub use dir::{Dir, Item, ItemKind};
 pub use direct::{DirectReader, DirectWriter};
-pub use draft::{Draft, Durability, Published};
 pub use identity::{Entered, Identity};
 pub use kernel::{
     Process, SharedMemory, Worker, booted_unix_s, may_write, process, sees_every_process, shared_memory, workers_in,
@@ -50,11 +50,11 @@ pub use live::{
     scan_live,
 };
 pub use named::{as_owner_of, as_owner_of_all, directory_of, file_error};
-pub use private::{
+pub use private_dir::{
     Boot, Held, TIME_STEP, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir,
     write_volatile,
 };
-pub use rebuild::{Owner, Rebuild, available_bytes, zero_range};
+pub use restore_tree::{Owner, RestoreTree, available_bytes, zero_range};
 pub use rooted::{Found, Missing, Rooted};
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
@@ -380,7 +380,7 @@ pub fn user_and_home(uid: u32) -> Option<(String, PathBuf)> {
 /// # Errors
 /// [`Problem::Exists`] when there is something under that name; [`Problem::Absent`] when its directory does not exist; others.
 pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let mut draft = Draft::beside(path, 0o600)?;
+    let mut draft = AtomicFile::beside(path, 0o600)?;
     draft.append(bytes)?;
     match draft.publish_new()? {
         Published::New => Ok(()),
@@ -546,7 +546,7 @@ mod tests {
                 let place = tempfile::tempdir().unwrap();
                 let path = place.path().join("file");
                 let publish = |path: &Path, body: &[u8]| {
-                    let mut draft = Draft::beside_with(path, 0o600, files)?;
+                    let mut draft = AtomicFile::beside_with(path, 0o600, files)?;
                     std::io::Write::write_all(&mut draft, body).unwrap();
                     assert_eq!(draft.len_bytes(), body.len() as u64);
                     draft.publish_over(durability)
@@ -557,7 +557,7 @@ mod tests {
                 std::fs::create_dir(place.path().join("dir")).unwrap();
                 assert_eq!(problem(publish(&place.path().join("dir"), b"x")), Some(Problem::Unsupported));
                 assert_eq!(problem(publish(&place.path().join("none/x"), b"x")), Some(Problem::Absent));
-                drop(Draft::beside_with(&path, 0o600, files).unwrap());
+                drop(AtomicFile::beside_with(&path, 0o600, files).unwrap());
                 assert_eq!(list_dir(place.path()).unwrap(), ["dir", "file"], "{files:?}");
             }
         }

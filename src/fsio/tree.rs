@@ -34,7 +34,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::SFlag;
 use nix::unistd::UnlinkatFlags;
 
-use super::draft::{Draft, Linked, Published, Scratch};
+use super::atomic_file::{AtomicFile, Linked, Published, Scratch};
 use super::temp::TempFiles;
 use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others};
 
@@ -74,10 +74,10 @@ impl Tree {
     ///
     /// # Errors
     /// [`Problem::Absent`] when the root was removed; [`Problem::Denied`], [`Problem::ReadOnly`], [`Problem::NoSpace`], others.
-    pub fn draft(&self, target: &Path) -> Result<Draft, FsError> {
+    pub fn draft(&self, target: &Path) -> Result<AtomicFile, FsError> {
         self.with_parent(target, |parent, _| {
             let scratch = Scratch { home: self.root.clone(), below: Some(TEMP_DIR), files: self.files };
-            Draft::create(parent, scratch, FILE_MODE, self.root.path_of(target)).map(Some)
+            AtomicFile::create(parent, scratch, FILE_MODE, self.root.path_of(target)).map(Some)
         })
     }
 
@@ -87,7 +87,7 @@ impl Tree {
     /// # Errors
     /// As [`draft`](Self::draft); [`Problem::Unsupported`] when the file system cannot publish without replacing, or when something
     /// that is not a file has that name.
-    pub fn publish(&self, draft: &mut Draft, target: &Path) -> Result<Published, FsError> {
+    pub fn publish(&self, draft: &mut AtomicFile, target: &Path) -> Result<Published, FsError> {
         draft.seal()?;
         self.with_parent(target, |parent, name| {
             if !parent.holds_a_file()? {
@@ -161,7 +161,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`open_file`](Self::open_file), and what syncing gives.
-    pub fn settle(&self, target: &Path) -> Result<bool, FsError> {
+    pub fn make_durable(&self, target: &Path) -> Result<bool, FsError> {
         let Some((file, _)) = self.open_file(target)? else { return Ok(false) };
         file.sync_all().map_err(|e| FsError::new("sync", self.root.path_of(target), e))?;
         self.sync_above(target)?;

@@ -3,13 +3,13 @@
 //! The backup counts from the moment its manifest is stored, which is the last thing that happens: whatever goes wrong before leaves
 //! packs that nothing refers to, and a session whose end ends the backup on the server, too.
 use crate::backup::attachments::{self, Named};
-use crate::backup::gather::{Gather, Manifest};
+use crate::backup::file_list::{self, FileList, Layout};
+use crate::backup::manifest_builder::{Manifest, ManifestBuilder};
 use crate::backup::pages::Horizon;
 use crate::backup::parent::{self, ParentFiles, ParentHead};
 use crate::backup::report::{BackupReport, Progress};
 use crate::backup::source::{Source, Stopped};
 use crate::backup::throttle::Throttle;
-use crate::backup::walk::{self, FileList, Layout};
 use crate::backup::worker::{Shared, Uses, Worker};
 use crate::backup::{copy, spoiled, wal};
 use crate::config::Config;
@@ -281,7 +281,7 @@ impl Backup<'_> {
         let shared = Shared {
             data_directory: &source.data_directory,
             hash_key,
-            shunned: parent.as_ref().map_or(&nothing, |parent| &parent.shunned),
+            packs_not_reused: parent.as_ref().map_or(&nothing, |parent| &parent.packs_not_reused),
             reader: PackReader::new(self.repository, self.cluster, source.system_id),
             start,
             page_checksums: self.control.page_checksums,
@@ -293,7 +293,7 @@ impl Backup<'_> {
         let warnings = [warnings, std::mem::take(&mut list.warnings), std::mem::take(&mut named.warnings)].concat();
         let target = PackTarget::for_jobs(self.repository, self.cluster, source.system_id, self.id, self.level, self.jobs);
         let ((gather, late, stopped, attached), packed) = with_packs(&target, |writers| {
-            let mut gather = Gather::new(&source.data_directory, warnings)?;
+            let mut gather = ManifestBuilder::new(&source.data_directory, warnings)?;
             let packs = (0..self.jobs).map(|_| writers.writer()).collect::<Result<Vec<_>, _>>()?;
             // A standby's archiver, if it has one, is not the one that counts.
             let watch = match source.in_recovery {
@@ -398,7 +398,7 @@ impl Backup<'_> {
     /// `pg_control`, read until its checksum fits, after everything else: on a standby it says how far recovery has to come.
     fn control_file(&self, worker: &mut Worker<'_, '_>) -> Result<(FileEntry, Uses), Error> {
         let found = control_file::control_of(&self.source.data_directory, &self.deadline)?;
-        let path = walk::real(&self.source.data_directory, CONTROL);
+        let path = file_list::real(&self.source.data_directory, CONTROL);
         let attributes = fsio::attributes(&path).map_err(|e| file_error(Kind::Config, e))?;
         let (Some((_, bytes)), Some(attributes)) = (found, attributes) else {
             return Err(Error::new(Kind::Config, format!("{} is gone", path.display())));
@@ -430,7 +430,7 @@ impl Backup<'_> {
         worker: &mut Worker<'_, '_>,
         named: &Named,
         parent: Option<&ParentHead>,
-        gather: &mut Gather<'_>,
+        gather: &mut ManifestBuilder<'_>,
     ) -> Result<Vec<Attachment>, Error> {
         let owner = attachments::owner_of(&self.source.data_directory)?;
         let mut attached = Vec::new();
@@ -454,7 +454,7 @@ impl Backup<'_> {
     /// Puts the manifest together. A tablespace that was made after the backup began is in the log, and must not be in the backup.
     fn finish_manifest(
         &self,
-        mut gather: Gather<'_>,
+        mut gather: ManifestBuilder<'_>,
         late: Vec<(FileEntry, Uses)>,
         stopped: &Stopped,
         hash_key: [u8; 32],
@@ -496,7 +496,7 @@ impl Backup<'_> {
     /// Names of the links to tablespaces as they are now; what is no link is a tablespace in place.
     fn linked_tablespaces(&self) -> Result<HashSet<Vec<u8>>, Error> {
         use std::os::unix::ffi::OsStringExt;
-        let path = walk::real(&self.source.data_directory, TABLESPACES);
+        let path = file_list::real(&self.source.data_directory, TABLESPACES);
         let config = |e| file_error(Kind::Config, e);
         let Some(found) = fsio::scan_live(&path).map_err(config)? else { return Ok(HashSet::new()) };
         Ok(found.links().map_err(config)?.into_iter().map(OsStringExt::into_vec).collect())

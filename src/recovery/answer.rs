@@ -7,7 +7,9 @@ use crate::recovery::backups::{self, Backups, usable};
 use crate::recovery::log::PathLog;
 use crate::recovery::reach::{Reach, begin_of, end_of, nearest, reach_from, reaches, transaction};
 use crate::recovery::replay::Replay;
-use crate::recovery::report::{BackupReport, LegReport, LockReport, Place, ResolveReport, Setting, StopReport, WalReport};
+use crate::recovery::report::{
+    BackupReport, LegReport, LockReport, ResolveReport, Setting, StopReport, TargetOccurrence, WalReport,
+};
 use crate::recovery::search::{BackupEnd, Found, Log as _, Stop, Unreachable, Wanted, WantedMarks, find, minimal_from};
 use crate::recovery::timelines::{Decision, Line, place};
 use crate::recovery::{ResolveRequest, quiet};
@@ -444,7 +446,7 @@ impl<'a> Resolver<'a> {
         report: &mut ResolveReport,
         line: &Line<'a>,
         why: &Unreachable,
-        elsewhere: Vec<Place>,
+        elsewhere: Vec<TargetOccurrence>,
     ) -> Result<(), Error> {
         let reaches = self.reaches(line, &[])?;
         let around = |at: Lsn| nearest(&line.log, &reaches, at);

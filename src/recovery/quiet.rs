@@ -47,7 +47,7 @@ pub fn quiet(log: &PathLog<'_>, begin: Lsn, lowest: Lsn, stop: Stop) -> Result<O
         let from = log.segments_before(lowest, back).max(begin);
         let Some(watch) = log.read(from, Lsn(stop.lsn.0.saturating_add(1)), Watch::new(from, lowest, stop))? else { break };
         let is_from_begin = from == begin;
-        let quiet = watch.settle(is_from_begin);
+        let quiet = watch.finish(is_from_begin);
         let is_known = quiet.is_all;
         found = Some(quiet);
         if is_known || is_from_begin {
@@ -158,7 +158,7 @@ impl Watch {
         }
     }
 
-    fn settle(self, is_from_begin: bool) -> Quiet {
+    fn finish(self, is_from_begin: bool) -> Quiet {
         let own = self.candidate(self.stop);
         let best = match self.best {
             Some(best) if best.held.len() < own.held.len() || (own.removed && !best.removed) => best,
@@ -268,7 +268,7 @@ mod tests {
                 _ => {}
             }
         }
-        let quiet = watch.settle(false);
+        let quiet = watch.finish(false);
         (quiet.stop, quiet.held.iter().map(|lock| lock.xid).collect(), quiet.is_all, quiet.removed)
     }
 

@@ -37,7 +37,7 @@ pub struct ResolveReport {
     /// The nearest after it.
     pub nearest_after: Option<Moment>,
     /// What fits the target, where that is not one thing on this path.
-    pub candidates: Vec<Place>,
+    pub candidates: Vec<TargetOccurrence>,
     /// More than one thing is asked for, so none is taken, whatever else is stored elsewhere.
     pub is_ambiguous: bool,
     /// The timeline that recovery ends on.
@@ -149,7 +149,7 @@ pub struct Moment {
 
 /// Where something is that fits.
 #[derive(Debug, Clone, Serialize)]
-pub struct Place {
+pub struct TargetOccurrence {
     /// When it was written.
     pub time: Option<String>,
     /// Where its record begins.

@@ -335,9 +335,9 @@ fn finish(log: &dyn Log, wanted: &Wanted, window: &Window, stop: Option<Stop>) -
     Ok(Ok(Found { start: window.from, window: window.clone(), stop, last_included, first_excluded, backup }))
 }
 
-type Place<'a> = Result<(&'a Window, Stop), Unreachable>;
+type Located<'a> = Result<(&'a Window, Stop), Unreachable>;
 
-fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wanted) -> Result<Place<'a>, Error> {
+fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wanted) -> Result<Located<'a>, Error> {
     let stops = |time: PgTime| if wanted.inclusive { time > target } else { time >= target };
     let mut before: Option<&Window> = None;
     for window in windows {
@@ -415,7 +415,7 @@ fn reaches_back(log: &dyn Log, from: Lsn, stop: Lsn, target: PgTime) -> Result<b
 }
 
 /// By xid or name. The server takes the first after its start; where that is not given, more than one is not guessed about.
-fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Result<Place<'a>, Error> {
+fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Result<Located<'a>, Error> {
     let mut found: Vec<(&Window, Stop)> = Vec::new();
     let mut unknown = None;
     for window in windows {

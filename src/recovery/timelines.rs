@@ -8,7 +8,7 @@ use crate::recovery::answer::Resolver;
 use crate::recovery::backups::on_path;
 use crate::recovery::log::PathLog;
 use crate::recovery::reach::transaction;
-use crate::recovery::report::{OtherTimeline, Place};
+use crate::recovery::report::{OtherTimeline, TargetOccurrence};
 use crate::recovery::search::{Found, Log as _, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, find};
 use crate::repo::catalog::{Leg, TimelineInfo};
 use std::ops::ControlFlow;
@@ -39,7 +39,7 @@ pub(super) struct Decision<'a> {
     /// Why this one, where there was a choice.
     pub(super) why: Option<String>,
     /// More than one fits: none is taken.
-    pub(super) candidates: Vec<Place>,
+    pub(super) candidates: Vec<TargetOccurrence>,
     /// Timelines with transactions that the chosen one does not have.
     pub(super) others: Vec<OtherTimeline>,
 }
@@ -275,7 +275,7 @@ impl<'a> Resolver<'a> {
         lines: Vec<Line<'a>>,
         chosen: usize,
         why: Option<String>,
-        candidates: Vec<Place>,
+        candidates: Vec<TargetOccurrence>,
     ) -> Result<Decision<'a>, Error> {
         let line = lines.into_iter().nth(chosen).ok_or_else(|| Error::new(Kind::Bug, "no timeline is left to choose"))?;
         let why = if candidates.is_empty() { why } else { None };
@@ -342,7 +342,7 @@ impl<'a> Resolver<'a> {
 
     /// On the newest line, unless others have it too.
     fn by_identity(&self, lines: Vec<Line<'a>>) -> Result<Decision<'a>, Error> {
-        let mut elsewhere: Vec<(Timeline, Lsn, Place)> = Vec::new();
+        let mut elsewhere: Vec<(Timeline, Lsn, TargetOccurrence)> = Vec::new();
         let mut ends = Vec::new();
         for line in &lines {
             let info = TimelineInfo { timeline: line.timeline, history: None, segments: line.own().stored };
@@ -370,10 +370,10 @@ impl<'a> Resolver<'a> {
     }
 
     /// What a line would bring back.
-    fn candidate(&self, line: &Line<'a>, found: &Result<Found, Unreachable>) -> Result<Place, Error> {
+    fn candidate(&self, line: &Line<'a>, found: &Result<Found, Unreachable>) -> Result<TargetOccurrence, Error> {
         let report = |end: &XactEntry| transaction(&line.log, end);
         Ok(match found {
-            Ok(Found { stop: Some(stop), last_included, first_excluded, .. }) => Place {
+            Ok(Found { stop: Some(stop), last_included, first_excluded, .. }) => TargetOccurrence {
                 timeline: line.timeline.0,
                 last_included: last_included.as_ref().map(report),
                 first_excluded: first_excluded.as_ref().map(report),
@@ -382,7 +382,7 @@ impl<'a> Resolver<'a> {
             _ => {
                 let last = line.last_commit()?;
                 let end = line.log.windows().last().map_or(Lsn(0), |window| window.until);
-                Place {
+                TargetOccurrence {
                     time: last.map(|end| show(end.end.time)),
                     lsn: end.to_string(),
                     timeline: line.timeline.0,
@@ -403,7 +403,7 @@ impl<'a> Resolver<'a> {
 }
 
 /// When and where a restore point or the end of a transaction is.
-pub(super) fn place(log: &PathLog<'_>, lsn: Lsn) -> Result<Place, Error> {
+pub(super) fn place(log: &PathLog<'_>, lsn: Lsn) -> Result<TargetOccurrence, Error> {
     let mut time: Option<PgTime> = None;
     let after = Lsn(lsn.0.saturating_add(1));
     log.marks(lsn, after, WantedMarks::RestorePoints, &mut |mark| {
@@ -417,5 +417,5 @@ pub(super) fn place(log: &PathLog<'_>, lsn: Lsn) -> Result<Place, Error> {
         ControlFlow::Break(())
     })?;
     let timeline = log.leg(lsn).map_or(0, |leg| leg.timeline.0);
-    Ok(Place { time: time.map(show), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
+    Ok(TargetOccurrence { time: time.map(show), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
 }

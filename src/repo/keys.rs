@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::catalog::at_once;
-use super::keyring;
+use super::kernel_keyring;
 use super::names::{DESCRIPTOR, KEYS_PREFIX};
 use super::open::{descriptor_error, read_at_most};
 use super::secret::Secret;
-use crate::crypto::{DataKey, KeyId, Keyring, WrappingKey};
+use crate::crypto::{DataKey, DataKeys, KeyId, WrappingKey};
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{Descriptor, KeyObject};
 use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMED_KEYS};
@@ -97,7 +97,7 @@ pub(super) fn open_keys(
     descriptor: &Descriptor,
     secret: &Secret,
     found: Found,
-) -> Result<(Keyring, u64), Error> {
+) -> Result<(DataKeys, u64), Error> {
     let Found { objects, mut others, mut damaged } = found;
     let given = given_id(secret);
     let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
@@ -112,7 +112,7 @@ pub(super) fn open_keys(
     keys.sort_by_key(|(generation, id, _)| (*generation, *id));
     match (keys.pop(), damaged) {
         (Some((generation, _, current)), _) => {
-            Ok((Keyring::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() }, generation))
+            Ok((DataKeys::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() }, generation))
         }
         (None, Some(error)) => Err(error),
         (None, None) if others.is_empty() => {
@@ -153,9 +153,9 @@ fn open_key(
                 if derived.0.len() >= MAX_DERIVED_KEYS {
                     return Ok(None);
                 }
-                let key = keyring::derive(argon2id, text)?;
+                let key = kernel_keyring::derive(argon2id, text)?;
                 // Also of an object that it does not open: that costs the next process nothing then.
-                keyring::keep(argon2id, text, &key);
+                kernel_keyring::keep(argon2id, text, &key);
                 derived.0.insert(name.clone(), key);
             }
             match derived.0.get(&name) {

@@ -7,7 +7,7 @@
 pub mod backups;
 pub mod catalog;
 mod cluster;
-mod keyring;
+mod kernel_keyring;
 mod keys;
 mod known;
 mod names;

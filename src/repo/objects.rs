@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 
 use super::open::Repository;
-use crate::codec::{self, Address, CodecError, Digest, Opened, Sealing, Waiting};
+use crate::codec::{self, Address, CodecError, Digest, Opened, Sealing, SharedCompressed};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
 use crate::limits::{KIB, MAX_SMALL_OBJECT_BYTES, METADATA_READ_BYTES, PART_BYTES};
@@ -30,7 +30,7 @@ pub struct Content<'a> {
     identity: [u8; 32],
     wal_summary: Option<Vec<u8>>,
     backup_summary: Option<Vec<u8>>,
-    compressed: Option<&'a Waiting>,
+    compressed: Option<&'a SharedCompressed>,
     open: OpenContent<'a>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Content<'a> {
 
     /// Adds what the pass that gave the digest compressed. The plaintext is read again only when that is of no use.
     #[must_use]
-    pub fn with_compressed(mut self, compressed: &'a Waiting) -> Self {
+    pub fn with_compressed(mut self, compressed: &'a SharedCompressed) -> Self {
         self.compressed = Some(compressed);
         self
     }
@@ -182,7 +182,7 @@ impl Repository {
             ));
         }
         opened.copy_to(&mut io::sink()).map_err(|e| self.read_error(name, e))?;
-        self.store().settle(name)?;
+        self.store().make_durable(name)?;
         Ok(Stored::Same)
     }
 

@@ -13,7 +13,7 @@ use super::keys::{Found, find_keys, open_keys};
 use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
 use super::probe::{self, Probed};
 use super::secret::Secret;
-use crate::crypto::{Argon2id, DataKey, Keyring, KnownRepository, RepositoryId, WrappingKey, random_bytes};
+use crate::crypto::{Argon2id, DataKey, DataKeys, KnownRepository, RepositoryId, WrappingKey, random_bytes};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, DescriptorError, KeyObject, RepositoryCipher};
@@ -156,7 +156,7 @@ impl StoreSettings {
 pub struct Repository {
     store: Arc<dyn Store>,
     descriptor: Descriptor,
-    keys: Keyring,
+    keys: DataKeys,
     /// Of the newest data key.
     generation: u64,
     level: i32,
@@ -263,7 +263,7 @@ impl Repository {
         found: Option<Result<Found, Error>>,
     ) -> Result<Self, Error> {
         let (keys, generation) = match (descriptor.cipher, secret) {
-            (RepositoryCipher::None, Secret::None) => (Keyring::Unencrypted, 1),
+            (RepositoryCipher::None, Secret::None) => (DataKeys::Unencrypted, 1),
             (RepositoryCipher::None, _) => {
                 return Err(Error::new(
                     Kind::Refused,
@@ -356,7 +356,7 @@ impl Repository {
         let opened = Self::open_any(settings, secret, level, deadline, None);
         match opened.and_then(|mut opened| opened.expect_settings(settings.known).map(|()| opened)) {
             Ok(repository) => {
-                repository.store.settle(&key(DESCRIPTOR.to_owned())?)?;
+                repository.store.make_durable(&key(DESCRIPTOR.to_owned())?)?;
                 Ok((repository, Initialised::Already))
             }
             Err(e) if matches!(e.kind, Kind::Config | Kind::Refused | Kind::Denied) => Err(Error::new(
@@ -392,7 +392,7 @@ impl Repository {
         KnownRepository { id: RepositoryId(self.descriptor.repository_id), generation: self.generation }
     }
 
-    pub(super) fn keys(&self) -> &Keyring {
+    pub(super) fn keys(&self) -> &DataKeys {
         &self.keys
     }
 
@@ -444,7 +444,7 @@ fn write_first_key(
     match store.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
         Created::New => Ok(()),
         // A random name: only our own create with a lost answer can have made it. Retry has no other way to say so.
-        Created::Exists => Ok(store.settle(&name)?),
+        Created::Exists => Ok(store.make_durable(&name)?),
     }
 }
 

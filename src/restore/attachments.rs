@@ -12,7 +12,7 @@ use crate::raw_text::{RawText, shown};
 use crate::repo::backups::PackReader;
 use crate::restore::extents::read_whole;
 use crate::restore::files::Source;
-use crate::restore::place::local;
+use crate::restore::target_directory::local;
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

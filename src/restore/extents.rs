@@ -6,11 +6,11 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::{Content, FileEntry, TableRef};
-use crate::fsio::{self, DirectWriter, FsError, Rebuild};
+use crate::fsio::{self, DirectWriter, FsError, RestoreTree};
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, KIB, MIB};
 use crate::raw_text::shown;
 use crate::repo::backups::PackReader;
-use crate::restore::place::local;
+use crate::restore::target_directory::local;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -127,9 +127,9 @@ impl Batches {
 }
 
 /// What workers share.
-pub struct Workshop<'a> {
+pub struct ExtentWorker<'a> {
     /// Where files are written.
-    pub tree: &'a Rebuild,
+    pub tree: &'a RestoreTree,
     /// Where extents are read.
     pub reader: PackReader<'a>,
     /// Key of the extents' hashes.
@@ -139,7 +139,7 @@ pub struct Workshop<'a> {
     /// How many workers there are.
     pub jobs: usize,
     /// What was done.
-    pub tally: Tally,
+    pub tally: RestoreCounters,
     /// Something failed: nobody begins anything new.
     pub failed: AtomicBool,
     /// What.
@@ -148,7 +148,7 @@ pub struct Workshop<'a> {
 
 /// Counts, in bytes of files but for `read`.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RestoreCounters {
     /// Read from packs.
     pub read: AtomicU64,
     /// Requests for that.
@@ -161,7 +161,7 @@ pub struct Tally {
     pub zeros: AtomicU64,
 }
 
-impl Tally {
+impl RestoreCounters {
     fn add(counter: &AtomicU64, value: u64) {
         counter.fetch_add(value, Ordering::Relaxed);
     }
@@ -181,7 +181,7 @@ struct Want {
     crc32c: u32,
 }
 
-impl Workshop<'_> {
+impl ExtentWorker<'_> {
     /// Takes batches until there are no more. After a failure they are taken and dropped, so that nobody waits for ever.
     pub fn work(&self, queue: &Mutex<Receiver<Batch>>) {
         let mut buffer = Vec::with_capacity(EXTENT_BYTES);
@@ -237,8 +237,8 @@ impl Workshop<'_> {
         let (pack, from) = (first.stored.place.pack, u64::from(first.stored.place.offset));
         let name = |want: &Want| batch.parts.get(want.part).map_or_else(String::new, |part| self.name(&part.task.path));
         let mut bytes = self.reader.range(pack, from, until).map_err(|e| e.while_doing(format!("restore {}", name(first))))?;
-        Tally::add(&self.tally.read, bytes.len() as u64);
-        Tally::add(&self.tally.requests, 1);
+        RestoreCounters::add(&self.tally.read, bytes.len() as u64);
+        RestoreCounters::add(&self.tally.requests, 1);
         let mut before = None;
         for want in wants {
             let Some(part) = batch.parts.get(want.part) else { continue };
@@ -266,7 +266,7 @@ impl Workshop<'_> {
                 .hint("restore another backup, and please report this: what was read is authentic"));
             }
             output.write(want, part, buffer)?;
-            Tally::add(&self.tally.written, len as u64);
+            RestoreCounters::add(&self.tally.written, len as u64);
             if let Some(left) = left.get_mut(want.part) {
                 *left -= 1;
                 if *left == 0
@@ -319,11 +319,11 @@ impl Workshop<'_> {
                 extent.stored.is_none()
             };
             match (&extent.stored, has) {
-                (None, true) if !may_have => Tally::add(&self.tally.zeros, len as u64),
-                (_, true) => Tally::add(&self.tally.kept, len as u64),
+                (None, true) if !may_have => RestoreCounters::add(&self.tally.zeros, len as u64),
+                (_, true) => RestoreCounters::add(&self.tally.kept, len as u64),
                 (None, false) => {
                     fsio::zero_range(&file, &self.tree.path_of(&task.path), from, len).map_err(local)?;
-                    Tally::add(&self.tally.zeros, len as u64);
+                    RestoreCounters::add(&self.tally.zeros, len as u64);
                 }
                 (Some(_), false) => wants.extend(want(number, index, extent)),
             }
@@ -337,8 +337,8 @@ impl Workshop<'_> {
     fn table(&self, part: &Part, reference: &TableRef) -> Result<Vec<Extent>, Error> {
         let name = || self.name(&part.task.path);
         let table = self.reader.table(&reference.place).map_err(|e| e.while_doing(format!("restore {}", name())))?;
-        Tally::add(&self.tally.read, reference.place.sealed_bytes.into());
-        Tally::add(&self.tally.requests, 1);
+        RestoreCounters::add(&self.tally.read, reference.place.sealed_bytes.into());
+        RestoreCounters::add(&self.tally.requests, 1);
         let left = part.task.size_bytes.saturating_sub(part.first * EXTENT_BYTES as u64);
         let expected = left.min((EXTENTS_PER_TABLE * EXTENT_BYTES) as u64);
         if table.bytes != expected || table.extents.len() as u64 != extents_in(expected) || table.crc32c() != reference.crc32c {
@@ -385,7 +385,7 @@ impl Workshop<'_> {
 
 /// Where a worker writes: one file after the other.
 struct Output<'a> {
-    shop: &'a Workshop<'a>,
+    shop: &'a ExtentWorker<'a>,
     batch: &'a Batch,
     writer: &'a mut DirectWriter,
     open: Option<(usize, File)>,
@@ -475,11 +475,11 @@ pub fn read_whole(reader: &PackReader<'_>, hash_key: &[u8; 32], name: &str, file
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::extent::{BackupId, PackId, Place};
+    use crate::format::extent::{BackupId, PackId, RecordLocation};
 
     fn at(number: u32, offset: u32, sealed_bytes: u32) -> Want {
         let pack = PackId { backup: BackupId::new(1_790_000_000, 3).unwrap(), number };
-        let stored = StoredExtent { hash: [0; 16], place: Place { pack, offset, sealed_bytes } };
+        let stored = StoredExtent { hash: [0; 16], place: RecordLocation { pack, offset, sealed_bytes } };
         Want { part: 0, index: 0, stored, crc32c: 0 }
     }
 

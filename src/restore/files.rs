@@ -2,14 +2,14 @@
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, TableError};
 use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item, ManifestReader, ManifestWriter};
-use crate::fsio::{self, ItemKind, Rebuild};
+use crate::fsio::{self, ItemKind, RestoreTree};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::repo::backups::PackReader;
 use crate::repo::{ClusterName, Repository, SystemId};
-use crate::restore::extents::{Batches, Tally, Workshop};
-use crate::restore::place::{LOST_AND_FOUND, local};
-use crate::restore::sweep::Sweep;
+use crate::restore::extents::{Batches, ExtentWorker, RestoreCounters};
+use crate::restore::extraneous::Extraneous;
+use crate::restore::target_directory::{LOST_AND_FOUND, local};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
@@ -34,7 +34,7 @@ const LEFT_OUT: [&[u8]; 6] = [
     b"postmaster.pid",
     b"postmaster.opts",
     BACKUP_MANIFEST,
-    crate::restore::place::NOTE.as_bytes(),
+    crate::restore::target_directory::MARKER.as_bytes(),
 ];
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -212,7 +212,7 @@ pub struct Last {
 /// How files are restored.
 pub struct How<'a> {
     /// Where.
-    pub tree: &'a Rebuild,
+    pub tree: &'a RestoreTree,
     /// Whether what is there is looked at.
     pub reuse: bool,
     /// Threads.
@@ -230,13 +230,13 @@ pub struct How<'a> {
 pub fn restore(source: &Source<'_>, how: How<'_>) -> Result<(Restored, Last), Error> {
     let started = Instant::now();
     let hash_key = source.hash_key(&how.survey.facts)?;
-    let workshop = Workshop {
+    let workshop = ExtentWorker {
         tree: how.tree,
         reader: PackReader::new(source.repository, source.cluster, source.system_id),
         hash_key,
         reuse: how.reuse,
         jobs: how.jobs,
-        tally: Tally::default(),
+        tally: RestoreCounters::default(),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -320,13 +320,13 @@ impl Layout {
 fn dispatch(
     source: &Source<'_>,
     how: &How<'_>,
-    workshop: &Workshop<'_>,
+    workshop: &ExtentWorker<'_>,
     mut batches: Batches,
 ) -> Result<(Restored, FileEntry, u32), Error> {
     let summary = source.summary;
     let tree = how.tree;
     let layout = Layout::of(source, how);
-    let mut sweep = how.reuse.then(|| Sweep::new(tree)).transpose()?;
+    let mut sweep = how.reuse.then(|| Extraneous::new(tree)).transpose()?;
     // Never written to as it lies there.
     tree.remove(BACKUP_MANIFEST).map_err(local)?;
     let listing = tree.open_file(BACKUP_MANIFEST).map_err(local)?;
@@ -402,7 +402,7 @@ fn dispatch(
 ///
 /// # Errors
 /// [`Kind::Config`].
-pub fn put_control(tree: &Rebuild, last: &Last) -> Result<(), Error> {
+pub fn put_control(tree: &RestoreTree, last: &Last) -> Result<(), Error> {
     let (mode, modified) = last.control_attributes;
     tree.put_file(PG_CONTROL, &last.control, mode, modified).map_err(local)
 }
@@ -411,7 +411,7 @@ pub fn put_control(tree: &Rebuild, last: &Last) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Kind::Config`].
-pub fn remove_control(tree: &Rebuild) -> Result<(), Error> {
+pub fn remove_control(tree: &RestoreTree) -> Result<(), Error> {
     // What lies behind a link is not ours to touch: without the link it is no server's either.
     if tree.stat(GLOBAL).map_err(local)?.is_some_and(|stat| stat.kind == ItemKind::Unknown) {
         tree.remove(GLOBAL).map_err(local)?;

@@ -3,7 +3,7 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupFacts;
-use crate::fsio::{self, Dir, Identity, Missing, Problem, Rebuild, Rooted};
+use crate::fsio::{self, Dir, Identity, Missing, Problem, RestoreTree, Rooted};
 use crate::pg::data_directory::{TABLESPACES, directories_in_wal};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Target;
@@ -13,12 +13,12 @@ use crate::recovery::report::ResolveReport;
 use crate::repo::Facts;
 use crate::restore::attachments::{self, Arrangement};
 use crate::restore::files::{self, How, Restored, Source, Survey};
-use crate::restore::place::{self, Base, NOTE, Note, Place, Taken, Taking, is_nothing, local};
 use crate::restore::plan::RestorePlan;
 use crate::restore::start;
 use crate::restore::tablespaces::{self, Created, ForReplay};
+use crate::restore::target_directory::{self, Base, MARKER, RestoreMarker, Taken, Taking, TargetState, is_nothing, local};
 use crate::restore::unarchived::{self, UnarchivedFile};
-use crate::restore::{owner, settle};
+use crate::restore::{owner, recovery_settings};
 use crate::waiting;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -98,11 +98,11 @@ pub struct Job<'a> {
     pub(super) source: Source<'a>,
     pub(super) request: &'a RestoreRequest,
     pub(super) pgdata: PathBuf,
-    pub(super) place: Place,
+    pub(super) place: TargetState,
     pub(super) taken: Taken,
     /// Whose everything in it will be.
     pub(super) owner: Identity,
-    pub(super) note: Note,
+    pub(super) note: RestoreMarker,
     pub(super) survey: Survey,
     pub(super) tablespaces: Vec<(u32, RawText, PathBuf)>,
     /// What is there already of what lies outside: by its path, the directory.
@@ -128,7 +128,7 @@ impl<'a> Job<'a> {
     ) -> Result<Self, Error> {
         let pgdata = std::path::absolute(&request.pgdata)
             .map_err(|e| Error::new(Kind::Usage, format!("--pgdata {}: {e}", shown(&request.pgdata))))?;
-        let mut note = Note {
+        let mut note = RestoreMarker {
             about: "walvis pitr-restore writes here and is not finished: a server cannot start in this directory. Run it again to go on."
                 .to_owned(),
             repository_id: hex::encode(source.repository.descriptor().repository_id),
@@ -138,7 +138,7 @@ impl<'a> Job<'a> {
             tablespaces: Vec::new(),
             waldir: request.waldir.clone().map(RawText::from),
         };
-        let (place, taken) = place::look(&pgdata, request.taking(), &note, &deadline)?;
+        let (place, taken) = target_directory::look(&pgdata, request.taking(), &note, &deadline)?;
         let unarchived = match &taken.dir {
             Some(dir) if place.is_reused() => unarchived::find(dir, &source, facts)?,
             _ => Vec::new(),
@@ -253,12 +253,12 @@ impl<'a> Job<'a> {
         };
         let lock = directory.lock().map_err(local)?.ok_or_else(in_use)?;
         // Somebody may have been faster.
-        let place = place::look_in(&directory, self.request.taking(), &self.note, &self.deadline)?;
+        let place = target_directory::look_in(&directory, self.request.taking(), &self.note, &self.deadline)?;
         if place.is_reused() && !self.place.is_reused() {
             return Err(in_use());
         }
-        place::write_note(&directory, &self.note)?;
-        let mut tree = Rebuild::new(directory.clone());
+        target_directory::write_marker(&directory, &self.note)?;
+        let mut tree = RestoreTree::new(directory.clone());
         files::remove_control(&tree)?;
         self.link(&mut tree)?;
         let links: Vec<(u32, PathBuf)> = self.tablespaces.iter().map(|(oid, _, to)| (*oid, to.clone())).collect();
@@ -282,7 +282,7 @@ impl<'a> Job<'a> {
             }
         }
         if let Some(plan) = plan {
-            settle::write(&tree, plan, &self.request.invocation, self.source.summary.id, last.mode)?;
+            recovery_settings::write(&tree, plan, &self.request.invocation, self.source.summary.id, last.mode)?;
         }
         if let Some(arrangement) = &self.arrangement {
             arrangement.put(self.owner)?;
@@ -291,15 +291,15 @@ impl<'a> Job<'a> {
         tree.sync().map_err(local)?;
         drop(waiting);
         files::put_control(&tree, &last)?;
-        tree.remove(NOTE.as_bytes()).map_err(local)?;
-        tree.sync_parent(NOTE.as_bytes()).map_err(local)?;
+        tree.remove(MARKER.as_bytes()).map_err(local)?;
+        tree.sync_parent(MARKER.as_bytes()).map_err(local)?;
         drop(lock);
         restored.seconds = began.elapsed().as_secs_f64();
         Ok((restored, directory))
     }
 
     /// Opens the directories outside the data directory, and makes the links to them.
-    fn link(&self, tree: &mut Rebuild) -> Result<(), Error> {
+    fn link(&self, tree: &mut RestoreTree) -> Result<(), Error> {
         if !self.tablespaces.is_empty() {
             // A link there would lead elsewhere, and nobody follows it.
             if tree.stat(TABLESPACES).map_err(local)?.is_some_and(|stat| stat.kind != fsio::ItemKind::Directory) {

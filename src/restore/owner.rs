@@ -4,7 +4,7 @@ use crate::error::{Error, Kind};
 use crate::format::manifest::DirectoryEntry;
 use crate::fsio::{Identity, Owner};
 use crate::raw_text::shown;
-use crate::restore::place::Taken;
+use crate::restore::target_directory::Taken;
 use std::path::Path;
 
 /// The user whose the files are where nothing else says it.

@@ -10,10 +10,10 @@ use crate::recovery::report::{ResolveReport, Setting};
 use crate::repositories::UNENCRYPTED;
 use crate::restore::attachments::{self, AttachmentPlan};
 use crate::restore::job::Job;
-use crate::restore::place::{Place, local};
 use crate::restore::tablespaces;
+use crate::restore::target_directory::{TargetState, local};
 use crate::restore::unarchived::UnarchivedFile;
-use crate::restore::{room, settle};
+use crate::restore::{recovery_settings, room};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -108,7 +108,7 @@ impl Job<'_> {
             raised.map(|setting| Setting::new(setting.name, setting.value.to_string())).collect();
         if !self.request.archiving {
             lasting_settings.push(Setting::new("archive_mode", "off".to_owned()));
-            notes.push(settle::ARCHIVE_AGAIN.to_owned());
+            notes.push(recovery_settings::ARCHIVE_AGAIN.to_owned());
         }
         if self.request.archiving && !self.request.standby {
             notes.push(
@@ -139,10 +139,10 @@ impl Job<'_> {
         Ok(RestorePlan {
             pgdata: self.pgdata.as_path().into(),
             place: match self.place {
-                Place::Absent => "absent",
-                Place::Empty => "empty",
-                Place::Unfinished(_) => "unfinished",
-                Place::Cluster => "cluster",
+                TargetState::Absent => "absent",
+                TargetState::Empty => "empty",
+                TargetState::Unfinished(_) => "unfinished",
+                TargetState::Cluster => "cluster",
             },
             postgres_major: self.source.postgres_major(),
             files: self.survey.files,

@@ -3,7 +3,7 @@ use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
 use crate::raw_text::shown;
 use crate::restore::job::Job;
-use crate::restore::place::{LOST_AND_FOUND, local};
+use crate::restore::target_directory::{LOST_AND_FOUND, local};
 use std::path::{Path, PathBuf};
 
 /// Room that is left for the first WAL segments of recovery.

@@ -9,7 +9,7 @@
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
 use crate::raw_text::shown;
-use crate::restore::place::local;
+use crate::restore::target_directory::local;
 use std::time::Duration;
 
 /// Is in the names of all programs that are a server: `postgres`, `edb-postgres`. (`postmaster` is a link.)

@@ -14,8 +14,8 @@ use crate::process;
 use crate::raw_text::{RawText, shown};
 use crate::restore::environment::{Environment, Needs};
 use crate::restore::locks::{Locked, locked};
-use crate::restore::place::local;
-use crate::restore::{attachments, settle};
+use crate::restore::target_directory::local;
+use crate::restore::{attachments, recovery_settings};
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -324,7 +324,7 @@ impl Watch<'_> {
                     .hint("it runs still, with what that timeline has: stop it and do not use it"));
                 }
             }
-            self.settle();
+            self.clear_recovery_settings();
             return Ok(Some(started("promoted", ended.map(|(_, ended)| ended), process)));
         }
         if state.paused {
@@ -345,8 +345,8 @@ impl Watch<'_> {
     }
 
     /// The server has called for it already; where that failed, its log says why.
-    fn settle(&self) {
-        match settle::run(self.pgdata) {
+    fn clear_recovery_settings(&self) {
+        match recovery_settings::run(self.pgdata) {
             Ok(report) if report.removed.is_empty() => {}
             Ok(report) => {
                 tracing::warn!("the server's recovery_end_command did nothing; taken out now: {}", report.removed.join(", "))

@@ -7,7 +7,7 @@ use crate::format::manifest::{BackupFacts, Tablespace};
 use crate::fsio::{Found, ItemKind, Problem, Rooted};
 use crate::raw_text::{RawText, shown};
 use crate::restore::job::TablespaceKey;
-use crate::restore::place::{Base, Place, local};
+use crate::restore::target_directory::{Base, TargetState, local};
 use std::path::{Path, PathBuf};
 
 /// A tablespace that replay makes.
@@ -80,7 +80,7 @@ pub(crate) fn for_replay(
         }
         let is_restored = restored.iter().any(|(_, _, to)| to == path);
         let is_noted =
-            matches!(base.place, Place::Unfinished(note) if note.tablespaces.iter().any(|noted| noted.as_path() == path));
+            matches!(base.place, TargetState::Unfinished(note) if note.tablespaces.iter().any(|noted| noted.as_path() == path));
         let is_own = is_restored || is_noted || base.links_to(&format!("pg_tblspc/{oid}"), path)?;
         if !is_own && !may_overwrite {
             return Err(refused("is not empty"));
@@ -212,29 +212,29 @@ mod tests {
         std::fs::create_dir_all(data.join("pg_tblspc")).unwrap();
         let dir = Dir::open(&data).unwrap();
         let created = [Created { oid: 7, path: space.clone(), lsn: "0/1".to_owned() }];
-        let look = |found: &Place, restored: &[(u32, RawText, PathBuf)], may: bool| {
+        let look = |found: &TargetState, restored: &[(u32, RawText, PathBuf)], may: bool| {
             let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: Identity::own() };
             for_replay(&created, restored, &base, "PG_15_1", may).map_err(|e| e.kind)
         };
         let here = || vec![space.clone()];
-        assert_eq!(look(&Place::Empty, &[], false), Ok(ForReplay { missing: here(), emptied: vec![] }));
+        assert_eq!(look(&TargetState::Empty, &[], false), Ok(ForReplay { missing: here(), emptied: vec![] }));
         // What others have there does not matter: replay does not touch it.
         std::fs::create_dir_all(space.join("PG_15_1")).unwrap();
         std::fs::create_dir_all(space.join("PG_14_9/5")).unwrap();
         std::fs::write(space.join("other"), "").unwrap();
-        assert_eq!(look(&Place::Empty, &[], false), Ok(ForReplay::default()));
+        assert_eq!(look(&TargetState::Empty, &[], false), Ok(ForReplay::default()));
         std::fs::create_dir(space.join("PG_15_1/5")).unwrap();
         let emptied = || Ok(ForReplay { missing: vec![], emptied: here() });
-        for found in [Place::Empty, Place::Cluster] {
+        for found in [TargetState::Empty, TargetState::Cluster] {
             assert_eq!(look(&found, &[], false), Err(Kind::Refused));
             assert_eq!(look(&found, &[], true), emptied());
         }
         // What this restore puts there itself, or a mapped one.
-        assert_eq!(look(&Place::Empty, &[(7, "/x".into(), space.clone())], false), Ok(ForReplay::default()));
-        assert_eq!(look(&Place::Empty, &[(7, "/x".into(), place.path().join("y"))], false), Err(Kind::Refused));
+        assert_eq!(look(&TargetState::Empty, &[(7, "/x".into(), space.clone())], false), Ok(ForReplay::default()));
+        assert_eq!(look(&TargetState::Empty, &[(7, "/x".into(), place.path().join("y"))], false), Err(Kind::Refused));
         // The cluster's own that is taken over.
         std::os::unix::fs::symlink(&space, data.join("pg_tblspc/7")).unwrap();
-        assert_eq!(look(&Place::Cluster, &[], false), emptied());
-        assert_eq!(look(&Place::Empty, &[], false), Err(Kind::Refused));
+        assert_eq!(look(&TargetState::Cluster, &[], false), emptied());
+        assert_eq!(look(&TargetState::Empty, &[], false), Err(Kind::Refused));
     }
 }

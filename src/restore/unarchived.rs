@@ -9,7 +9,7 @@ use crate::raw_text::shown;
 use crate::repo::Facts;
 use crate::repo::catalog::Catalog;
 use crate::restore::files::Source;
-use crate::restore::place::local;
+use crate::restore::target_directory::local;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write};

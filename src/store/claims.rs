@@ -302,8 +302,8 @@ impl Store for Claims {
         self.inner.list(prefix, after, visit)
     }
 
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.settle(key)
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.make_durable(key)
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

@@ -24,8 +24,8 @@ pub enum Op {
     Read,
     /// [`Store::list`].
     List,
-    /// [`Store::settle`].
-    Settle,
+    /// [`Store::make_durable`].
+    MakeDurable,
     /// [`Store::delete`].
     Delete,
 }
@@ -218,9 +218,9 @@ impl Store for Fault {
         cut.map_or(Ok(()), |kind| Err(self.error(Op::List, prefix, kind)))
     }
 
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        let effects = self.effects(Op::Settle, key.as_str());
-        self.run(Op::Settle, key.as_str(), &effects, || self.inner.settle(key))
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        let effects = self.effects(Op::MakeDurable, key.as_str());
+        self.run(Op::MakeDurable, key.as_str(), &effects, || self.inner.make_durable(key))
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

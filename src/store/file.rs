@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
-use crate::fsio::{self, Dir, DirectReader, Draft, FsError, Identity, ItemKind, Problem, Published, TempFiles, Tree};
+use crate::fsio::{self, AtomicFile, Dir, DirectReader, FsError, Identity, ItemKind, Problem, Published, TempFiles, Tree};
 
 #[cfg(doc)]
 use crate::fsio::TEMP_DIR;
@@ -74,7 +74,7 @@ impl FileStore {
         store_error(error, format!("{action} {key}"), &self.location)
     }
 
-    fn publish(&self, draft: &mut Draft, key: &Key) -> Result<Created, StoreError> {
+    fn publish(&self, draft: &mut AtomicFile, key: &Key) -> Result<Created, StoreError> {
         match self.tree.publish(draft, path_of(key)) {
             Ok(Published::New) => Ok(Created::New),
             Ok(Published::Exists) => Ok(Created::Exists),
@@ -143,11 +143,11 @@ impl Store for FileStore {
         Ok(())
     }
 
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        match self.tree.settle(path_of(key)) {
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        match self.tree.make_durable(path_of(key)) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(self.not_found("settle", key)),
-            Err(e) => Err(self.fail("settle", key.as_str(), e)),
+            Ok(false) => Err(self.not_found("make durable", key)),
+            Err(e) => Err(self.fail("make durable", key.as_str(), e)),
         }
     }
 
@@ -160,7 +160,7 @@ impl Store for FileStore {
 struct FileUpload<'a> {
     store: &'a FileStore,
     key: Key,
-    draft: Draft,
+    draft: AtomicFile,
 }
 
 impl Upload for FileUpload<'_> {

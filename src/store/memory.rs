@@ -117,8 +117,8 @@ impl Store for MemoryStore {
         }
     }
 
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        self.get("settle", key).map(|_| ())
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.get("make durable", key).map(|_| ())
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

@@ -30,7 +30,7 @@ pub mod s3;
 /// # Promises every implementation makes
 /// - **Atomic**: an object is there whole or not at all, whatever is killed and whenever. No reader sees half of one.
 /// - **Once**: [`create`](Store::create) and [`Upload::complete`] never replace an object; they answer [`Created::Exists`].
-/// - **Durable**: when `create` or `complete` answers [`Created::New`], or [`settle`](Store::settle) answers `Ok`, the object
+/// - **Durable**: when `create` or `complete` answers [`Created::New`], or [`make_durable`](Store::make_durable) answers `Ok`, the object
 ///   survives a power failure of this host (file) or is acknowledged by the service (S3).
 /// - **Read your writes**: what was created is seen at once by `read` and `list` of every other process.
 /// - **Absence is proven, never guessed**: [`ErrorKind::NotFound`] means that the store itself said that this object does not
@@ -40,7 +40,7 @@ pub trait Store: Send + Sync {
     fn location(&self) -> &str;
 
     /// Creates `key` with `body` if no object has that key. Says whether it did. Afterwards the object is durable if it is new;
-    /// if it exists, nothing is known about its content or durability: read it, compare it, and [`settle`](Store::settle) it.
+    /// if it exists, nothing is known about its content or durability: read it, compare it, and [`make_durable`](Store::make_durable) it.
     ///
     /// An error says nothing about the outcome: the object may be there (the answer was lost). Calling again is always safe.
     ///
@@ -73,7 +73,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such object.
-    fn settle(&self, key: &Key) -> Result<(), StoreError>;
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError>;
 
     /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what is deleted in
     /// an order does not come back in another. Only `expire`, `check` and the claims decorator delete.

@@ -218,8 +218,8 @@ impl Store for Retry {
         }
     }
 
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        self.run(|| self.inner.settle(key))
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.run(|| self.inner.make_durable(key))
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{
-    self, Draft, Durability, Entered, FsError, Identity, ItemKind, Problem, Stat, as_owner_of, directory_of, file_error,
+    self, AtomicFile, Durability, Entered, FsError, Identity, ItemKind, Problem, Stat, as_owner_of, directory_of, file_error,
 };
 use crate::limits::{FETCH_TURN, OUTAGE_PAUSE};
 use crate::pg::{SegmentCheck, SegmentName, Timeline, WalFileName};
@@ -291,7 +291,7 @@ pub(super) fn download(
     destination: &Path,
 ) -> Result<Fetched, Error> {
     let name = name.into();
-    let mut sink = Sink { draft: begin(destination)?, head: Vec::new(), failure: None };
+    let mut sink = Sink { output: begin(destination)?, head: Vec::new(), failure: None };
     let fetched = opened.get_stored(&config.cluster, facts, name, &mut sink);
     if let Some(error) = sink.failure {
         return Err(destination_error(error));
@@ -300,7 +300,7 @@ pub(super) fn download(
     if let Fetched::Served(metadata) = &fetched {
         check(&name.file, facts, &sink.head, metadata.plaintext_bytes, opened)?;
         // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
-        sink.draft.publish_over(Durability::Volatile).map_err(destination_error)?;
+        sink.output.publish_over(Durability::Volatile).map_err(destination_error)?;
     }
     Ok(fetched)
 }
@@ -356,7 +356,7 @@ impl<'a> Ahead<'a> {
         if page.system_id != self.here.0 {
             return Err(format!("it is of system identifier {}", page.system_id));
         }
-        let mut draft = begin(self.destination).map_err(|e| e.to_string())?;
+        let mut output = begin(self.destination).map_err(|e| e.to_string())?;
         match fsio::rename_over(&path, self.destination) {
             Ok(()) => {
                 // What was checked, and not what took its name meanwhile.
@@ -368,11 +368,11 @@ impl<'a> Ahead<'a> {
             Err(e) => return Err(e.to_string()),
         }
         // On another file system. The copy is proven by its hash.
-        let digest = Digest::of_copied(&mut fsio::reader(&file), &mut draft).map_err(|e| e.to_string())?;
+        let digest = Digest::of_copied(&mut fsio::reader(&file), &mut output).map_err(|e| e.to_string())?;
         if digest.blake3 != fetched.blake3 {
             return Err("it is damaged".to_owned());
         }
-        draft.publish_over(Durability::Volatile).map_err(|e| e.to_string())
+        output.publish_over(Durability::Volatile).map_err(|e| e.to_string())
     }
 
     /// Notes how far recovery is, and starts a helper where recovery goes on and there is none.
@@ -431,7 +431,7 @@ fn as_owner_of_destination(destination: &Path) -> Result<Entered, Error> {
     as_owner_of(directory).map_err(|e| if e.hint.is_some() { e } else { e.hint(DESTINATION_HINT) })
 }
 
-fn begin(destination: &Path) -> Result<Draft, Error> {
+fn begin(destination: &Path) -> Result<AtomicFile, Error> {
     // Renaming would replace a device, a pipe, or a link: `fetch-wal NAME /dev/null` by root must not cost the host its /dev/null.
     match fsio::stat_no_follow(destination).map_err(destination_error)? {
         None | Some(Stat { kind: ItemKind::File, .. }) => {}
@@ -443,7 +443,7 @@ fn begin(destination: &Path) -> Result<Draft, Error> {
             .hint(DESTINATION_HINT));
         }
     }
-    Draft::beside(destination, 0o600).map_err(destination_error)
+    AtomicFile::beside(destination, 0o600).map_err(destination_error)
 }
 
 fn destination_error(error: FsError) -> Error {
@@ -468,7 +468,7 @@ fn check(name: &WalFileName, facts: Facts, head: &[u8], bytes: u64, opened: &Rep
 
 /// Writes the temp file, keeps the first bytes, and remembers a local failure apart from the store's.
 struct Sink {
-    draft: Draft,
+    output: AtomicFile,
     head: Vec<u8>,
     failure: Option<FsError>,
 }
@@ -477,7 +477,7 @@ impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let wanted = 64usize.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
-        match self.draft.append(bytes) {
+        match self.output.append(bytes) {
             Ok(()) => Ok(bytes.len()),
             Err(error) => {
                 self.failure = Some(error);

@@ -6,7 +6,7 @@ use crate::codec::Digest;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Draft, Durability, FsError, as_owner_of};
+use crate::fsio::{self, AtomicFile, Durability, FsError, as_owner_of};
 use crate::limits::{AHEAD_TIME, MISSED_FILES, OUTAGE_PAUSE};
 use crate::pg::WalFileName;
 use crate::postgres::control_file;
@@ -50,9 +50,9 @@ impl Spool {
         let directory = self.missed_directory(location);
         fsio::make_own_dir(&self.path("missed"))?;
         fsio::make_own_dir(&directory)?;
-        let mut draft = Draft::beside(&directory.join(file.to_string()), 0o600)?;
-        draft.append(format!("{location}\n").as_bytes())?;
-        draft.publish_over(Durability::Durable)
+        let mut record = AtomicFile::beside(&directory.join(file.to_string()), 0o600)?;
+        record.append(format!("{location}\n").as_bytes())?;
+        record.publish_over(Durability::Durable)
     }
 
     /// It has it now.

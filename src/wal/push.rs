@@ -6,7 +6,7 @@
 //!
 //! As root it is all done as the user whom the directory of the files belongs to: a link there leads to nothing that this user could
 //! not read.
-use crate::codec::{Compressed, Compressing, Digest, Waiting};
+use crate::codec::{Compressed, Compressing, Digest, SharedCompressed};
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -405,7 +405,7 @@ pub(super) struct Inspected {
     /// What the scan found; `None` for files without WAL.
     wal_summary: Option<Vec<u8>>,
     /// The content, where one pass was enough.
-    compressed: Waiting,
+    compressed: SharedCompressed,
     pub(super) facts: Facts,
 }
 
@@ -481,7 +481,7 @@ pub(super) fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Resu
         )
         .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal"));
     }
-    Ok(Inspected { name, file, stat, digest, wal_summary, compressed: Waiting::for_takers(takers, compressed), facts })
+    Ok(Inspected { name, file, stat, digest, wal_summary, compressed: SharedCompressed::for_takers(takers, compressed), facts })
 }
 
 /// What one pass over a file gives.

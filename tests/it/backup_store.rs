@@ -9,7 +9,7 @@ use walvis::codec::pack::RecordKind;
 use walvis::crypto::WrappingKey;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
-use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent};
+use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, RecordLocation, StoredExtent};
 use walvis::format::manifest::{
     BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item, ManifestWriter, PageChecksums, TableRef,
 };
@@ -92,7 +92,7 @@ fn extent(number: u64) -> Vec<u8> {
     bytes
 }
 
-type Written = Vec<(u64, Place)>;
+type Written = Vec<(u64, RecordLocation)>;
 
 fn write(world: &World, workers: u64, each: u64) -> Result<(Written, Packed), Error> {
     with_packs(&world.target(300_000), |writers| {
@@ -235,7 +235,7 @@ fn facts() -> BackupFacts {
 }
 
 fn file(number: u32, pack: PackId) -> Item {
-    let place = Place { pack, offset: number * 100, sealed_bytes: 100 };
+    let place = RecordLocation { pack, offset: number * 100, sealed_bytes: 100 };
     let (size_bytes, content) = if number.is_multiple_of(2) {
         let stored = Some(StoredExtent { hash: number.to_le_bytes().repeat(4).try_into().unwrap(), place });
         (10, Content::Extents(vec![Extent { crc32c: number, stored }]))
@@ -351,6 +351,6 @@ fn tables_are_read_back_and_bound_to_their_place() {
     .unwrap();
     let reader = PackReader::new(&world.repository, &world.cluster, SYSTEM);
     assert_eq!(reader.table(&place).unwrap(), table);
-    let extent_place = Place { offset: 0, sealed_bytes: place.offset, ..place };
+    let extent_place = RecordLocation { offset: 0, sealed_bytes: place.offset, ..place };
     assert_eq!(reader.table(&extent_place).unwrap_err().kind, Kind::Damaged);
 }

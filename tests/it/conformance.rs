@@ -92,7 +92,7 @@ fn creates_once(store: &dyn Store, at: &str) {
     assert_eq!(create(store, &object, b"second, longer"), Created::Exists);
     assert_eq!(create(store, &object, b"first"), Created::Exists);
     assert_eq!(read(store, &object, ReadRange::All), b"first", "an existing object was touched");
-    store.settle(&object).unwrap();
+    store.make_durable(&object).unwrap();
 
     let empty = key(format!("{at}/empty"));
     assert_eq!(create(store, &empty, b""), Created::New);
@@ -110,8 +110,8 @@ fn proves_absence(store: &dyn Store, at: &str) {
     for absent in ["not-there", "no/such/directory", "ther", "there-too"] {
         let absent = key(format!("{at}/{absent}"));
         assert_eq!(error_of(store, &absent), ErrorKind::NotFound);
-        assert_eq!(store.settle(&absent).unwrap_err().kind, ErrorKind::NotFound);
-        assert!(store.settle(&absent).unwrap_err().is_permanent());
+        assert_eq!(store.make_durable(&absent).unwrap_err().kind, ErrorKind::NotFound);
+        assert!(store.make_durable(&absent).unwrap_err().is_permanent());
         let range = ReadRange::Bounded { offset: 5, len: 5 };
         assert_eq!(store.read(&absent, range).err().map(|e| e.kind), Some(ErrorKind::NotFound));
     }
@@ -259,7 +259,7 @@ fn uploads(store: &dyn Store, at: &str) {
     let across = ReadRange::Bounded { offset: PART_BYTES as u64 - 5, len: 10 };
     assert_eq!(read(store, &object, across), body[PART_BYTES - 5..PART_BYTES + 5]);
     assert_eq!(list(store, object.as_str(), "").first().map(|entry| entry.size_bytes), Some(body.len() as u64));
-    store.settle(&object).unwrap();
+    store.make_durable(&object).unwrap();
 
     // Over an existing one, which was there before it began or came to be meanwhile.
     let other = Bytes::from_static(b"other content");

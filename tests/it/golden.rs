@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use walvis::codec::{self, Address, CodecError, Digest, Sealing};
-use walvis::crypto::{DataKey, Keyring};
+use walvis::crypto::{DataKey, DataKeys};
 use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind, SEALED_FRAME_BYTES};
 use walvis::format::node::{Aggregate, Children, Edge, Entry, Node, NodeId};
 use walvis::pg::scan::{
@@ -64,13 +64,13 @@ fn edited(vector: &Vector) -> Vec<u8> {
     object
 }
 
-fn keyring(vector: &Vector) -> Keyring {
+fn keyring(vector: &Vector) -> DataKeys {
     match &vector.data_key {
-        None => Keyring::Unencrypted,
+        None => DataKeys::Unencrypted,
         Some(text) => {
             let mut key = [0; 32];
             hex::decode_to_slice(text, &mut key).unwrap();
-            Keyring::Encrypted { current: DataKey::from_bytes(key), earlier: vec![] }
+            DataKeys::Encrypted { current: DataKey::from_bytes(key), earlier: vec![] }
         }
     }
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walvis::codec::pack::{PackBuilder, PackKey, RecordKind, SpareBuffers, contents};
 use walvis::codec::{self, Address, CodecError, Digest, Sealing};
-use walvis::crypto::{DataKey, Keyring};
+use walvis::crypto::{DataKey, DataKeys};
 use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
-use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent, TableError};
+use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, RecordLocation, StoredExtent, TableError};
 use walvis::format::manifest::{
     Attachment, BackupFacts, BackupSummary, Content, DamagedPage, Database, DirectoryEntry, FileEntry, Item, ManifestReader,
     ManifestWriter, PageChecksums, TableRef, Tablespace,
@@ -72,8 +72,8 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/backup")
 }
 
-fn keys() -> Keyring {
-    Keyring::Encrypted { current: DataKey::from_bytes(DATA_KEY), earlier: vec![] }
+fn keys() -> DataKeys {
+    DataKeys::Encrypted { current: DataKey::from_bytes(DATA_KEY), earlier: vec![] }
 }
 
 fn address(kind: ObjectKind) -> Address<'static> {
@@ -226,7 +226,7 @@ fn bless() {
     let hash_key = [0x42; 32];
     let mut extent = |bytes: &[u8]| {
         let record = pack.append(RecordKind::Extent, bytes).unwrap();
-        let place = Place { pack: pack_id, offset: record.offset, sealed_bytes: record.sealed_bytes };
+        let place = RecordLocation { pack: pack_id, offset: record.offset, sealed_bytes: record.sealed_bytes };
         let hash = *blake3::keyed_hash(&hash_key, bytes).as_bytes().first_chunk().unwrap();
         Extent { crc32c: crc32c::crc32c(bytes), stored: Some(StoredExtent { hash, place }) }
     };
@@ -241,7 +241,7 @@ fn bless() {
     let table = ExtentTable { bytes: 5 * EXTENT_BYTES as u64 - 64_536, extents: vec![first, zeros, zeros, first, last] };
     let record = pack.append(RecordKind::Table, &table.encode().unwrap()).unwrap();
     let total = u64::from(record.offset + record.sealed_bytes);
-    let table_place = Place { pack: pack_id, offset: record.offset, sealed_bytes: record.sealed_bytes };
+    let table_place = RecordLocation { pack: pack_id, offset: record.offset, sealed_bytes: record.sealed_bytes };
     let object = pack.take().seal(address(ObjectKind::Pack), Some(&key), [0xA5; 32], 1_795_241_700_000_000).unwrap();
     std::fs::create_dir_all(directory()).unwrap();
     std::fs::write(directory().join("pack"), &object).unwrap();
@@ -372,7 +372,7 @@ fn names_facts(pack: &[u8]) -> BackupFacts {
     let mut bytes = Vec::new();
     key.open(RecordKind::Extent, record.offset, &mut sealed, Some(EXTENT_BYTES), &mut bytes).unwrap();
     let pack = PackId { backup: summary().id, number: 0 };
-    let place = Place { pack, offset: record.offset, sealed_bytes: record.sealed_bytes };
+    let place = RecordLocation { pack, offset: record.offset, sealed_bytes: record.sealed_bytes };
     let hash = *blake3::keyed_hash(&[0x42; 32], &bytes).as_bytes().first_chunk().unwrap();
     let stored = Extent { crc32c: crc32c::crc32c(&bytes), stored: Some(StoredExtent { hash, place }) };
     bytes.extend_from_slice(&[0; 5]);

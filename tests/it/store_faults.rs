@@ -32,7 +32,7 @@ fn few(attempts: u32) -> Policy {
 #[test]
 fn every_request_is_retried_by_itself() {
     let (fault, store) = retrying(few(4), deadline());
-    for op in [Op::Create, Op::Begin, Op::Part, Op::Complete, Op::Read, Op::List, Op::Settle, Op::Delete] {
+    for op in [Op::Create, Op::Begin, Op::Part, Op::Complete, Op::Read, Op::List, Op::MakeDurable, Op::Delete] {
         fault.add(op, "", 1, 3, Effect::Fail(ErrorKind::Unreachable));
     }
     let (object, large) = (key("object"), key("large"));
@@ -40,7 +40,7 @@ fn every_request_is_retried_by_itself() {
     assert_eq!(fault.calls(Op::Create), 4);
     assert_eq!(read(&store, &object, ReadRange::All), b"body");
     assert_eq!(fault.calls(Op::Read), 4);
-    store.settle(&object).unwrap();
+    store.make_durable(&object).unwrap();
     let mut upload = store.begin(&large, &content(b"one two")).unwrap();
     upload.part(Bytes::from_static(b"one ")).unwrap();
     assert_eq!(fault.calls(Op::Part), 4);
@@ -51,7 +51,7 @@ fn every_request_is_retried_by_itself() {
     assert_eq!(read(&store, &large, ReadRange::All), b"one two");
     assert_eq!(list(&store, "", "").len(), 2);
     store.delete(&object).unwrap();
-    assert_eq!((fault.calls(Op::Settle), fault.calls(Op::List), fault.calls(Op::Delete)), (4, 4, 4));
+    assert_eq!((fault.calls(Op::MakeDurable), fault.calls(Op::List), fault.calls(Op::Delete)), (4, 4, 4));
 }
 
 #[test]
@@ -65,15 +65,15 @@ fn what_cannot_help_is_not_retried() {
     }
     for kind in [Unreachable, TimedOut, Busy, BadAnswer] {
         let (fault, store) = retrying(few(5), deadline());
-        fault.add(Op::Settle, "", 1, u64::MAX, Effect::Fail(kind));
-        let error = store.settle(&key("object")).unwrap_err();
-        assert_eq!((error.kind, fault.calls(Op::Settle)), (kind, 5));
+        fault.add(Op::MakeDurable, "", 1, u64::MAX, Effect::Fail(kind));
+        let error = store.make_durable(&key("object")).unwrap_err();
+        assert_eq!((error.kind, fault.calls(Op::MakeDurable)), (kind, 5));
         assert!(error.detail.contains("(5 attempts in "), "{error}");
 
         let (fault, store) = retrying(few(5), deadline());
-        fault.add(Op::Settle, "", 1, u64::MAX, Effect::FailForGood(kind));
-        assert_eq!(store.settle(&key("object")).unwrap_err().kind, kind);
-        assert_eq!(fault.calls(Op::Settle), 1, "{kind:?}");
+        fault.add(Op::MakeDurable, "", 1, u64::MAX, Effect::FailForGood(kind));
+        assert_eq!(store.make_durable(&key("object")).unwrap_err().kind, kind);
+        assert_eq!(fault.calls(Op::MakeDurable), 1, "{kind:?}");
     }
 }
 
@@ -193,7 +193,7 @@ fn faults_come_when_scripted_and_no_other_time() {
         .on(Op::Read, 1, Effect::FlipBit(2))
         .on(Op::Read, 2, Effect::EndAfter(1))
         .storm(Op::Delete, 2, 3, Effect::Fail(ErrorKind::Denied));
-    store.add(Op::Settle, "special", 1, 1, Effect::Fail(ErrorKind::TimedOut));
+    store.add(Op::MakeDurable, "special", 1, 1, Effect::Fail(ErrorKind::TimedOut));
     assert_eq!(create(&store, &key("a"), b"abcdef"), Created::New);
     assert_eq!(store.create(&key("b"), Bytes::new(), &content(b"")).unwrap_err().kind, ErrorKind::Busy);
     assert_eq!(create(&store, &key("special"), b""), Created::New);
@@ -202,9 +202,9 @@ fn faults_come_when_scripted_and_no_other_time() {
     assert_eq!(read(&store, &key("a"), ReadRange::All), b"abcdef");
     let deleted: Vec<bool> = (0..5).map(|_| store.delete(&key("x")).is_ok()).collect();
     assert_eq!(deleted, [true, false, false, false, true]);
-    store.settle(&key("a")).unwrap();
-    assert_eq!(store.settle(&key("special")).unwrap_err().kind, ErrorKind::TimedOut);
-    store.settle(&key("special")).unwrap();
+    store.make_durable(&key("a")).unwrap();
+    assert_eq!(store.make_durable(&key("special")).unwrap_err().kind, ErrorKind::TimedOut);
+    store.make_durable(&key("special")).unwrap();
     store.add(Op::Create, "", 1, 1, Effect::FlipBit(0));
     store.add(Op::Create, "", 1, 1, Effect::Delay(Duration::from_millis(20)));
     let begun = Instant::now();
@@ -281,8 +281,8 @@ impl Store for TurnStore {
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
         self.turns.step(self.writer, || self.inner.list(prefix, after, visit))
     }
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.settle(key)
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.make_durable(key)
     }
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.turns.step(self.writer, || self.inner.delete(key))
@@ -436,8 +436,8 @@ impl Store for Jitter {
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
         Self::around(|| self.0.list(prefix, after, visit))
     }
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
-        self.0.settle(key)
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.0.make_durable(key)
     }
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         Self::around(|| self.0.delete(key))

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bytes::Bytes;
-use walvis::fsio::{self, Draft, Durability, TEMP_DIR, TEMP_PREFIX, TempFiles};
+use walvis::fsio::{self, AtomicFile, Durability, TEMP_DIR, TEMP_PREFIX, TempFiles};
 use walvis::store::file::FileStore;
 use walvis::store::{Created, ErrorKind, Key, ReadRange, Store, StoreError};
 
@@ -102,7 +102,7 @@ fn driver() {
 }
 
 fn publish_over(target: &Path, files: TempFiles) -> Result<String, fsio::FsError> {
-    let mut draft = Draft::beside_with(target, 0o600, files)?;
+    let mut draft = AtomicFile::beside_with(target, 0o600, files)?;
     draft.append(&body_of("new"))?;
     draft.publish_over(Durability::Durable)?;
     Ok("Over".to_owned())
@@ -251,7 +251,7 @@ fn kill_everywhere(job: Job, files: TempFiles) {
                     let mut found = Vec::new();
                     object.body.read_to_end(&mut found).unwrap();
                     assert!(found == body, "{inject}: half an object: {} bytes", found.len());
-                    store.settle(&key(&*name)).unwrap();
+                    store.make_durable(&key(&*name)).unwrap();
                     whole += 1;
                 }
                 Err(e) => assert_eq!(e.kind, ErrorKind::NotFound, "{inject}: {e}"),
@@ -465,7 +465,7 @@ fn a_missing_root_is_not_a_missing_object() {
     assert_eq!(store.create(&key("a/b"), Bytes::new(), &content(b"")).err().map(|e| e.kind), gone);
     assert_eq!(store.create(&key("b"), Bytes::new(), &content(b"")).err().map(|e| e.kind), gone);
     assert_eq!(store.begin(&key("a/b"), &content(b"")).err().map(|e| e.kind), gone);
-    assert_eq!(store.settle(&key("a/b")).err().map(|e| e.kind), gone);
+    assert_eq!(store.make_durable(&key("a/b")).err().map(|e| e.kind), gone);
     assert_eq!(store.delete(&key("a/b")).err().map(|e| e.kind), gone);
 
     std::fs::write(&root, b"a file").unwrap();
@@ -634,7 +634,7 @@ fn a_read_only_file_system_is_reported() {
         let read_only = Some(ErrorKind::ReadOnly);
         assert_eq!(read(&store, &key("a/object"), ReadRange::All), b"x");
         assert_eq!(create(&store, &key("a/object"), b"x"), Created::Exists);
-        store.settle(&key("a/object")).unwrap();
+        store.make_durable(&key("a/object")).unwrap();
         for name in ["a/other", "b/other", "other"] {
             assert_eq!(store.create(&key(name), Bytes::new(), &content(b"")).err().map(|e| e.kind), read_only, "{name}");
         }

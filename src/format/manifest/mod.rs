@@ -15,7 +15,7 @@ pub use rules::{directory_mode, file_mode, is_tablespace_path};
 use serde::{Deserialize, Serialize};
 pub use write::ManifestWriter;
 
-use super::extent::{BackupId, Extent, PackId, Place};
+use super::extent::{BackupId, Extent, PackId, RecordLocation};
 use crate::limits::{
     EXTENTS_PER_ATTACHMENT, MAX_ANNOTATIONS, MAX_ATTACHMENTS, MAX_DAMAGE_LISTED, MAX_DATABASES, MAX_SUMMARY_WARNINGS,
     MAX_TABLESPACES, MAX_WARNINGS,
@@ -236,7 +236,7 @@ pub enum Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableRef {
     /// Where it is.
-    pub place: Place,
+    pub place: RecordLocation,
     /// CRC-32C of the piece.
     pub crc32c: u32,
 }

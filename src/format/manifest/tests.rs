@@ -7,9 +7,9 @@ use crate::limits::{EXTENT_BYTES, MAX_MANIFEST_NAMES, MAX_MANIFEST_PACKS};
 use crate::pg::Lsn;
 use crate::pg::scan::put_varint;
 
-fn place(number: u32, offset: u32) -> Place {
+fn place(number: u32, offset: u32) -> RecordLocation {
     let backup = BackupId::new(1_790_000_000, 3).unwrap();
-    Place { pack: PackId { backup, number }, offset, sealed_bytes: 100 }
+    RecordLocation { pack: PackId { backup, number }, offset, sealed_bytes: 100 }
 }
 
 fn facts() -> BackupFacts {

@@ -74,7 +74,7 @@ pub(super) fn read<V: Visitor>(lsn: Lsn, bytes: &[u8], major: u16, visitor: &mut
         return Ok(Complete { header, event: switch(&header) });
     };
     let outcome = machine.bytes(body, visitor);
-    let event = settle(lsn, &machine, outcome.is_err(), visitor)?;
+    let event = end_of_record(lsn, &machine, outcome.is_err(), visitor)?;
     Ok(Complete { header, event: event.or(switch(&header)) })
 }
 
@@ -93,7 +93,7 @@ fn switch(header: &RecordHeader) -> Option<Event> {
 
 /// What a record says after all its bytes were read. Blocks that cannot be read are no damage: a summary doesn't depend on whether
 /// somebody wanted them.
-fn settle<V: Visitor>(lsn: Lsn, body: &Body, malformed: bool, visitor: &mut V) -> Result<Option<Event>, Reason> {
+fn end_of_record<V: Visitor>(lsn: Lsn, body: &Body, malformed: bool, visitor: &mut V) -> Result<Option<Event>, Reason> {
     match body.finish() {
         Ok(event) if !malformed => Ok(event),
         _ if body.only_blocks() => {
@@ -198,7 +198,7 @@ impl OpenRecord {
         }
         tell_effect(self.start, &header, self.major, visitor);
         let event = match &self.body {
-            Some(body) => settle(self.start, body, self.malformed, visitor)?,
+            Some(body) => end_of_record(self.start, body, self.malformed, visitor)?,
             None => None,
         };
         Ok(Complete { header, event: event.or(switch(&header)) })

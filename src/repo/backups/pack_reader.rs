@@ -8,7 +8,7 @@ use crate::codec::CodecError;
 use crate::codec::pack::{PackKey, Record, RecordKind, contents};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, ObjectKind};
-use crate::format::extent::{ExtentTable, PackId, Place};
+use crate::format::extent::{ExtentTable, PackId, RecordLocation};
 use crate::repo::cluster::ClusterName;
 use crate::repo::names::{self, SystemId};
 use crate::repo::objects::store_error;
@@ -61,7 +61,7 @@ impl<'a> PackReader<'a> {
     pub fn open(
         &self,
         kind: RecordKind,
-        place: &Place,
+        place: &RecordLocation,
         sealed: &mut [u8],
         plaintext_bytes: Option<usize>,
         out: &mut Vec<u8>,
@@ -74,7 +74,7 @@ impl<'a> PackReader<'a> {
     ///
     /// # Errors
     /// As [`range`](Self::range) and [`open`](Self::open).
-    pub fn table(&self, place: &Place) -> Result<ExtentTable, Error> {
+    pub fn table(&self, place: &RecordLocation) -> Result<ExtentTable, Error> {
         let mut sealed = self.range(place.pack, place.offset.into(), place.end())?;
         let mut plaintext = Vec::new();
         self.open(RecordKind::Table, place, &mut sealed, None, &mut plaintext)?;

@@ -13,7 +13,7 @@ use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind, SpareBuffers};
 use crate::codec::{CodecError, Sealing};
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
-use crate::format::extent::{BackupId, PackId, Place};
+use crate::format::extent::{BackupId, PackId, RecordLocation};
 use crate::limits::{MAX_PACK_BYTES, MIN_PACK_BYTES, PACKS_MEMORY_BYTES};
 use crate::repo::cluster::ClusterName;
 use crate::repo::names::{self, SystemId};
@@ -176,7 +176,7 @@ impl Shared<'_> {
                     )
                     .hint("two backups have the same id, which chance does not do: is the clock or the random source stuck?"));
                 }
-                repository.store().settle(&name)?;
+                repository.store().make_durable(&name)?;
             }
         }
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack, body_bytes);
@@ -215,7 +215,7 @@ impl PackWriter<'_> {
     ///
     /// # Errors
     /// When a pack could not be stored meanwhile, by this worker or another one.
-    pub fn append(&mut self, kind: RecordKind, plaintext: &[u8]) -> Result<Place, Error> {
+    pub fn append(&mut self, kind: RecordKind, plaintext: &[u8]) -> Result<RecordLocation, Error> {
         if self.builder.is_full() {
             self.hand_over()?;
         }
@@ -227,7 +227,7 @@ impl PackWriter<'_> {
             }
         };
         let record = self.builder.append(kind, plaintext).map_err(|e| Error::new(Kind::Bug, format!("fill pack {pack}: {e}")))?;
-        Ok(Place { pack, offset: record.offset, sealed_bytes: record.sealed_bytes })
+        Ok(RecordLocation { pack, offset: record.offset, sealed_bytes: record.sealed_bytes })
     }
 
     fn hand_over(&mut self) -> Result<(), Error> {

@@ -8,7 +8,7 @@
 //! exists at this position. At a fork the child's first segment begins with a copy of the parent's, so it stands for both; only
 //! while it is not stored the parent's is taken, and of that only what begins before the fork.
 
-mod memo;
+mod cache;
 mod nodes;
 mod read;
 mod walk;
@@ -26,7 +26,7 @@ use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
 use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
-use memo::Memo;
+use cache::CatalogCache;
 pub(super) use nodes::at_once;
 use read::Cache;
 
@@ -37,7 +37,7 @@ pub struct Catalog<'a> {
     facts: Facts,
     timelines: Vec<TimelineInfo>,
     cache: Mutex<Cache>,
-    memo: Memo,
+    listed: CatalogCache,
 }
 
 /// What is stored of a timeline.
@@ -168,7 +168,7 @@ impl<'a> Catalog<'a> {
             facts,
             timelines: Vec::new(),
             cache: Mutex::default(),
-            memo: Memo::default(),
+            listed: CatalogCache::default(),
         }
     }
 }

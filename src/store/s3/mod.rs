@@ -289,12 +289,12 @@ impl Store for S3Store {
         self.visit(prefix, after, visit).map_err(|f| self.error(format_args!("list {prefix}*"), explain_denied(f)))
     }
 
-    fn settle(&self, key: &Key) -> Result<(), StoreError> {
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
         // What S3 shows it keeps: only the existence is in question. A listing tells; of the first byte not every store can be asked.
         match self.find(key) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(self.absent(format!("settle {key}"))),
-            Err(failure) => Err(self.error(format_args!("settle {key}"), explain_denied(failure))),
+            Ok(None) => Err(self.absent(format!("make durable {key}"))),
+            Err(failure) => Err(self.error(format_args!("make durable {key}"), explain_denied(failure))),
         }
     }
 

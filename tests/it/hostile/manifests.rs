@@ -18,7 +18,7 @@ use walvis::crypto::{KeyFile, WrappingKey};
 use walvis::deadline::Deadline;
 use walvis::error::Kind;
 use walvis::format::envelope::ObjectKind;
-use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, Place, StoredExtent};
+use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, RecordLocation, StoredExtent};
 use walvis::limits::EXTENT_BYTES;
 use walvis::ops::pitr_restore;
 use walvis::pg::settings::{Invocation, TargetAction};
@@ -227,7 +227,7 @@ fn backup(repository: &Repository, cluster: &ClusterName, id: BackupId) -> (Raw,
     let target = PackTarget { pack_bytes: 300_000, ..PackTarget::for_jobs(repository, cluster, facts().system_id, id, 1, 1) };
     let (stored, packed) = with_packs(&target, |writers| {
         let mut writer = writers.writer()?;
-        let mut stored: BTreeMap<Vec<u8>, Vec<(Extent, Option<Place>)>> = BTreeMap::new();
+        let mut stored: BTreeMap<Vec<u8>, Vec<(Extent, Option<RecordLocation>)>> = BTreeMap::new();
         for (path, content) in &contents {
             let mut extents = Vec::new();
             for bytes in content.chunks(EXTENT_BYTES) {
@@ -254,7 +254,7 @@ fn backup(repository: &Repository, cluster: &ClusterName, id: BackupId) -> (Raw,
     .unwrap();
     let packs: Vec<(PackId, u64)> = packed.packs.iter().map(|(pack, total)| (*pack, *total)).collect();
     let index = |pack: PackId| packs.iter().position(|(other, _)| *other == pack).unwrap() as u64;
-    let raw_place = |(extent, table): &(Extent, Option<Place>)| {
+    let raw_place = |(extent, table): &(Extent, Option<RecordLocation>)| {
         let place = table.or(extent.stored.map(|stored| stored.place));
         RawPlace {
             pack: place.map(|place| index(place.pack)),

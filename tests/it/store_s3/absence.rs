@@ -14,7 +14,7 @@ fn only_the_store_itself_says_not_found() {
         assert_eq!(error.to_string(), "cannot read absent in s3://walvis-test/pg: there is no such object");
         assert!(error.is_permanent());
     }
-    refuses(store.settle(&key("absent")), ErrorKind::NotFound, "no such object", "");
+    refuses(store.make_durable(&key("absent")), ErrorKind::NotFound, "no such object", "");
     let _ = create(&store, "a", b"x").unwrap();
 
     type Script = fn() -> Action;
@@ -43,7 +43,7 @@ fn only_the_store_itself_says_not_found() {
         // Everything else answers as strictly, and never with "not found".
         let listing = list(&store, "", "").unwrap_err();
         assert_ne!(listing.kind, ErrorKind::NotFound, "{name}: {listing}");
-        let settled = store.settle(&key("a")).unwrap_err();
+        let settled = store.make_durable(&key("a")).unwrap_err();
         assert_eq!(settled.kind, kind, "{name}: {settled}");
         let created = create(&store, "b", b"y").unwrap_err();
         assert!(created.kind != ErrorKind::NotFound && created.kind == kind, "{name}: {created}");
@@ -179,7 +179,7 @@ fn a_missing_bucket_is_no_absence() {
     refuses(read_all(&store, "a"), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
     refuses(list(&store, "", ""), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
     refuses(create(&store, "a", b"x"), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
-    refuses(store.settle(&key("a")), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
+    refuses(store.make_durable(&key("a")), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
     refuses(store.delete(&key("a")), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
     refuses(store.begin(&key("a"), &super::id(b"")).map(drop), ErrorKind::NoSuchPlace, "NoSuchBucket", hint);
 }

@@ -27,7 +27,7 @@ fn no_request_takes_longer_than_its_limit() {
         refuses(create(&store, "b", b"x"), ErrorKind::TimedOut, "400ms", "");
         refuses(list(&store, "", ""), ErrorKind::TimedOut, "400ms", "");
         refuses(store.begin(&key("c"), &id(b"")).map(drop), ErrorKind::TimedOut, "400ms", "");
-        refuses(store.settle(&key("a")), ErrorKind::TimedOut, "400ms", "");
+        refuses(store.make_durable(&key("a")), ErrorKind::TimedOut, "400ms", "");
         refuses(store.delete(&key("z")), ErrorKind::TimedOut, "400ms", "");
         assert!(since.elapsed() < 2 * SOON, "{:?}", since.elapsed());
     }

@@ -105,7 +105,7 @@ fn objects_below_a_prefix() {
     assert_eq!(create(&store, "wal/a", b"first").unwrap(), Created::New);
     assert_eq!(create(&store, "wal/a", b"second").unwrap(), Created::Exists);
     assert_eq!(read_all(&store, "wal/a").unwrap(), b"first");
-    store.settle(&key("wal/a")).unwrap();
+    store.make_durable(&key("wal/a")).unwrap();
     assert_eq!(server.objects("").into_keys().collect::<Vec<_>>(), ["pg/main/wal/a"]);
     assert!(list(&server.store("pg/mai"), "", "").unwrap().is_empty(), "a prefix ends at a slash");
     assert_eq!(names(&list(&server.store(""), "", "").unwrap()), ["pg/main/wal/a"]);
@@ -142,7 +142,7 @@ fn ranges() {
     for range in [ReadRange::All, ReadRange::From(0), ReadRange::From(3), ReadRange::Bounded { offset: 0, len: 9 }] {
         assert_eq!(read(&store, "empty", range).unwrap(), (0, vec![]), "{range:?}");
     }
-    store.settle(&key("empty")).unwrap();
+    store.make_durable(&key("empty")).unwrap();
 }
 
 #[test]

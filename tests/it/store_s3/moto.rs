@@ -26,7 +26,7 @@ fn objects_in_another_server() {
     assert_eq!(create(&store, "a", b"second").unwrap(), Created::Exists);
     assert_eq!(read_all(&store, "a").unwrap(), b"first");
     refuses(read_all(&store, "b"), ErrorKind::NotFound, "", "");
-    refuses(store.settle(&key("b")), ErrorKind::NotFound, "", "");
+    refuses(store.make_durable(&key("b")), ErrorKind::NotFound, "", "");
     assert_eq!(read(&store, "a", ReadRange::Bounded { offset: 1, len: 3 }).unwrap(), (5, b"irs".to_vec()));
     assert_eq!(read(&store, "a", ReadRange::From(5)).unwrap(), (5, vec![]));
     let body = noise(walvis::limits::PART_BYTES + 77, 1);

@@ -56,8 +56,8 @@ fn as_s3rver_gives_ranges() {
     });
     let first = ReadRange::Bounded { offset: 0, len: 1 };
     assert_eq!(read(&store, "a", first).unwrap(), (1000, body[..1].to_vec()));
-    store.settle(&key("a")).unwrap();
-    store.settle(&key("empty")).unwrap();
+    store.make_durable(&key("a")).unwrap();
+    store.make_durable(&key("empty")).unwrap();
 }
 
 #[test]

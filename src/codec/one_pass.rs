@@ -142,9 +142,9 @@ impl Compressed {
 
 /// Compressed content that several repositories take, each under its own key.
 #[derive(Default)]
-pub struct Waiting(Mutex<(usize, Option<Compressed>)>);
+pub struct SharedCompressed(Mutex<(usize, Option<Compressed>)>);
 
-impl Waiting {
+impl SharedCompressed {
     /// For so many takers.
     pub fn for_takers(takers: usize, compressed: Option<Compressed>) -> Self {
         Self(Mutex::new((takers, compressed)))
@@ -199,7 +199,7 @@ impl Write for Frames {
 mod tests {
     use super::super::{Digest, open, seal};
     use super::*;
-    use crate::crypto::Keyring;
+    use crate::crypto::DataKeys;
     use crate::format::envelope::ObjectKind;
     use crate::limits::MIB;
 
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn one_pass_gives_the_object_that_two_passes_give() {
         let address = Address { repository_id: &[6; 16], kind: ObjectKind::Segment, name: "a" };
-        let keys = Keyring::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![] };
+        let keys = DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![] };
         let near = (2 * FRAME_BYTES - 90..2 * FRAME_BYTES).map(noise);
         let mixed: Vec<u8> = (0..4).flat_map(|_| [noise(MIB), vec![7; MIB]].concat()).collect();
         for plain in near.chain([vec![], vec![0; 1], noise(FRAME_BYTES), vec![0; 2 * MIB], mixed]) {
@@ -266,7 +266,7 @@ mod tests {
                 let once = compressed(&plain, level).unwrap().unwrap();
                 let object = once.seal(address, key, &metadata, sealing).unwrap().unwrap();
                 assert!(object == expected, "{} bytes at level {level}", plain.len());
-                let keyring = if key.is_some() { &keys } else { &Keyring::Unencrypted };
+                let keyring = if key.is_some() { &keys } else { &DataKeys::Unencrypted };
                 let mut out = Vec::new();
                 open(&*object, address, keyring).unwrap().copy_to(&mut out).unwrap();
                 assert_eq!(out, plain);
@@ -277,12 +277,12 @@ mod tests {
 
     #[test]
     fn the_last_taker_gets_the_content_itself() {
-        let waiting = Waiting::for_takers(2, compressed(b"x", 1).unwrap());
+        let waiting = SharedCompressed::for_takers(2, compressed(b"x", 1).unwrap());
         assert!(waiting.take(3).is_none());
         assert!(waiting.take(1).is_some());
         assert!(waiting.take(1).is_some());
         assert!(waiting.take(1).is_none());
-        assert!(Waiting::default().take(1).is_none());
+        assert!(SharedCompressed::default().take(1).is_none());
     }
 
     #[test]

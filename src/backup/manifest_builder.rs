@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// What was gathered.
-pub(crate) struct Gather<'a> {
+pub(crate) struct ManifestBuilder<'a> {
     data_directory: &'a Path,
     writer: ManifestWriter<BufWriter<File>>,
     uses: HashMap<PackId, u64>,
@@ -78,7 +78,7 @@ pub(crate) fn cannot_write(error: std::io::Error) -> Error {
     }
 }
 
-impl<'a> Gather<'a> {
+impl<'a> ManifestBuilder<'a> {
     pub(crate) fn new(data_directory: &'a Path, warnings: Vec<String>) -> Result<Self, Error> {
         Ok(Self {
             data_directory,

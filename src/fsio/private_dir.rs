@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::stat::{Mode, SFlag};
 
-use super::{Dir, Draft, Durability, FsError, Identity, Problem, Stat};
+use super::{AtomicFile, Dir, Durability, FsError, Identity, Problem, Stat};
 
 /// A boot of this host, and how long ago it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +77,9 @@ pub fn make_own_dir(path: &Path) -> Result<Stat, FsError> {
 /// Writes a small file over whatever has the name: whole or not at all, but not durably.
 ///
 /// # Errors
-/// As [`Draft::publish_over`].
+/// As [`AtomicFile::publish_over`].
 pub fn write_volatile(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let mut draft = Draft::beside(path, 0o600)?;
+    let mut draft = AtomicFile::beside(path, 0o600)?;
     draft.append(bytes)?;
     draft.publish_over(Durability::Volatile)
 }

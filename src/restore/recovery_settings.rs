@@ -4,12 +4,12 @@
 //! The server itself calls for it, as `recovery_end_command`, however the recovery ends, and when a pause is over.
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::fsio::{Rebuild, Rooted};
+use crate::fsio::{RestoreTree, Rooted};
 use crate::pg::settings::{Invocation, RecoverySettings, value_in, without_recovery};
 use crate::raw_text::shown;
 use crate::recovery::report::Setting;
-use crate::restore::place::local;
 use crate::restore::plan::RestorePlan;
+use crate::restore::target_directory::local;
 use serde::Serialize;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub const ARCHIVE_AGAIN: &str =
 /// # Errors
 /// [`Kind::Config`].
 pub(crate) fn write(
-    tree: &Rebuild,
+    tree: &RestoreTree,
     plan: &RestorePlan,
     invocation: &Invocation,
     backup: BackupId,

@@ -17,7 +17,7 @@ const MAX_NAMES: usize = 1 << 16;
 
 /// Nodes and names.
 #[derive(Default)]
-pub(super) struct Memo {
+pub(super) struct CatalogCache {
     nodes: Mutex<Nodes>,
     /// By timeline and level; level 0 are the segments.
     names: Mutex<HashMap<(Timeline, u32), Names>>,
@@ -86,11 +86,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Catalog<'_> {
     /// As [`read_node`](Self::read_node), read once. Only what is there is remembered.
     pub(super) fn known_node(&self, id: NodeId) -> Result<Option<Arc<Node>>, Error> {
-        if let Some(node) = locked(&self.memo.nodes).by_id.get(&id) {
+        if let Some(node) = locked(&self.listed.nodes).by_id.get(&id) {
             return Ok(Some(Arc::clone(node)));
         }
         let Some(node) = self.read_node(id)?.map(Arc::new) else { return Ok(None) };
-        let mut nodes = locked(&self.memo.nodes);
+        let mut nodes = locked(&self.listed.nodes);
         if nodes.by_id.insert(id, Arc::clone(&node)).is_none() {
             nodes.oldest_first.push_back(id);
             if nodes.oldest_first.len() > MAX_NODES
@@ -112,7 +112,7 @@ impl Catalog<'_> {
         high: u64,
         limit: usize,
     ) -> Result<(Vec<u64>, bool), Error> {
-        let known = locked(&self.memo.names).get(&(timeline, level)).and_then(|names| names.known(low, high, limit));
+        let known = locked(&self.listed.names).get(&(timeline, level)).and_then(|names| names.known(low, high, limit));
         let (mut numbers, next) = match known {
             Some((numbers, until)) if until >= high || numbers.len() >= limit => return Ok((numbers, until >= high)),
             Some((numbers, until)) => (numbers, until + 1),
@@ -126,10 +126,10 @@ impl Catalog<'_> {
         numbers.extend_from_slice(&listed);
         let until = if whole { Some(high) } else { listed.last().copied() };
         if let Some(high) = until.filter(|until| *until >= next) {
-            let mut memo = locked(&self.memo.names);
+            let mut known = locked(&self.listed.names);
             // What was listed first, the ends of the log, is what is asked for again and again.
-            if memo.values().map(Names::count).sum::<usize>() + listed.len() <= MAX_NAMES {
-                memo.entry((timeline, level)).or_default().learn(Part { low: next, high, numbers: listed });
+            if known.values().map(Names::count).sum::<usize>() + listed.len() <= MAX_NAMES {
+                known.entry((timeline, level)).or_default().learn(Part { low: next, high, numbers: listed });
             }
         }
         Ok((numbers, whole))

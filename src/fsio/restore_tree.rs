@@ -3,7 +3,7 @@
 //! Paths are relative to the data directory, as bytes. Those below `pg_tblspc/<oid>/PG_…`, and below a `pg_wal` that is elsewhere, lead
 //! into directories that were opened by themselves: never by a link that lies in the data directory. No link is followed, neither at
 //! the end of a path nor on the way, and a file with a second name is not written to. Of a tablespace's location only `PG_…` is within
-//! reach. Nothing is durable before [`sync`](Rebuild::sync).
+//! reach. Nothing is durable before [`sync`](RestoreTree::sync).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -33,7 +33,7 @@ const WAL: &[u8] = b"pg_wal";
 
 /// A data directory, the directories of its tablespaces, and that of its log.
 #[derive(Debug)]
-pub struct Rebuild {
+pub struct RestoreTree {
     root: Dir,
     wal: Option<Dir>,
     /// By the paths of their links.
@@ -49,7 +49,7 @@ struct Tablespace {
 }
 
 /// Where a path leads.
-enum Place<'a> {
+enum Within<'a> {
     /// Below an open directory; the empty path is that directory itself.
     In(&'a Dir, &'a Path),
     /// To the location of a tablespace.
@@ -66,7 +66,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     (path.get(..end).unwrap_or_default(), path.get(end + 1..).unwrap_or_default())
 }
 
-impl Rebuild {
+impl RestoreTree {
     /// In an open data directory, whatever is in it.
     pub fn new(root: Dir) -> Self {
         Self { root, wal: None, tablespaces: BTreeMap::new() }
@@ -107,10 +107,10 @@ impl Rebuild {
         self.root.make_link_beneath(path, target)
     }
 
-    fn place<'a>(&'a self, path: &'a [u8]) -> Result<Place<'a>, FsError> {
+    fn place<'a>(&'a self, path: &'a [u8]) -> Result<Within<'a>, FsError> {
         let (first, rest) = split(path);
         if let Some(wal) = self.wal.as_ref().filter(|_| first == WAL) {
-            return Ok(Place::In(wal, as_path(rest)));
+            return Ok(Within::In(wal, as_path(rest)));
         }
         if let Some(rest) = path.strip_prefix(TABLESPACES) {
             let (oid, rest) = split(rest);
@@ -118,8 +118,8 @@ impl Rebuild {
             if let Some(tablespace) = self.tablespaces.get(link) {
                 let (name, rest) = split(rest);
                 return match name {
-                    b"" => Ok(Place::Location(tablespace)),
-                    name if OsStr::from_bytes(name) == tablespace.name => Ok(Place::In(&tablespace.dir, as_path(rest))),
+                    b"" => Ok(Within::Location(tablespace)),
+                    name if OsStr::from_bytes(name) == tablespace.name => Ok(Within::In(&tablespace.dir, as_path(rest))),
                     _ => Err(FsError::because(
                         Problem::Unsupported,
                         "use",
@@ -129,7 +129,7 @@ impl Rebuild {
                 };
             }
         }
-        Ok(Place::In(&self.root, as_path(path)))
+        Ok(Within::In(&self.root, as_path(path)))
     }
 
     /// The path of something, for messages.
@@ -143,8 +143,8 @@ impl Rebuild {
     /// Whatever keeps the answer from being known.
     pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>, FsError> {
         match self.place(path)? {
-            Place::In(dir, rest) => dir.stat_beneath(rest),
-            Place::Location(tablespace) => tablespace.dir.stat_self().map(Some),
+            Within::In(dir, rest) => dir.stat_beneath(rest),
+            Within::Location(tablespace) => tablespace.dir.stat_self().map(Some),
         }
     }
 
@@ -155,9 +155,9 @@ impl Rebuild {
     /// [`Problem::Unsupported`] when something else has the name; [`Problem::Denied`], [`Problem::NoSpace`], others.
     pub fn make_directory(&self, path: &[u8], mode: u32) -> Result<(), FsError> {
         match self.place(path)? {
-            Place::In(dir, rest) if rest.as_os_str().is_empty() => dir.set_mode(mode),
-            Place::In(dir, rest) => dir.make_dir_beneath(rest)?.set_mode(mode),
-            Place::Location(_) => Ok(()),
+            Within::In(dir, rest) if rest.as_os_str().is_empty() => dir.set_mode(mode),
+            Within::In(dir, rest) => dir.make_dir_beneath(rest)?.set_mode(mode),
+            Within::Location(_) => Ok(()),
         }
     }
 
@@ -176,7 +176,7 @@ impl Rebuild {
 
     fn file_place<'a>(&'a self, path: &'a [u8]) -> Result<(&'a Dir, &'a Path), FsError> {
         match self.place(path)? {
-            Place::In(dir, rest) if !rest.as_os_str().is_empty() => Ok((dir, rest)),
+            Within::In(dir, rest) if !rest.as_os_str().is_empty() => Ok((dir, rest)),
             _ => Err(FsError::new("open", self.path_of(path), Errno::EISDIR)),
         }
     }
@@ -218,8 +218,8 @@ impl Rebuild {
     /// As [`Dir::items`].
     pub fn items(&self, path: &[u8]) -> Result<Vec<Item>, FsError> {
         match self.place(path)? {
-            Place::In(dir, rest) => dir.dir_beneath(rest)?.map_or_else(|| Ok(Vec::new()), |dir| dir.items()),
-            Place::Location(tablespace) => Ok(vec![Item { name: tablespace.name.clone(), kind: ItemKind::Directory }]),
+            Within::In(dir, rest) => dir.dir_beneath(rest)?.map_or_else(|| Ok(Vec::new()), |dir| dir.items()),
+            Within::Location(tablespace) => Ok(vec![Item { name: tablespace.name.clone(), kind: ItemKind::Directory }]),
         }
     }
 
@@ -230,9 +230,9 @@ impl Rebuild {
     /// [`Problem::Denied`], [`Problem::ReadOnly`], others.
     pub fn remove(&self, path: &[u8]) -> Result<bool, FsError> {
         match self.place(path)? {
-            Place::In(dir, rest) if rest.as_os_str().is_empty() => dir.remove_content().map(|()| true),
-            Place::In(dir, rest) => dir.remove_beneath(rest),
-            Place::Location(tablespace) => tablespace.dir.remove_content().map(|()| true),
+            Within::In(dir, rest) if rest.as_os_str().is_empty() => dir.remove_content().map(|()| true),
+            Within::In(dir, rest) => dir.remove_beneath(rest),
+            Within::Location(tablespace) => tablespace.dir.remove_content().map(|()| true),
         }
     }
 
@@ -287,8 +287,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-    fn open(path: &Path) -> Rebuild {
-        Rebuild::new(Dir::open(path).unwrap())
+    fn open(path: &Path) -> RestoreTree {
+        RestoreTree::new(Dir::open(path).unwrap())
     }
 
     fn directory(path: &Path) -> Dir {
@@ -300,7 +300,7 @@ mod tests {
     fn files_get_their_attributes_and_tablespaces_are_elsewhere() {
         let place = tempfile::tempdir().unwrap();
         let (root, space) = (place.path().join("data"), place.path().join("space"));
-        let mut tree = Rebuild::new(directory(&root));
+        let mut tree = RestoreTree::new(directory(&root));
         tree.make_directory(b"", 0o750).unwrap();
         tree.make_directory(b"pg_tblspc", 0o750).unwrap();
         let version = directory(&space.join("PG_15_1"));
@@ -344,7 +344,7 @@ mod tests {
     fn the_log_may_lie_elsewhere() {
         let place = tempfile::tempdir().unwrap();
         let (root, log) = (place.path().join("data"), place.path().join("log"));
-        let mut tree = Rebuild::new(directory(&root));
+        let mut tree = RestoreTree::new(directory(&root));
         directory(&root.join("pg_wal/archive_status"));
         tree.link_wal(&log, directory(&log)).unwrap();
         tree.make_directory(b"pg_wal", 0o700).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     fn links_and_second_names_that_lie_in_the_way_are_not_followed() {
         let place = tempfile::tempdir().unwrap();
         let at = |path: &str| place.path().join(path);
-        let tree = Rebuild::new(directory(&at("data")));
+        let tree = RestoreTree::new(directory(&at("data")));
         directory(&at("outside"));
         std::fs::write(at("outside/victim"), "keep").unwrap();
         symlink(at("outside/victim"), at("data/link")).unwrap();

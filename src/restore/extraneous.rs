@@ -1,16 +1,16 @@
 //! What lies in a directory already, in the order of a manifest, so that both can be walked side by side: what the manifest does not
 //! have is removed. Memory: the names of the directories on the way, never those of all.
 use crate::error::Error;
-use crate::fsio::{self, ItemKind, Rebuild, Stat};
+use crate::fsio::{self, ItemKind, RestoreTree, Stat};
 use crate::raw_text::shown;
 use crate::restore::files::BACKUP_MANIFEST;
-use crate::restore::place::{LOST_AND_FOUND, NOTE, local};
+use crate::restore::target_directory::{LOST_AND_FOUND, MARKER, local};
 use std::os::unix::ffi::OsStrExt;
 use std::vec::IntoIter;
 
 /// A walk through what is there, by path, byte by byte.
-pub(crate) struct Sweep<'a> {
-    tree: &'a Rebuild,
+pub(crate) struct Extraneous<'a> {
+    tree: &'a RestoreTree,
     open: Vec<IntoIter<Event>>,
     next: Option<Event>,
     /// Files, links and directories that were removed.
@@ -30,12 +30,12 @@ impl Event {
     }
 }
 
-impl<'a> Sweep<'a> {
+impl<'a> Extraneous<'a> {
     /// Begins at the data directory.
     ///
     /// # Errors
     /// As of reading a directory.
-    pub(crate) fn new(tree: &'a Rebuild) -> Result<Self, Error> {
+    pub(crate) fn new(tree: &'a RestoreTree) -> Result<Self, Error> {
         let mut sweep = Self { tree, open: Vec::new(), next: None, removed: 0 };
         sweep.enter(b"")?;
         Ok(sweep)
@@ -135,7 +135,7 @@ impl<'a> Sweep<'a> {
         let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         match parts.as_slice() {
             [.., name] if *name == LOST_AND_FOUND => true,
-            [name] => [NOTE.as_bytes(), BACKUP_MANIFEST].contains(name),
+            [name] => [MARKER.as_bytes(), BACKUP_MANIFEST].contains(name),
             _ => false,
         }
     }
@@ -202,9 +202,9 @@ mod tests {
         }
         fs::set_permissions(root.join("read_only"), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
         fs::hard_link(root.join("second"), outside.join("second")).unwrap();
-        let mut tree = Rebuild::new(Dir::open(&root).unwrap());
+        let mut tree = RestoreTree::new(Dir::open(&root).unwrap());
         tree.link_tablespace(77, &space, "PG_15_1", Dir::open(&space.join("PG_15_1")).unwrap()).unwrap();
-        let mut sweep = Sweep::new(&tree).unwrap();
+        let mut sweep = Extraneous::new(&tree).unwrap();
         for (path, kind) in [
             ("base", ItemKind::Directory),
             ("base/5", ItemKind::Directory),

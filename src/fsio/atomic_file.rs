@@ -35,7 +35,7 @@ pub enum Durability {
     Volatile,
 }
 
-/// Where named temp files of a [`Draft`] go: a directory, or a directory below it that is made when first needed.
+/// Where named temp files of a [`AtomicFile`] go: a directory, or a directory below it that is made when first needed.
 #[derive(Debug, Clone)]
 pub(super) struct Scratch {
     pub(super) home: Dir,
@@ -66,7 +66,7 @@ pub(super) enum Linked {
 /// A file being written that nobody sees until it is published. Dropped before that, it leaves nothing behind; killed before
 /// that, at most a file that a later call removes (see [`sweep`](super::sweep)).
 #[derive(Debug)]
-pub struct Draft {
+pub struct AtomicFile {
     file: File,
     len_bytes: u64,
     named: Option<TempName>,
@@ -79,7 +79,7 @@ pub struct Draft {
     is_published: bool,
 }
 
-impl Draft {
+impl AtomicFile {
     /// Begins a file that will be published as `target`, whose directory has to exist. `mode` is narrowed by the umask.
     ///
     /// # Errors
@@ -321,7 +321,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(temp) = &self.named {
             temp.remove();
@@ -329,7 +329,7 @@ impl Drop for Draft {
     }
 }
 
-impl Write for Draft {
+impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.append(bytes)?;
         Ok(bytes.len())

@@ -12,14 +12,14 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// The note in a directory whose restore is not finished. A server does not start there: `global/pg_control` comes last.
-pub const NOTE: &str = "walvis.restore";
+pub const MARKER: &str = "walvis.restore";
 /// What the root of a file system has, and only root may look into.
 pub(crate) const LOST_AND_FOUND: &[u8] = b"lost+found";
 const MAX_NOTE_BYTES: usize = 1024 * 1024;
 
 /// Who restores what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub struct RestoreMarker {
     /// For whoever finds it.
     pub about: String,
     /// Id of the repository, hexadecimal.
@@ -37,7 +37,7 @@ pub struct Note {
     pub waldir: Option<RawText>,
 }
 
-impl Note {
+impl RestoreMarker {
     fn is_of_the_same(&self, other: &Self) -> bool {
         (&self.repository_id, &self.cluster, &self.system_id, self.backup)
             == (&other.repository_id, &other.cluster, &other.system_id, other.backup)
@@ -46,18 +46,18 @@ impl Note {
 
 /// What lies where the data directory is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum TargetState {
     /// Nothing: it will be made.
     Absent,
     /// An empty directory.
     Empty,
     /// A restore that was interrupted.
-    Unfinished(Note),
+    Unfinished(RestoreMarker),
     /// The data directory of a server that does not run.
     Cluster,
 }
 
-impl Place {
+impl TargetState {
     /// Whether what is there is looked at.
     pub fn is_reused(&self) -> bool {
         matches!(self, Self::Unfinished(_) | Self::Cluster)
@@ -86,9 +86,9 @@ pub struct Taken {
 ///
 /// # Errors
 /// [`Kind::Refused`] when not; [`Kind::Config`] when it cannot be told.
-pub fn look(pgdata: &Path, taking: Taking, ours: &Note, deadline: &Deadline) -> Result<(Place, Taken), Error> {
+pub fn look(pgdata: &Path, taking: Taking, ours: &RestoreMarker, deadline: &Deadline) -> Result<(TargetState, Taken), Error> {
     match find(pgdata, "name another --pgdata")? {
-        Found::Absent(whose) => Ok((Place::Absent, Taken { dir: None, whose })),
+        Found::Absent(whose) => Ok((TargetState::Absent, Taken { dir: None, whose })),
         Found::There(dir) => {
             let place = look_in(&dir, taking, ours, deadline)?;
             if place.is_reused() && dir.identity().owner().uid == 0 {
@@ -117,19 +117,19 @@ fn find(path: &Path, hint: &str) -> Result<Found, Error> {
 ///
 /// # Errors
 /// As [`look`].
-pub fn look_in(pgdata: &Dir, taking: Taking, ours: &Note, deadline: &Deadline) -> Result<Place, Error> {
+pub fn look_in(pgdata: &Dir, taking: Taking, ours: &RestoreMarker, deadline: &Deadline) -> Result<TargetState, Error> {
     let delta = taking.delta;
     let refused = |what: String| Error::new(Kind::Refused, what);
     let path = pgdata.path();
     let names = pgdata.sorted_names().map_err(local)?;
     if names.iter().all(|name| is_nothing(name)) {
-        return Ok(Place::Empty);
+        return Ok(TargetState::Empty);
     }
     running::check(pgdata, taking.server_is_stopped)?;
-    if names.iter().any(|name| name == NOTE) {
-        let note = read_note(pgdata)?;
+    if names.iter().any(|name| name == MARKER) {
+        let note = read_marker(pgdata)?;
         return match note {
-            Some(note) if note.is_of_the_same(ours) || delta => Ok(Place::Unfinished(note)),
+            Some(note) if note.is_of_the_same(ours) || delta => Ok(TargetState::Unfinished(note)),
             Some(note) => Err(refused(format!(
                 "{} has an unfinished restore of another backup: {} of cluster {}",
                 shown(path),
@@ -137,8 +137,8 @@ pub fn look_in(pgdata: &Dir, taking: Taking, ours: &Note, deadline: &Deadline) -
                 note.cluster
             ))
             .hint("finish that one with --backup, or replace it with --delta, or empty the directory")),
-            None if delta => Ok(Place::Cluster),
-            None => Err(refused(format!("{} has an unfinished restore whose {NOTE} cannot be read", shown(path)))
+            None if delta => Ok(TargetState::Cluster),
+            None => Err(refused(format!("{} has an unfinished restore whose {MARKER} cannot be read", shown(path)))
                 .hint("replace it with --delta, or empty the directory")),
         };
     }
@@ -147,7 +147,7 @@ pub fn look_in(pgdata: &Dir, taking: Taking, ours: &Note, deadline: &Deadline) -
             .hint("name an empty or absent directory; --delta replaces the data directory of a stopped server"));
     }
     match control_file::of_open_directory(pgdata, deadline)? {
-        Some(facts) if facts.system_id.to_string() == ours.system_id => Ok(Place::Cluster),
+        Some(facts) if facts.system_id.to_string() == ours.system_id => Ok(TargetState::Cluster),
         Some(facts) => Err(foreign(path, facts.system_id, ours)),
         None => Err(refused(format!("{} is not a data directory: it has no global/pg_control", shown(path)))
             .hint("--delta removes what does not belong to the backup; name the data directory, or an empty one")),
@@ -157,10 +157,10 @@ pub fn look_in(pgdata: &Dir, taking: Taking, ours: &Note, deadline: &Deadline) -
 /// What an empty directory may have: the root of a file system has it, or a restore that was killed before its first step left it.
 pub(crate) fn is_nothing(name: &OsStr) -> bool {
     let is_unfinished = || name.as_encoded_bytes().starts_with(fsio::TEMP_PREFIX.as_bytes());
-    name.as_encoded_bytes() == LOST_AND_FOUND || *name == fsio::unfinished_name(OsStr::new(NOTE)) || is_unfinished()
+    name.as_encoded_bytes() == LOST_AND_FOUND || *name == fsio::unfinished_name(OsStr::new(MARKER)) || is_unfinished()
 }
 
-fn foreign(pgdata: &Path, found: SystemId, ours: &Note) -> Error {
+fn foreign(pgdata: &Path, found: SystemId, ours: &RestoreMarker) -> Error {
     Error::new(
         Kind::Refused,
         format!("{} is of another cluster: system identifier {found}, the backup has {}", shown(pgdata), ours.system_id),
@@ -168,9 +168,9 @@ fn foreign(pgdata: &Path, found: SystemId, ours: &Note) -> Error {
     .hint("name the data directory of this cluster, or an empty one")
 }
 
-fn read_note(pgdata: &Dir) -> Result<Option<Note>, Error> {
+fn read_marker(pgdata: &Dir) -> Result<Option<RestoreMarker>, Error> {
     // One that was torn by a power failure is as good as none.
-    let bytes = pgdata.read_bounded(NOTE, MAX_NOTE_BYTES).map_err(local)?;
+    let bytes = pgdata.read_bounded(MARKER, MAX_NOTE_BYTES).map_err(local)?;
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
@@ -178,11 +178,11 @@ fn read_note(pgdata: &Dir) -> Result<Option<Note>, Error> {
 ///
 /// # Errors
 /// [`Kind::Config`].
-pub fn write_note(pgdata: &Dir, note: &Note) -> Result<(), Error> {
+pub fn write_marker(pgdata: &Dir, note: &RestoreMarker) -> Result<(), Error> {
     let mut bytes = serde_json::to_vec_pretty(note).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
     bytes.push(b'\n');
     let now = jiff::Timestamp::now().as_microsecond();
-    pgdata.put(Path::new(NOTE), &bytes, 0o600, pgdata.identity(), now).map_err(local)
+    pgdata.put(Path::new(MARKER), &bytes, 0o600, pgdata.identity(), now).map_err(local)
 }
 
 /// The data directory for which places outside it are looked at.
@@ -190,7 +190,7 @@ pub struct Base<'a> {
     /// Its path.
     pub pgdata: &'a Path,
     /// What is there.
-    pub place: &'a Place,
+    pub place: &'a TargetState,
     /// The directory, if it is there.
     pub dir: Option<&'a Dir>,
     /// Whose it is or will be.
@@ -215,7 +215,7 @@ impl Base<'_> {
     /// # Errors
     /// [`Kind::Refused`] when not.
     pub fn check_tablespace(&self, oid: u32, target: &Path, version_directory: &str) -> Result<Option<Dir>, Error> {
-        let noted = |note: &Note| note.tablespaces.iter().any(|path| path.as_path() == target);
+        let noted = |note: &RestoreMarker| note.tablespaces.iter().any(|path| path.as_path() == target);
         let hint = format!("put it elsewhere: --tablespace-map {oid}=/another/directory");
         let outside = Outside { what: &format!("tablespace {oid}"), target, hint: &hint };
         let Some(location) = outside.find(self)? else { return Ok(None) };
@@ -243,7 +243,7 @@ impl Base<'_> {
     /// # Errors
     /// [`Kind::Refused`] when not.
     pub fn check_waldir(&self, target: &Path) -> Result<Option<Dir>, Error> {
-        let noted = |note: &Note| note.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target);
+        let noted = |note: &RestoreMarker| note.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target);
         let outside = Outside { what: "pg_wal", target, hint: "name an absent or empty directory with --waldir" };
         let Some(dir) = outside.find(self)? else { return Ok(None) };
         let is_empty = || Ok::<_, Error>(dir.sorted_names().map_err(local)?.iter().all(|name| is_nothing(name)));
@@ -253,8 +253,8 @@ impl Base<'_> {
         Err(outside.refused("is not empty: refused, nothing was touched"))
     }
 
-    fn has_noted(&self, noted: impl Fn(&Note) -> bool) -> bool {
-        matches!(self.place, Place::Unfinished(note) if noted(note))
+    fn has_noted(&self, noted: impl Fn(&RestoreMarker) -> bool) -> bool {
+        matches!(self.place, TargetState::Unfinished(note) if noted(note))
     }
 }
 
@@ -322,8 +322,8 @@ mod tests {
 
     use super::*;
 
-    fn note(random: u32) -> Note {
-        Note {
+    fn note(random: u32) -> RestoreMarker {
+        RestoreMarker {
             about: String::new(),
             repository_id: "00".to_owned(),
             cluster: "main".to_owned(),
@@ -334,7 +334,7 @@ mod tests {
         }
     }
 
-    fn at(pgdata: &Path, delta: bool) -> Result<Place, Kind> {
+    fn at(pgdata: &Path, delta: bool) -> Result<TargetState, Kind> {
         let taking = Taking { delta, server_is_stopped: false };
         let found = look(pgdata, taking, &note(1), &Deadline::after(Duration::from_secs(5)));
         found.map(|(place, _)| place).map_err(|e| e.kind)
@@ -349,8 +349,8 @@ mod tests {
         }
     }
 
-    fn leave_note(path: &Path, note: &Note) {
-        write_note(&Rooted::open(path).unwrap().dir, note).unwrap();
+    fn leave_note(path: &Path, note: &RestoreMarker) {
+        write_marker(&Rooted::open(path).unwrap().dir, note).unwrap();
     }
 
     #[test]
@@ -358,7 +358,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         give(place.path());
         let data = place.path().join("data");
-        assert_eq!(at(&data, false), Ok(Place::Absent));
+        assert_eq!(at(&data, false), Ok(TargetState::Absent));
         std::os::unix::fs::symlink("nowhere", &data).unwrap();
         assert_eq!(at(&data, true), Err(Kind::Refused));
         std::fs::remove_file(&data).unwrap();
@@ -368,18 +368,18 @@ mod tests {
         std::fs::create_dir(&data).unwrap();
         give(&data);
         std::fs::create_dir(data.join("lost+found")).unwrap();
-        assert_eq!(at(&data, false), Ok(Place::Empty));
+        assert_eq!(at(&data, false), Ok(TargetState::Empty));
         std::fs::write(data.join("x"), b"").unwrap();
         assert_eq!(at(&data, false), Err(Kind::Refused));
         assert_eq!(at(&data, true), Err(Kind::Refused), "not a data directory");
         leave_note(&data, &note(1));
-        assert_eq!(at(&data, false), Ok(Place::Unfinished(note(1))));
+        assert_eq!(at(&data, false), Ok(TargetState::Unfinished(note(1))));
         leave_note(&data, &note(2));
         assert_eq!(at(&data, false), Err(Kind::Refused));
-        assert_eq!(at(&data, true), Ok(Place::Unfinished(note(2))));
-        std::fs::write(data.join(NOTE), b"{\"torn").unwrap();
+        assert_eq!(at(&data, true), Ok(TargetState::Unfinished(note(2))));
+        std::fs::write(data.join(MARKER), b"{\"torn").unwrap();
         assert_eq!(at(&data, false), Err(Kind::Refused));
-        assert_eq!(at(&data, true), Ok(Place::Cluster));
+        assert_eq!(at(&data, true), Ok(TargetState::Cluster));
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
         child.wait().unwrap();
         // Where not every process can be seen, or the disk is another host's too, that proves nothing.
         let proven = fsio::sees_every_process() && Dir::open(place.path()).unwrap().is_local().unwrap();
-        let expected = || if proven { Ok(Place::Unfinished(note(1))) } else { Err(Kind::Refused) };
+        let expected = || if proven { Ok(TargetState::Unfinished(note(1))) } else { Err(Kind::Refused) };
         assert_eq!(at(place.path(), false), expected());
         // A process that works elsewhere has the id now.
         let mut other = std::process::Command::new("sleep").arg("600").current_dir("/").spawn().unwrap();
@@ -423,35 +423,35 @@ mod tests {
         give(&data);
         give(&data.join("pg_tblspc"));
         let dir = Rooted::open(&data).unwrap().dir;
-        let check = |target: &Path, found: &Place| {
+        let check = |target: &Path, found: &TargetState| {
             let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: dir.identity() };
             base.check_tablespace(5, target, "PG_15_1").map(|found| found.is_some()).map_err(|e| e.kind)
         };
-        assert_eq!(check(&space, &Place::Empty), Ok(false));
+        assert_eq!(check(&space, &TargetState::Empty), Ok(false));
         std::fs::create_dir(&space).unwrap();
-        assert_eq!(check(&space, &Place::Empty), Ok(false));
+        assert_eq!(check(&space, &TargetState::Empty), Ok(false));
         std::fs::write(space.join("x"), b"").unwrap();
         std::fs::create_dir_all(space.join("PG_14_9/5")).unwrap();
-        assert_eq!(check(&space, &Place::Empty), Ok(false));
+        assert_eq!(check(&space, &TargetState::Empty), Ok(false));
         std::fs::create_dir(space.join("PG_15_1")).unwrap();
-        assert_eq!(check(&space, &Place::Empty), Ok(true));
+        assert_eq!(check(&space, &TargetState::Empty), Ok(true));
         give(&space.join("PG_15_1"));
-        assert_eq!(check(&space, &Place::Empty), Ok(true));
+        assert_eq!(check(&space, &TargetState::Empty), Ok(true));
         std::fs::create_dir(space.join("PG_15_1/5")).unwrap();
-        assert_eq!(check(&space, &Place::Empty), Err(Kind::Refused));
-        assert_eq!(check(&space, &Place::Cluster), Err(Kind::Refused));
+        assert_eq!(check(&space, &TargetState::Empty), Err(Kind::Refused));
+        assert_eq!(check(&space, &TargetState::Cluster), Err(Kind::Refused));
         std::os::unix::fs::symlink(&space, data.join("pg_tblspc/5")).unwrap();
-        assert_eq!(check(&space, &Place::Cluster), Ok(true));
-        assert_eq!(check(&space, &Place::Empty), Err(Kind::Refused));
+        assert_eq!(check(&space, &TargetState::Cluster), Ok(true));
+        assert_eq!(check(&space, &TargetState::Empty), Err(Kind::Refused));
         std::fs::remove_file(data.join("pg_tblspc/5")).unwrap();
-        let ours = Note { tablespaces: vec![space.as_path().into()], ..note(1) };
-        assert_eq!(check(&space, &Place::Unfinished(ours)), Ok(true));
-        assert_eq!(check(&space, &Place::Unfinished(note(1))), Err(Kind::Refused));
+        let ours = RestoreMarker { tablespaces: vec![space.as_path().into()], ..note(1) };
+        assert_eq!(check(&space, &TargetState::Unfinished(ours)), Ok(true));
+        assert_eq!(check(&space, &TargetState::Unfinished(note(1))), Err(Kind::Refused));
         std::fs::remove_dir_all(space.join("PG_15_1")).unwrap();
         std::os::unix::fs::symlink(&data, space.join("PG_15_1")).unwrap();
-        assert_eq!(check(&space, &Place::Empty), Err(Kind::Refused));
+        assert_eq!(check(&space, &TargetState::Empty), Err(Kind::Refused));
         for bad in [Path::new("relative"), data.join("in").as_path()] {
-            assert_eq!(check(bad, &Place::Empty), Err(Kind::Refused));
+            assert_eq!(check(bad, &TargetState::Empty), Err(Kind::Refused));
         }
     }
 
@@ -461,20 +461,20 @@ mod tests {
         let (data, log) = (place.path().join("data"), place.path().join("log"));
         std::fs::create_dir(&data).unwrap();
         let dir = Dir::open(&data).unwrap();
-        let check = |found: &Place| {
+        let check = |found: &TargetState| {
             let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: Identity::own() };
             base.check_waldir(&log).map(|found| found.is_some()).map_err(|e| e.kind)
         };
-        assert_eq!(check(&Place::Empty), Ok(false));
+        assert_eq!(check(&TargetState::Empty), Ok(false));
         std::fs::create_dir(&log).unwrap();
-        assert_eq!(check(&Place::Empty), Ok(true));
+        assert_eq!(check(&TargetState::Empty), Ok(true));
         std::fs::write(log.join("x"), b"").unwrap();
-        assert_eq!(check(&Place::Empty), Err(Kind::Refused));
+        assert_eq!(check(&TargetState::Empty), Err(Kind::Refused));
         std::os::unix::fs::symlink(&log, data.join("pg_wal")).unwrap();
         // Nobody's note or link makes root take what is root's.
         let expected = if fsio::own_user() == 0 { Err(Kind::Refused) } else { Ok(true) };
-        assert_eq!(check(&Place::Cluster), expected);
-        let ours = Note { waldir: Some(log.as_path().into()), ..note(1) };
-        assert_eq!(check(&Place::Unfinished(ours)), expected);
+        assert_eq!(check(&TargetState::Cluster), expected);
+        let ours = RestoreMarker { waldir: Some(log.as_path().into()), ..note(1) };
+        assert_eq!(check(&TargetState::Unfinished(ours)), expected);
     }
 }
