@@ -11,7 +11,7 @@
 //! | 7 | [`backup`], [`restore`] | taking a base backup; putting one in place and starting a server on it |
 //! | 6 | [`wal`], [`recovery`] | WAL files between a server and a repository; target, path, stop, choice of backup |
 //! | 5 | [`repositories`] | the configured repositories: opening them, choosing among them |
-//! | 4 | [`config`], [`postgres`] | file < environment < flags → one validated value; a PostgreSQL server and its data directory |
+//! | 4 | [`config`], [`postgres`], [`report`] | file < environment < flags → one validated value; a PostgreSQL server and its data directory; what commands answer |
 //! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files, catalog, backups |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
 //! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
@@ -35,6 +35,7 @@ pub mod process;
 pub mod raw_text;
 pub mod recovery;
 pub mod repo;
+pub mod report;
 pub mod repositories;
 pub mod restore;
 pub mod store;

@@ -10,7 +10,7 @@ pub mod file_list;
 pub mod manifest_builder;
 pub mod pages;
 pub mod parent;
-pub mod report;
+pub mod progress;
 pub mod source;
 pub mod spoiled;
 pub mod throttle;

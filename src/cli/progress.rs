@@ -2,7 +2,7 @@
 //! elsewhere.
 use super::exit_guard;
 use super::render::size;
-use crate::backup::report::Progress;
+use crate::backup::progress::Progress;
 use crate::raw_text::plain;
 use crate::waiting;
 use std::cell::Cell;

@@ -3,7 +3,8 @@ use super::lines::Lines;
 use super::render::{duration, size};
 use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
 use crate::pg::target::{Zone, now, parse_time};
-use crate::recovery::report::{Moment, ResolveReport, TransactionReport};
+use crate::report::resolve::ResolveReport;
+use crate::report::transaction::{Moment, Transaction};
 
 /// Most locks that are printed; `--json` has all.
 const LOCKS: usize = 20;
@@ -226,7 +227,7 @@ fn moment(moment: &Moment, zone: &Zone) -> String {
     }
 }
 
-fn transaction(end: &TransactionReport, zone: &Zone) -> String {
+fn transaction(end: &Transaction, zone: &Zone) -> String {
     let xid = end.xid.map_or_else(|| "?".to_owned(), |xid| xid.to_string());
     format!("{} of {xid} at {}, LSN {}, timeline {}", end.kind, both(&end.time, zone), end.lsn, end.timeline)
 }

@@ -1,8 +1,8 @@
 //! The report of `base-backup` as text.
 use super::lines::Lines;
 use super::render::{duration, pages, size};
-use crate::backup::report::BackupReport;
 use crate::format::manifest::PageChecksums;
+use crate::report::backup::BackupReport;
 
 /// Most lines of damaged pages and warnings that are printed; `--json` has all.
 const LINES: usize = 20;

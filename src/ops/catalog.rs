@@ -14,10 +14,10 @@ use crate::recovery;
 use crate::recovery::backups::Backups;
 use crate::recovery::log::{PathLog, scanned};
 use crate::recovery::reach::{Reach, begin_of, reaches};
-use crate::recovery::report::{Moment, TransactionReport};
 use crate::recovery::search::{Log, WantedEnds, WantedMarks, Window};
 use crate::repo::catalog::{Leg, Step, TimelineInfo};
 use crate::repo::{Catalog, ClusterName, Facts, Repository, SystemId};
+use crate::report::transaction::{Moment, Transaction};
 use crate::repositories;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -67,7 +67,7 @@ pub struct CatalogReport {
     /// Its system identifiers, oldest first; the last is the current one. No recovery leads from one to the next.
     pub systems: Vec<SystemReport>,
     /// The newest commit that is stored of the current system identifier, on whichever timeline.
-    pub newest_commit: Option<TransactionReport>,
+    pub newest_commit: Option<Transaction>,
     /// Its age in seconds, by this host's clock: what would be lost at this moment.
     pub newest_commit_age_s: Option<i64>,
 }
@@ -132,7 +132,7 @@ pub struct GapReport {
 #[serde(untagged)]
 pub enum Line {
     /// The end of a transaction.
-    Transaction(TransactionReport),
+    Transaction(Transaction),
     /// A restore point.
     RestorePoint {
         /// Its name.
@@ -184,7 +184,7 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
             && let Some((commit, timeline)) = newest_commit(&repository, cluster, &catalog)?
         {
             report.newest_commit_age_s = Some(now().0.saturating_sub(commit.end.time.0) / 1_000_000);
-            report.newest_commit = Some(TransactionReport::new(&commit, timeline));
+            report.newest_commit = Some(Transaction::new(&commit, timeline));
         }
     }
     Ok(report)
@@ -289,7 +289,7 @@ fn timeline_report(
 fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg, reach: Option<&Reach<'_>>) -> Result<WindowReport, Error> {
     let moment = |lsn: Lsn, end: Option<XactEntry>| Moment {
         lsn: lsn.to_string(),
-        transaction: end.map(|end| TransactionReport::new(&end, own.timeline)),
+        transaction: end.map(|end| Transaction::new(&end, own.timeline)),
     };
     let mut first = None;
     log.ends(window.from, window.until, WantedEnds::All, &mut |end| {
@@ -390,7 +390,7 @@ fn list_window(
     match request.list {
         Some(List::Commits) => log.ends(window.from, window.until, WantedEnds::Between(earliest, latest), &mut |end| {
             if within(end.end.time) {
-                flow = visit(&Line::Transaction(TransactionReport::new(end, timeline(end.lsn))));
+                flow = visit(&Line::Transaction(Transaction::new(end, timeline(end.lsn))));
             }
             flow
         })?,

@@ -2,8 +2,8 @@
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::recovery::report::ResolveReport;
 use crate::recovery::{ResolveRequest, choose};
+use crate::report::resolve::ResolveReport;
 
 /// Resolves a target.
 ///

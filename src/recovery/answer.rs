@@ -7,14 +7,13 @@ use crate::recovery::backups::{self, Backups, usable};
 use crate::recovery::log::PathLog;
 use crate::recovery::reach::{Reach, begin_of, end_of, nearest, reach_from, reaches, transaction};
 use crate::recovery::replay::Replay;
-use crate::recovery::report::{
-    BackupReport, LegReport, LockReport, ResolveReport, Setting, StopReport, TargetOccurrence, WalReport,
-};
 use crate::recovery::search::{BackupEnd, Found, Log as _, Stop, Unreachable, Wanted, WantedMarks, find, minimal_from};
 use crate::recovery::timelines::{Decision, Line, place};
 use crate::recovery::{ResolveRequest, quiet};
 use crate::repo::catalog::Leg;
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
+use crate::report::resolve::{BackupReport, LegReport, LockReport, ResolveReport, StopReport, TargetOccurrence, WalReport};
+use crate::report::setting::Setting;
 use std::ops::ControlFlow;
 
 /// How the newest WAL gets into the archive.
@@ -223,7 +222,7 @@ impl<'a> Resolver<'a> {
             inclusive: request.inclusive,
             timeline: line.timeline.0,
             path: legs.collect(),
-            oldest_backup: oldest_backup(log)?.map(|backup| BackupReport::new(&backup)),
+            oldest_backup: oldest_backup(log)?.map(|backup| BackupReport::in_wal(backup.start, backup.stop)),
             earliest,
             latest,
             ..ResolveReport::default()
@@ -243,7 +242,8 @@ impl<'a> Resolver<'a> {
         let known = self.request.from.or(stored.map(|backup| backup.start_lsn)).or(found.backup.map(|backup| backup.start));
         let start = known.unwrap_or(found.start);
         report.start = Some(start.to_string());
-        report.backup = stored.map(BackupReport::stored).or(found.backup.map(|backup| BackupReport::new(&backup)));
+        report.backup =
+            stored.map(BackupReport::stored).or(found.backup.map(|backup| BackupReport::in_wal(backup.start, backup.stop)));
         let stop = self.stop(report, line, found, stored)?;
         report.last_included = found.last_included.map(|end| transaction(log, &end));
         report.first_excluded = found.first_excluded.map(|end| transaction(log, &end));
@@ -497,7 +497,7 @@ impl<'a> Resolver<'a> {
                 (format!("the WAL at {from}, where recovery would begin, is not archived"), "see 'walvis catalog'".to_owned())
             }
             Unreachable::BeforeConsistency { backup, stop } => {
-                report.backup = backup.map(|backup| BackupReport::new(&backup));
+                report.backup = backup.map(|backup| BackupReport::in_wal(backup.start, backup.stop));
                 let reason = match backup {
                     Some(backup) => format!("recovery would stop at {stop}, before the backup ends at {}", backup.stop),
                     None => format!("{stop} is before the start of recovery"),

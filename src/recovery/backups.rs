@@ -17,6 +17,7 @@ use crate::pg::target::Target;
 use crate::recovery::search::{Found, Log, Unreachable, Wanted, find};
 use crate::repo::catalog::Leg;
 use crate::repo::{ClusterName, Repository, SystemId};
+use crate::report::resolve::Estimate;
 
 /// The backups that a repository has of a cluster.
 #[derive(Default)]
@@ -230,21 +231,6 @@ fn describe(unreachable: &Unreachable, backup: &BackupSummary) -> String {
         Unreachable::Ambiguous(_) => "more than one fits the target".to_owned(),
         Unreachable::NoBackup => "its end is not in the WAL that is archived".to_owned(),
     }
-}
-
-/// How long a restore takes, by stated assumptions.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Estimate {
-    /// What is read from the repository: what the backup uses of packs, and the WAL.
-    pub download_bytes: u64,
-    /// Length of the files that are written.
-    pub restored_bytes: u64,
-    /// WAL that is replayed, uncompressed.
-    pub replayed_bytes: u64,
-    /// Seconds, by these rates.
-    pub seconds: u64,
-    /// The rates.
-    pub assuming: &'static str,
 }
 
 /// Assumed, not measured: files written per second.

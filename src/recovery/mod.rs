@@ -11,7 +11,6 @@ pub mod log;
 pub mod quiet;
 pub mod reach;
 pub mod replay;
-pub mod report;
 pub mod search;
 mod timelines;
 
@@ -24,9 +23,9 @@ use crate::format::extent::BackupId;
 use crate::pg::Lsn;
 use crate::pg::target::{Target, TargetTimeline, Zone};
 use crate::repo::{ClusterName, Facts, Repository, SystemId};
+use crate::report::resolve::ResolveReport;
 use crate::repositories;
 pub use answer::answer;
-use report::ResolveReport;
 pub use timelines::{last_commit, newest};
 
 /// What is asked.

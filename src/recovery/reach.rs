@@ -6,8 +6,8 @@ use crate::pg::scan::XactEntry;
 use crate::pg::{Lsn, Timeline};
 use crate::recovery::backups::on_path;
 use crate::recovery::log::PathLog;
-use crate::recovery::report::{Moment, TransactionReport};
 use crate::recovery::search::{Log, WantedEnds, Window, backup_from};
+use crate::report::transaction::{Moment, Transaction};
 use std::ops::ControlFlow;
 
 /// A part of a stretch, every moment of which can be restored.
@@ -95,6 +95,6 @@ pub fn end_of(log: &PathLog<'_>, from: Lsn, until: Lsn) -> Result<Moment, Error>
 }
 
 /// The end of a transaction with the timeline that its record was written on.
-pub fn transaction(log: &PathLog<'_>, end: &XactEntry) -> TransactionReport {
-    TransactionReport::new(end, log.leg(end.lsn).map_or(Timeline(1), |leg| leg.timeline))
+pub fn transaction(log: &PathLog<'_>, end: &XactEntry) -> Transaction {
+    Transaction::new(end, log.leg(end.lsn).map_or(Timeline(1), |leg| leg.timeline))
 }

@@ -12,14 +12,14 @@ use crate::pg::scan::{Mark, Parameters};
 use crate::pg::target::show;
 use crate::raw_text::RawText;
 use crate::recovery::search::{Log, WantedEnds, WantedMarks};
-use serde::Serialize;
+use crate::report::resolve::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 /// What replay does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// See [`ResolveReport`](crate::recovery::report::ResolveReport), as for all of these.
+    /// See [`ResolveReport`](crate::report::resolve::ResolveReport), as for all of these.
     pub tablespaces_created: Vec<TablespaceCreated>,
     /// Tablespaces that are dropped.
     pub tablespaces_dropped: Vec<TablespaceDropped>,
@@ -27,58 +27,6 @@ pub struct Replay {
     pub databases_created: Vec<DatabaseCreated>,
     /// What a hot standby has to be started with.
     pub required_settings: Vec<RequiredSetting>,
-}
-
-/// A tablespace that replay creates at the path of the original.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TablespaceCreated {
-    /// Object id.
-    pub oid: u32,
-    /// The directory. Nothing for one in place, which is in the data directory (`allow_in_place_tablespaces`).
-    pub path: Option<RawText>,
-    /// Where the record begins.
-    pub lsn: String,
-    /// When the next transaction ended, in UTC; nothing if none did.
-    pub time: Option<String>,
-}
-
-/// A tablespace that replay drops.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TablespaceDropped {
-    /// Object id.
-    pub oid: u32,
-    /// Where the record begins.
-    pub lsn: String,
-    /// As in [`TablespaceCreated`].
-    pub time: Option<String>,
-}
-
-/// A database that gets files in a tablespace that replay creates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DatabaseCreated {
-    /// Object id.
-    pub oid: u32,
-    /// Object id of the tablespace.
-    pub tablespace: u32,
-    /// Whether it is moved there (`ALTER DATABASE … SET TABLESPACE`), rather than created.
-    pub moved: bool,
-    /// Where the record begins.
-    pub lsn: String,
-    /// As in [`TablespaceCreated`].
-    pub time: Option<String>,
-}
-
-/// A setting with the lowest value that lets a hot standby replay the WAL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RequiredSetting {
-    /// The setting.
-    pub name: &'static str,
-    /// The highest value that is asked for between the backup and the stop, both included.
-    pub value: i32,
-    /// What the server had when the backup was taken; nothing if the backup does not say.
-    pub at_backup: Option<i32>,
-    /// Where the record begins that raises it to this value; nothing if no record does.
-    pub lsn: Option<String>,
 }
 
 /// One of [`Parameters`].

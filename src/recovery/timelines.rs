@@ -8,9 +8,9 @@ use crate::recovery::answer::Resolver;
 use crate::recovery::backups::on_path;
 use crate::recovery::log::PathLog;
 use crate::recovery::reach::transaction;
-use crate::recovery::report::{OtherTimeline, TargetOccurrence};
 use crate::recovery::search::{Found, Log as _, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, find};
 use crate::repo::catalog::{Leg, TimelineInfo};
+use crate::report::resolve::{OtherTimeline, TargetOccurrence};
 use std::ops::ControlFlow;
 
 /// A timeline, and the path to it.

@@ -7,7 +7,7 @@ use crate::format::extent::BackupId;
 use crate::fsio::{RestoreTree, Rooted};
 use crate::pg::settings::{Invocation, RecoverySettings, value_in, without_recovery};
 use crate::raw_text::shown;
-use crate::recovery::report::Setting;
+use crate::report::setting::Setting;
 use crate::restore::plan::RestorePlan;
 use crate::restore::target_directory::local;
 use serde::Serialize;

@@ -9,9 +9,9 @@ use walvis::format::manifest::{BackupSummary, PageChecksums};
 use walvis::pg::scan::{Event, Mark, PgTime, Record, XactEnd};
 use walvis::pg::target::{Target, TargetTimeline, Zone};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName};
-use walvis::recovery::report::ResolveReport;
 use walvis::recovery::{ResolveRequest, answer};
 use walvis::repo::{ClusterName, Content, Repository};
+use walvis::report::resolve::ResolveReport;
 
 use crate::resolve_random::{facts, put, repository, size};
 use crate::support::wal::{Log, SEGMENT_BYTES, Writer};

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 10] = [
     &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],
-    &["config", "postgres"],
+    &["config", "postgres", "report"],
     &["repositories"],
     &["wal", "recovery"],
     &["backup", "restore"],

@@ -1,12 +1,12 @@
 //! What `walvis resolve` answers.
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
-use crate::pg::Timeline;
-use crate::pg::scan::{Lock, PgTime, XactEntry, XactKind};
+use crate::pg::Lsn;
+use crate::pg::scan::{Lock, PgTime};
 use crate::pg::target::show;
-use crate::recovery::backups::Estimate;
-use crate::recovery::replay::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
-use crate::recovery::search::BackupEnd;
+use crate::raw_text::RawText;
+use crate::report::setting::Setting;
+use crate::report::transaction::{Moment, Transaction};
 use serde::Serialize;
 
 /// The answer. Moments are in UTC with microseconds, positions are LSNs as text.
@@ -54,9 +54,9 @@ pub struct ResolveReport {
     /// of those known from the WAL.
     pub backup: Option<BackupReport>,
     /// The last commit that is replayed.
-    pub last_included: Option<TransactionReport>,
+    pub last_included: Option<Transaction>,
     /// The first commit or rollback that is not.
-    pub first_excluded: Option<TransactionReport>,
+    pub first_excluded: Option<Transaction>,
     /// Where recovery stops; nothing when it goes on to the end of what is stored.
     pub stop: Option<StopReport>,
     /// Where that end is, behind the last whole record.
@@ -109,44 +109,6 @@ impl ResolveReport {
     }
 }
 
-/// The end of a transaction.
-#[derive(Debug, Clone, Serialize)]
-pub struct TransactionReport {
-    /// Its id, without epoch. Unknown for some prepared ones.
-    pub xid: Option<u32>,
-    /// When it ended, by the server's clock.
-    pub time: String,
-    /// Where the record of it begins.
-    pub lsn: String,
-    /// `commit`, `rollback`, `commit prepared` or `rollback prepared`.
-    pub kind: &'static str,
-    /// The timeline that the record was written on.
-    pub timeline: u32,
-}
-
-impl TransactionReport {
-    /// Of the end of a transaction on this timeline.
-    pub fn new(entry: &XactEntry, timeline: Timeline) -> Self {
-        let kind = match entry.end.kind {
-            XactKind::Commit => "commit",
-            XactKind::Abort => "rollback",
-            XactKind::CommitPrepared => "commit prepared",
-            XactKind::AbortPrepared => "rollback prepared",
-        };
-        let xid = entry.end.xid.map(crate::pg::scan::Xid::get);
-        Self { xid, time: show(entry.end.time), lsn: entry.lsn.to_string(), kind, timeline: timeline.0 }
-    }
-}
-
-/// A position with the transaction next to it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Moment {
-    /// The position.
-    pub lsn: String,
-    /// The transaction, if there is any.
-    pub transaction: Option<TransactionReport>,
-}
-
 /// Where something is that fits.
 #[derive(Debug, Clone, Serialize)]
 pub struct TargetOccurrence {
@@ -157,9 +119,9 @@ pub struct TargetOccurrence {
     /// On which timeline.
     pub timeline: u32,
     /// Where it is a choice of timelines: the last commit that would be replayed,
-    pub last_included: Option<TransactionReport>,
+    pub last_included: Option<Transaction>,
     /// and the first end of a transaction that would not.
-    pub first_excluded: Option<TransactionReport>,
+    pub first_excluded: Option<Transaction>,
 }
 
 /// A timeline with transactions that a recovery does not bring back.
@@ -172,7 +134,7 @@ pub struct OtherTimeline {
     /// How many commit there.
     pub transactions: u64,
     /// The last of them.
-    pub last: Option<TransactionReport>,
+    pub last: Option<Transaction>,
 }
 
 /// One timeline of the path.
@@ -210,11 +172,11 @@ pub struct BackupReport {
 }
 
 impl BackupReport {
-    /// Of a backup that the search found.
-    pub fn new(backup: &BackupEnd) -> Self {
+    /// Of a backup of which the WAL says no more than where recovery from it begins, and where it is consistent.
+    pub fn in_wal(start: Lsn, stop: Lsn) -> Self {
         Self {
-            start: backup.start.to_string(),
-            stop: backup.stop.to_string(),
+            start: start.to_string(),
+            stop: stop.to_string(),
             id: None,
             label: None,
             started: None,
@@ -277,22 +239,6 @@ impl LockReport {
     }
 }
 
-/// A line of `postgresql.auto.conf`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Setting {
-    /// The setting.
-    pub name: &'static str,
-    /// Its value.
-    pub value: String,
-}
-
-impl Setting {
-    /// A setting and its value.
-    pub fn new(name: &'static str, value: String) -> Self {
-        Self { name, value }
-    }
-}
-
 /// WAL segments.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct WalReport {
@@ -308,4 +254,71 @@ pub struct WalReport {
     pub missing: Vec<(String, String)>,
     /// Stored size of those that are there: what has to be downloaded.
     pub stored_bytes: u64,
+}
+
+/// A tablespace that replay creates at the path of the original.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TablespaceCreated {
+    /// Object id.
+    pub oid: u32,
+    /// The directory. Nothing for one in place, which is in the data directory (`allow_in_place_tablespaces`).
+    pub path: Option<RawText>,
+    /// Where the record begins.
+    pub lsn: String,
+    /// When the next transaction ended, in UTC; nothing if none did.
+    pub time: Option<String>,
+}
+
+/// A tablespace that replay drops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TablespaceDropped {
+    /// Object id.
+    pub oid: u32,
+    /// Where the record begins.
+    pub lsn: String,
+    /// As in [`TablespaceCreated`].
+    pub time: Option<String>,
+}
+
+/// A database that gets files in a tablespace that replay creates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatabaseCreated {
+    /// Object id.
+    pub oid: u32,
+    /// Object id of the tablespace.
+    pub tablespace: u32,
+    /// Whether it is moved there (`ALTER DATABASE … SET TABLESPACE`), rather than created.
+    pub moved: bool,
+    /// Where the record begins.
+    pub lsn: String,
+    /// As in [`TablespaceCreated`].
+    pub time: Option<String>,
+}
+
+/// A setting with the lowest value that lets a hot standby replay the WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RequiredSetting {
+    /// The setting.
+    pub name: &'static str,
+    /// The highest value that is asked for between the backup and the stop, both included.
+    pub value: i32,
+    /// What the server had when the backup was taken; nothing if the backup does not say.
+    pub at_backup: Option<i32>,
+    /// Where the record begins that raises it to this value; nothing if no record does.
+    pub lsn: Option<String>,
+}
+
+/// How long a restore takes, by stated assumptions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// What is read from the repository: what the backup uses of packs, and the WAL.
+    pub download_bytes: u64,
+    /// Length of the files that are written.
+    pub restored_bytes: u64,
+    /// WAL that is replayed, uncompressed.
+    pub replayed_bytes: u64,
+    /// Seconds, by these rates.
+    pub seconds: u64,
+    /// The rates.
+    pub assuming: &'static str,
 }

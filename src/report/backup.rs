@@ -79,7 +79,8 @@ pub struct Attached {
 }
 
 impl BackupReport {
-    pub(crate) fn new(
+    /// Of a backup whose manifest is stored; the durations are in milliseconds.
+    pub fn new(
         repository: &str,
         cluster: &str,
         summary: BackupSummary,
@@ -122,22 +123,4 @@ impl BackupReport {
             waited_for_wal_ms,
         }
     }
-}
-
-/// How far a backup is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// Waiting for the checkpoint that the backup begins with.
-    Starting,
-    /// Reading.
-    Reading {
-        /// So much was read.
-        done_bytes: u64,
-        /// Of so much.
-        total_bytes: u64,
-        /// Of so many files.
-        files: u64,
-    },
-    /// Waiting for WAL to be archived.
-    WaitingForWal,
 }
