@@ -12,8 +12,9 @@ use crate::report::resolve::ResolveReport;
 use crate::repositories;
 use crate::restore::environment::Needs;
 use crate::restore::files::{Restored, Source};
-use crate::restore::job::{Job, RestoreRequest};
+use crate::restore::job::Job;
 use crate::restore::plan::RestorePlan;
+use crate::restore::request::RestoreRequest;
 use crate::restore::start::{self, Goal, Started};
 use serde::Serialize;
 
@@ -60,12 +61,12 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
         .ok_or_else(|| Error::new(Kind::Target, format!("backup {id} is gone")).hint("try again to have another one chosen"))?;
     let source = Source { repository: &repository, cluster: &config.cluster, system_id: facts.system_id, summary: &summary };
     let job = Job::prepare(source, facts, request, &resolved, deadline)?;
-    let plan = PlanReport { restore: Some(job.plan(&resolved)?), resolve: resolved };
+    let plan = PlanReport { restore: Some(job.plan()?), resolve: resolved };
     on_plan(&plan)?;
     if request.plan {
         return Ok(RestoreReport { plan, restored: None, server: None });
     }
-    let (restored, directory) = job.restore(plan.restore.as_ref())?;
+    let (restored, directory) = job.restore()?;
     let server = match &job.programs {
         Some(programs) => {
             let goal = goal(&plan.resolve, request, &summary);

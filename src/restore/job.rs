@@ -1,24 +1,26 @@
 //! One restore: everything is checked first, then done in the order that makes an interruption at any moment harmless.
+//!
+//! Lives here: [`Job`], its checks and its steps. May not live here: what is asked ([`request`](super::request)), what is said of it before
+//! it is done ([`plan`](super::plan)), the server afterwards ([`start`](super::start)).
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupFacts;
 use crate::fsio::{self, Dir, Identity, Missing, Problem, RestoreTree, Rooted};
 use crate::pg::data_directory::{TABLESPACES, directories_in_wal};
-use crate::pg::settings::{Invocation, TargetAction};
-use crate::pg::target::Target;
 use crate::raw_text::{RawText, shown};
-use crate::recovery::ResolveRequest;
 use crate::repo::Facts;
 use crate::report::resolve::ResolveReport;
 use crate::restore::attachments::{self, Arrangement};
 use crate::restore::files::{self, How, Restored, Source, Survey};
-use crate::restore::plan::RestorePlan;
+use crate::restore::owner;
+use crate::restore::recovery_settings::{self, AddedSettings};
+use crate::restore::request::RestoreRequest;
+use crate::restore::room;
 use crate::restore::start;
 use crate::restore::tablespaces::{self, Created, ForReplay};
-use crate::restore::target_directory::{self, Base, MARKER, RestoreMarker, Taken, Taking, TargetState, is_nothing, local};
+use crate::restore::target_directory::{self, Base, MARKER, RestoreMarker, Taken, TargetState, is_nothing, local};
 use crate::restore::unarchived::{self, UnarchivedFile};
-use crate::restore::{owner, recovery_settings};
 use crate::waiting;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,81 +30,16 @@ const MAX_DEFAULT_JOBS: usize = 32;
 /// Permissions of a directory that the backup does not have.
 const PRIVATE: u32 = 0o700;
 
-/// Which tablespace is to be put elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TablespaceKey {
-    /// By its object id.
-    Oid(u32),
-    /// By the directory it was in.
-    Path(RawText),
-}
-
-/// What is asked.
-#[derive(Debug, Clone)]
-pub struct RestoreRequest {
-    /// The directory to make.
-    pub pgdata: PathBuf,
-    /// The target, and from which backup.
-    pub target: ResolveRequest,
-    /// What the server does at the target.
-    pub action: TargetAction,
-    /// Tablespaces that are put elsewhere.
-    pub tablespace_map: Vec<(TablespaceKey, PathBuf)>,
-    /// Whether the data directory of a stopped server may be taken over.
-    pub delta: bool,
-    /// Whether the operator knows that no server runs there.
-    pub server_is_stopped: bool,
-    /// Whether WAL that was never archived may go with the directory that is taken over.
-    pub discard_unarchived_wal: bool,
-    /// Whether tablespaces that are not mapped go where they were, and what replay needs there is made.
-    pub tablespaces_at_original_places: bool,
-    /// Whether replay may remove what is where it makes tablespaces.
-    pub overwrite_tablespaces_of_the_log: bool,
-    /// Where `pg_wal` is to be, behind a link; `None`: in the data directory.
-    pub waldir: Option<PathBuf>,
-    /// Where files from outside the data directory are put.
-    pub config_to: Option<PathBuf>,
-    /// Whether only the plan is wanted.
-    pub plan: bool,
-    /// Whether the server is started.
-    pub start: bool,
-    /// Whether it archives as the original does.
-    pub archiving: bool,
-    /// Whether it is to be a standby, that follows and never ends recovery by itself.
-    pub standby: bool,
-    /// `primary_conninfo` of a standby.
-    pub primary: Option<String>,
-    /// Threads; `None`: one per core.
-    pub jobs: Option<usize>,
-    /// Where the server's programs are.
-    pub bin_dir: Option<PathBuf>,
-    /// How the server calls this program.
-    pub invocation: Invocation,
-}
-
-impl RestoreRequest {
-    fn taking(&self) -> Taking {
-        Taking { delta: self.delta, server_is_stopped: self.server_is_stopped }
-    }
-
-    /// What the server does where recovery stops. Of `latest` that is always to take writes, also where it needs a stop to end at a
-    /// fork.
-    pub fn action_at(&self, resolved: &ResolveReport) -> TargetAction {
-        let is_end = self.target.target == Target::Latest && resolved.stop.as_ref().is_none_or(|stop| stop.is_fork);
-        if is_end { TargetAction::Promote } else { self.action }
-    }
-}
-
 /// A restore that is about to be done.
 pub struct Job<'a> {
     pub(super) source: Source<'a>,
     pub(super) request: &'a RestoreRequest,
     pub(super) pgdata: PathBuf,
-    pub(super) place: TargetState,
+    pub(super) target_state: TargetState,
     pub(super) taken: Taken,
     /// Whose everything in it will be.
     pub(super) owner: Identity,
-    pub(super) note: RestoreMarker,
+    pub(super) marker: RestoreMarker,
     pub(super) survey: Survey,
     pub(super) tablespaces: Vec<(u32, RawText, PathBuf)>,
     /// What is there already of what lies outside: by its path, the directory.
@@ -112,6 +49,8 @@ pub struct Job<'a> {
     pub(super) unarchived: Vec<UnarchivedFile>,
     pub(crate) arrangement: Option<Arrangement>,
     pub(super) for_replay: ForReplay,
+    /// What is added to the server's settings.
+    pub(super) settings: AddedSettings,
     pub(super) jobs: usize,
     pub(crate) programs: Option<PathBuf>,
     pub(super) deadline: Deadline,
@@ -119,6 +58,10 @@ pub struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// Checks everything that can be checked without writing.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when the directory, or one outside it, may not be written to; [`Kind::Config`] when there is no room, or no program
+    /// to start; [`Kind::Usage`]; as the repository's.
     pub fn prepare(
         source: Source<'a>,
         facts: Facts,
@@ -128,7 +71,7 @@ impl<'a> Job<'a> {
     ) -> Result<Self, Error> {
         let pgdata = std::path::absolute(&request.pgdata)
             .map_err(|e| Error::new(Kind::Usage, format!("--pgdata {}: {e}", shown(&request.pgdata))))?;
-        let mut note = RestoreMarker {
+        let mut marker = RestoreMarker {
             about: "walvis pitr-restore writes here and is not finished: a server cannot start in this directory. Run it again to go on."
                 .to_owned(),
             repository_id: hex::encode(source.repository.descriptor().repository_id),
@@ -138,9 +81,9 @@ impl<'a> Job<'a> {
             tablespaces: Vec::new(),
             waldir: request.waldir.clone().map(RawText::from),
         };
-        let (place, taken) = target_directory::look(&pgdata, request.taking(), &note, &deadline)?;
+        let (target_state, taken) = target_directory::look(&pgdata, request.taking(), &marker, &deadline)?;
         let unarchived = match &taken.dir {
-            Some(dir) if place.is_reused() => unarchived::find(dir, &source, facts)?,
+            Some(dir) if target_state.is_reused() => unarchived::find(dir, &source, facts)?,
             _ => Vec::new(),
         };
         if !unarchived.is_empty() && !request.discard_unarchived_wal {
@@ -152,7 +95,7 @@ impl<'a> Job<'a> {
             true => Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major(), owner.owner())?),
             false => None,
         };
-        let base = Base { pgdata: &pgdata, place: &place, dir: taken.dir.as_ref(), owner };
+        let base = Base { pgdata: &pgdata, state: &target_state, dir: taken.dir.as_ref(), owner };
         let version_directory = source.version_directory();
         let mut outside = Vec::new();
         if let Some(waldir) = &request.waldir {
@@ -177,7 +120,7 @@ impl<'a> Job<'a> {
                 return Err(Error::new(Kind::Usage, format!("tablespace {oid} and pg_wal would share {}", shown(waldir)))
                     .hint("name another --waldir, or put the tablespace elsewhere with --tablespace-map"));
             }
-            note.tablespaces.push(to.as_path().into());
+            marker.tablespaces.push(to.as_path().into());
         }
         let for_replay = tablespaces::for_replay(
             &created_in(resolved),
@@ -201,10 +144,10 @@ impl<'a> Job<'a> {
             source,
             request,
             pgdata,
-            place,
+            target_state,
             taken,
             owner,
-            note,
+            marker,
             survey,
             tablespaces,
             outside,
@@ -212,6 +155,7 @@ impl<'a> Job<'a> {
             unarchived,
             arrangement,
             for_replay,
+            settings: AddedSettings::of(request, resolved),
             jobs,
             programs,
             deadline,
@@ -220,8 +164,23 @@ impl<'a> Job<'a> {
         Ok(job)
     }
 
+    /// Whether there is room for all files, on each file system. What is there already counts as room.
+    fn check_room(&self) -> Result<(), Error> {
+        let needed = |path, bytes| {
+            let reused = self.found(path).filter(|_| self.target_state.is_reused());
+            room::Needed { path, bytes, reused }
+        };
+        let mut needs = vec![needed(self.pgdata.as_path(), self.survey.bytes)];
+        let segments = room::SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
+        needs.push(needed(self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments));
+        for (oid, _, to) in &self.tablespaces {
+            needs.push(needed(to.as_path(), self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default()));
+        }
+        room::check(&needs)
+    }
+
     /// What is there already of a directory that is written to.
-    pub fn found(&self, path: &Path) -> Option<&Dir> {
+    fn found(&self, path: &Path) -> Option<&Dir> {
         if path == self.pgdata {
             return self.taken.dir.as_ref();
         }
@@ -245,7 +204,11 @@ impl<'a> Job<'a> {
     }
 
     /// Restores, in the order that makes an interruption at any moment harmless.
-    pub fn restore(&self, plan: Option<&RestorePlan>) -> Result<(Restored, Dir), Error> {
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when another restore writes there; [`Kind::Config`] where files cannot be written; [`Kind::Damaged`] when what is
+    /// stored is.
+    pub fn restore(&self) -> Result<(Restored, Dir), Error> {
         let directory = self.take(&self.pgdata, Missing::Last)?;
         let in_use = || {
             Error::new(Kind::Refused, format!("{} is in use: another restore writes there", shown(&self.pgdata)))
@@ -253,18 +216,18 @@ impl<'a> Job<'a> {
         };
         let lock = directory.lock().map_err(local)?.ok_or_else(in_use)?;
         // Somebody may have been faster.
-        let place = target_directory::look_in(&directory, self.request.taking(), &self.note, &self.deadline)?;
-        if place.is_reused() && !self.place.is_reused() {
+        let target_state = target_directory::look_in(&directory, self.request.taking(), &self.marker, &self.deadline)?;
+        if target_state.is_reused() && !self.target_state.is_reused() {
             return Err(in_use());
         }
-        target_directory::write_marker(&directory, &self.note)?;
+        target_directory::write_marker(&directory, &self.marker)?;
         let mut tree = RestoreTree::new(directory.clone());
         files::remove_control(&tree)?;
         self.link(&mut tree)?;
         let links: Vec<(u32, PathBuf)> = self.tablespaces.iter().map(|(oid, _, to)| (*oid, to.clone())).collect();
         let how = How {
             tree: &tree,
-            reuse: place.is_reused(),
+            reuse: target_state.is_reused(),
             jobs: self.jobs,
             // Never the backup's own: what it says must be where the files are.
             tablespace_map: (!links.is_empty()).then(|| files::tablespace_map(&links)),
@@ -281,9 +244,7 @@ impl<'a> Job<'a> {
                 tree.make_directory(path, PRIVATE).map_err(local)?;
             }
         }
-        if let Some(plan) = plan {
-            recovery_settings::write(&tree, plan, &self.request.invocation, self.source.summary.id, last.mode)?;
-        }
+        recovery_settings::write(&tree, &self.settings, self.request, self.source.summary.id, last.mode)?;
         if let Some(arrangement) = &self.arrangement {
             arrangement.put(self.owner)?;
         }

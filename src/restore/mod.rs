@@ -13,6 +13,7 @@ pub mod locks;
 pub mod owner;
 pub mod plan;
 pub mod recovery_settings;
+pub mod request;
 pub mod room;
 pub mod running;
 pub mod start;

@@ -3,10 +3,8 @@
 use crate::error::Error;
 use crate::format::descriptor::RepositoryCipher;
 use crate::fsio;
-use crate::pg::settings::TargetAction;
 use crate::pg::target::Target;
 use crate::raw_text::{RawText, shown};
-use crate::report::resolve::ResolveReport;
 use crate::report::setting::Setting;
 use crate::repositories::UNENCRYPTED;
 use crate::restore::attachments::{self, AttachmentPlan};
@@ -77,38 +75,19 @@ impl Job<'_> {
     ///
     /// # Errors
     /// [`Kind::Config`](crate::error::Kind::Config) where what is there cannot be looked at.
-    pub fn plan(&self, resolved: &ResolveReport) -> Result<RestorePlan, Error> {
+    pub fn plan(&self) -> Result<RestorePlan, Error> {
         let mut settings = vec![Setting::new("restore_command", self.request.invocation.restore_command())];
+        settings.extend(self.settings.recovery.iter().cloned());
         let mut notes = Vec::new();
         if self.source.repository.descriptor().cipher == RepositoryCipher::None {
             notes.push(format!("the repository is {UNENCRYPTED}"));
         }
-        if self.request.standby {
-            settings.extend(self.request.primary.clone().map(|primary| Setting::new("primary_conninfo", primary)));
-            // Whatever timeline the primary is on, after a failover too.
-            settings.push(Setting::new("recovery_target_timeline", "latest".to_owned()));
-        } else {
-            settings.extend(resolved.settings.iter().map(|setting| Setting::new(setting.name, setting.value.clone())));
-            let action = self.request.action_at(resolved);
-            if resolved.stop.is_some() || self.request.target.target == Target::Immediate {
-                settings.push(Setting::new("recovery_target_action", action.as_str().to_owned()));
-                if action == TargetAction::Pause {
-                    // Without it the server would not pause but stop.
-                    settings.push(Setting::new("hot_standby", "on".to_owned()));
-                }
-            }
-            if self.request.target.target == Target::Latest {
-                notes.push(
-                    "recovery goes on to the end of the archive, and the server then takes writes on a new timeline".to_owned(),
-                );
-            }
+        if !self.request.standby && self.request.target.target == Target::Latest {
+            notes.push(
+                "recovery goes on to the end of the archive, and the server then takes writes on a new timeline".to_owned(),
+            );
         }
-        // The server would pause, or stop, where they were raised.
-        let raised = resolved.required_settings.iter().filter(|setting| setting.lsn.is_some());
-        let mut lasting_settings: Vec<Setting> =
-            raised.map(|setting| Setting::new(setting.name, setting.value.to_string())).collect();
         if !self.request.archiving {
-            lasting_settings.push(Setting::new("archive_mode", "off".to_owned()));
             notes.push(recovery_settings::ARCHIVE_AGAIN.to_owned());
         }
         if self.request.archiving && !self.request.standby {
@@ -139,7 +118,7 @@ impl Job<'_> {
         };
         Ok(RestorePlan {
             pgdata: self.pgdata.as_path().into(),
-            place: match self.place {
+            place: match self.target_state {
                 TargetState::Absent => "absent",
                 TargetState::Empty => "empty",
                 TargetState::Unfinished(_) => "unfinished",
@@ -158,7 +137,7 @@ impl Job<'_> {
             unarchived_wal: self.unarchived.clone(),
             owner: (fsio::own_user() == 0).then(|| self.owner.name()),
             settings,
-            lasting_settings,
+            lasting_settings: self.settings.lasting.clone(),
             standby: self.request.standby,
             archiving: self.request.archiving,
             jobs: self.jobs,
@@ -178,7 +157,7 @@ impl Job<'_> {
 
     /// A `pg_wal` that is a link now and will not be one any more: the log would then fill the disk of the data.
     fn note_on_pg_wal(&self) -> Result<Option<String>, Error> {
-        let Some(dir) = self.taken.dir.as_ref().filter(|_| self.place.is_reused() && self.request.waldir.is_none()) else {
+        let Some(dir) = self.taken.dir.as_ref().filter(|_| self.target_state.is_reused() && self.request.waldir.is_none()) else {
             return Ok(None);
         };
         let linked = dir.link_beneath(Path::new("pg_wal")).map_err(local)?;

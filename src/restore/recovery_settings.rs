@@ -5,10 +5,12 @@
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::fsio::{RestoreTree, Rooted};
-use crate::pg::settings::{Invocation, RecoverySettings, value_in, without_recovery};
+use crate::pg::settings::{RecoverySettings, TargetAction, value_in, without_recovery};
+use crate::pg::target::Target;
 use crate::raw_text::shown;
+use crate::report::resolve::ResolveReport;
 use crate::report::setting::Setting;
-use crate::restore::plan::RestorePlan;
+use crate::restore::request::RestoreRequest;
 use crate::restore::target_directory::local;
 use serde::Serialize;
 use std::path::Path;
@@ -21,14 +23,52 @@ const SETTINGS: &str = "postgresql.auto.conf";
 pub const ARCHIVE_AGAIN: &str =
     "the server does not archive. If it takes the place of the original: ALTER SYSTEM RESET archive_mode, and restart it";
 
+/// What is added to the settings that the server had, beside `restore_command`.
+#[derive(Debug, Default)]
+pub(crate) struct AddedSettings {
+    /// For the recovery: taken out again when it is over, but for those of a standby.
+    pub(crate) recovery: Vec<Setting>,
+    /// Those that stay.
+    pub(crate) lasting: Vec<Setting>,
+}
+
+impl AddedSettings {
+    /// Those of a restore to a target that was resolved.
+    pub(crate) fn of(request: &RestoreRequest, resolved: &ResolveReport) -> Self {
+        let mut recovery = Vec::new();
+        if request.standby {
+            recovery.extend(request.primary.clone().map(|primary| Setting::new("primary_conninfo", primary)));
+            // Whatever timeline the primary is on, after a failover too.
+            recovery.push(Setting::new("recovery_target_timeline", "latest".to_owned()));
+        } else {
+            recovery.extend(resolved.settings.iter().map(|setting| Setting::new(setting.name, setting.value.clone())));
+            let action = request.action_at(resolved);
+            if resolved.stop.is_some() || request.target.target == Target::Immediate {
+                recovery.push(Setting::new("recovery_target_action", action.as_str().to_owned()));
+                if action == TargetAction::Pause {
+                    // Without it the server would not pause but stop.
+                    recovery.push(Setting::new("hot_standby", "on".to_owned()));
+                }
+            }
+        }
+        // The server would pause, or stop, where they were raised.
+        let raised = resolved.required_settings.iter().filter(|setting| setting.lsn.is_some());
+        let mut lasting: Vec<Setting> = raised.map(|setting| Setting::new(setting.name, setting.value.to_string())).collect();
+        if !request.archiving {
+            lasting.push(Setting::new("archive_mode", "off".to_owned()));
+        }
+        Self { recovery, lasting }
+    }
+}
+
 /// Adds the settings of the recovery to those that the server had, and asks for a recovery.
 ///
 /// # Errors
 /// [`Kind::Config`].
 pub(crate) fn write(
     tree: &RestoreTree,
-    plan: &RestorePlan,
-    invocation: &Invocation,
+    added: &AddedSettings,
+    request: &RestoreRequest,
     backup: BackupId,
     mode: u32,
 ) -> Result<(), Error> {
@@ -36,26 +76,24 @@ pub(crate) fn write(
     // What an earlier recovery left.
     let (mut text, _) = without_recovery(&before);
     let now = jiff::Timestamp::now();
-    let pair = |setting: &'_ Setting| (setting.name, setting.value.clone());
-    let wanted: Vec<_> = plan.settings.iter().filter(|setting| setting.name != "restore_command").map(pair).collect();
-    let lasting: Vec<_> = plan.lasting_settings.iter().map(pair).collect();
-    let wanted: Vec<(&str, &str)> = wanted.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let lasting: Vec<(&str, &str)> = lasting.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let end_command = invocation.end_command();
+    fn pairs(settings: &[Setting]) -> Vec<(&str, &str)> {
+        settings.iter().map(|setting| (setting.name, setting.value.as_str())).collect()
+    }
+    let end_command = request.invocation.end_command();
     let added = RecoverySettings {
-        comment: &match plan.standby {
+        comment: &match request.standby {
             true => format!("added at {now:.0} by pitr-restore --standby, from backup {backup}"),
             false => format!("added at {now:.0} by pitr-restore, from backup {backup}; taken out when recovery is over"),
         },
-        restore_command: &invocation.restore_command(),
-        end_command: (!plan.standby).then_some(end_command.as_str()),
-        wanted: &wanted,
-        lasting: &lasting,
+        restore_command: &request.invocation.restore_command(),
+        end_command: (!request.standby).then_some(end_command.as_str()),
+        wanted: &pairs(&added.recovery),
+        lasting: &pairs(&added.lasting),
     };
     text.extend_from_slice(added.lines().as_bytes());
     let modified = now.as_microsecond();
     tree.put_file(SETTINGS.as_bytes(), &text, mode, modified).map_err(local)?;
-    let signal: &[u8] = if plan.standby { b"standby.signal" } else { b"recovery.signal" };
+    let signal: &[u8] = if request.standby { b"standby.signal" } else { b"recovery.signal" };
     tree.put_file(signal, b"", mode, modified).map_err(local)
 }
 

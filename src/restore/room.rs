@@ -1,56 +1,63 @@
-//! Whether there is room for what is restored.
+//! Whether the file systems have room for what is restored.
+//!
+//! Lives here: room by file system. May not live here: what is written where ([`job`](super::job)).
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
 use crate::raw_text::shown;
-use crate::restore::job::Job;
 use crate::restore::target_directory::{LOST_AND_FOUND, local};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Room that is left for the first WAL segments of recovery.
-const SPARE_SEGMENTS: u64 = 2;
+pub(crate) const SPARE_SEGMENTS: u64 = 2;
 
-impl Job<'_> {
-    /// Whether there is room for all files, on each file system. What is there already counts as room.
-    pub(crate) fn check_room(&self) -> Result<(), Error> {
-        let segments = SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
-        let mut needs = vec![(self.pgdata.as_path(), self.survey.bytes)];
-        needs.push((self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments));
-        for (oid, _, to) in &self.tablespaces {
-            needs.push((to.as_path(), self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default()));
+/// What is going to be written below a path.
+pub(crate) struct Needed<'a> {
+    /// Where.
+    pub(crate) path: &'a Path,
+    /// How much, in bytes.
+    pub(crate) bytes: u64,
+    /// The directory that is there and whose files are replaced: they count as room.
+    pub(crate) reused: Option<&'a Dir>,
+}
+
+/// Whether each file system has room for everything that is going to be written to it.
+///
+/// # Errors
+/// [`Kind::Config`] when one has not.
+pub(crate) fn check(needs: &[Needed<'_>]) -> Result<(), Error> {
+    let mut devices: Vec<(u64, &Path, u64, u64)> = Vec::new();
+    let mut counted = HashSet::new();
+    for Needed { path, bytes, reused } in needs {
+        let there = existing(path)?;
+        let device = fsio::stat(there).map_err(local)?.map_or(0, |stat| stat.dev);
+        // A path that is named twice gives its room once.
+        let reused = match reused {
+            Some(dir) if counted.insert(*path) => used_bytes(dir)?,
+            _ => 0,
+        };
+        match devices.iter_mut().find(|(known, ..)| *known == device) {
+            Some((_, _, needed, freed)) => (*needed, *freed) = (needed.saturating_add(*bytes), *freed + reused),
+            None => devices.push((device, there, *bytes, reused)),
         }
-        let mut devices: Vec<(u64, &Path, u64, u64)> = Vec::new();
-        let mut counted = std::collections::HashSet::new();
-        for (path, bytes) in needs {
-            let there = existing(path)?;
-            let device = fsio::stat(there).map_err(local)?.map_or(0, |stat| stat.dev);
-            // Twice the same place has its room once.
-            let reused = match self.found(path) {
-                Some(dir) if self.place.is_reused() && counted.insert(path) => used_bytes(dir)?,
-                _ => 0,
-            };
-            match devices.iter_mut().find(|(known, ..)| *known == device) {
-                Some((_, _, needed, freed)) => (*needed, *freed) = (needed.saturating_add(bytes), *freed + reused),
-                None => devices.push((device, there, bytes, reused)),
-            }
-        }
-        for (_, path, needed, freed) in devices {
-            let available = fsio::available_bytes(path).map_err(local)?.saturating_add(freed);
-            if available < needed {
-                let missing = (needed - available).div_ceil(1 << 20);
-                return Err(Error::new(
-                    Kind::Config,
-                    format!(
-                        "the file system of {} has room for {} MiB, and the restore needs {} MiB: {missing} MiB are missing",
-                        shown(path),
-                        available >> 20,
-                        needed.div_ceil(1 << 20)
-                    ),
-                )
-                .hint("free space, or restore to another file system; nothing was touched"));
-            }
-        }
-        Ok(())
     }
+    for (_, path, needed, freed) in devices {
+        let available = fsio::available_bytes(path).map_err(local)?.saturating_add(freed);
+        if available < needed {
+            let missing = (needed - available).div_ceil(1 << 20);
+            return Err(Error::new(
+                Kind::Config,
+                format!(
+                    "the file system of {} has room for {} MiB, and the restore needs {} MiB: {missing} MiB are missing",
+                    shown(path),
+                    available >> 20,
+                    needed.div_ceil(1 << 20)
+                ),
+            )
+            .hint("free space, or restore to another file system; nothing was touched"));
+        }
+    }
+    Ok(())
 }
 
 /// The path itself, or the nearest one above it that exists.
@@ -81,4 +88,27 @@ fn used_bytes(directory: &Dir) -> Result<u64, Error> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_replaced_is_room_and_only_once() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("file"), vec![0; 4096]).unwrap();
+        let dir = Dir::open(&data).unwrap();
+        assert_eq!(used_bytes(&dir).unwrap(), 4096);
+        assert_eq!(existing(&data.join("not/there")).unwrap(), data);
+        let needed = |bytes, reused| Needed { path: &data, bytes, reused };
+        assert!(check(&[needed(1, None)]).is_ok());
+        let available = fsio::available_bytes(&data).unwrap();
+        // Others use the disk meanwhile: by far more, or by far less.
+        assert_eq!(check(&[needed(available.saturating_mul(2), None)]).unwrap_err().kind, Kind::Config);
+        assert_eq!(check(&[needed(available, None), needed(available, None)]).unwrap_err().kind, Kind::Config);
+    }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind};
 use crate::format::manifest::{BackupFacts, Tablespace};
 use crate::fsio::{Found, ItemKind, Problem, Rooted};
 use crate::raw_text::{RawText, shown};
-use crate::restore::job::TablespaceKey;
+use crate::restore::request::TablespaceKey;
 use crate::restore::target_directory::{Base, TargetState, local};
 use std::path::{Path, PathBuf};
 
@@ -79,8 +79,7 @@ pub(crate) fn for_replay(
             continue;
         }
         let is_restored = restored.iter().any(|(_, _, to)| to == path);
-        let is_noted =
-            matches!(base.place, TargetState::Unfinished(note) if note.tablespaces.iter().any(|noted| noted.as_path() == path));
+        let is_noted = matches!(base.state, TargetState::Unfinished(marker) if marker.tablespaces.iter().any(|noted| noted.as_path() == path));
         let is_own = is_restored || is_noted || base.links_to(&format!("pg_tblspc/{oid}"), path)?;
         if !is_own && !may_overwrite {
             return Err(refused("is not empty"));
@@ -213,7 +212,7 @@ mod tests {
         let dir = Dir::open(&data).unwrap();
         let created = [Created { oid: 7, path: space.clone(), lsn: "0/1".to_owned() }];
         let look = |found: &TargetState, restored: &[(u32, RawText, PathBuf)], may: bool| {
-            let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: Identity::own() };
+            let base = Base { pgdata: &data, state: found, dir: Some(&dir), owner: Identity::own() };
             for_replay(&created, restored, &base, "PG_15_1", may).map_err(|e| e.kind)
         };
         let here = || vec![space.clone()];

@@ -1,4 +1,4 @@
-//! The directory to restore into: what lies there, whether it may be taken, and the note that says whose it is meanwhile.
+//! The directory to restore into: what lies there, whether it may be taken, and the marker that says whose it is meanwhile.
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// The note in a directory whose restore is not finished. A server does not start there: `global/pg_control` comes last.
+/// The file in a directory whose restore is not finished. A server does not start there: `global/pg_control` comes last.
 pub const MARKER: &str = "walvis.restore";
 /// What the root of a file system has, and only root may look into.
 pub(crate) const LOST_AND_FOUND: &[u8] = b"lost+found";
-const MAX_NOTE_BYTES: usize = 1024 * 1024;
+const MAX_MARKER_BYTES: usize = 1024 * 1024;
 
 /// Who restores what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,12 +90,12 @@ pub fn look(pgdata: &Path, taking: Taking, ours: &RestoreMarker, deadline: &Dead
     match find(pgdata, "name another --pgdata")? {
         Found::Absent(whose) => Ok((TargetState::Absent, Taken { dir: None, whose })),
         Found::There(dir) => {
-            let place = look_in(&dir, taking, ours, deadline)?;
-            if place.is_reused() && dir.identity().owner().uid == 0 {
+            let state = look_in(&dir, taking, ours, deadline)?;
+            if state.is_reused() && dir.identity().owner().uid == 0 {
                 return Err(Error::new(Kind::Refused, format!("{} belongs to root, and no server runs as root", shown(pgdata)))
                     .hint("give it to the server's user (chown -R), or name an empty or absent directory"));
             }
-            Ok((place, Taken { whose: Some(dir.identity()), dir: Some(dir) }))
+            Ok((state, Taken { whose: Some(dir.identity()), dir: Some(dir) }))
         }
     }
 }
@@ -127,14 +127,13 @@ pub fn look_in(pgdata: &Dir, taking: Taking, ours: &RestoreMarker, deadline: &De
     }
     running::check(pgdata, taking.server_is_stopped)?;
     if names.iter().any(|name| name == MARKER) {
-        let note = read_marker(pgdata)?;
-        return match note {
-            Some(note) if note.is_of_the_same(ours) || delta => Ok(TargetState::Unfinished(note)),
-            Some(note) => Err(refused(format!(
+        return match read_marker(pgdata)? {
+            Some(marker) if marker.is_of_the_same(ours) || delta => Ok(TargetState::Unfinished(marker)),
+            Some(marker) => Err(refused(format!(
                 "{} has an unfinished restore of another backup: {} of cluster {}",
                 shown(path),
-                note.backup,
-                note.cluster
+                marker.backup,
+                marker.cluster
             ))
             .hint("finish that one with --backup, or replace it with --delta, or empty the directory")),
             None if delta => Ok(TargetState::Cluster),
@@ -170,16 +169,16 @@ fn foreign(pgdata: &Path, found: SystemId, ours: &RestoreMarker) -> Error {
 
 fn read_marker(pgdata: &Dir) -> Result<Option<RestoreMarker>, Error> {
     // One that was torn by a power failure is as good as none.
-    let bytes = pgdata.read_bounded(MARKER, MAX_NOTE_BYTES).map_err(local)?;
+    let bytes = pgdata.read_bounded(MARKER, MAX_MARKER_BYTES).map_err(local)?;
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-/// Writes the note, durably.
+/// Writes the marker, durably.
 ///
 /// # Errors
 /// [`Kind::Config`].
-pub fn write_marker(pgdata: &Dir, note: &RestoreMarker) -> Result<(), Error> {
-    let mut bytes = serde_json::to_vec_pretty(note).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
+pub fn write_marker(pgdata: &Dir, marker: &RestoreMarker) -> Result<(), Error> {
+    let mut bytes = serde_json::to_vec_pretty(marker).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
     bytes.push(b'\n');
     let now = jiff::Timestamp::now().as_microsecond();
     pgdata.put(Path::new(MARKER), &bytes, 0o600, pgdata.identity(), now).map_err(local)
@@ -190,7 +189,7 @@ pub struct Base<'a> {
     /// Its path.
     pub pgdata: &'a Path,
     /// What is there.
-    pub place: &'a TargetState,
+    pub state: &'a TargetState,
     /// The directory, if it is there.
     pub dir: Option<&'a Dir>,
     /// Whose it is or will be.
@@ -200,7 +199,7 @@ pub struct Base<'a> {
 impl Base<'_> {
     /// Whether this is what a link of the directory that is taken over leads to.
     pub(crate) fn links_to(&self, name: &str, target: &Path) -> Result<bool, Error> {
-        let Some(dir) = self.dir.filter(|_| self.place.is_reused()) else { return Ok(false) };
+        let Some(dir) = self.dir.filter(|_| self.state.is_reused()) else { return Ok(false) };
         match dir.link_beneath(Path::new(name)) {
             Ok(to) => Ok(to.is_some_and(|to| Path::new(&to) == target)),
             // Where the directory of the links should be lies something else.
@@ -215,7 +214,7 @@ impl Base<'_> {
     /// # Errors
     /// [`Kind::Refused`] when not.
     pub fn check_tablespace(&self, oid: u32, target: &Path, version_directory: &str) -> Result<Option<Dir>, Error> {
-        let noted = |note: &RestoreMarker| note.tablespaces.iter().any(|path| path.as_path() == target);
+        let noted = |marker: &RestoreMarker| marker.tablespaces.iter().any(|path| path.as_path() == target);
         let hint = format!("put it elsewhere: --tablespace-map {oid}=/another/directory");
         let outside = Outside { what: &format!("tablespace {oid}"), target, hint: &hint };
         let Some(location) = outside.find(self)? else { return Ok(None) };
@@ -243,7 +242,7 @@ impl Base<'_> {
     /// # Errors
     /// [`Kind::Refused`] when not.
     pub fn check_waldir(&self, target: &Path) -> Result<Option<Dir>, Error> {
-        let noted = |note: &RestoreMarker| note.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target);
+        let noted = |marker: &RestoreMarker| marker.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target);
         let outside = Outside { what: "pg_wal", target, hint: "name an absent or empty directory with --waldir" };
         let Some(dir) = outside.find(self)? else { return Ok(None) };
         let is_empty = || Ok::<_, Error>(dir.sorted_names().map_err(local)?.iter().all(|name| is_nothing(name)));
@@ -253,8 +252,8 @@ impl Base<'_> {
         Err(outside.refused("is not empty: refused, nothing was touched"))
     }
 
-    fn has_noted(&self, noted: impl Fn(&RestoreMarker) -> bool) -> bool {
-        matches!(self.place, TargetState::Unfinished(note) if noted(note))
+    fn has_noted(&self, is_noted: impl Fn(&RestoreMarker) -> bool) -> bool {
+        matches!(self.state, TargetState::Unfinished(marker) if is_noted(marker))
     }
 }
 
@@ -322,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    fn note(random: u32) -> RestoreMarker {
+    fn marker(random: u32) -> RestoreMarker {
         RestoreMarker {
             about: String::new(),
             repository_id: "00".to_owned(),
@@ -336,8 +335,8 @@ mod tests {
 
     fn at(pgdata: &Path, delta: bool) -> Result<TargetState, Kind> {
         let taking = Taking { delta, server_is_stopped: false };
-        let found = look(pgdata, taking, &note(1), &Deadline::after(Duration::from_secs(5)));
-        found.map(|(place, _)| place).map_err(|e| e.kind)
+        let found = look(pgdata, taking, &marker(1), &Deadline::after(Duration::from_secs(5)));
+        found.map(|(state, _)| state).map_err(|e| e.kind)
     }
 
     /// The user whose directories are, where the tests run as root: a server's are never root's.
@@ -349,8 +348,8 @@ mod tests {
         }
     }
 
-    fn leave_note(path: &Path, note: &RestoreMarker) {
-        write_marker(&Rooted::open(path).unwrap().dir, note).unwrap();
+    fn leave_marker(path: &Path, marker: &RestoreMarker) {
+        write_marker(&Rooted::open(path).unwrap().dir, marker).unwrap();
     }
 
     #[test]
@@ -372,11 +371,11 @@ mod tests {
         std::fs::write(data.join("x"), b"").unwrap();
         assert_eq!(at(&data, false), Err(Kind::Refused));
         assert_eq!(at(&data, true), Err(Kind::Refused), "not a data directory");
-        leave_note(&data, &note(1));
-        assert_eq!(at(&data, false), Ok(TargetState::Unfinished(note(1))));
-        leave_note(&data, &note(2));
+        leave_marker(&data, &marker(1));
+        assert_eq!(at(&data, false), Ok(TargetState::Unfinished(marker(1))));
+        leave_marker(&data, &marker(2));
         assert_eq!(at(&data, false), Err(Kind::Refused));
-        assert_eq!(at(&data, true), Ok(TargetState::Unfinished(note(2))));
+        assert_eq!(at(&data, true), Ok(TargetState::Unfinished(marker(2))));
         std::fs::write(data.join(MARKER), b"{\"torn").unwrap();
         assert_eq!(at(&data, false), Err(Kind::Refused));
         assert_eq!(at(&data, true), Ok(TargetState::Cluster));
@@ -386,7 +385,7 @@ mod tests {
     fn a_server_that_runs_there_is_respected() {
         let place = tempfile::tempdir().unwrap();
         give(place.path());
-        leave_note(place.path(), &note(1));
+        leave_marker(place.path(), &marker(1));
         let pid = place.path().join("postmaster.pid");
         let mut child = std::process::Command::new("sleep");
         if fsio::own_user() == 0 {
@@ -401,7 +400,7 @@ mod tests {
         child.wait().unwrap();
         // Where not every process can be seen, or the disk is another host's too, that proves nothing.
         let proven = fsio::sees_every_process() && Dir::open(place.path()).unwrap().is_local().unwrap();
-        let expected = || if proven { Ok(TargetState::Unfinished(note(1))) } else { Err(Kind::Refused) };
+        let expected = || if proven { Ok(TargetState::Unfinished(marker(1))) } else { Err(Kind::Refused) };
         assert_eq!(at(place.path(), false), expected());
         // A process that works elsewhere has the id now.
         let mut other = std::process::Command::new("sleep").arg("600").current_dir("/").spawn().unwrap();
@@ -412,7 +411,7 @@ mod tests {
         std::fs::write(&pid, "what\n").unwrap();
         assert_eq!(at(place.path(), true), Err(Kind::Refused));
         let knows = Taking { delta: false, server_is_stopped: true };
-        assert!(look(place.path(), knows, &note(1), &Deadline::after(Duration::from_secs(5))).is_ok());
+        assert!(look(place.path(), knows, &marker(1), &Deadline::after(Duration::from_secs(5))).is_ok());
     }
 
     #[test]
@@ -424,7 +423,7 @@ mod tests {
         give(&data.join("pg_tblspc"));
         let dir = Rooted::open(&data).unwrap().dir;
         let check = |target: &Path, found: &TargetState| {
-            let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: dir.identity() };
+            let base = Base { pgdata: &data, state: found, dir: Some(&dir), owner: dir.identity() };
             base.check_tablespace(5, target, "PG_15_1").map(|found| found.is_some()).map_err(|e| e.kind)
         };
         assert_eq!(check(&space, &TargetState::Empty), Ok(false));
@@ -444,9 +443,9 @@ mod tests {
         assert_eq!(check(&space, &TargetState::Cluster), Ok(true));
         assert_eq!(check(&space, &TargetState::Empty), Err(Kind::Refused));
         std::fs::remove_file(data.join("pg_tblspc/5")).unwrap();
-        let ours = RestoreMarker { tablespaces: vec![space.as_path().into()], ..note(1) };
+        let ours = RestoreMarker { tablespaces: vec![space.as_path().into()], ..marker(1) };
         assert_eq!(check(&space, &TargetState::Unfinished(ours)), Ok(true));
-        assert_eq!(check(&space, &TargetState::Unfinished(note(1))), Err(Kind::Refused));
+        assert_eq!(check(&space, &TargetState::Unfinished(marker(1))), Err(Kind::Refused));
         std::fs::remove_dir_all(space.join("PG_15_1")).unwrap();
         std::os::unix::fs::symlink(&data, space.join("PG_15_1")).unwrap();
         assert_eq!(check(&space, &TargetState::Empty), Err(Kind::Refused));
@@ -462,7 +461,7 @@ mod tests {
         std::fs::create_dir(&data).unwrap();
         let dir = Dir::open(&data).unwrap();
         let check = |found: &TargetState| {
-            let base = Base { pgdata: &data, place: found, dir: Some(&dir), owner: Identity::own() };
+            let base = Base { pgdata: &data, state: found, dir: Some(&dir), owner: Identity::own() };
             base.check_waldir(&log).map(|found| found.is_some()).map_err(|e| e.kind)
         };
         assert_eq!(check(&TargetState::Empty), Ok(false));
@@ -474,7 +473,7 @@ mod tests {
         // Nobody's note or link makes root take what is root's.
         let expected = if fsio::own_user() == 0 { Err(Kind::Refused) } else { Ok(true) };
         assert_eq!(check(&TargetState::Cluster), expected);
-        let ours = RestoreMarker { waldir: Some(log.as_path().into()), ..note(1) };
+        let ours = RestoreMarker { waldir: Some(log.as_path().into()), ..marker(1) };
         assert_eq!(check(&TargetState::Unfinished(ours)), expected);
     }
 }

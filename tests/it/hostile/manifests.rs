@@ -26,7 +26,7 @@ use walvis::pg::target::{Target, Zone};
 use walvis::recovery::ResolveRequest;
 use walvis::repo::backups::{PackTarget, with_packs};
 use walvis::repo::{ClusterName, Content as Stored, Repository, Secret, StoreSettings, StoreUrl};
-use walvis::restore::job::{RestoreRequest, TablespaceKey};
+use walvis::restore::request::{RestoreRequest, TablespaceKey};
 use walvis::store::Key;
 
 use super::raw::{DIRECTORY, EXTENTS, Raw, RawItem, RawPack, RawPlace, TABLES};
