@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
 const LAYERS: [&[&str]; 10] = [
-    &["limits", "deadline", "error", "raw_text", "process", "waiting"],
+    &["limits", "deadline", "error", "raw_text", "process", "waiting", "threads"],
     &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],
@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 10] = [
     &["cli"],
 ];
 /// Uses within one layer that are meant.
-const SIDEWAYS: [(&str, &str); 3] = [("format", "crypto"), ("format", "pg"), ("deadline", "limits")];
+const SIDEWAYS: [(&str, &str); 4] = [("format", "crypto"), ("format", "pg"), ("deadline", "limits"), ("threads", "error")];
 const MAX_LINES: usize = 700;
 
 fn root() -> &'static Path {

@@ -1,0 +1,30 @@
+//! Threads: the only ways in which this program does several things at once.
+//!
+//! | what is needed | function |
+//! |---|---|
+//! | something that may hang is given up after a while | [`within`], [`Detached`] |
+//! | the same is done for each of a few things | [`at_once`] |
+//! | jobs are handed to workers, in any order | [`with_workers`] |
+//! | jobs are handed to workers, and their results are taken in order | [`in_order`] |
+//! | threads follow a state that this one steers | [`steered`] |
+//!
+//! What they have in common: a thread that panics is an error ([`Kind::Bug`](crate::error::Kind::Bug)), never a hang; the first error
+//! stops the others; and where no thread can be started that is an error too, or the work is done on the calling thread.
+//!
+//! May not live here: anything that knows what the threads do. Depends on `error` alone.
+
+mod at_once;
+mod detached;
+mod in_order;
+mod jobs;
+mod start;
+mod steered;
+mod stop;
+
+pub use self::at_once::at_once;
+pub use self::detached::{Detached, within};
+pub use self::in_order::{Feed, Order, in_order};
+pub use self::jobs::{Jobs, Stopped, Worker, with_workers};
+pub use self::start::no_thread;
+pub use self::steered::steered;
+pub use self::stop::Stop;
