@@ -14,6 +14,7 @@ args = ap.parse_args()
 env_of = os.environ.get
 BIN = {
     "walvis": env_of("WALVIS_BIN"),
+    "before": env_of("WALVIS_BEFORE_BIN"),
     "pgbackrest": env_of("PGBACKREST_BIN") or shutil.which("pgbackrest"),
     "walrus": env_of("WALRUS_BIN") or shutil.which("walrus"),
     "barman": env_of("BARMAN_BIN") or (os.path.dirname(shutil.which("barman-cloud-wal-archive") or "") or None),
@@ -57,9 +58,13 @@ BASE = {"PATH": f"{PG}:/usr/local/bin:/usr/bin:/bin", "HOME": W, "LC_ALL": "C.UT
 DATA, COPY = f"{W}/data", f"{W}/copy"
 
 # Where the servers' user can reach them.
-for name, key in (("walvis", "WALVIS_BIN"), ("s3_server", "BENCH_S3")):
-    shutil.copy(os.environ[key], f"{W}/{name}")
+for name, key in (("walvis", "WALVIS_BIN"), ("before", "WALVIS_BEFORE_BIN"), ("s3_server", "BENCH_S3")):
+    if env_of(key):
+        shutil.copy(os.environ[key], f"{W}/{name}")
 BIN["walvis"], BENCH_S3 = f"{W}/walvis", f"{W}/s3_server"
+if BIN["before"]:
+    BIN["before"] = f"{W}/before"
+WALVIS = ("walvis", "before")
 
 # ---- the backlog -------------------------------------------------------------------------------------------------------------
 
@@ -287,7 +292,7 @@ def tool(name, store, place, s3):
     if s3:
         env = {"AWS_ACCESS_KEY_ID": s3.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": s3.SECRET_KEY, "AWS_REGION": s3.REGION, "AWS_DEFAULT_REGION": s3.REGION,
                "AWS_EC2_METADATA_DISABLED": "true", "AWS_CA_BUNDLE": s3.CA_FILE, "SSL_CERT_FILE": s3.CA_FILE, "AWS_ENDPOINT_URL": s3.ENDPOINT}
-    if name == "walvis":
+    if name in WALVIS:
         env |= {"WALVIS_KEY_FILE": f"{place}/key", "WALVIS_REPOSITORY": f"s3://{s3.BUCKET}/walvis" if s3 else f"file://{place}/repo"}
         if s3:
             env |= {"WALVIS_S3_ENDPOINT": s3.ENDPOINT, "WALVIS_S3_PATH_STYLE": "true", "WALVIS_S3_CA_FILE": s3.CA_FILE, "WALVIS_S3_REGION": s3.REGION}
@@ -336,7 +341,7 @@ def own_text(path, text):
 def supports(name, store):
     return not (name == "barman" and store == "file") and not (name == "cp" and store == "s3")
 
-MARKS = {"walvis": ["walvis"], "pgbackrest": ["pgbackrest"], "walrus": ["wal-rus"], "barman": ["barman-cloud"], "cp": ["/cp"]}
+MARKS = {"walvis": ["walvis"], "before": ["before"], "pgbackrest": ["pgbackrest"], "walrus": ["wal-rus"], "barman": ["barman-cloud"], "cp": ["/cp"]}
 
 def bench(name, store, names):
     """One round: backlog, feed, recovery. A dictionary of figures."""
@@ -370,7 +375,7 @@ def bench(name, store, names):
         figures["push MiB largest"], figures["push MiB together"] = watch.largest, watch.together
         figures["stored MiB"] = size_of(s3.dir if s3 else f"{place}/repo") / (1 << 20)
         stop(server, signal.SIGQUIT)
-        if name == "walvis" and len(names) > 12:
+        if name in WALVIS and len(names) > 12:
             # What a call costs that finds its file on record. One call leaves the others behind, as the archiver's does.
             few = names[:12]
             reset_status(few)
@@ -402,7 +407,7 @@ def bench(name, store, names):
         for n in (names[0], names[len(names) // 2], names[-1]):
             loop([ask(n)], env, feed)
             subprocess.run(["cmp", f"{feed}/pg_wal/RECOVERYXLOG", f"{DATA}/pg_wal/{n}"], check=True)
-        if name == "walvis" and len(names) > 12:
+        if name in WALVIS and len(names) > 12:
             # What a call costs whose segment a helper has brought already, with nothing left that the helper could do meanwhile.
             loop([ask(names[-13])], env, feed)
             few = names[-12:]

@@ -6,11 +6,12 @@
 #   --segments   WAL segments of 16 MiB in the backlog, made with pgbench [100]; barman-cloud, which takes a second for each, gets 15
 #   --rounds     each combination is run so often, in turn, so that all see the same weather [2]; the table has the best of each figure
 #   --delay-ms   what every S3 request waits before it is served [30]
-#   --tools      walvis,pgbackrest,walrus,barman,cp [those found]
+#   --tools      walvis,before,pgbackrest,walrus,barman,cp [those found, but for before]
 #   --stores     file,s3 [both]
 #   --out        where the raw output goes too [none]
 #   --work       scratch directory, 20 MiB per segment and more [a new one in TMPDIR]
 #
+#   WALVIS_BEFORE_BIN  an earlier Walvis, which is the tool `before`
 #   WALVIS_BIN   the program [target/release/walvis, built]; WALRUS_BIN, BARMAN_BIN (a directory), PG_BIN, PGBACKREST_BIN
 #                where these are not on the PATH. A peer that is not found is left out and named.
 #

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Base backups and restores of one PostgreSQL cluster by Walvis and by pgBackRest, side by side in one run.
+# Base backups and restores of one PostgreSQL cluster by Walvis and by pgBackRest or an earlier Walvis, side by side in one run.
 #
 #   benches/backup.sh
 #
@@ -21,12 +21,13 @@
 #                        `scattered` (one row in a hundred, at random: in every second page)               [together]
 # WALVIS_BENCH_ROUNDS    rounds                                                                                   [2]
 # WALVIS_BENCH_JOBS      threads or processes of a backup and restore                            [number of cores]
-# WALVIS_BENCH_TOOLS     the tools                                                               [walvis pgbackrest]
+# WALVIS_BENCH_TOOLS     the tools, of walvis, before, pgbackrest                                 [walvis pgbackrest]
 # WALVIS_BENCH_PLAIN     1: no encryption in either                                                               [0]
 # WALVIS_BENCH_TIGHT     1: the cluster is deleted before the restore, for a disk that has no room for both; only with
 #                        one tool and one round                                                                   [0]
 # WALVIS_BENCH_DIR       where everything is made and removed at the end                                       [/tmp]
 # WALVIS_BIN             walvis, a release build; built if not set
+# WALVIS_BEFORE_BIN      an earlier walvis, which is the tool `before`
 # PG_BIN                 directory of a server with initdb, pgbench and psql; the newest of the distribution's if not set
 #
 # It needs 2.5 to 3 times the size of the cluster on disk. Runs as root (the server then runs as `postgres` or `nobody`) or not. Results
@@ -74,8 +75,12 @@ python=/usr/bin/python3
 find_postgres
 make_work walvis-bench
 cp "$WALVIS_BIN" "$work/bin/walvis"
-chmod 755 "$work/bin" "$work/bin/walvis"
-environment+=(WALVIS_CONFIG="$work/walvis.toml" PGBACKREST_CONFIG="$work/pgbackrest.conf")
+if uses before; then
+    [[ -x ${WALVIS_BEFORE_BIN:-} ]] || fail "the tool 'before' needs WALVIS_BEFORE_BIN, the path of an earlier walvis"
+    cp "$WALVIS_BEFORE_BIN" "$work/bin/before"
+fi
+chmod 755 "$work/bin" "$work/bin/"*
+environment+=(PGBACKREST_CONFIG="$work/pgbackrest.conf")
 write() { as_server tee "$work/$1" >/dev/null; }
 
 # ---- the cluster -----------------------------------------------------------------------------------------------------------
@@ -124,10 +129,12 @@ PYTHON
 }
 archive_command() {
     local commands=()
-    ! uses walvis || commands+=("walvis push-wal %p")
+    ! uses walvis || commands+=("walvis --config $work/walvis.toml push-wal %p")
+    ! uses before || commands+=("before --config $work/before.toml push-wal %p")
     ! uses pgbackrest || commands+=("pgbackrest --stanza=bench archive-push %p")
-    local IFS=' '
-    printf '%s' "${commands[0]}" ${commands[1]:+" && ${commands[1]}"}
+    local command all=
+    for command in "${commands[@]}"; do all+="${all:+ && }$command"; done
+    printf '%s' "$all"
 }
 # 1 % of the rows of every table.
 change_rows() {
@@ -158,24 +165,36 @@ settle() {
 
 # ---- the tools -------------------------------------------------------------------------------------------------------------
 
-make_walvis() {
-    rm -rf "$work/walvis"
-    as_server mkdir "$work/walvis"
-    write walvis.toml <<TOML
+# An earlier Walvis is called as this one is, under another name.
+make_walvis() { # its name
+    local name=${1:-walvis}
+    rm -rf "${work:?}/$name"
+    as_server mkdir "$work/$name"
+    write "$name.toml" <<TOML
 cluster = "bench"
+$(! uses before || echo 'spool = "off" # Two programs would share one.')
 [[repository]]
-url = "file://$work/walvis/repository"
-$([[ $plain == 1 ]] || echo "key_file = \"$work/walvis/key\"")
+url = "file://$work/$name/repository"
+$([[ $plain == 1 ]] || echo "key_file = \"$work/$name/key\"")
 compression_level = 3
 TOML
-    [[ $plain == 1 ]] || as_server walvis key generate "$work/walvis/key" >/dev/null
-    as_server walvis init $([[ $plain != 1 ]] || echo --unencrypted) >/dev/null
+    [[ $plain == 1 ]] || as_server "$name" key generate "$work/$name/key" >/dev/null
+    as_server "$name" --config "$work/$name.toml" init $([[ $plain != 1 ]] || echo --unencrypted) >/dev/null
 }
-backup_walvis() {
-    measured "$1" walvis base-backup --pgdata "$work/data" --server "host=$work/socket user=postgres dbname=postgres" --fast --jobs "$jobs"
+backup_walvis() { # step, name
+    local name=${2:-walvis}
+    measured "$1" "$name" --config "$work/$name.toml" base-backup --pgdata "$work/data" \
+        --server "host=$work/socket user=postgres dbname=postgres" --fast --jobs "$jobs"
 }
-restore_walvis() { measured restore walvis pitr-restore --pgdata "$work/restored" --target immediate --jobs "$jobs"; }
-stored_walvis() { du -sbc "$work"/walvis/repository/clusters/*/*/{packs,backups} | tail -n 1 | cut -f 1; }
+restore_walvis() {
+    local name=${1:-walvis}
+    measured restore "$name" --config "$work/$name.toml" pitr-restore --pgdata "$work/restored" --target immediate --jobs "$jobs"
+}
+stored_walvis() { du -sbc "$work/${1:-walvis}"/repository/clusters/*/*/{packs,backups} | tail -n 1 | cut -f 1; }
+make_before() { make_walvis before; }
+backup_before() { backup_walvis "$1" before; }
+restore_before() { restore_walvis before; }
+stored_before() { stored_walvis before; }
 
 # In 2.45 block incrementals are called beta, and wanted twice.
 beta=
@@ -299,8 +318,8 @@ for step, tools in results.items():
     for tool, row in best.items():
         print(f"{step:<9}{tool:<12}" + "".join(f"{value:>14.2f}" for value in row))
     if len(best) == 2:
-        ours, theirs = best["walvis"], best["pgbackrest"]
+        ours, theirs = best.pop("walvis"), next(iter(best.values()))
         ratio = [t / o if o > 0 else float("nan") for o, t in zip(ours, theirs)]
         print(f"{step:<9}{'ratio':<12}" + "".join(f"{'–' if r != r else format(r, '.2f') + '×':>14}" for r in ratio))
-print("ratio: pgBackRest's figure divided by Walvis's; of each figure the best of all rounds. together: sampled, shared memory counted once")
+print("ratio: the other tool's figure divided by Walvis's; of each figure the best of all rounds. together: sampled, shared memory counted once")
 PYTHON

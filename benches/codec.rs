@@ -6,10 +6,10 @@ use walvis::codec::{self, Address, Digest, Sealing};
 use walvis::crypto::{DataKey, DataKeys};
 use walvis::format::envelope::{Metadata, ObjectKind};
 
-mod least;
+mod lower_bound;
 mod segments;
 
-use least::Least;
+use lower_bound::LowerBound;
 
 const ADDRESS: Address<'static> = Address {
     repository_id: &[6; 16],
@@ -41,8 +41,8 @@ fn codec(criterion: &mut Criterion) {
     for (name, plain) in segments::given() {
         let metadata = digest(&plain);
         let sealed = seal(&plain, &metadata, &keys);
-        let mut least = Least::new(plain.len());
-        let compressed = least.compress(&plain);
+        let mut lower_bound = LowerBound::new(plain.len());
+        let compressed = lower_bound.compress(&plain);
         println!("{name}: {} bytes, sealed {}, by zstd 1 in one call {compressed}", plain.len(), sealed.len());
 
         let mut group = criterion.benchmark_group("codec");
@@ -51,9 +51,9 @@ fn codec(criterion: &mut Criterion) {
         group.bench_function(id("first pass"), |b| b.iter(|| digest(&plain)));
         group.bench_function(id("seal"), |b| b.iter(|| seal(&plain, &metadata, &keys)));
         group.bench_function(id("open"), |b| b.iter(|| open(&sealed, &keys)));
-        group.bench_function(id("least, BLAKE3"), |b| b.iter(|| blake3::hash(&plain)));
-        group.bench_function(id("least, zstd 1"), |b| b.iter(|| least.compress(&plain)));
-        group.bench_function(id("least, ChaCha20-Poly1305"), |b| b.iter(|| least.encrypt(compressed)));
+        group.bench_function(id("lower bound, BLAKE3"), |b| b.iter(|| blake3::hash(&plain)));
+        group.bench_function(id("lower bound, zstd 1"), |b| b.iter(|| lower_bound.compress(&plain)));
+        group.bench_function(id("lower bound, ChaCha20-Poly1305"), |b| b.iter(|| lower_bound.encrypt(compressed)));
         group.finish();
     }
 }

@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-mod least;
+mod lower_bound;
 
-use least::Least;
+use lower_bound::LowerBound;
 
 /// How often each segment is taken.
 const ROUNDS: usize = 8;
@@ -53,12 +53,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut least = Least::new(longest);
+                let mut lower_bound = LowerBound::new(longest);
                 while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < total) {
                     let plain = files.get(at % files.len()).map_or(&[][..], Vec::as_slice);
                     black_box(blake3::hash(plain));
-                    let bytes = least.compress(plain);
-                    least.encrypt(bytes);
+                    let bytes = lower_bound.compress(plain);
+                    lower_bound.encrypt(bytes);
                 }
             });
         }

@@ -7,13 +7,13 @@ use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use walvis::limits::FRAME_BYTES;
 
 /// One thread's zstd, ChaCha20-Poly1305 and BLAKE3.
-pub struct Least {
+pub struct LowerBound {
     zstd: zstd::bulk::Compressor<'static>,
     cipher: ChaCha20Poly1305,
     buffer: Vec<u8>,
 }
 
-impl Least {
+impl LowerBound {
     /// For segments of at most so many bytes.
     pub fn new(segment_bytes: usize) -> Self {
         let buffer = vec![0; zstd::zstd_safe::compress_bound(segment_bytes)];
