@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::catalog::at_once;
 use super::kernel_keyring;
 use super::names::{DESCRIPTOR, KEYS_PREFIX};
 use super::open::{descriptor_error, read_at_most};
@@ -17,6 +16,7 @@ use crate::error::{Error, Kind};
 use crate::format::descriptor::{Descriptor, KeyObject};
 use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMED_KEYS};
 use crate::store::{Key, Store};
+use crate::threads::at_once;
 
 /// The key objects that the secret may open, as far as they could be read.
 #[derive(Default)]
@@ -65,7 +65,7 @@ pub(super) fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Err
     }
     let names: Vec<Key> = first.into_iter().map(|(_, name)| name).collect();
     for some in names.chunks(CATALOG_READERS) {
-        for (name, read) in some.iter().zip(at_once(some, |name| read_key_object(store, name))) {
+        for (name, read) in some.iter().zip(at_once(some, CATALOG_READERS, |name| read_key_object(store, name))) {
             match read {
                 Ok(Some(object)) => found.objects.push((name.clone(), object)),
                 Ok(None) => {}

@@ -22,6 +22,7 @@ use crate::format::envelope::{Metadata, ObjectKind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
 use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, SHORT_MANIFEST_BYTES};
+use crate::threads::at_once;
 
 /// What to do about a damaged manifest.
 const HINT: &str =
@@ -78,7 +79,7 @@ impl Repository {
         let ids = self.backup_ids(cluster, system_id)?;
         let mut found = Vec::with_capacity(ids.len());
         for some in ids.chunks(CATALOG_READERS) {
-            let read = super::catalog::at_once(some, |id| self.backup_summary(cluster, system_id, *id));
+            let read = at_once(some, CATALOG_READERS, |id| self.backup_summary(cluster, system_id, *id));
             for (id, summary) in some.iter().zip(read) {
                 match summary {
                     Ok(None) => {} // Expired since it was listed.

@@ -25,9 +25,10 @@ use super::names;
 use super::open::Repository;
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
+use crate::limits::CATALOG_READERS;
 use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
+use crate::threads::at_once;
 use cache::CatalogCache;
-pub(super) use nodes::at_once;
 use read::Cache;
 
 /// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read lately.
@@ -344,10 +345,13 @@ impl Catalog<'_> {
             let (numbers, whole) = self.known_names(timeline, level, low, u64::MAX / span(level), LISTED)?;
             Ok((numbers.last().map(|number| self.node_id(timeline, level, *number).last()), whole))
         };
-        let mut lists = at_once(&levels, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;
+        let mut lists =
+            at_once(&levels, CATALOG_READERS, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;
         if lists.last().is_some_and(|(last, _)| last.is_some()) {
             let higher: Vec<u32> = (6..=MAX_LEVEL).collect();
-            lists.extend(at_once(&higher, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?);
+            lists.extend(
+                at_once(&higher, CATALOG_READERS, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?,
+            );
             levels.extend(higher);
         }
         let mut last = lists.iter().filter_map(|(last, _)| *last).max();

@@ -1,13 +1,11 @@
-//! Nodes in the repository: their names, reading them, and reading many things at once.
+//! Nodes in the repository: their names, and reading them.
 
 use std::ops::ControlFlow;
-use std::thread;
 
 use super::Catalog;
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::format::node::{Node, NodeId, span};
-use crate::limits::CATALOG_READERS;
 use crate::pg::Timeline;
 use crate::repo::names;
 use crate::store::Key;
@@ -73,20 +71,4 @@ impl Catalog<'_> {
 fn number_of(name: &str, level: u32) -> Option<u64> {
     let first = u64::from_str_radix(name.split_once('/')?.1, 16).ok().filter(|first| names::node_suffix(*first) == name)?;
     first.is_multiple_of(span(level)).then(|| first / span(level))
-}
-
-/// Does something for each of at most [`CATALOG_READERS`] things at once; the answers are in order.
-pub(in crate::repo) fn at_once<T: Sync, R: Send>(
-    things: &[T],
-    action: impl Fn(&T) -> Result<R, Error> + Sync,
-) -> Vec<Result<R, Error>> {
-    debug_assert!(things.len() <= CATALOG_READERS + 1);
-    if let [thing] = things {
-        return vec![action(thing)];
-    }
-    thread::scope(|scope| {
-        let threads: Vec<_> = things.iter().map(|thing| scope.spawn(|| action(thing))).collect();
-        let panicked = |_| Err(Error::new(Kind::Bug, "a thread panicked"));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
-    })
 }

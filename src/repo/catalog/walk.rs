@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::nodes::at_once;
 use super::read::Stored;
 use super::{Catalog, LISTED, Leg, Path};
 use crate::error::Error;
 use crate::format::node::{Aggregate, Children, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
 use crate::limits::CATALOG_READERS;
 use crate::pg::{Lsn, SegmentName, Timeline};
+use crate::threads::at_once;
 
 /// What a walk comes across.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,7 +268,7 @@ impl Walker<'_, '_> {
     fn read_some(&self, queue: VecDeque<Item>, width: usize, range: (u64, u64)) -> VecDeque<Item> {
         let ids: Vec<NodeId> =
             queue.iter().filter_map(|item| if let Item::Node(id) = item { Some(*id) } else { None }).take(width).collect();
-        let mut read = at_once(&ids, |id| self.catalog.known_node(*id)).into_iter();
+        let mut read = at_once(&ids, CATALOG_READERS, |id| self.catalog.known_node(*id)).into_iter();
         let mut later = VecDeque::with_capacity(queue.len());
         for item in queue {
             match item {
@@ -324,7 +324,7 @@ impl Walker<'_, '_> {
             let count = CATALOG_READERS.min(rest.len());
             // One more than is told of: an entry needs the segment after it.
             let ahead = if self.back { count } else { (count + 1).min(rest.len()) };
-            let read = at_once(rest.get(..ahead).unwrap_or_default(), |name| self.catalog.stored(*name));
+            let read = at_once(rest.get(..ahead).unwrap_or_default(), CATALOG_READERS, |name| self.catalog.stored(*name));
             let (batch, later) = rest.split_at(count);
             rest = later;
             for (name, stored) in batch.iter().zip(read) {

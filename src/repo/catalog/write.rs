@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::nodes::at_once;
 use super::read::Stored as StoredSegment;
 use super::{Catalog, LISTED};
 use crate::error::{Error, Kind};
@@ -16,6 +15,7 @@ use crate::pg::scan::Summary;
 use crate::pg::{SegmentName, Timeline};
 use crate::repo::objects::Content;
 use crate::repo::{ClusterName, Facts, Repository};
+use crate::threads::at_once;
 
 /// Summaries that a push reads at once: it has less memory than a search.
 const PUSH_READERS: usize = 4;
@@ -176,7 +176,9 @@ impl Catalog<'_> {
     fn of_nodes(&self, id: NodeId) -> Result<Option<Node>, Error> {
         let first = id.number * FANOUT;
         let below: Vec<NodeId> = (first..first + FANOUT).map(|n| self.node_id(id.timeline, id.level - 1, n)).collect();
-        let nodes = at_once(&below, |id| self.read_node(*id)).into_iter().collect::<Result<Option<Vec<Node>>, Error>>()?;
+        let nodes = at_once(&below, CATALOG_READERS, |id| self.read_node(*id))
+            .into_iter()
+            .collect::<Result<Option<Vec<Node>>, Error>>()?;
         let aggregates = |nodes: Vec<Node>| nodes.iter().map(Node::aggregate).collect::<Vec<Aggregate>>();
         Ok(nodes.map(|nodes| Node { id, children: Children::Nodes(aggregates(nodes)) }))
     }
@@ -206,7 +208,7 @@ impl Builder<'_, '_> {
         let numbers: Vec<u64> = (id.first()..=id.last()).collect();
         let mut summaries: Vec<Arc<Summary>> = Vec::new();
         for batch in numbers.chunks(self.readers) {
-            for summary in at_once(batch, |number| self.summary(id.timeline, *number)) {
+            for summary in at_once(batch, CATALOG_READERS, |number| self.summary(id.timeline, *number)) {
                 match summary? {
                     Some(summary) => summaries.push(summary),
                     None => return Ok(None),
