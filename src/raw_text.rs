@@ -159,6 +159,28 @@ impl<'de> Deserialize<'de> for RawText {
 }
 
 #[cfg(test)]
+impl schemars::JsonSchema for RawText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RawText".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {"hex": {"type": "string", "description": "The bytes of a name that is not UTF-8, in hexadecimal."}},
+                "required": ["hex"],
+            },
+        ]})
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -2,12 +2,12 @@
 use super::lines::Lines;
 use crate::error::Error;
 use crate::format::manifest::PageChecksums;
-use crate::ops::catalog_rebuild::RebuildReport;
 use crate::ops::check::{CheckReport, Severity};
-use crate::ops::init::{InitReport, Known};
-use crate::ops::key_generate::KeyReport;
 use crate::ops::list::{BackupLine, Bound, ListReport};
-use crate::raw_text::shown;
+use crate::report::catalog_rebuild::RebuildReport;
+use crate::report::init::{InitReport, Known};
+use crate::report::key::KeyReport;
+use crate::report::push::MissedReport;
 
 /// One line of what happened, what others said about it, one line of what to do.
 pub(super) fn error(error: &Error) -> Lines {
@@ -25,7 +25,7 @@ pub(super) fn error(error: &Error) -> Lines {
 /// A new key file.
 pub(super) fn key(report: &KeyReport) -> Lines {
     let mut out = Lines::new();
-    writeln!(out, "key {} written to {}", report.key_id, shown(&report.path));
+    writeln!(out, "key {} written to {}", report.key_id, report.path);
     if report.owner == "root" {
         writeln!(
             out,
@@ -45,13 +45,13 @@ pub(super) fn init(reports: &[InitReport]) -> Lines {
     for report in reports {
         let state = if report.created { "made" } else { "is there already" };
         let cipher = if report.encrypted { "encrypted" } else { "NOT encrypted" };
-        writeln!(out, "repository {} {state}, {cipher}, id {}", report.repository, report.id);
+        writeln!(out, "repository {} {state}, {cipher}, id {}", report.repository, report.repository_id);
         match &report.known {
             None | Some(Known::Already) => {}
-            Some(Known::Added(place)) => writeln!(out, "  {place} belongs to it now, and opens no other repository"),
-            Some(Known::ToBeAdded { line, place, reason }) => {
+            Some(Known::Added { location }) => writeln!(out, "  {location} belongs to it now, and opens no other repository"),
+            Some(Known::ToBeAdded { line, location, reason }) => {
                 let reason = reason.as_deref().map_or_else(String::new, |reason| format!(" (not done: {reason})"));
-                writeln!(out, "  so that no other repository passes for it, add this line to {place}{reason}:");
+                writeln!(out, "  so that no other repository passes for it, add this line to {location}{reason}:");
                 writeln!(out, "    {line}");
             }
         }
@@ -64,8 +64,8 @@ pub(super) fn init(reports: &[InitReport]) -> Lines {
                 "  the store does not refuse to overwrite: writers announce themselves under claims/ first, with a few more requests"
             );
         }
-        if let Some((cluster, system_id)) = &report.bound {
-            writeln!(out, "  cluster {cluster} is system identifier {system_id}");
+        if let Some(bound) = &report.bound {
+            writeln!(out, "  cluster {} is system identifier {}", bound.cluster, bound.system_id);
         }
     }
     out
@@ -81,9 +81,9 @@ pub(super) fn rebuild(reports: &[RebuildReport]) -> Lines {
             report.repository,
             report.cluster,
             report.timeline,
-            report.written,
-            report.kept,
-            report.deleted,
+            report.written_nodes,
+            report.kept_nodes,
+            report.deleted_nodes,
             report.scanned_segments,
             report.incomplete_blocks
         );
@@ -287,10 +287,10 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// What was sent to optional repositories.
-pub(super) fn missed(reports: &[crate::wal::missed::MissedReport]) -> Lines {
+pub(super) fn missed(reports: &[MissedReport]) -> Lines {
     let mut out = Lines::new();
     for report in reports {
-        match report.sent.as_slice() {
+        match report.sent_files.as_slice() {
             [] => writeln!(out, "{} has everything", report.repository),
             sent => writeln!(out, "{}: {} files sent: {}", report.repository, sent.len(), sent.join(" ")),
         }

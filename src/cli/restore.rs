@@ -9,7 +9,8 @@ use crate::ops::pitr_restore::{PlanReport, RestoreReport};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
 use crate::repo::KeySource;
-use crate::restore::recovery_settings::{ARCHIVE_AGAIN, EndReport};
+use crate::report::end_recovery::EndReport;
+use crate::restore::recovery_settings::ARCHIVE_AGAIN;
 use crate::restore::request::{RestoreRequest, TablespaceKey};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -269,7 +270,7 @@ pub(super) fn restored(report: &RestoreReport) -> Lines {
 
 /// What the server's log gets.
 pub(super) fn ended(report: &EndReport) -> Lines {
-    let mut text = match report.removed.as_slice() {
+    let mut text = match report.removed_settings.as_slice() {
         [] => "recovery is over; postgresql.auto.conf has no settings of it".to_owned(),
         removed => format!("recovery is over; taken out of postgresql.auto.conf: {}", removed.join(", ")),
     };

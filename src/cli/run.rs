@@ -11,6 +11,7 @@ use crate::limits::AHEAD_TIME;
 use crate::ops;
 use crate::raw_text::plain;
 use crate::repo::{ClusterName, SystemId};
+use crate::report::push::PushReport;
 use crate::restore::recovery_settings;
 use crate::restore::request::RestoreRequest;
 use crate::wal::{fetch, push};
@@ -301,7 +302,7 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
     Ok(())
 }
 
-fn log_pushed(reports: &[push::PushReport]) -> Result<(), Error> {
+fn log_pushed(reports: &[PushReport]) -> Result<(), Error> {
     for report in reports {
         tracing::debug!("{} in {}: {}", report.file, report.repository, report.outcome);
     }

@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::pg::Timeline;
+use crate::report::catalog_rebuild::RebuildReport;
 use crate::repositories;
-use serde::Serialize;
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -15,27 +15,6 @@ pub struct RebuildRequest {
     pub timeline: Option<u32>,
     /// Delete the nodes that are there first.
     pub force: bool,
-}
-
-/// What became of the nodes of one timeline.
-#[derive(Debug, Serialize)]
-pub struct RebuildReport {
-    /// URL.
-    pub repository: String,
-    /// The cluster.
-    pub cluster: String,
-    /// The timeline.
-    pub timeline: u32,
-    /// Nodes deleted first.
-    pub deleted: u64,
-    /// Nodes written.
-    pub written: u64,
-    /// Nodes that were there.
-    pub kept: u64,
-    /// Segments without a summary that were fetched and scanned.
-    pub scanned_segments: u64,
-    /// Blocks of 16 segments that cannot have a node: at the ends of the timeline, or with a hole.
-    pub incomplete_blocks: u64,
 }
 
 /// Rebuilds the catalog of the cluster in every repository.
@@ -68,9 +47,9 @@ pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Res
                 repository: opened.location().to_owned(),
                 cluster: cluster.to_string(),
                 timeline: timeline.0,
-                deleted: done.deleted,
-                written: done.written,
-                kept: done.kept,
+                deleted_nodes: done.deleted,
+                written_nodes: done.written,
+                kept_nodes: done.kept,
                 scanned_segments: done.scanned,
                 incomplete_blocks: done.incomplete,
             });

@@ -2,7 +2,8 @@
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::wal::fetch::{self, FetchReport, FetchRequest};
+use crate::report::fetch::FetchReport;
+use crate::wal::fetch::{self, FetchRequest};
 use crate::wal::fetch_ahead;
 use std::path::Path;
 

@@ -12,8 +12,8 @@ use crate::limits::MAX_SECRET_BYTES;
 use crate::postgres::control_file;
 use crate::raw_text::shown;
 use crate::repo::{Facts, Initialised, KeySource, Repository, Secret, repository_names};
+use crate::report::init::{BoundCluster, InitReport, Known};
 use crate::repositories;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 const SHARE: &str = "say 'walvis init --share-key' to have one key open both";
@@ -29,46 +29,6 @@ pub struct InitRequest {
     pub after_pg_upgrade: bool,
     /// The key may serve repositories that are not in these settings.
     pub share_key: bool,
-}
-
-/// What was done, per repository.
-#[derive(Debug, Serialize)]
-pub struct InitReport {
-    /// URL.
-    pub repository: String,
-    /// Its id and the generation of its newest data key, as `id` in the settings takes them.
-    pub id: String,
-    /// Made now, or found.
-    pub created: bool,
-    /// The user whose it is, of a new one in a directory.
-    pub owner: Option<String>,
-    /// Whether its objects are encrypted.
-    pub encrypted: bool,
-    /// Whether the store itself refuses to overwrite; if not, writers announce themselves first.
-    pub store_refuses_overwrite: bool,
-    /// The cluster's name and system identifier, if asked for.
-    pub bound: Option<(String, String)>,
-    /// How its key, or the settings, come to know it; nothing of an unencrypted one.
-    pub known: Option<Known>,
-}
-
-/// How the operator's side remembers a repository, so that no other one passes for it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Known {
-    /// It did before.
-    Already,
-    /// The line was added to this key file.
-    Added(String),
-    /// A line is to be added by hand.
-    ToBeAdded {
-        /// The line.
-        line: String,
-        /// Where.
-        place: String,
-        /// Why it was not done.
-        reason: Option<String>,
-    },
 }
 
 /// Does it. All repositories have to succeed; those made before one failed stay, and a second call finds them.
@@ -202,12 +162,12 @@ fn init_one(
     }
     Ok(InitReport {
         repository: opened.location().to_owned(),
-        id: this.to_string(),
+        repository_id: this.to_string(),
         created: outcome == Initialised::New,
         owner: if outcome == Initialised::New { repository.store.owner()?.map(Identity::name) } else { None },
         encrypted: is_encrypted,
         store_refuses_overwrite: opened.descriptor().create_if_absent == CreateIfAbsent::Store,
-        bound: facts.map(|f| (config.cluster.to_string(), f.system_id.to_string())),
+        bound: facts.map(|f| BoundCluster { cluster: config.cluster.to_string(), system_id: f.system_id.to_string() }),
         known: is_encrypted.then(|| remember(repository, &secret, this)),
     })
 }
@@ -217,7 +177,7 @@ fn remember(repository: &RepositoryConfig, secret: &Secret, this: KnownRepositor
     if repository.store.known.is_some() || secret.repositories().iter().any(|known| known.id == this.id) {
         return Known::Already;
     }
-    let by_hand = |place: String, reason| Known::ToBeAdded { line: this.line(), place, reason };
+    let by_hand = |location: String, reason| Known::ToBeAdded { line: this.line(), location, reason };
     match (&repository.key, secret) {
         (KeySource::File(path), Secret::Key(file)) => {
             let is_it = |text: &[u8]| {
@@ -227,14 +187,14 @@ fn remember(repository: &RepositoryConfig, secret: &Secret, this: KnownRepositor
                     .is_some_and(|now| now.key.id() == file.key.id())
             };
             match fsio::append_line(path, MAX_SECRET_BYTES, &is_it, &this.line()) {
-                Ok(()) => Known::Added(repository.key.describe()),
+                Ok(()) => Known::Added { location: repository.key.describe() },
                 Err(e) => by_hand(repository.key.describe(), Some(e.detail)),
             }
         }
         (KeySource::Command(_), _) => by_hand(format!("what {} prints", repository.key.describe()), None),
         _ => Known::ToBeAdded {
             line: format!("id = \"{this}\""),
-            place: "the settings of this repository (or set WALVIS_REPOSITORY_ID)".to_owned(),
+            location: "the settings of this repository (or set WALVIS_REPOSITORY_ID)".to_owned(),
             reason: None,
         },
     }

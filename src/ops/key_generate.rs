@@ -4,19 +4,8 @@
 use crate::crypto::{KeyFile, WrappingKey};
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Identity, Problem, as_owner_of, directory_of, file_error};
-use serde::Serialize;
-use std::path::{Path, PathBuf};
-
-/// What was made.
-#[derive(Debug, Serialize)]
-pub struct KeyReport {
-    /// The file.
-    pub path: PathBuf,
-    /// The key's id.
-    pub key_id: String,
-    /// The user who alone can read it.
-    pub owner: String,
-}
+use crate::report::key::KeyReport;
+use std::path::Path;
 
 /// Makes a key and writes it to a new file that only its owner can read.
 ///
@@ -42,5 +31,5 @@ pub fn run(path: &Path) -> Result<KeyReport, Error> {
         Problem::Absent => file_error(Kind::Config, e).hint(absent()),
         _ => file_error(Kind::Config, e),
     })?;
-    Ok(KeyReport { path, key_id: file.key.id().to_string(), owner: Identity::current().name() })
+    Ok(KeyReport { path: path.into(), key_id: file.key.id().to_string(), owner: Identity::current().name() })
 }

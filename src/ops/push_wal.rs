@@ -2,8 +2,9 @@
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::wal::missed::{self, MissedReport};
-use crate::wal::push::{self, PushReport, PushRequest};
+use crate::report::push::{MissedReport, PushReport};
+use crate::wal::missed;
+use crate::wal::push::{self, PushRequest};
 use crate::wal::push_ahead;
 use std::path::PathBuf;
 

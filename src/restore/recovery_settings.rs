@@ -8,11 +8,11 @@ use crate::fsio::{RestoreTree, Rooted};
 use crate::pg::settings::{RecoverySettings, TargetAction, value_in, without_recovery};
 use crate::pg::target::Target;
 use crate::raw_text::shown;
+use crate::report::end_recovery::EndReport;
 use crate::report::resolve::ResolveReport;
 use crate::report::setting::Setting;
 use crate::restore::request::RestoreRequest;
 use crate::restore::target_directory::local;
-use serde::Serialize;
 use std::path::Path;
 
 /// Longest `postgresql.auto.conf`.
@@ -97,15 +97,6 @@ pub(crate) fn write(
     tree.put_file(signal, b"", mode, modified).map_err(local)
 }
 
-/// What was taken out.
-#[derive(Debug, Serialize)]
-pub struct EndReport {
-    /// Names of the settings.
-    pub removed: Vec<String>,
-    /// Whether `archive_mode` is still switched off there.
-    pub archiving_is_off: bool,
-}
-
 /// Takes the settings of a recovery that is over out of a data directory.
 ///
 /// # Errors
@@ -131,7 +122,7 @@ pub fn run(pgdata: &Path) -> Result<EndReport, Error> {
         let now = jiff::Timestamp::now().as_microsecond();
         directory.put(Path::new(SETTINGS), &kept, mode, directory.identity(), now).map_err(local)?;
     }
-    Ok(EndReport { removed, archiving_is_off })
+    Ok(EndReport { removed_settings: removed, archiving_is_off })
 }
 
 #[cfg(test)]
@@ -142,7 +133,7 @@ mod tests {
     #[test]
     fn only_where_a_recovery_is_over() {
         let place = tempfile::tempdir().unwrap();
-        let kind = || run(place.path()).map_err(|e| e.kind).map(|report| (report.removed, report.archiving_is_off));
+        let kind = || run(place.path()).map_err(|e| e.kind).map(|report| (report.removed_settings, report.archiving_is_off));
         assert_eq!(kind(), Err(Kind::Refused));
         std::fs::write(place.path().join("PG_VERSION"), "15\n").unwrap();
         assert_eq!(kind(), Ok((vec![], false)));

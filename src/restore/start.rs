@@ -347,9 +347,12 @@ impl Watch<'_> {
     /// The server has called for it already; where that failed, its log says why.
     fn clear_recovery_settings(&self) {
         match recovery_settings::run(self.pgdata) {
-            Ok(report) if report.removed.is_empty() => {}
+            Ok(report) if report.removed_settings.is_empty() => {}
             Ok(report) => {
-                tracing::warn!("the server's recovery_end_command did nothing; taken out now: {}", report.removed.join(", "))
+                tracing::warn!(
+                    "the server's recovery_end_command did nothing; taken out now: {}",
+                    report.removed_settings.join(", ")
+                )
             }
             Err(e) => tracing::warn!(
                 "the settings of the recovery are still in postgresql.auto.conf, and a standby made from this server would not follow: {e}"

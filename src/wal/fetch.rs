@@ -14,12 +14,12 @@ use crate::limits::{FETCH_TURN, OUTAGE_PAUSE};
 use crate::pg::{SegmentCheck, SegmentName, Timeline, WalFileName};
 use crate::postgres::control_file;
 use crate::repo::{Facts, Fetched, Repository, StoredName, SystemId};
+use crate::report::fetch::FetchReport;
 use crate::repositories;
 use crate::wal::fetch_ahead;
 use crate::wal::push::hint_of;
 use crate::wal::spool::{FetchedFile, Side, Spool, start_helper};
 use crate::wal::standby::{Caller, is_own};
-use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -40,17 +40,6 @@ pub struct FetchRequest {
     pub on_error: OnError,
     /// The arguments with which this program is started to fetch ahead; `None`: nothing is fetched ahead.
     pub helper: Option<Vec<OsString>>,
-}
-
-/// What was served.
-#[derive(Debug, Serialize)]
-pub struct FetchReport {
-    /// The file.
-    pub file: String,
-    /// URL of the repository it came from.
-    pub repository: String,
-    /// Its length in bytes.
-    pub bytes: u64,
 }
 
 /// What to do when it cannot be told whether a file exists.

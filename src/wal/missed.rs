@@ -11,11 +11,11 @@ use crate::limits::{AHEAD_TIME, MISSED_FILES, OUTAGE_PAUSE};
 use crate::pg::WalFileName;
 use crate::postgres::control_file;
 use crate::repo::{ClusterName, Content, Facts, Fetched, Repository, SystemId};
+use crate::report::push::MissedReport;
 use crate::repositories;
 use crate::wal::fetch::download;
 use crate::wal::push::{inspect, store, write_nodes};
 use crate::wal::spool::{Side, Spool, start_helper};
-use serde::Serialize;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -25,15 +25,6 @@ use std::time::Instant;
 /// The flag of a helper.
 const AHEAD: &str = "--ahead";
 const MISSED: &str = "--missed";
-
-/// What was sent to an optional repository.
-#[derive(Debug, Serialize)]
-pub struct MissedReport {
-    /// URL.
-    pub repository: String,
-    /// The files that it has got now.
-    pub sent: Vec<String>,
-}
 
 impl Spool {
     fn missed_directory(&self, location: &str) -> PathBuf {
@@ -173,7 +164,7 @@ pub fn run(config: &Config, deadline: Deadline) -> Result<Vec<MissedReport>, Err
         if let Some(spool) = &spool {
             spool.end_outage(&location);
         }
-        reports.push(MissedReport { repository: location, sent });
+        reports.push(MissedReport { repository: location, sent_files: sent });
     }
     Ok(reports)
 }

@@ -16,12 +16,12 @@ use crate::pg::scan::{End, Scanner, Segment};
 use crate::pg::{BackupHistory, SegmentCheck, SegmentName, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
 use crate::repo::{ClusterName, Content, Facts, Kept, Repository, Stored, StoredName, SystemId};
+use crate::report::push::{PushOutcome, PushReport};
 use crate::repositories;
 use crate::wal::fetch::one_of_all;
 use crate::wal::push_ahead::Start;
 use crate::wal::spool::{Pushed, Side, Spool};
 use crate::wal::{histories, missed};
-use serde::Serialize;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -37,22 +37,6 @@ pub struct PushRequest {
     pub paths: Vec<PathBuf>,
     /// The arguments with which this program is started to push ahead; `None`: nothing is pushed ahead.
     pub helper: Option<Vec<OsString>>,
-}
-
-/// What became of one file in one repository.
-#[derive(Debug, Serialize)]
-pub struct PushReport {
-    /// Its name.
-    pub file: String,
-    /// URL.
-    pub repository: String,
-    /// `stored`, `already stored`, or `failed` (optional repositories only).
-    pub outcome: &'static str,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// The name that it is kept under, where other content has its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stored_as: Option<String>,
 }
 
 /// Pushes the files, in the order given, to every repository at once. A repository ends at the first file that fails.
@@ -200,7 +184,7 @@ fn report_recorded(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<
         let location = repository.store.location();
         let failed =
             repository.optional && pushed.failures.iter().any(|failure| failure.contains(&format!(" {location} did not get ")));
-        let outcome = if failed { "failed" } else { "already stored" };
+        let outcome = if failed { PushOutcome::Failed } else { PushOutcome::AlreadyStored };
         PushReport { file: name.to_string(), repository: location, outcome, bytes: pushed.bytes, stored_as: None }
     };
     config.repositories.iter().map(report).collect()
@@ -265,7 +249,7 @@ fn push(
                 let since = spool.map(|spool| spool.note_outage(&location, &error.what, was_tried).since()).unwrap_or_default();
                 let why = format!("{error}{}{since}", hint_of(&error));
                 tracing::error!("{}", missed::note(spool, &location, &names, &why));
-                reports.extend(files.iter().map(|file| file.report(&location, "failed", None)));
+                reports.extend(files.iter().map(|file| file.report(&location, PushOutcome::Failed, None)));
             }
         }
     }
@@ -383,8 +367,8 @@ fn report(repository: &RepositoryConfig, files: &[Inspected], kept: &[Kept]) -> 
     let location = repository.store.location();
     let report = |(file, kept): (&Inspected, &Kept)| {
         let outcome = match kept.stored {
-            Stored::New => "stored",
-            Stored::Same => "already stored",
+            Stored::New => PushOutcome::Stored,
+            Stored::Same => PushOutcome::AlreadyStored,
         };
         file.report(&location, outcome, (kept.name.copy > 1).then(|| kept.name.to_string()))
     };
@@ -410,7 +394,7 @@ pub(super) struct Inspected {
 }
 
 impl Inspected {
-    fn report(&self, location: &str, outcome: &'static str, stored_as: Option<String>) -> PushReport {
+    fn report(&self, location: &str, outcome: PushOutcome, stored_as: Option<String>) -> PushReport {
         let (file, repository) = (self.name.to_string(), location.to_owned());
         PushReport { file, repository, outcome, bytes: self.digest.bytes, stored_as }
     }

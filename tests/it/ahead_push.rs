@@ -50,7 +50,7 @@ fn a_backlog_is_stored_once_and_answered_from_records() {
     for name in &names[1..] {
         site.push(name).exits(0);
         let json = site.run(["push-wal", "--json", &format!("pg_wal/{name}")]).exits(0).stdout;
-        assert!(json.contains("already stored") && json.contains(name.as_str()), "{json}");
+        assert!(json.contains("already_stored") && json.contains(name.as_str()), "{json}");
     }
     // The first was pushed by the call itself.
     site.push(&names[0]).exits(10);

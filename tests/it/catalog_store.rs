@@ -551,7 +551,7 @@ fn the_catalog_never_holds_up_archiving() {
     damaged.says(&["000000010000000000000021", "recovery will stop", "0/21", "archived all the same"]);
     let rebuilt = site.run(["catalog", "rebuild", "--json"]).exits(0);
     let report: serde_json::Value = serde_json::from_str(&rebuilt.stdout).unwrap();
-    assert_eq!((&report[0]["written"], &report[0]["incomplete_blocks"]), (&1.into(), &2.into()), "{report}");
+    assert_eq!((&report[0]["written_nodes"], &report[0]["incomplete_blocks"]), (&1.into(), &2.into()), "{report}");
     let nodes = files_below(&index);
     assert_eq!(nodes.len(), 1, "{nodes:?}");
     std::fs::write(&nodes[0], "not a node").unwrap();

@@ -33,7 +33,7 @@ fn the_same_again_is_fine_and_anything_else_is_a_conflict() {
         site.run(["push-wal", "--json", &format!("pg_wal/{name}")])
             .exits(0)
             .stdout
-            .contains("already stored")
+            .contains("already_stored")
             .then_some(())
             .unwrap();
         assert!(fs::read(site.object(&name)).unwrap() == object, "{name} was written again");
