@@ -61,6 +61,15 @@ pub const MAX_NODE_BYTES: usize = 4 * KIB;
 /// Objects of the catalog that are read at once.
 pub const CATALOG_READERS: usize = 16;
 
+/// Nodes of the catalog that a command remembers: about 2 MB.
+pub const CACHED_NODES: usize = 512;
+/// Names of nodes and segments that a command remembers, of 8 bytes each.
+pub const CACHED_NAMES: usize = 1 << 16;
+/// Summaries, without their lists of transactions, that a command remembers.
+pub const CACHED_SUMMARIES: usize = 48;
+/// Headers of packs that a reader remembers: about 300 bytes each.
+pub const CACHED_PACK_KEYS: usize = 1024;
+
 /// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at least 5 MiB.
 pub const PART_BYTES: usize = 8 * MIB;
 /// S3's limit on the number of parts.

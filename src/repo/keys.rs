@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use super::descriptor::descriptor_error;
 use super::kernel_keyring;
 use super::names::{DESCRIPTOR, KEYS_PREFIX};
-use super::open::{descriptor_error, read_at_most};
+use super::raw_objects::read_at_most;
 use super::secret::Secret;
 use crate::crypto::{DataKey, DataKeys, KeyId, WrappingKey};
 use crate::error::{Error, Kind};

@@ -7,7 +7,7 @@
 //! The generation that they remember is that of the newest data key: without it, who deletes that key's object would have writers go back
 //! to one that was given up.
 
-use super::open::Repository;
+use super::repository::Repository;
 use super::secret::Secret;
 use crate::crypto::KnownRepository;
 use crate::error::{Error, Kind};

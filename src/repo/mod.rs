@@ -5,26 +5,35 @@
 //! arguments, printing, the local data directory. Depends on `store`, `codec` and below.
 
 pub mod backups;
+mod bindings;
 pub mod catalog;
 mod cluster;
+mod descriptor;
+mod early_bindings;
+mod init;
 mod kernel_keyring;
 mod keys;
 mod known;
+mod location;
 mod names;
 mod objects;
 mod open;
 mod probe;
+mod raw_objects;
+mod repository;
 mod secret;
 mod survey;
 mod wal;
 
 pub use catalog::Catalog;
-pub use cluster::{Binding, ClusterName, Facts};
+pub use cluster::{Binding, ClusterName, Facts, SystemId};
+pub use init::Initialised;
 pub use known::names as repository_names;
-pub use names::{StoredName, SystemId, WalObject};
+pub use location::{StoreSettings, StoreUrl};
+pub use names::{StoredName, WalObject};
 pub use objects::{Content, Stored};
-pub use open::{Initialised, Repository, StoreSettings, StoreUrl};
 pub use probe::Probed;
+pub use repository::Repository;
 pub use secret::{KeySource, Secret};
 pub use survey::Surveyed;
 pub use wal::{Fetched, Kept};

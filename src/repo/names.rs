@@ -2,22 +2,12 @@
 
 use std::fmt;
 
+use super::cluster::{ClusterName, SystemId};
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::format::extent::{BackupId, PackId};
 use crate::pg::{Timeline, WalFileName};
-use crate::repo::ClusterName;
 use crate::store::Key;
-
-/// A cluster's system identifier, from `initdb`. Decimal in names, as `pg_controldata` prints it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SystemId(pub u64);
-
-impl fmt::Display for SystemId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
 
 /// Descriptor of the repository.
 pub(super) const DESCRIPTOR: &str = "walvis.json";

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 
-use super::open::Repository;
+use super::repository::Repository;
 use crate::codec::{self, Address, CodecError, Digest, Opened, Sealing, SharedCompressed};
 use crate::error::{Error, Kind};
 use crate::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};

@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::names::{PROBE_PREFIX, key};
-use super::open::{content_id, read_whole};
+use super::raw_objects::{content_id, read_whole};
 use crate::crypto::random_bytes;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;

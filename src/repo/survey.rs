@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::cluster::{Binding, ClusterName, generation};
-use super::names::{self, StoredName, SystemId};
-use super::open::Repository;
+use super::cluster::{Binding, ClusterName, SystemId};
+use super::early_bindings::generation;
+use super::names::{self, StoredName};
+use super::repository::Repository;
 use crate::error::Error;
 use crate::pg::WalFileName;
 

@@ -8,10 +8,10 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use super::cluster::{ClusterName, Facts};
-use super::names::{self, StoredName, SystemId};
+use super::cluster::{ClusterName, Facts, SystemId};
+use super::names::{self, StoredName};
 use super::objects::{Content, Stored};
-use super::open::Repository;
+use super::repository::Repository;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};
 use crate::limits::{LATE_ARRIVAL, MAX_COPIES, MAX_HISTORY_FILE_BYTES, MISSING_ATTEMPTS, MISSING_DELAY};

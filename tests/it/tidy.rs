@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
 const LAYERS: [&[&str]; 10] = [
-    &["limits", "deadline", "error", "raw_text", "process", "waiting", "threads"],
+    &["limits", "deadline", "error", "raw_text", "process", "waiting", "threads", "fifo_cache"],
     &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],

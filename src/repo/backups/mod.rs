@@ -12,10 +12,10 @@ use std::ops::ControlFlow;
 pub use pack_reader::PackReader;
 pub use pack_writer::{PackTarget, PackWriter, Packed, with_packs};
 
-use super::cluster::ClusterName;
-use super::names::{self, SystemId};
+use super::cluster::{ClusterName, SystemId};
+use super::names;
 use super::objects::Content;
-use super::open::Repository;
+use super::repository::Repository;
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::format::envelope::{Metadata, ObjectKind};

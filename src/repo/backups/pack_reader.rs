@@ -1,41 +1,33 @@
 //! Reading packs: ranges of records, each opened by itself.
 
-use std::collections::{HashMap, VecDeque};
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::codec::CodecError;
 use crate::codec::pack::{PackKey, Record, RecordKind, contents};
 use crate::error::{Error, Kind};
+use crate::fifo_cache::FifoCache;
 use crate::format::envelope::{HEADER_BYTES, ObjectKind};
 use crate::format::extent::{ExtentTable, PackId, RecordLocation};
-use crate::repo::cluster::ClusterName;
-use crate::repo::names::{self, SystemId};
+use crate::limits::CACHED_PACK_KEYS;
+use crate::repo::cluster::{ClusterName, SystemId};
+use crate::repo::names;
 use crate::repo::objects::store_error;
-use crate::repo::open::Repository;
+use crate::repo::repository::Repository;
 use crate::store::{ErrorKind, ReadRange, StoreError};
-
-/// How many packs' keys are kept: about 300 bytes each.
-const KEYS_KEPT: usize = 1024;
 
 /// Reads the packs of one cluster. Threads share one.
 pub struct PackReader<'a> {
     repository: &'a Repository,
     cluster: &'a ClusterName,
     system_id: SystemId,
-    keys: Mutex<Keys>,
-}
-
-#[derive(Default)]
-struct Keys {
-    known: HashMap<PackId, Arc<PackKey>>,
-    order: VecDeque<PackId>,
+    keys: FifoCache<PackId, Arc<PackKey>>,
 }
 
 impl<'a> PackReader<'a> {
     /// A reader that knows nothing yet.
     pub fn new(repository: &'a Repository, cluster: &'a ClusterName, system_id: SystemId) -> Self {
-        Self { repository, cluster, system_id, keys: Mutex::default() }
+        Self { repository, cluster, system_id, keys: FifoCache::new(CACHED_PACK_KEYS) }
     }
 
     /// Bytes `from` to `until` of a pack's records, as they are stored: with one request, or two for a pack that was not read before.
@@ -97,27 +89,15 @@ impl<'a> PackReader<'a> {
     }
 
     fn key(&self, pack: PackId) -> Result<Arc<PackKey>, Error> {
-        if let Some(key) = self.lock().known.get(&pack) {
-            return Ok(Arc::clone(key));
+        if let Some(key) = self.keys.get(&pack) {
+            return Ok(key);
         }
         let header = self.read(pack, 0, HEADER_BYTES as u64)?;
         let name = self.name(pack)?;
         let address = self.repository.address(ObjectKind::Pack, &name);
         let key = Arc::new(PackKey::new(&header, address, self.repository.keys()).map_err(|e| self.damaged(pack, &e))?);
-        let mut keys = self.lock();
-        if keys.known.insert(pack, Arc::clone(&key)).is_none() {
-            keys.order.push_back(pack);
-        }
-        if keys.order.len() > KEYS_KEPT
-            && let Some(oldest) = keys.order.pop_front()
-        {
-            keys.known.remove(&oldest);
-        }
+        self.keys.insert(pack, Arc::clone(&key));
         Ok(key)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Keys> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, pack: PackId, offset: u64, len: u64) -> Result<Vec<u8>, Error> {

@@ -15,9 +15,9 @@ use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::format::extent::{BackupId, PackId, RecordLocation};
 use crate::limits::{MAX_PACK_BYTES, MIN_PACK_BYTES, PACKS_MEMORY_BYTES};
-use crate::repo::cluster::ClusterName;
-use crate::repo::names::{self, SystemId};
-use crate::repo::open::Repository;
+use crate::repo::cluster::{ClusterName, SystemId};
+use crate::repo::names;
+use crate::repo::repository::Repository;
 use crate::store::{ContentId, Created, ReadRange};
 
 /// Where the packs of one backup go, and how large they get.

@@ -1,8 +1,8 @@
-//! Nodes in the repository: their names, and reading them.
+//! Nodes of the catalog in the repository: their names, reading and listing them.
 
 use std::ops::ControlFlow;
 
-use super::Catalog;
+use super::open::Catalog;
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::format::node::{Node, NodeId, span};

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::read::Stored;
-use super::{Catalog, LISTED, Leg, Path};
+use super::listing::LISTED;
+use super::open::Catalog;
+use super::path::{Leg, Path};
+use super::summaries::Stored;
 use crate::error::Error;
 use crate::format::node::{Aggregate, Children, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
 use crate::limits::CATALOG_READERS;
@@ -324,7 +326,7 @@ impl Walker<'_, '_> {
             let count = CATALOG_READERS.min(rest.len());
             // One more than is told of: an entry needs the segment after it.
             let ahead = if self.back { count } else { (count + 1).min(rest.len()) };
-            let read = at_once(rest.get(..ahead).unwrap_or_default(), CATALOG_READERS, |name| self.catalog.stored(*name));
+            let read = at_once(rest.get(..ahead).unwrap_or_default(), CATALOG_READERS + 1, |name| self.catalog.stored(*name));
             let (batch, later) = rest.split_at(count);
             rest = later;
             for (name, stored) in batch.iter().zip(read) {

@@ -5,16 +5,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::read::Stored as StoredSegment;
-use super::{Catalog, LISTED};
+use super::listing::LISTED;
+use super::open::Catalog;
+use super::summaries::Stored as StoredSegment;
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::format::node::{Aggregate, Children, Edge, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
 use crate::limits::CATALOG_READERS;
 use crate::pg::scan::Summary;
 use crate::pg::{SegmentName, Timeline};
+use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::objects::Content;
-use crate::repo::{ClusterName, Facts, Repository};
+use crate::repo::repository::Repository;
 use crate::threads::at_once;
 
 /// Summaries that a push reads at once: it has less memory than a search.
@@ -208,7 +210,7 @@ impl Builder<'_, '_> {
         let numbers: Vec<u64> = (id.first()..=id.last()).collect();
         let mut summaries: Vec<Arc<Summary>> = Vec::new();
         for batch in numbers.chunks(self.readers) {
-            for summary in at_once(batch, CATALOG_READERS, |number| self.summary(id.timeline, *number)) {
+            for summary in at_once(batch, self.readers, |number| self.summary(id.timeline, *number)) {
                 match summary? {
                     Some(summary) => summaries.push(summary),
                     None => return Ok(None),

@@ -1,21 +1,15 @@
 //! Summaries and what is made of them: entries, transactions, marks.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::{Catalog, Path};
+use super::open::Catalog;
+use super::path::Path;
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
 use crate::pg::scan::{Carry, Chain, End, Event, Mark, Record, Scanned, Scanner, Segment, Summary, Visitor, XactEnd, XactEntry};
 use crate::pg::{Lsn, SegmentName, WalFileName};
 use crate::repo::wal::Fetched;
-
-/// Summaries without transactions that were read lately: neighbours need each other.
-#[derive(Default)]
-pub(super) struct Cache(VecDeque<(SegmentName, Option<Arc<Summary>>)>);
-
-const CACHED: usize = 48;
 
 /// What is stored of a segment.
 #[derive(Debug, Clone)]
@@ -199,18 +193,12 @@ impl Catalog<'_> {
 
     /// What is stored of a segment, from the cache if it was read lately. Only presence is remembered: what is missing may come.
     pub(super) fn stored(&self, segment: SegmentName) -> Result<Stored, Error> {
-        let cached = |cache: &Cache| cache.0.iter().find(|(name, _)| *name == segment).map(|(_, summary)| summary.clone());
-        let hit = cached(&self.cache.lock().unwrap_or_else(PoisonError::into_inner));
-        let summary = match hit {
+        let summary = match self.summaries.get(&segment) {
             Some(summary) => summary,
             None => {
                 let Some(read) = self.read_summary(segment)? else { return Ok(Stored::Missing) };
                 let lean = read.map(|summary| Arc::new(Summary { xacts: None, ..summary }));
-                let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-                if cache.0.len() >= CACHED {
-                    cache.0.pop_front();
-                }
-                cache.0.push_back((segment, lean.clone()));
+                self.summaries.insert(segment, lean.clone());
                 lean
             }
         };

@@ -1,32 +1,36 @@
-//! What a catalog remembers of what it listed and read: the walks of one command go over the same ends of the log and the same nodes.
+//! What a catalog remembers of the names that it listed.
 //!
 //! Only readers ask here, for whom the log is as it was when they looked. Whoever writes nodes lists and reads anew.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Catalog;
-use crate::error::Error;
-use crate::format::node::{Node, NodeId};
+use crate::limits::CACHED_NAMES;
 use crate::pg::Timeline;
 
-/// Most nodes remembered: about 2 MB.
-const MAX_NODES: usize = 512;
-/// Most names remembered: 8 bytes each.
-const MAX_NAMES: usize = 1 << 16;
-
-/// Nodes and names.
+/// Names by timeline and level; level 0 are the segments.
 #[derive(Default)]
-pub(super) struct CatalogCache {
-    nodes: Mutex<Nodes>,
-    /// By timeline and level; level 0 are the segments.
-    names: Mutex<HashMap<(Timeline, u32), Names>>,
-}
+pub(super) struct NamesCache(Mutex<HashMap<(Timeline, u32), Names>>);
 
-#[derive(Default)]
-struct Nodes {
-    by_id: HashMap<NodeId, Arc<Node>>,
-    oldest_first: VecDeque<NodeId>,
+impl NamesCache {
+    /// What is known of a level from `low` on, at most `limit` numbers up to `high`, and up to where that is all there is; `None` if
+    /// nothing is known of `low`.
+    pub(super) fn known(&self, (timeline, level): (Timeline, u32), low: u64, high: u64, limit: usize) -> Option<(Vec<u64>, u64)> {
+        self.lock().get(&(timeline, level)).and_then(|names| names.known(low, high, limit))
+    }
+
+    /// Remembers that these numbers are all that is there from `low` to `high`, as far as there is room.
+    pub(super) fn learn(&self, level: (Timeline, u32), low: u64, high: u64, numbers: Vec<u64>) {
+        let mut known = self.lock();
+        // What was listed first, the ends of the log, is what is asked for again and again.
+        if known.values().map(Names::count).sum::<usize>() + numbers.len() <= CACHED_NAMES {
+            known.entry(level).or_default().learn(Part { low, high, numbers });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Timeline, u32), Names>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The parts of one level that were listed, in any order and without overlap.
@@ -76,63 +80,6 @@ impl Names {
 
     fn count(&self) -> usize {
         self.0.iter().map(|part| part.numbers.len()).sum()
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Catalog<'_> {
-    /// As [`read_node`](Self::read_node), read once. Only what is there is remembered.
-    pub(super) fn known_node(&self, id: NodeId) -> Result<Option<Arc<Node>>, Error> {
-        if let Some(node) = locked(&self.listed.nodes).by_id.get(&id) {
-            return Ok(Some(Arc::clone(node)));
-        }
-        let Some(node) = self.read_node(id)?.map(Arc::new) else { return Ok(None) };
-        let mut nodes = locked(&self.listed.nodes);
-        if nodes.by_id.insert(id, Arc::clone(&node)).is_none() {
-            nodes.oldest_first.push_back(id);
-            if nodes.oldest_first.len() > MAX_NODES
-                && let Some(oldest) = nodes.oldest_first.pop_front()
-            {
-                nodes.by_id.remove(&oldest);
-            }
-        }
-        Ok(Some(node))
-    }
-
-    /// The numbers of the stored nodes of a level, at level 0 of the segments, from `low` to `high`, at most `limit`; and whether these
-    /// are all for sure. Listed once, as far as there is room to remember it.
-    pub(super) fn known_names(
-        &self,
-        timeline: Timeline,
-        level: u32,
-        low: u64,
-        high: u64,
-        limit: usize,
-    ) -> Result<(Vec<u64>, bool), Error> {
-        let known = locked(&self.listed.names).get(&(timeline, level)).and_then(|names| names.known(low, high, limit));
-        let (mut numbers, next) = match known {
-            Some((numbers, until)) if until >= high || numbers.len() >= limit => return Ok((numbers, until >= high)),
-            Some((numbers, until)) => (numbers, until + 1),
-            None => (Vec::new(), low),
-        };
-        let room = limit - numbers.len();
-        let (listed, whole) = match level {
-            0 => self.segments_after(timeline, next.checked_sub(1), high, room)?,
-            _ => self.nodes_in(timeline, level, next, high, room)?,
-        };
-        numbers.extend_from_slice(&listed);
-        let until = if whole { Some(high) } else { listed.last().copied() };
-        if let Some(high) = until.filter(|until| *until >= next) {
-            let mut known = locked(&self.listed.names);
-            // What was listed first, the ends of the log, is what is asked for again and again.
-            if known.values().map(Names::count).sum::<usize>() + listed.len() <= MAX_NAMES {
-                known.entry((timeline, level)).or_default().learn(Part { low: next, high, numbers: listed });
-            }
-        }
-        Ok((numbers, whole))
     }
 }
 

@@ -1,0 +1,56 @@
+//! A catalog that is open, and what it remembers: the walks of one command go over the same ends of the log and the same nodes.
+
+use std::sync::Arc;
+
+use super::names_cache::NamesCache;
+use super::path::TimelineInfo;
+use crate::fifo_cache::FifoCache;
+use crate::format::node::{Node, NodeId};
+use crate::limits::{CACHED_NODES, CACHED_SUMMARIES};
+use crate::pg::scan::Summary;
+use crate::pg::{SegmentName, WalSegmentSize};
+use crate::repo::cluster::{ClusterName, Facts};
+use crate::repo::repository::Repository;
+
+/// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read lately.
+pub struct Catalog<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) cluster: ClusterName,
+    pub(super) facts: Facts,
+    pub(super) timelines: Vec<TimelineInfo>,
+    /// Summaries without their lists of transactions, `None` where a segment has none: neighbours need each other.
+    pub(super) summaries: FifoCache<SegmentName, Option<Arc<Summary>>>,
+    pub(super) nodes: FifoCache<NodeId, Arc<Node>>,
+    pub(super) names: NamesCache,
+}
+
+impl<'a> Catalog<'a> {
+    /// A catalog that knows no timelines: for those who write.
+    pub(super) fn unlisted(repository: &'a Repository, cluster: &ClusterName, facts: Facts) -> Self {
+        Catalog {
+            repository,
+            cluster: cluster.clone(),
+            facts,
+            timelines: Vec::new(),
+            summaries: FifoCache::new(CACHED_SUMMARIES),
+            nodes: FifoCache::new(CACHED_NODES),
+            names: NamesCache::default(),
+        }
+    }
+}
+
+impl Catalog<'_> {
+    /// The cluster's system identifier and segment size.
+    pub fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    pub(super) fn size(&self) -> WalSegmentSize {
+        self.facts.wal_segment_size
+    }
+
+    /// Which catalog it is, for messages.
+    pub(super) fn place(&self) -> String {
+        format!("of cluster {} in {}", self.cluster, self.repository.location())
+    }
+}

@@ -1,0 +1,212 @@
+//! The timelines of a catalog: finding them and their ends in a listing, and the path to one of them.
+
+use std::ops::ControlFlow;
+
+use super::listing::LISTED;
+use super::open::Catalog;
+use super::path::{Leg, Path, TimelineInfo};
+use crate::error::{Error, Kind};
+use crate::format::node::{MAX_LEVEL, span};
+use crate::limits::CATALOG_READERS;
+use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName};
+use crate::repo::cluster::{ClusterName, Facts};
+use crate::repo::names;
+use crate::repo::repository::Repository;
+use crate::threads::at_once;
+
+impl Repository {
+    /// Opens the catalog of a cluster: lists its timelines and their ends.
+    ///
+    /// # Errors
+    /// As the store's; damaged when a timeline history is.
+    pub fn catalog(&self, cluster: &ClusterName, facts: Facts) -> Result<Catalog<'_>, Error> {
+        let mut catalog = Catalog::unlisted(self, cluster, facts);
+        catalog.timelines = catalog.find_timelines()?;
+        Ok(catalog)
+    }
+}
+
+impl Catalog<'_> {
+    /// All timelines of which anything is stored, ascending, as they were when the catalog was opened.
+    pub fn timelines(&self) -> &[TimelineInfo] {
+        &self.timelines
+    }
+
+    /// The path to a timeline.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] when nothing is stored of the timeline, or its history is missing: the error names it.
+    pub fn path(&self, target: Timeline) -> Result<Path, Error> {
+        self.info(target)?;
+        if self.has_history(target) {
+            return Ok(self.path_through(target, self.ancestors(target)));
+        }
+        let file = WalFileName::History(target);
+        Err(Error::new(Kind::Target, format!("{file} {} is missing: nobody knows where the timeline began", self.place()))
+            .hint(format!("push it from a server that has it: walvis push-wal pg_wal/{file}")))
+    }
+
+    /// The path to a timeline whose own history may be missing: by the history of a timeline that came after it, or else it alone.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] when nothing is stored of the timeline.
+    pub fn path_as_known(&self, target: Timeline) -> Result<Path, Error> {
+        self.info(target)?;
+        Ok(self.path_through(target, self.ancestors(target)))
+    }
+
+    /// Whether a timeline's own history is stored, or it is the first, which has none.
+    pub fn has_history(&self, target: Timeline) -> bool {
+        target.0 <= 1 || self.timelines.iter().any(|info| info.timeline == target && info.history.is_some())
+    }
+
+    fn info(&self, target: Timeline) -> Result<&TimelineInfo, Error> {
+        self.timelines.iter().find(|info| info.timeline == target).ok_or_else(|| {
+            let all: Vec<String> = self.timelines.iter().map(|info| info.timeline.to_string()).collect();
+            let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+            Error::new(Kind::Target, format!("nothing is stored of timeline {target} {}", self.place()))
+                .hint(format!("stored timelines: {all}"))
+        })
+    }
+
+    /// The ancestors of a timeline, by its own history, or by that of a timeline that came after it.
+    fn ancestors(&self, target: Timeline) -> &[HistoryEntry] {
+        let histories = || self.timelines.iter().filter_map(|info| info.history.as_ref());
+        if let Some(own) = histories().find(|history| history.timeline == target) {
+            return &own.ancestors;
+        }
+        // One that never came to the timeline (it stopped before) has other positions than the timeline's own history.
+        let comes_to = |history: &TimelineHistory, at: usize| {
+            let switch = |at: usize| history.ancestors.get(at).map(|entry| entry.switch);
+            at.checked_sub(1).is_none_or(|before| switch(before) < switch(at))
+        };
+        let of_child = |history: &'_ TimelineHistory| {
+            let at = history.ancestors.iter().position(|entry| entry.timeline == target)?;
+            comes_to(history, at).then_some(at)
+        };
+        let known = histories().find_map(|history| history.ancestors.get(..of_child(history)?));
+        known.unwrap_or_default()
+    }
+
+    fn path_through(&self, target: Timeline, ancestors: &[HistoryEntry]) -> Path {
+        let stored = |timeline| self.timelines.iter().find(|info| info.timeline == timeline).and_then(|info| info.segments);
+        let mut legs = Vec::new();
+        let mut begin = Lsn(0);
+        for (timeline, end) in ancestors.iter().map(|a| (a.timeline, a.switch)).chain([(target, Lsn(u64::MAX))]) {
+            // Of a timeline that was left where it began nothing is on the path.
+            if begin == end {
+                continue;
+            }
+            legs.push(Leg { timeline, begin, end, stored: stored(timeline) });
+            begin = end;
+        }
+        Path { legs, size: self.facts.wal_segment_size }
+    }
+
+    /// A timeline by itself, for positions that are on it for sure: neither its history nor those of its ancestors need be stored.
+    pub fn path_alone(&self, timeline: Timeline) -> Path {
+        let stored = self.timelines.iter().find(|info| info.timeline == timeline).and_then(|info| info.segments);
+        let legs = vec![Leg { timeline, begin: Lsn(0), end: Lsn(u64::MAX), stored }];
+        Path { legs, size: self.facts.wal_segment_size }
+    }
+
+    fn find_timelines(&self) -> Result<Vec<TimelineInfo>, Error> {
+        let prefix = names::wal_prefix(&self.cluster, self.facts.system_id);
+        let mut found: Vec<Timeline> = Vec::new();
+        // One request per timeline: '0' is the character after '/'.
+        loop {
+            let after = found.last().map_or_else(String::new, |last| format!("{prefix}{:08X}0", last.0));
+            let mut next = None;
+            self.repository.store().list(&prefix, &after, &mut |entry| {
+                next = names::WalObject::parse(&entry.key).map(|object| object.file);
+                if next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            match next {
+                Some(WalFileName::History(_)) | None => break,
+                Some(file) => found.push(file.timeline()),
+            }
+        }
+        let histories = names::histories_prefix(&self.cluster, self.facts.system_id);
+        let mut named = Vec::new();
+        self.repository.store().list(&histories, "", &mut |entry| {
+            if let Some(WalFileName::History(timeline)) = names::WalObject::parse(&entry.key).map(|object| object.file) {
+                named.push(timeline);
+            }
+            ControlFlow::Continue(())
+        })?;
+        found.extend(&named);
+        found.sort_unstable();
+        found.dedup();
+        let info = |timeline: Timeline| {
+            let history = if named.contains(&timeline) {
+                self.repository.history(&self.cluster, self.facts.system_id, timeline)?
+            } else {
+                None
+            };
+            Ok(TimelineInfo { timeline, history, segments: self.ends_of(timeline)? })
+        };
+        found.into_iter().map(info).collect()
+    }
+
+    /// The first and last stored segment of a timeline.
+    fn ends_of(&self, timeline: Timeline) -> Result<Option<(SegmentName, SegmentName)>, Error> {
+        let first = self.known_names(timeline, 0, 0, u64::MAX, LISTED)?.0.first().copied();
+        let Some(first) = first else { return Ok(None) };
+        let mut last = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
+        loop {
+            let (more, whole) = self.known_names(timeline, 0, last.saturating_add(1), u64::MAX, LISTED)?;
+            last = more.last().copied().unwrap_or(last);
+            if whole {
+                break;
+            }
+            // Is there anything far beyond? Double the distance while there is, then halve it.
+            let mut step = LISTED as u64;
+            while let Some(beyond) = self.first_after(timeline, last.saturating_add(step))? {
+                last = beyond;
+                step = step.saturating_mul(2);
+            }
+            while step > LISTED as u64 {
+                step /= 2;
+                if let Some(beyond) = self.first_after(timeline, last.saturating_add(step))? {
+                    last = beyond;
+                }
+            }
+        }
+        let name = |number| SegmentName::from_number(timeline, number, self.size());
+        Ok(name(first).zip(name(last)))
+    }
+
+    /// The last segment under any node; whatever is stored after it is found from there with few requests.
+    fn last_under_nodes(&self, timeline: Timeline) -> Result<Option<u64>, Error> {
+        // Level 6 takes 16 million segments.
+        let mut levels: Vec<u32> = (1..=5).collect();
+        let list = |level: u32, low: u64| {
+            let (numbers, whole) = self.known_names(timeline, level, low, u64::MAX / span(level), LISTED)?;
+            Ok((numbers.last().map(|number| self.node_id(timeline, level, *number).last()), whole))
+        };
+        let mut lists =
+            at_once(&levels, CATALOG_READERS, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?;
+        if lists.last().is_some_and(|(last, _)| last.is_some()) {
+            let higher: Vec<u32> = (6..=MAX_LEVEL).collect();
+            lists.extend(
+                at_once(&higher, CATALOG_READERS, |level| list(*level, 0)).into_iter().collect::<Result<Vec<_>, Error>>()?,
+            );
+            levels.extend(higher);
+        }
+        let mut last = lists.iter().filter_map(|(last, _)| *last).max();
+        // Of the levels with many nodes only the beginning was seen: on from what the others cover, the highest first.
+        for (level, (_, whole)) in levels.iter().zip(&lists).rev() {
+            let mut whole = *whole;
+            while !whole {
+                let next = last.map_or(0, |last| last / span(*level) + u64::from(last % span(*level) == span(*level) - 1));
+                let (more, is_last) = list(*level, next)?;
+                (last, whole) = (last.max(more), is_last);
+            }
+        }
+        Ok(last)
+    }
+
+    fn first_after(&self, timeline: Timeline, number: u64) -> Result<Option<u64>, Error> {
+        Ok(self.segments_after(timeline, Some(number), u64::MAX, 1)?.0.first().copied())
+    }
+}
