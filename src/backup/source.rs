@@ -2,9 +2,10 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DamagedPage, Database};
-use crate::fsio::{self, file_error};
+use crate::fsio::file_error;
 use crate::pg::data_directory::relation_file;
 use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, SegmentName, Timeline, WalSegmentSize};
+use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::postgres::{Server, archiver, hex_of, of_hex, quoted};
 use crate::raw_text::RawText;
 use crate::repo::{Facts, SystemId};
@@ -18,8 +19,6 @@ const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
 const ARCHIVER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the sizes of databases may take to find out.
 const SIZES_TIMEOUT_S: u32 = 60;
-/// Longest `postmaster.pid`.
-const MAX_PID_FILE_BYTES: usize = 64 * 1024;
 /// Databases that are connected to in order to find the names of damaged relations.
 const MAX_NAMED_DATABASES: usize = 20;
 
@@ -154,31 +153,26 @@ impl<'a> Source<'a> {
             ))
             .hint("Walvis backs up servers with the usual 8192 and 131072"));
         }
-        let pid_file = self.data_directory.join("postmaster.pid");
-        let lines = match fsio::read_bounded(&pid_file, MAX_PID_FILE_BYTES) {
-            Ok(bytes) => bytes,
-            Err(e) if e.problem == fsio::Problem::Absent => return Err(refused("no server runs there".to_owned())),
-            Err(e) => return Err(file_error(Kind::Config, e)),
-        };
+        let pid_file = PostmasterPid::read(&self.data_directory).map_err(|e| file_error(Kind::Config, e))?;
+        let Some(pid_file) = pid_file else { return Err(refused("no server runs there".to_owned())) };
         // A standby of the same cluster has the same system identifier, and may run on the same host.
         let recovers = control.state == ClusterState::ArchiveRecovery;
         if recovers != self.in_recovery {
             let role = |standby: bool| if standby { "a standby" } else { "a primary" };
             return Err(refused(format!("it is of {}, the server is {}", role(recovers), role(self.in_recovery))));
         }
-        // The port is in line 4, the first directory for sockets in line 5.
         let port = self.server.setting("port")?.unwrap_or_default();
-        let line = |number: usize| RawText::from(lines.split(|byte| *byte == b'\n').nth(number).unwrap_or_default().trim_ascii());
-        if line(3).as_bytes() != port.as_bytes() {
-            return Err(refused(format!("the server there has port {}, the one asked {port}", line(3))));
+        if pid_file.port().as_bytes() != port.as_bytes() {
+            return Err(refused(format!("the server there has port {}, the one asked {port}", pid_file.port())));
         }
         // Not every role may know it.
         let sockets = self.server.text("pg_catalog.current_setting('unix_socket_directories', true)").ok().flatten();
         let sockets = sockets.unwrap_or_default();
         let first = sockets.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
         let first = RawText::from(first.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(first));
-        if !first.as_bytes().is_empty() && !line(4).as_bytes().is_empty() && line(4) != first {
-            return Err(refused(format!("the server there has its socket in {}, the one asked in {first}", line(4))));
+        let socket = pid_file.socket_directory();
+        if !first.as_bytes().is_empty() && !socket.as_bytes().is_empty() && socket != first {
+            return Err(refused(format!("the server there has its socket in {socket}, the one asked in {first}")));
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub use live::{
     Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
     scan_live,
 };
-pub use named::{as_owner_of, as_owner_of_all, directory_of, file_error};
+pub use named::{as_owner_of, as_owner_of_all, directory_of, file_error, local_error};
 pub use private_dir::{
     Boot, Held, TIME_STEP, detach, free_bytes, is_locked, is_settled, lock, make_own_dir, own_user, owner, private_dir,
     write_volatile,

@@ -47,3 +47,14 @@ pub fn file_error(kind: Kind, error: FsError) -> Error {
     let kind = if error.problem == Problem::Unsafe { Kind::Refused } else { kind };
     Error { kind, what, hint: error.hint, detail: None }
 }
+
+/// An error of a file that a command works on, and after which the same command can be run again.
+pub fn local_error(error: FsError) -> Error {
+    let full = error.problem == Problem::NoSpace;
+    let error = file_error(Kind::Config, error);
+    match &error.hint {
+        _ if full => error.hint("free space and run the same command again: what is there already is kept"),
+        Some(_) => error,
+        None => error.hint("see whether something else is at work there, and run the same command again"),
+    }
+}

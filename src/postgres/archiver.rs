@@ -11,6 +11,7 @@ use crate::fsio::{self, Problem};
 use crate::limits::{KIB, MIB};
 use crate::pg::{SegmentName, WalFileName};
 use crate::postgres::Server;
+use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::process;
 use crate::raw_text::RawText;
 use crate::waiting;
@@ -110,11 +111,9 @@ struct Host {
 impl Host {
     /// `Err` says why it cannot be told.
     fn find(data_directory: &Path) -> Result<Self, String> {
-        let text = |path: &Path| fsio::read_bounded(path, MIB).map_err(|e| e.to_string());
-        let lines = text(&data_directory.join("postmaster.pid"))?;
-        let first = lines.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
-        let pid: u32 =
-            std::str::from_utf8(first).ok().and_then(|pid| pid.parse().ok()).ok_or("postmaster.pid names no process")?;
+        let pid_file =
+            PostmasterPid::read(data_directory).map_err(|e| e.to_string())?.ok_or("the server's postmaster.pid is not there")?;
+        let pid = pid_file.process().and_then(|process| u32::try_from(process).ok()).ok_or("postmaster.pid names no process")?;
         let own = fsio::own_user();
         let seen = fsio::process(pid, MIB).map_err(|e| match e.problem {
             Problem::Denied if own != 0 => {

@@ -1,39 +1,11 @@
-//! The environment of the server that a restore starts. It outlives us, hands its environment on to whatever it runs, and shows it to
-//! everybody who may look at its processes: so it gets what a server needs and what `restore_command` needs, and no secret beyond that.
+//! What `restore_command`, and a standby that streams, need of this program's environment: the server that a restore starts gets that, and no
+//! secret beyond it.
 use crate::config::Config;
-use crate::fsio;
+use crate::postgres::server_process::{Passing, is_read_by_a_server};
 use crate::process;
 use crate::repo::{KeySource, StoreUrl};
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
 
-/// Where programs are if nobody says so.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What the server itself, and libpq in it, read (`postmaster.c`, `guc.c`, `fe-connect.c`), but for passwords.
-const OF_POSTGRES: [&str; 22] = [
-    "PGPORT",
-    "PGDATESTYLE",
-    "PGTZ",
-    "PG_OOM_ADJUST_FILE",
-    "PG_OOM_ADJUST_VALUE",
-    "PGSYSCONFDIR",
-    "PGLOCALEDIR",
-    "PGPASSFILE",
-    "PGSERVICEFILE",
-    "PGSSLMODE",
-    "PGSSLROOTCERT",
-    "PGSSLCERT",
-    "PGSSLKEY",
-    "PGSSLCRL",
-    "PGSSLCRLDIR",
-    "PGCHANNELBINDING",
-    "PGREQUIREAUTH",
-    "PGREQUIRESSL",
-    "PGGSSENCMODE",
-    "PGKRBSRVNAME",
-    "KRB5_CONFIG",
-    "KRB5CCNAME",
-];
 /// What requests to an S3 store need that is no secret, beside `AWS_…`. The variables of a proxy may hold a password.
 const OF_S3: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY", "no_proxy"];
 const OF_PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
@@ -79,99 +51,34 @@ impl Needs {
     }
 
     /// Whether the server gets a variable, and whether that is worth a word: it may be a secret.
-    fn judge(&self, name: &str) -> Verdict {
-        let only_if = |needed: bool| if needed { Verdict::Told } else { Verdict::Dropped };
+    pub fn judge(&self, name: &str) -> Passing {
+        let only_if = |needed: bool| if needed { Passing::Told } else { Passing::Dropped };
         match name {
             "WALVIS_PASSPHRASE" => only_if(self.passphrase),
             "PGPASSWORD" => only_if(self.primary),
             name if AWS_SECRETS.contains(&name) => only_if(self.credentials || self.command),
             name if OF_PROXIES.contains(&name) => only_if(self.s3 || self.command),
-            name if process::is_basic(OsStr::new(name)) || OF_POSTGRES.contains(&name) => Verdict::Passed,
+            name if is_read_by_a_server(name) => Passing::Passed,
             name if name.starts_with("AWS_") || OF_S3.contains(&name) => {
                 if self.s3 || self.command {
-                    Verdict::Passed
+                    Passing::Passed
                 } else {
-                    Verdict::Dropped
+                    Passing::Dropped
                 }
             }
-            name if crate::config::KNOWN_VARIABLES.contains(&name) => Verdict::Passed,
-            name if process::is_secret(OsStr::new(name)) => Verdict::Dropped,
+            name if crate::config::KNOWN_VARIABLES.contains(&name) => Passing::Passed,
+            name if process::is_secret(OsStr::new(name)) => Passing::Dropped,
             // Such as VAULT_TOKEN.
             _ => only_if(self.command),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Dropped,
-    Passed,
-    /// Passed, and told.
-    Told,
-}
-
-/// The environment of a server.
-#[derive(Debug, Default)]
-pub struct Environment {
-    /// All of it.
-    pub variables: Vec<(OsString, OsString)>,
-    /// The names of those that may hold a secret.
-    pub told: Vec<String>,
-}
-
-impl Environment {
-    /// Of the variables of this process those that the server gets, with the home of the user that it runs as.
-    pub fn of_server(needs: Needs, user: Option<u32>) -> Self {
-        Self::choose(needs, std::env::vars_os(), user)
-    }
-
-    fn choose(needs: Needs, variables: impl Iterator<Item = (OsString, OsString)>, user: Option<u32>) -> Self {
-        let mut chosen = Self::default();
-        for (name, value) in variables {
-            // One whose name is no text is none that we know.
-            let verdict = name.to_str().map_or(Verdict::Dropped, |name| needs.judge(name));
-            if verdict == Verdict::Dropped || value.is_empty() || name == "PATH" {
-                continue;
-            }
-            if verdict == Verdict::Told {
-                chosen.told.extend(name.to_str().map(str::to_owned));
-            }
-            chosen.variables.push((name, value));
-        }
-        chosen.told.sort();
-        chosen.set("PATH", safe_path(std::env::var_os("PATH").as_deref()));
-        if let Some(user) = user {
-            // Ours are root's.
-            for name in ["HOME", "USER", "LOGNAME"] {
-                chosen.variables.retain(|(known, _)| known != name);
-            }
-            if let Some((name, home)) = fsio::user_and_home(user) {
-                chosen.set("HOME", home.into_os_string());
-                chosen.set("USER", OsString::from(&name));
-                chosen.set("LOGNAME", OsString::from(name));
-            }
-        }
-        chosen
-    }
-
-    fn set(&mut self, name: &str, value: OsString) {
-        self.variables.push((name.into(), value));
-    }
-}
-
-/// Without what depends on the directory that a program happens to run in.
-fn safe_path(path: Option<&OsStr>) -> OsString {
-    let absolute: Vec<PathBuf> =
-        path.map(|path| std::env::split_paths(path).filter(|place| Path::is_absolute(place)).collect()).unwrap_or_default();
-    match std::env::join_paths(absolute) {
-        Ok(path) if !path.is_empty() => path,
-        _ => PATH.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::server_process::Environment;
+    use std::ffi::OsString;
 
     fn chosen(needs: Needs) -> (Vec<String>, Vec<String>) {
         let names = [
@@ -198,7 +105,7 @@ mod tests {
             "LD_PRELOAD",
         ];
         let variables = names.iter().map(|name| (OsString::from(name), OsString::from("x")));
-        let environment = Environment::choose(needs, variables, None);
+        let environment = Environment::choose(&|name| needs.judge(name), variables, None);
         let mut got: Vec<String> = environment.variables.into_iter().map(|(name, _)| name.into_string().unwrap()).collect();
         got.sort();
         (got, environment.told)
@@ -219,13 +126,5 @@ mod tests {
         let (got, told) = chosen(Needs { command: true, ..Needs::default() });
         assert!(told.contains(&"VAULT_TOKEN".to_owned()) && told.contains(&"AWS_SECRET_ACCESS_KEY".to_owned()), "{told:?}");
         assert!(!got.contains(&"WALVIS_PASSPHRASE".to_owned()) && !got.contains(&"PGPASSWORD".to_owned()), "{got:?}");
-    }
-
-    #[test]
-    fn programs_are_not_looked_for_in_the_working_directory() {
-        let path = |text: &str| safe_path(Some(OsStr::new(text)));
-        assert_eq!(path("/bin:.::x/bin:/usr/bin"), OsStr::new("/bin:/usr/bin"));
-        assert_eq!(path(".:"), OsStr::new(PATH));
-        assert_eq!(safe_path(None), OsStr::new(PATH));
     }
 }

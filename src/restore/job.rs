@@ -8,6 +8,7 @@ use crate::error::{Error, Kind};
 use crate::format::manifest::BackupFacts;
 use crate::fsio::{self, Dir, Identity, Missing, Problem, RestoreTree, Rooted};
 use crate::pg::data_directory::{TABLESPACES, directories_in_wal};
+use crate::postgres::programs;
 use crate::raw_text::{RawText, shown};
 use crate::repo::Facts;
 use crate::report::resolve::ResolveReport;
@@ -17,7 +18,6 @@ use crate::restore::owner;
 use crate::restore::recovery_settings::{self, AddedSettings};
 use crate::restore::request::RestoreRequest;
 use crate::restore::room;
-use crate::restore::start;
 use crate::restore::tablespaces::{self, Created, ForReplay};
 use crate::restore::target_directory::{self, Base, MARKER, RestoreMarker, Taken, TargetState, is_nothing, local};
 use crate::restore::unarchived::{self, UnarchivedFile};
@@ -91,8 +91,8 @@ impl<'a> Job<'a> {
         }
         let survey = files::survey(&source)?;
         let owner = owner::decide(&pgdata, &taken, survey.root.as_ref())?;
-        let programs = match request.start {
-            true => Some(start::find_programs(request.bin_dir.as_deref(), source.postgres_major(), owner.owner())?),
+        let server_programs = match request.start {
+            true => Some(programs::find_programs(request.bin_dir.as_deref(), source.postgres_major(), owner.owner())?),
             false => None,
         };
         let base = Base { pgdata: &pgdata, state: &target_state, dir: taken.dir.as_ref(), owner };
@@ -157,7 +157,7 @@ impl<'a> Job<'a> {
             for_replay,
             settings: AddedSettings::of(request, resolved),
             jobs,
-            programs,
+            programs: server_programs,
             deadline,
         };
         job.check_room()?;

@@ -2,11 +2,11 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::fsio::{self, Dir, Found, Identity, ItemKind, Problem, Rooted, file_error};
-use crate::postgres::control_file;
+pub(crate) use crate::fsio::local_error as local;
+use crate::fsio::{self, Dir, Found, Identity, ItemKind, Problem, Rooted};
+use crate::postgres::{control_file, running};
 use crate::raw_text::{RawText, shown};
 use crate::repo::SystemId;
-use crate::restore::running;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -299,17 +299,6 @@ impl Outside<'_> {
             whose.name(),
             base.owner.name()
         ))
-    }
-}
-
-/// An error of a local file.
-pub(crate) fn local(error: fsio::FsError) -> Error {
-    let full = error.problem == Problem::NoSpace;
-    let error = file_error(Kind::Config, error);
-    match &error.hint {
-        _ if full => error.hint("free space and run the same command again: what is there already is kept"),
-        Some(_) => error,
-        None => error.hint("see whether something else is at work there, and run the same command again"),
     }
 }
 

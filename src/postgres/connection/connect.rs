@@ -1,5 +1,6 @@
 //! One host after the other, each with and without TLS as `sslmode` says, until one takes the connection.
 use super::conninfo::{self, Conninfo};
+use super::errors;
 use super::mode::Mode;
 use super::passfile;
 use crate::error::{Error, Kind};
@@ -180,7 +181,7 @@ impl Targets {
                 Ok((client, driver))
             }
             Err(e) => {
-                let text = super::detail(&e);
+                let text = errors::detail(&e);
                 let is_tls = text.contains("TLS");
                 #[cfg(feature = "tls")]
                 if let Some((what, hint)) = super::tls::explain(&e, &host.host) {
@@ -191,7 +192,7 @@ impl Targets {
                         "switch TLS on there (ssl = on), or say sslmode=prefer or disable if the way to it is safe"
                     }
                     None if is_tls => "sslmode, sslrootcert, sslcert and sslkey say how TLS is spoken",
-                    said => super::way_in(said),
+                    said => errors::way_in(said),
                 };
                 Err(Failed { is_refusal: is_tls || e.as_db_error().is_some(), error: Error::new(Kind::Server, text).hint(hint) })
             }

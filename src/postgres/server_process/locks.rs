@@ -4,15 +4,14 @@
 //! looks for that very table is told, rather than left waiting.
 use crate::error::Error;
 use crate::postgres::Server;
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Most locks that are named.
 const MAX_LOCKS: usize = 100;
 
 /// A relation on which queries wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Locked {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedRelation {
     /// Name of the database.
     pub database: String,
     /// Schema and name, or the OID where the name is not known.
@@ -23,7 +22,7 @@ pub struct Locked {
 ///
 /// # Errors
 /// As the server's. What cannot be named is told by its OID.
-pub fn locked(server: &Server, connect: &dyn Fn(&str) -> Result<Server, Error>) -> Result<Vec<Locked>, Error> {
+pub(super) fn locked(server: &Server, connect: &dyn Fn(&str) -> Result<Server, Error>) -> Result<Vec<LockedRelation>, Error> {
     // No client of a hot standby can have such a lock.
     let sql = format!(
         "SELECT coalesce(d.datname, ''), l.relation FROM pg_catalog.pg_locks l \
@@ -48,7 +47,7 @@ pub fn locked(server: &Server, connect: &dyn Fn(&str) -> Result<Server, Error>) 
                 oids
             }
         };
-        locked.extend(relations.into_iter().map(|relation| Locked { database: database.clone(), relation }));
+        locked.extend(relations.into_iter().map(|relation| LockedRelation { database: database.clone(), relation }));
     }
     Ok(locked)
 }

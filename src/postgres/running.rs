@@ -7,9 +7,9 @@
 //! - or nobody but this kernel can have the file system mounted, and the server was started before this kernel was, or every process
 //!   of this kernel can be seen and none is it.
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Dir};
+use crate::fsio::{self, Dir, local_error};
+use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::raw_text::shown;
-use crate::restore::target_directory::local;
 use std::time::Duration;
 
 /// Is in the names of all programs that are a server: `postgres`, `edb-postgres`. (`postmaster` is a link.)
@@ -17,7 +17,6 @@ const PROGRAM: &str = "postgres";
 /// How often processes are looked at that do not let themselves be.
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
-const MAX_PID_FILE_BYTES: usize = 64 * 1024;
 /// By how much clocks may be set meanwhile and still tell a server from before the boot from a later one.
 const CLOCK_SLACK_S: i64 = 60;
 /// A server makes its shared memory after it has noted when it started; by the second.
@@ -88,16 +87,11 @@ fn judge(evidence: &Evidence) -> Verdict {
 ///
 /// # Errors
 /// [`Kind::Refused`] when one runs, or may.
-pub(crate) fn check(pgdata: &Dir, is_stopped: bool) -> Result<(), Error> {
-    const PID_FILE: &str = "postmaster.pid";
-    let Some(bytes) = pgdata.read_bounded(PID_FILE, MAX_PID_FILE_BYTES).map_err(local)? else { return Ok(()) };
-    // Gone meanwhile.
-    let Some(stat) = pgdata.stat(PID_FILE).map_err(local)? else { return Ok(()) };
-    let (text, changed_unix_s) = (String::from_utf8_lossy(&bytes).into_owned(), stat.changed.0);
-    let line = |number: usize| text.lines().nth(number - 1).unwrap_or_default().trim();
+pub fn check(pgdata: &Dir, is_stopped: bool) -> Result<(), Error> {
+    let Some((pid_file, changed_unix_s)) = PostmasterPid::read_in(pgdata).map_err(local_error)? else { return Ok(()) };
     let shown = shown(pgdata.path());
     // A server for one user writes its id negative.
-    let Some(process) = line(1).parse::<i32>().ok().and_then(i32::checked_abs).filter(|id| *id > 0) else {
+    let Some(process) = pid_file.process().and_then(i32::checked_abs).filter(|id| *id > 0) else {
         if is_stopped {
             return Ok(());
         }
@@ -106,10 +100,10 @@ pub(crate) fn check(pgdata: &Dir, is_stopped: bool) -> Result<(), Error> {
     };
     let evidence = Evidence {
         process,
-        started_unix_s: line(3).parse().ok(),
+        started_unix_s: pid_file.started_unix_s(),
         changed_unix_s,
-        memory: memory_of(line(7)),
-        is_local: pgdata.is_local().map_err(local)?,
+        memory: pid_file.shared_memory().and_then(memory_of),
+        is_local: pgdata.is_local().map_err(local_error)?,
         booted_unix_s: fsio::booted_unix_s(),
         seen: look_for(pgdata, process)?,
     };
@@ -132,10 +126,8 @@ pub(crate) fn check(pgdata: &Dir, is_stopped: bool) -> Result<(), Error> {
     }
 }
 
-/// Line 7 of `postmaster.pid`: key and id of the server's shared memory.
-fn memory_of(line: &str) -> Option<fsio::SharedMemory> {
-    let mut numbers = line.split_whitespace().map(str::parse::<u64>);
-    let (key, id) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+/// The shared memory of a key and an id, if it is here.
+fn memory_of((key, id): (u64, u64)) -> Option<fsio::SharedMemory> {
     // A key is a signed number of 32 bits, and is written as an unsigned one of 64.
     #[allow(clippy::cast_possible_truncation)]
     let key = key as u32 as i32;
@@ -145,7 +137,7 @@ fn memory_of(line: &str) -> Option<fsio::SharedMemory> {
 /// Looks for a process of the server. `None` when there may be some that cannot be seen.
 fn look_for(pgdata: &Dir, process: i32) -> Result<Option<Result<Option<i32>, String>>, Error> {
     // The server runs as the owner of its directory, and works in it.
-    let directory = pgdata.stat_self().map_err(local)?;
+    let directory = pgdata.stat_self().map_err(local_error)?;
     let owner = directory.uid;
     let mut attempt = 0;
     let workers = loop {
