@@ -295,7 +295,7 @@ fn read_file(overrides: &Overrides, env: Environment<'_>) -> Result<RawFile, Err
 fn parse_file(text: &str, path: &Path) -> Result<RawFile, Error> {
     let syntax = |e: toml::de::Error| {
         config_error(format!("{}: {}{}", path.display(), place_in(text, &e), e.message()))
-            .hint("see the example in the README; values are TOML: text in quotes, numbers and true/false without")
+            .hint("see the example in docs/SETTINGS.md; values are TOML: text in quotes, numbers and true/false without")
     };
     let mut unknown = Vec::new();
     let deserializer = toml::Deserializer::parse(text).map_err(syntax)?;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// What decides the exit code. One variant per line of the exit-code table in the README.
+/// What decides the exit code. `docs/EXIT-CODES.md` has a line for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `fetch-wal` only: proven absent from every repository.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = concat!(
     "Settings: file < environment < flags. WALVIS_REPOSITORY and WALVIS_KEY_FILE are enough for one repository.\n\n",
@@ -385,4 +385,9 @@ pub(super) struct EndRecoveryArgs {
 pub(super) struct CompletionsArgs {
     /// The shell
     pub(super) shell: clap_complete::Shell,
+}
+
+/// The definition of all commands and flags, for completions and for the test that holds `docs/COMMANDS.md` against it.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }

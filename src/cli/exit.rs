@@ -1,4 +1,4 @@
-//! The one table from an error's kind to its exit code; the README prints it.
+//! The one table from an error's kind to its exit code; `docs/EXIT-CODES.md` prints it.
 
 use crate::error::Kind;
 

@@ -17,5 +17,6 @@ mod run;
 mod secrets;
 mod targets;
 
+pub use args::definition;
 pub use exit::exit_code;
 pub use run::main;

@@ -1,5 +1,7 @@
 //! From arguments to an exit code.
-use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError};
+use super::args::{
+    BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError, definition,
+};
 use super::exit::{FETCH_FAILED, exit_code};
 use super::lines::{Lines, plain_json};
 use super::progress::{self, ProgressLine};
@@ -15,7 +17,7 @@ use crate::report::push::PushReport;
 use crate::restore::recovery_settings;
 use crate::restore::request::RestoreRequest;
 use crate::wal::{fetch, push};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -90,7 +92,7 @@ fn helper_arguments(arguments: &[OsString], command_at: Option<usize>) -> Option
 
 /// Where the command's name stands among the arguments, and the role that it gives.
 fn command_word(arguments: &[OsString]) -> Option<(usize, Role)> {
-    let takes_value: Vec<String> = Cli::command()
+    let takes_value: Vec<String> = definition()
         .get_arguments()
         .filter(|argument| argument.get_action().takes_values())
         .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
@@ -168,7 +170,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
     match &cli.command {
         Command::Completions(args) => {
             let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "walvis", &mut script);
+            clap_complete::generate(args.shell, &mut definition(), "walvis", &mut script);
             print(&script)
         }
         Command::Key(KeyCommand::Generate { path }) => {

@@ -27,6 +27,7 @@ mod check;
 mod conformance;
 mod crash;
 mod damage;
+mod documents;
 mod exit_guard;
 mod fetch;
 mod golden;

@@ -1,4 +1,4 @@
-//! Rules of the house that a compiler does not check: the layer order, the length of files, the documents' claims.
+//! Rules of the house that a compiler does not check: the layer order, the length of files.
 
 use std::path::{Path, PathBuf};
 
@@ -81,43 +81,4 @@ fn every_module_says_what_it_is() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("//!"), "{} has no module documentation", path.display());
     }
-}
-
-/// The README prints the table that `cli/exit.rs` is.
-#[test]
-fn the_readme_lists_every_exit_code() {
-    use walvis::error::Kind;
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    for (kind, words) in [
-        (Kind::Absent, "proven absent"),
-        (Kind::Usage, "usage"),
-        (Kind::Config, "configuration"),
-        (Kind::Unreachable, "unreachable"),
-        (Kind::Denied, "access denied"),
-        (Kind::Conflict, "conflict"),
-        (Kind::Damaged, "damaged"),
-        (Kind::Target, "not reachable"),
-        (Kind::Refused, "refused"),
-        (Kind::Server, "PostgreSQL server"),
-        (Kind::Problems, "problems"),
-        (Kind::Bug, "bug"),
-    ] {
-        let code = walvis::cli::exit_code(kind);
-        let row =
-            readme.lines().find(|line| line.starts_with(&format!("| {code} |"))).unwrap_or_else(|| panic!("no row for {code}"));
-        assert!(row.contains(words), "{row:?} does not say {words:?}");
-    }
-}
-
-/// The settings example of the README is read without an error.
-#[test]
-fn the_example_settings_of_the_readme_are_valid() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a toml block");
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("walvis.toml");
-    std::fs::write(&path, example).unwrap();
-    let overrides = walvis::config::Overrides { config: Some(path), ..Default::default() };
-    let config = walvis::config::Config::load(&overrides, &|_| None, &[]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.repositories.len(), 2);
 }

@@ -1,0 +1,321 @@
+//! What the documents say is held against the program: commands, exit codes, settings, paths, links; and how they are laid out.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use walvis::error::Kind;
+
+/// Columns of a line of prose, in documents and in comments. Tables, code and links may be longer.
+const MAX_COLUMNS: usize = 120;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Every document, by its path from the root.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    for directory in ["", "docs", "docs/schema", "packaging"] {
+        let Ok(entries) = std::fs::read_dir(root().join(directory)) else { continue };
+        for entry in entries {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                found.push(Path::new(directory).join(name).to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() >= 15, "{found:?}");
+    found
+}
+
+/// The lines of a document that are prose, numbered from 1: no code, no table.
+fn prose(text: &str) -> Vec<(usize, &str)> {
+    let mut in_fence = false;
+    let mut lines = Vec::new();
+    let mut previous_is_blank = true;
+    let mut in_code = false;
+    for (number, line) in text.lines().enumerate() {
+        let content = line.trim_start();
+        if content.starts_with("```") {
+            in_fence = !in_fence;
+            continue;
+        }
+        // Code is indented by four or more after a blank line; a list's text is indented too, but follows its item at once.
+        let is_indented = line.starts_with("    ");
+        in_code = is_indented && (in_code || previous_is_blank);
+        previous_is_blank = content.is_empty();
+        if !in_fence && !in_code && !content.starts_with('|') {
+            lines.push((number + 1, line));
+        }
+    }
+    lines
+}
+
+/// What stands between backticks in prose and tables.
+fn spans(text: &str) -> Vec<String> {
+    let mut in_fence = false;
+    let mut spans = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_fence = !in_fence;
+        } else if !in_fence {
+            spans.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    spans
+}
+
+/// The rows of all tables, cell by cell, without head and rule. A cell may hold `\|`.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.replace("\\|", "\u{1}");
+        line.trim().trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{1}', "|")).collect()
+    };
+    let is_rule = |line: Option<&&str>| line.is_some_and(|line| line.starts_with("|-"));
+    (0..lines.len())
+        .filter(|at| lines[*at].starts_with('|') && !is_rule(lines.get(*at)) && !is_rule(lines.get(at + 1)))
+        .map(|at| cells(lines[at]))
+        .collect()
+}
+
+/// The text below a heading of level 2.
+fn section<'a>(text: &'a str, heading: &str) -> Option<&'a str> {
+    let start = text.find(&format!("\n## {heading}\n"))? + 1;
+    let rest = &text[start..];
+    let body = rest.split_once('\n').unwrap().1;
+    Some(body.split("\n## ").next().unwrap())
+}
+
+/// As GitHub makes the anchor of a heading.
+fn anchor(heading: &str) -> String {
+    heading
+        .to_lowercase()
+        .chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            '-' | '_' => Some(c),
+            _ => c.is_alphanumeric().then_some(c),
+        })
+        .collect()
+}
+
+// ---- exit codes ------------------------------------------------------------------------------------------------------------
+
+const KINDS: [(Kind, &str); 13] = [
+    (Kind::Absent, "proven absent"),
+    (Kind::Unavailable, "the standby can go on"),
+    (Kind::Usage, "usage"),
+    (Kind::Config, "configuration"),
+    (Kind::Unreachable, "unreachable"),
+    (Kind::Denied, "access denied"),
+    (Kind::Conflict, "conflict"),
+    (Kind::Damaged, "damaged"),
+    (Kind::Target, "not reachable"),
+    (Kind::Refused, "refused"),
+    (Kind::Server, "PostgreSQL server"),
+    (Kind::Problems, "problems"),
+    (Kind::Bug, "bug"),
+];
+
+/// `docs/EXIT-CODES.md` prints the table that `cli/exit.rs` is, and so does the help.
+#[test]
+fn exit_codes_are_those_of_the_program() {
+    let document = read("docs/EXIT-CODES.md");
+    let rows = rows(&document);
+    let described: BTreeSet<u8> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
+    for (kind, words) in KINDS {
+        let code = walvis::cli::exit_code(kind).to_string();
+        let row = rows.iter().find(|row| row[0] == code).unwrap_or_else(|| panic!("no row for {code}"));
+        assert!(row[1].contains(words), "{row:?} does not say {words:?}");
+    }
+    let answered: BTreeSet<u8> = KINDS.iter().map(|(kind, _)| walvis::cli::exit_code(*kind)).chain([0, 200]).collect();
+    assert_eq!(described, answered);
+    let help = walvis::cli::definition().get_after_help().unwrap().to_string();
+    let (_, table) = help.split_once("Exit codes:\n").unwrap();
+    let printed: BTreeSet<u8> = table.lines().map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect();
+    assert_eq!(printed, answered);
+}
+
+// ---- settings --------------------------------------------------------------------------------------------------------------
+
+/// The examples of settings are read without an error.
+#[test]
+fn example_settings_are_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("walvis.toml");
+    for document in ["README.md", "docs/SETTINGS.md"] {
+        let text = read(document);
+        let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!examples.is_empty(), "{document} has no example");
+        for example in examples {
+            std::fs::write(&path, example).unwrap();
+            let overrides = walvis::config::Overrides { config: Some(path.clone()), ..Default::default() };
+            let config = walvis::config::Config::load(&overrides, &|_| None, &[]).unwrap_or_else(|e| panic!("{document}: {e}"));
+            assert_eq!(config.repositories.len(), 2, "{document}");
+        }
+    }
+}
+
+// ---- commands --------------------------------------------------------------------------------------------------------------
+
+const TARGETS: &str = "Options that name a target";
+const GLOBAL: &str = "Options of every command";
+
+/// How the first cell of an argument's row is written.
+fn written(argument: &clap::Arg) -> String {
+    let value = argument.get_value_names().map(|names| names[0].to_string()).unwrap_or_default();
+    let Some(long) = argument.get_long() else {
+        let is_list = matches!(argument.get_action(), clap::ArgAction::Append);
+        return if is_list { format!("`{value}…`") } else { format!("`{value}`") };
+    };
+    let short = argument.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
+    let takes_value = argument.get_action().takes_values();
+    if takes_value { format!("`{short}--{long} {value}`") } else { format!("`{short}--{long}`") }
+}
+
+/// Holds arguments against the rows of sections, in both directions; an argument's values have to be named in its row.
+fn compare(what: &str, arguments: &[&clap::Arg], rows: &[Vec<String>]) {
+    let defined: BTreeSet<String> = arguments.iter().map(|argument| written(argument)).collect();
+    let described: BTreeSet<String> = rows.iter().map(|row| row[0].clone()).collect();
+    assert_eq!(defined, described, "{what}: what the program takes, and what docs/COMMANDS.md says it takes");
+    for argument in arguments.iter().filter(|argument| argument.get_action().takes_values()) {
+        let row = rows.iter().find(|row| row[0] == written(argument)).unwrap();
+        for value in argument.get_possible_values() {
+            let value = format!("`{}`", value.get_name());
+            assert!(row[1].contains(&value), "{what}: the row of {} does not name {value}", row[0]);
+        }
+    }
+}
+
+/// All commands below this one that do something themselves, by their full names.
+fn commands(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+    let mut found = Vec::new();
+    for child in command.get_subcommands() {
+        let name = format!("{name} {}", child.get_name());
+        if !child.is_subcommand_required_set() {
+            found.push((name.clone(), child.clone()));
+        }
+        found.extend(commands(child, &name));
+    }
+    found
+}
+
+#[test]
+fn commands_and_flags_are_those_of_the_program() {
+    let document = read("docs/COMMANDS.md");
+    let definition = walvis::cli::definition();
+    let rows_of = |heading: &str| rows(section(&document, heading).unwrap_or_else(|| panic!("no section {heading:?}")));
+    compare(GLOBAL, &definition.get_arguments().collect::<Vec<_>>(), &rows_of(GLOBAL));
+    let commands = commands(&definition, "walvis");
+    assert!(commands.len() >= 13, "{commands:?}");
+    for (name, command) in &commands {
+        let arguments: Vec<&clap::Arg> = command.get_arguments().collect();
+        let mut rows = rows_of(name);
+        if matches!(name.as_str(), "walvis resolve" | "walvis pitr-restore") {
+            rows.extend(rows_of(TARGETS));
+        }
+        compare(name, &arguments, &rows);
+    }
+    let named: BTreeSet<&str> = document.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let known: BTreeSet<&str> = commands.iter().map(|(name, _)| name.as_str()).chain([GLOBAL, TARGETS]).collect();
+    assert_eq!(named, known, "sections of docs/COMMANDS.md, and commands");
+}
+
+/// No document shows a flag that no command has.
+#[test]
+fn flags_in_documents_exist() {
+    let definition = walvis::cli::definition();
+    let commands = commands(&definition, "walvis");
+    let all = commands.iter().flat_map(|(_, command)| command.get_arguments()).chain(definition.get_arguments());
+    let known: BTreeSet<String> = all.filter_map(|argument| argument.get_long().map(|long| format!("--{long}"))).collect();
+    for document in documents() {
+        for span in spans(&read(&document)) {
+            let Some(command) = span.strip_prefix("walvis ") else { continue };
+            // Of what is to come, ARCHITECTURE.md speaks in a section of its own.
+            if document == "ARCHITECTURE.md" || command.contains("copy") {
+                continue;
+            }
+            for flag in command.split_whitespace().filter(|word| word.starts_with("--")) {
+                assert!(known.contains(flag) || flag == "--version", "{document}: no command has {flag}: `{span}`");
+            }
+        }
+    }
+}
+
+// ---- layout, links and paths -----------------------------------------------------------------------------------------------
+
+#[test]
+fn lines_of_prose_are_short() {
+    let mut long = Vec::new();
+    for document in documents() {
+        for (number, line) in prose(&read(&document)) {
+            // What cannot be broken, such as an address, may be longer.
+            let can_be_broken = line.trim().chars().take(MAX_COLUMNS).any(char::is_whitespace);
+            if line.chars().count() > MAX_COLUMNS && can_be_broken {
+                long.push(format!("{document}:{number}"));
+            }
+        }
+    }
+    assert!(long.is_empty(), "more than {MAX_COLUMNS} columns: {}", long.join(", "));
+}
+
+/// The targets of a document's links.
+fn links(text: &str) -> Vec<String> {
+    let prose: String = text.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| [line, "\n"]).collect();
+    prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn links_between_documents_work() {
+    let mut checked = 0;
+    for document in documents() {
+        for link in links(&read(&document)) {
+            if link.contains("://") {
+                continue;
+            }
+            checked += 1;
+            let (path, fragment) = link.split_once('#').unwrap_or((&link, ""));
+            let directory = Path::new(&document).parent().unwrap();
+            let target = if path.is_empty() { PathBuf::from(&document) } else { directory.join(path) };
+            assert!(root().join(&target).exists(), "{document}: {link} leads nowhere");
+            if !fragment.is_empty() {
+                let text = read(target.to_str().unwrap());
+                let mut headings =
+                    text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+                assert!(headings.any(|heading| anchor(heading) == fragment), "{document}: {link}: no such heading");
+            }
+        }
+    }
+    assert!(checked > 50, "{checked}");
+}
+
+/// Whether a span names a file or directory of the repository: `src/wal`, `tests/run.sh`, `docs/FORMAT.md`.
+fn is_path(span: &str) -> bool {
+    const TOP: [&str; 6] = ["src/", "tests/", "docs/", "packaging/", "benches/", ".ci/"];
+    TOP.iter().any(|top| span.starts_with(top)) && !span.contains([' ', '{', '*', '…', '<'])
+}
+
+#[test]
+fn files_that_documents_name_exist() {
+    let mut checked = 0;
+    let mut absent = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        let text = if document == "ARCHITECTURE.md" { text.split("\n## What comes next\n").next().unwrap() } else { &text };
+        for span in spans(text).into_iter().filter(|span| is_path(span)) {
+            checked += 1;
+            let path = span.split("::").next().unwrap();
+            if !root().join(path).exists() {
+                absent.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert!(absent.is_empty(), "there is no such file:\n{}", absent.join("\n"));
+    assert!(checked > 20, "{checked}");
+}
