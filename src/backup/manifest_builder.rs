@@ -1,24 +1,23 @@
 //! Results, put together in the order of the list: the manifest.
 //!
-//! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items are gathered in a temporary
-//! file first, and copied into the manifest with these three at their places.
+//! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items go to a temporary file first,
+//! and are copied into the manifest with these three at their places.
 use crate::backup::worker::{Damage, Done, LargeFile, Outcome, PIECE_BYTES, Uses};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::format::extent::{PackId, tables_in};
-use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, ManifestReader, ManifestWriter, TableRef};
-use crate::fsio::{self, OwnerNames, file_error};
-use crate::limits::{MAX_DAMAGE_LISTED, MAX_WARNINGS, MIB};
+use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, TableRef};
+use crate::fsio::OwnerNames;
+use crate::limits::{MAX_DAMAGE_LISTED, MAX_WARNINGS};
 use crate::raw_text::RawText;
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use crate::repo::backups::{ScratchManifest, ScratchWriter};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 /// What was gathered.
 pub(crate) struct ManifestBuilder<'a> {
     data_directory: &'a Path,
-    writer: ManifestWriter<BufWriter<File>>,
+    writer: ScratchWriter,
     uses: HashMap<PackId, u64>,
     owners: OwnerNames,
     large: Option<Large>,
@@ -43,7 +42,7 @@ struct Large {
 
 /// The items of a backup, and what they amount to.
 pub(crate) struct Manifest {
-    writer: ManifestWriter<BufWriter<File>>,
+    writer: ScratchWriter,
     /// Number of files.
     pub files: u64,
     /// Their length.
@@ -52,37 +51,11 @@ pub(crate) struct Manifest {
     pub stored_bytes: u64,
 }
 
-pub(crate) fn scratch_file() -> Result<BufWriter<File>, Error> {
-    let file = fsio::scratch().map_err(|e| file_error(Kind::Config, e))?;
-    Ok(BufWriter::with_capacity(MIB, file))
-}
-
-/// For a manifest that is only a temporary file.
-pub(crate) fn no_facts() -> BackupFacts {
-    BackupFacts {
-        hash_key: String::new(),
-        databases: Vec::new(),
-        tablespaces: Vec::new(),
-        annotations: BTreeMap::new(),
-        damage: Vec::new(),
-        warnings: Vec::new(),
-        attachments: Vec::new(),
-    }
-}
-
-pub(crate) fn cannot_write(error: std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::InvalidInput => Error::new(Kind::Bug, format!("write the manifest: {error}")),
-        _ => Error::new(Kind::Config, format!("cannot write the manifest to a temporary file: {error}"))
-            .hint("free space in the directory for temporary files, or set TMPDIR to another one"),
-    }
-}
-
 impl<'a> ManifestBuilder<'a> {
     pub(crate) fn new(data_directory: &'a Path, warnings: Vec<String>) -> Result<Self, Error> {
         Ok(Self {
             data_directory,
-            writer: ManifestWriter::new(scratch_file()?),
+            writer: ScratchWriter::new()?,
             uses: HashMap::new(),
             owners: OwnerNames::default(),
             large: None,
@@ -97,7 +70,7 @@ impl<'a> ManifestBuilder<'a> {
     /// Takes the next outcome; they come in the order of the list.
     ///
     /// # Errors
-    /// [`Kind::Config`] when the temporary file cannot be written.
+    /// [`Kind::Config`](crate::error::Kind::Config) when the temporary file cannot be written.
     pub(crate) fn take(&mut self, outcome: Outcome) -> Result<(), Error> {
         self.verified += outcome.verified;
         self.damaged += outcome.damaged.len() as u64;
@@ -132,7 +105,7 @@ impl<'a> ManifestBuilder<'a> {
     }
 
     fn add(&mut self, item: &Item) -> Result<(), Error> {
-        self.writer.add(item, &[]).map_err(cannot_write)
+        self.writer.add(item, &[])
     }
 
     fn add_uses(&mut self, uses: &Uses) {
@@ -182,7 +155,7 @@ impl<'a> ManifestBuilder<'a> {
     /// Puts the late files at their places, and leaves out what `keep` says no to.
     ///
     /// # Errors
-    /// [`Kind::Config`] when the temporary file cannot be written or read.
+    /// [`Kind::Config`](crate::error::Kind::Config) when the temporary file cannot be written or read.
     pub(crate) fn merge(self, late: Vec<(FileEntry, Uses)>, keep: &dyn Fn(&[u8]) -> bool) -> Result<Manifest, Error> {
         let mut uses = self.uses;
         let mut late: Vec<FileEntry> = late
@@ -197,30 +170,16 @@ impl<'a> ManifestBuilder<'a> {
         late.sort_by(|a, b| b.path.cmp(&a.path));
         let mut uses: Uses = uses.into_iter().collect();
         uses.sort_unstable();
-        let (gathered, head) = self.writer.finish(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
-        let gathered = gathered.into_inner().map_err(|e| cannot_write(e.into_error()))?;
-        let mut manifest = Manifest { writer: ManifestWriter::new(scratch_file()?), files: 0, bytes: 0, stored_bytes: 0 };
-        let mut reader = ManifestReader::default();
-        reader.feed(&head);
-        let mut body = fsio::reader(&gathered);
-        let mut buffer = vec![0; 256 * 1024];
-        let unreadable = |e: &dyn std::fmt::Display| Error::new(Kind::Bug, format!("read back the manifest: {e}"));
-        loop {
-            while let Some(item) = reader.next_item().map_err(|e| unreadable(&e))? {
-                while let Some(first) = late.pop_if(|first| first.path.as_slice() < item.path()) {
-                    manifest.add(&Item::File(first), &mut uses)?;
-                }
-                if keep(item.path()) {
-                    manifest.add(&item, &mut uses)?;
-                }
+        let mut manifest = Manifest { writer: ScratchWriter::new()?, files: 0, bytes: 0, stored_bytes: 0 };
+        for item in self.writer.finish()?.items() {
+            let item = item?;
+            while let Some(first) = late.pop_if(|first| first.path.as_slice() < item.path()) {
+                manifest.add(&Item::File(first), &mut uses)?;
             }
-            let n = body.read(&mut buffer).map_err(|e| unreadable(&e))?;
-            if n == 0 {
-                break;
+            if keep(item.path()) {
+                manifest.add(&item, &mut uses)?;
             }
-            reader.feed(buffer.get(..n).unwrap_or_default());
         }
-        reader.finish().map_err(|e| unreadable(&e))?;
         while let Some(first) = late.pop() {
             manifest.add(&Item::File(first), &mut uses)?;
         }
@@ -240,17 +199,13 @@ impl Manifest {
                 self.writer.add(item, &std::mem::take(uses))
             }
         }
-        .map_err(cannot_write)
     }
 
-    /// The bytes of the manifest: head and items.
+    /// The manifest as it is stored.
     ///
     /// # Errors
-    /// [`Kind::Bug`] when it refers to a pack whose length `total` does not know.
-    pub(crate) fn finish(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<(Vec<u8>, File), Error> {
-        let (sink, head) = self.writer.finish(facts, total).map_err(cannot_write)?;
-        let mut sink = sink;
-        sink.flush().map_err(cannot_write)?;
-        Ok((head, sink.into_inner().map_err(|e| cannot_write(e.into_error()))?))
+    /// [`Kind::Bug`](crate::error::Kind::Bug) when it refers to a pack whose length `total` does not know.
+    pub(crate) fn finish(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<ScratchManifest, Error> {
+        self.writer.finish_with(facts, total)
     }
 }

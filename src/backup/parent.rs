@@ -1,21 +1,11 @@
-//! The backup that a new one is compared with.
-//!
-//! Its manifest is needed in step with the list of files, so for as long as the backup takes, and no store keeps a connection open for
-//! hours. So it is copied into a temporary file first. That also proves that it is whole before anything relies on it.
-use crate::backup::manifest_builder::{cannot_write, no_facts, scratch_file};
+//! The backup that a new one is compared with. Its manifest is needed in step with the list of files, so it is copied first.
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead, ManifestReader, ManifestWriter};
-use crate::fsio;
-use crate::limits::{KIB, MAX_PARENTS_TRIED};
+use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead};
+use crate::limits::MAX_PARENTS_TRIED;
+use crate::repo::backups::{ScratchItems, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::Read;
-use std::ops::ControlFlow;
-
-/// What is read of the temporary file at once.
-const READ_BYTES: usize = 128 * KIB;
 
 /// What is known of the parent besides its files.
 pub(crate) struct ParentHead {
@@ -45,11 +35,9 @@ impl ParentHead {
 
 /// The files of the parent, in the order of their paths.
 pub(crate) struct ParentFiles {
-    copy: File,
-    offset: u64,
-    reader: ManifestReader,
+    items: ScratchItems,
+    /// Read already, and after what was asked for.
     next: Option<FileEntry>,
-    ended: bool,
 }
 
 /// Reads the newest backup whose manifest can be read; `None` when there is none, or the newest [`MAX_PARENTS_TRIED`] are damaged.
@@ -111,19 +99,8 @@ fn read(
     system_id: SystemId,
     id: BackupId,
 ) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
-    let mut writer = ManifestWriter::new(scratch_file()?);
-    let read = repository.read_manifest(cluster, system_id, id, &mut |_, item| {
-        if let Item::File(_) = &item {
-            writer.add(&item, &[]).map_err(cannot_write)?;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    let Some((_, head)) = read else { return Ok(None) };
-    let (copy, front) = writer.finish(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
-    let copy = copy.into_inner().map_err(|e| cannot_write(e.into_error()))?;
-    let mut reader = ManifestReader::default();
-    reader.feed(&front);
-    Ok(Some((ParentHead::of(id, &head), ParentFiles { copy, offset: 0, reader, next: None, ended: false })))
+    let copied = ScratchManifest::copy_of(repository, cluster, system_id, id, &mut |_| {})?;
+    Ok(copied.map(|(copy, head)| (ParentHead::of(id, &head), ParentFiles { items: copy.items(), next: None })))
 }
 
 impl ParentFiles {
@@ -149,21 +126,10 @@ impl ParentFiles {
         if let Some(next) = self.next.take() {
             return Ok(Some(next));
         }
-        let unreadable = |e: &dyn std::fmt::Display| {
-            Error::new(Kind::Config, format!("cannot read back the manifest of the backup before this one: {e}"))
-                .hint("it was copied into the directory for temporary files: check that disk, or set TMPDIR to another one")
-        };
-        while !self.ended {
-            match self.reader.next_item().map_err(|e| unreadable(&e))? {
-                Some(Item::File(entry)) => return Ok(Some(entry)),
-                Some(Item::Directory(_)) => continue,
-                None => {}
+        for item in self.items.by_ref() {
+            if let Item::File(entry) = item? {
+                return Ok(Some(entry));
             }
-            let mut buffer = vec![0; READ_BYTES];
-            let n = fsio::reader_from(&self.copy, self.offset).read(&mut buffer).map_err(|e| unreadable(&e))?;
-            self.offset += n as u64;
-            self.ended = n == 0;
-            self.reader.feed(buffer.get(..n).unwrap_or_default());
         }
         Ok(None)
     }

@@ -31,7 +31,6 @@ use crate::repositories;
 use crate::wal::compare::{self, Held};
 use crate::wal::histories;
 use std::collections::{BTreeMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -176,13 +175,12 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         warnings_total: facts.warnings.len() as u64,
         parameters: Some(backup.control.parameters),
     };
-    let (head, items) = manifest.finish(&facts, |pack| {
+    let manifest = manifest.finish(&facts, |pack| {
         let known = parent.as_ref().and_then(|parent| parent.total_bytes.get(&pack));
         packed.packs.get(&pack).or(known).copied()
     })?;
     (hooks.go_on)()?;
-    repository
-        .put_manifest(&config.cluster, source.system_id, &summary, || Box::new(head.as_slice().chain(fsio::reader(&items))))?;
+    repository.put_manifest(&config.cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let times = (millis(since.elapsed()), millis(waited));
     Ok(BackupReport::new(repository.location(), &config.cluster.to_string(), summary, facts, times))

@@ -3,10 +3,12 @@
 use crate::error::Error;
 use crate::fsio::{self, ItemKind, RestoreTree, Stat};
 use crate::raw_text::shown;
-use crate::restore::files::BACKUP_MANIFEST;
 use crate::restore::target_directory::{LOST_AND_FOUND, MARKER, local};
 use std::os::unix::ffi::OsStrExt;
 use std::vec::IntoIter;
+
+/// PostgreSQL's list of files, which `pg_verifybackup` reads. A restore writes it itself.
+pub(crate) const BACKUP_MANIFEST: &[u8] = b"backup_manifest";
 
 /// A walk through what is there, by path, byte by byte.
 pub(crate) struct Extraneous<'a> {

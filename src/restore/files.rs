@@ -1,27 +1,23 @@
 //! The files of a backup: a first look at all of them, and their restore.
 use crate::error::{Error, Kind};
-use crate::format::extent::{BackupId, TableError};
-use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item, ManifestReader, ManifestWriter};
+use crate::format::extent::BackupId;
+use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item};
 use crate::fsio::{self, ItemKind, RestoreTree};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
-use crate::repo::backups::PackReader;
+use crate::repo::backups::{PackReader, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId};
 use crate::restore::extents::{Batches, ExtentWorker, RestoreCounters};
-use crate::restore::extraneous::Extraneous;
+use crate::restore::extraneous::{BACKUP_MANIFEST, Extraneous};
 use crate::restore::target_directory::{LOST_AND_FOUND, local};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufWriter, Read as _, Write as _};
-use std::ops::ControlFlow;
+use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// PostgreSQL's list of files, which `pg_verifybackup` reads.
-pub const BACKUP_MANIFEST: &[u8] = b"backup_manifest";
 const PG_CONTROL: &[u8] = b"global/pg_control";
 const GLOBAL: &[u8] = b"global";
 const TABLESPACE_MAP: &[u8] = b"tablespace_map";
@@ -53,16 +49,15 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Reads the manifest to its end.
-    fn visit(&self, visit: &mut dyn FnMut(Item) -> Result<(), Error>) -> Result<BackupFacts, Error> {
+    /// Copies the manifest, and shows `look` its items meanwhile.
+    fn copy_manifest(&self, look: &mut dyn FnMut(&Item)) -> Result<(ScratchManifest, BackupFacts), Error> {
         let id = self.summary.id;
-        let mut visit = |item| visit(item).map(ControlFlow::Continue);
-        let read = self.repository.read_manifest(self.cluster, self.system_id, id, &mut |_, item| visit(item))?;
-        let (_, head) = read.ok_or_else(|| {
+        let copied = ScratchManifest::copy_of(self.repository, self.cluster, self.system_id, id, look)?;
+        let (manifest, head) = copied.ok_or_else(|| {
             Error::new(Kind::Target, format!("backup {id} is gone from {}", self.repository.location()))
                 .hint("it was there a moment ago; try again to have another one chosen")
         })?;
-        Ok(head.facts)
+        Ok((manifest, head.facts))
     }
 
     /// The key of its hashes.
@@ -84,43 +79,9 @@ impl Source<'_> {
     }
 }
 
-/// A manifest in a file without a name: workers may take hours for what one request brought, and no connection lasts so long.
-struct Spool {
-    head: Vec<u8>,
-    file: File,
-}
-
-impl Spool {
-    fn visit(&self, visit: &mut dyn FnMut(Item) -> Result<ControlFlow<()>, Error>) -> Result<(), Error> {
-        let damaged = |e: TableError| Error::new(Kind::Bug, format!("read the manifest again: {e}"));
-        let mut reader = ManifestReader::default();
-        let mut source = self.head.chain(fsio::reader(&self.file));
-        let mut buffer = vec![0; SPOOL_READ_BYTES];
-        loop {
-            let read = source.read(&mut buffer).map_err(spool_error)?;
-            if read == 0 {
-                return reader.finish().map(drop).map_err(damaged);
-            }
-            reader.feed(buffer.get(..read).unwrap_or_default());
-            while let Some(item) = reader.next_item().map_err(damaged)? {
-                if visit(item)?.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-const SPOOL_READ_BYTES: usize = 64 * 1024;
-
-fn spool_error(e: std::io::Error) -> Error {
-    Error::new(Kind::Config, format!("the manifest cannot be kept in a temporary file: {e}"))
-        .hint("set TMPDIR to a directory with room: about 100 bytes per file of the cluster, more for large ones")
-}
-
 /// What a first look at a manifest gives.
 pub struct Survey {
-    spool: Spool,
+    manifest: ScratchManifest,
     /// What is known of the backup.
     pub facts: BackupFacts,
     /// Files.
@@ -143,33 +104,25 @@ pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
     let mut needed: Vec<&[u8]> = NEEDED.to_vec();
     let (mut files, mut bytes, mut root, mut has_settings) = (0, 0_u64, None, false);
     let mut tablespace_bytes: HashMap<u32, u64> = HashMap::new();
-    let mut writer = ManifestWriter::new(BufWriter::new(fsio::scratch().map_err(local)?));
-    let facts = source.visit(&mut |item| {
-        writer.add(&item, &[]).map_err(spool_error)?;
-        match item {
-            Item::File(file) => {
-                needed.retain(|path| *path != file.path);
-                has_settings |= file.path == b"postgresql.conf";
-                files += 1;
-                match tablespace_of(&file.path) {
-                    Some(oid) => *tablespace_bytes.entry(oid).or_default() += file.size_bytes,
-                    None => bytes = bytes.saturating_add(file.size_bytes),
-                }
+    let (manifest, facts) = source.copy_manifest(&mut |item| match item {
+        Item::File(file) => {
+            needed.retain(|path| *path != file.path);
+            has_settings |= file.path == b"postgresql.conf";
+            files += 1;
+            match tablespace_of(&file.path) {
+                Some(oid) => *tablespace_bytes.entry(oid).or_default() += file.size_bytes,
+                None => bytes = bytes.saturating_add(file.size_bytes),
             }
-            Item::Directory(directory) if directory.path.is_empty() => root = Some(directory),
-            Item::Directory(_) => {}
         }
-        Ok(())
+        Item::Directory(directory) if directory.path.is_empty() => root = Some(directory.clone()),
+        Item::Directory(_) => {}
     })?;
-    // Which packs are used how much is of no interest here.
-    let (file, head) = writer.finish(&facts, |_| Some(0)).map_err(spool_error)?;
-    let file = file.into_inner().map_err(|e| spool_error(e.into_error()))?;
     if let Some(path) = needed.first() {
         let (id, path) = (source.summary.id, String::from_utf8_lossy(path));
         return Err(Error::new(Kind::Damaged, format!("backup {id} has no {path}: it cannot be started"))
             .hint("restore another backup: see 'walvis list'"));
     }
-    Ok(Survey { spool: Spool { head, file }, facts, files, bytes, tablespace_bytes, root, has_settings })
+    Ok(Survey { manifest, facts, files, bytes, tablespace_bytes, root, has_settings })
 }
 
 fn tablespace_of(path: &[u8]) -> Option<u32> {
@@ -339,9 +292,10 @@ fn dispatch(
     let mut told = Instant::now();
     // The failure of the workers is what is told then.
     let ended = |_| Error::new(Kind::Bug, "the workers ended before their work");
-    how.survey.spool.visit(&mut |item| {
+    for item in how.survey.manifest.items() {
+        let item = item?;
         if workshop.failed.load(Ordering::Acquire) {
-            return Ok(ControlFlow::Break(()));
+            break;
         }
         if told.elapsed() > PROGRESS_EVERY {
             told = Instant::now();
@@ -373,7 +327,7 @@ fn dispatch(
                 }
                 if file.path == PG_CONTROL {
                     control = Some(file);
-                    return Ok(ControlFlow::Continue(()));
+                    continue;
                 }
                 if let Some(sweep) = sweep.as_mut() {
                     sweep.advance(&file.path, ItemKind::File)?;
@@ -384,8 +338,7 @@ fn dispatch(
                 }
             }
         }
-        Ok(ControlFlow::Continue(()))
-    })?;
+    }
     batches.finish().map_err(ended)?;
     if let Some(sweep) = sweep.as_mut().filter(|_| !workshop.failed.load(Ordering::Acquire)) {
         sweep.finish()?;

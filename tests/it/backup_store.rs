@@ -15,7 +15,7 @@ use walvis::format::manifest::{
 };
 use walvis::limits::EXTENT_BYTES;
 use walvis::pg::Lsn;
-use walvis::repo::backups::{PackReader, PackTarget, Packed, with_packs};
+use walvis::repo::backups::{PackReader, PackTarget, Packed, ScratchManifest, with_packs};
 use walvis::repo::{ClusterName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::memory::MemoryStore;
@@ -312,6 +312,30 @@ fn manifests_are_listed_and_read_as_a_stream() {
     assert_eq!((seen, early.unwrap().unwrap().0), (5, summary(&world)));
     let other = BackupId::new(1, 1).unwrap();
     assert!(world.repository.read_manifest(&world.cluster, SYSTEM, other, &mut |_, _| panic!("no item")).unwrap().is_none());
+}
+
+#[test]
+fn a_scratch_copy_has_the_items_of_the_manifest_and_only_of_a_whole_one() {
+    let world = World::new();
+    let pack = PackId { backup: world.id, number: 0 };
+    put_manifest(&world, pack, 20_000);
+    let mut seen = 0;
+    let copy = |id, look: &mut dyn FnMut(&Item)| ScratchManifest::copy_of(&world.repository, &world.cluster, SYSTEM, id, look);
+    let (manifest, head) = copy(world.id, &mut |_| seen += 1).unwrap().unwrap();
+    assert_eq!((seen, head.facts), (DIRECTORIES.len() + 20_000, facts()));
+    for _ in 0..2 {
+        let mut items = manifest.items().map(Result::unwrap);
+        for path in DIRECTORIES {
+            assert_eq!(items.next().unwrap(), directory(path));
+        }
+        assert!(items.eq((0..20_000).map(|number| file(number, pack))));
+    }
+    assert!(copy(BackupId::new(1, 1).unwrap(), &mut |_| panic!("no item")).unwrap().is_none());
+    world.replace(&world.names("/backups/").remove(0), |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    assert_eq!(copy(world.id, &mut |_| {}).err().unwrap().kind, Kind::Damaged);
 }
 
 #[test]

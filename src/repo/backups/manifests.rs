@@ -1,0 +1,219 @@
+//! Manifests in a repository: which backups there are, what is known of each, reading and storing them.
+//!
+//! May not live here: what a data directory is, which extents are stored anew ([`backup`](crate::backup)).
+
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+
+use crate::codec::Digest;
+use crate::error::{Error, Kind};
+use crate::format::envelope::{Metadata, ObjectKind};
+use crate::format::extent::{BackupId, PackId};
+use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
+use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, SHORT_MANIFEST_BYTES};
+use crate::repo::cluster::{ClusterName, SystemId};
+use crate::repo::names;
+use crate::repo::objects::Content;
+use crate::repo::repository::Repository;
+use crate::threads::at_once;
+
+/// What to do about a damaged manifest.
+const HINT: &str =
+    "this backup cannot be restored from here: take another one, or this object from another copy of the repository";
+
+/// A backup that is there, and what is known of it, unless its manifest cannot be read.
+pub type Listed = (BackupId, Result<BackupSummary, Error>);
+
+/// Is told of every directory and file of a manifest, in the order of their paths; the head is known by then.
+pub type OnItem<'a> = &'a mut dyn FnMut(&ManifestHead, Item) -> Result<ControlFlow<()>, Error>;
+
+impl Repository {
+    /// The ids of all backups of a cluster, oldest first.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn backup_ids(&self, cluster: &ClusterName, system_id: SystemId) -> Result<Vec<BackupId>, Error> {
+        let prefix = names::backups_prefix(cluster, system_id);
+        let mut ids = Vec::new();
+        self.store().list(&prefix, "", &mut |entry| {
+            ids.extend(entry.key.as_str().strip_prefix(&prefix).and_then(BackupId::parse));
+            ControlFlow::Continue(())
+        })?;
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Visits all packs of a cluster in the order of their names, with the sizes of their objects: a request per thousand of them.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn visit_packs(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        visit: &mut dyn FnMut(PackId, u64),
+    ) -> Result<(), Error> {
+        let prefix = names::packs_prefix(cluster, system_id);
+        self.store().list(&prefix, "", &mut |entry| {
+            if let Some(pack) = entry.key.as_str().strip_prefix(&prefix).and_then(PackId::parse) {
+                visit(pack, entry.size_bytes);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+
+    /// What is known of all backups of a cluster, oldest first, each with one small read. A manifest that cannot be read is an error
+    /// in its place: the others count all the same.
+    ///
+    /// # Errors
+    /// As the store's, when the backups cannot be listed.
+    pub fn backups(&self, cluster: &ClusterName, system_id: SystemId) -> Result<Vec<Listed>, Error> {
+        let ids = self.backup_ids(cluster, system_id)?;
+        let mut found = Vec::with_capacity(ids.len());
+        for some in ids.chunks(CATALOG_READERS) {
+            let read = at_once(some, CATALOG_READERS, |id| self.backup_summary(cluster, system_id, *id));
+            for (id, summary) in some.iter().zip(read) {
+                match summary {
+                    Ok(None) => {} // Expired since it was listed.
+                    Ok(Some(summary)) => found.push((*id, Ok(summary))),
+                    Err(error) => found.push((*id, Err(error))),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is known of one backup; `None` when there is no such backup.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable.
+    pub fn backup_summary(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+    ) -> Result<Option<BackupSummary>, Error> {
+        match self.metadata(ObjectKind::Manifest, &names::manifest(cluster, system_id, id)?)? {
+            Some(metadata) => self.summary_of(cluster, system_id, id, &metadata).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn summary_of(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+        metadata: &Metadata,
+    ) -> Result<BackupSummary, Error> {
+        let summary: Option<BackupSummary> =
+            metadata.backup_summary.as_deref().and_then(|json| serde_json::from_slice(json).ok());
+        let fits = |summary: &BackupSummary| summary.id == id && summary.system_id == system_id.to_string() && summary.is_sane();
+        match summary.filter(fits) {
+            Some(summary) => Ok(summary),
+            None => Err(self.damaged_manifest(cluster, system_id, id, "its summary is not what belongs there")),
+        }
+    }
+
+    fn damaged_manifest(&self, cluster: &ClusterName, system_id: SystemId, id: BackupId, why: &str) -> Error {
+        let name = names::manifest(cluster, system_id, id).map_or_else(|e| e.what, |name| name.to_string());
+        Error::new(Kind::Damaged, format!("{name} in {} is damaged: {why}", self.location())).hint(HINT)
+    }
+
+    /// Reads a manifest as a stream, with bounded memory. What the visitor sees before the end is authenticated and keeps the rules of a
+    /// backup, but only `Some(…)` says that it saw all; when it breaks, the rest is not read.
+    ///
+    /// # Errors
+    /// As the visitor's; damaged, denied, unreachable. `None` when there is no such backup.
+    pub fn read_manifest(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+        visit: OnItem<'_>,
+    ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
+        let damaged = |why: String| self.damaged_manifest(cluster, system_id, id, &why);
+        let name = names::manifest(cluster, system_id, id)?;
+        let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
+        let Some(begun) = self.begin(ObjectKind::Manifest, &name).map_err(hinted)? else { return Ok(None) };
+        let metadata = begun.opened.metadata();
+        let summary = self.summary_of(cluster, system_id, id, metadata)?;
+        let plaintext_bytes = metadata.plaintext_bytes;
+        if plaintext_bytes > SHORT_MANIFEST_BYTES.max(begun.stored_bytes.saturating_mul(MAX_MANIFEST_EXPANSION)) {
+            return Err(damaged(format!("it says that its {} bytes hold {plaintext_bytes}", begun.stored_bytes)));
+        }
+        let reader = ManifestReader::of_backup(&summary, plaintext_bytes);
+        let mut sink = Items { reader, visit, damaged: &damaged, ended: None };
+        let result = begun.opened.copy_to(&mut sink).map_err(|e| hinted(self.read_error(&name, e)));
+        match (sink.ended, result) {
+            (Some(Ended::Failed(error)), _) | (None, Err(error)) => Err(error),
+            (Some(Ended::Enough), _) => match sink.reader.head() {
+                Some(head) => Ok(Some((summary, head.clone()))),
+                None => Err(damaged("it has no head".to_owned())),
+            },
+            (None, Ok(_)) => Ok(Some((summary, sink.reader.finish().map_err(|e| damaged(e.to_string()))?))),
+        }
+    }
+
+    /// Stores a manifest: from then on the backup counts. `open` reads the same bytes each time: head and items.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_manifest<'m>(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        summary: &BackupSummary,
+        open: impl Fn() -> Box<dyn Read + 'm> + Sync + 'm,
+    ) -> Result<(), Error> {
+        let json = serde_json::to_vec(summary).map_err(|e| Error::new(Kind::Bug, format!("encode a backup's summary: {e}")))?;
+        let digest = Digest::of(&mut open())
+            .map_err(|e| Error::new(Kind::Config, format!("cannot read the manifest back from a temporary file: {e}")))?;
+        let content = Content::known(digest, open).described_by(json);
+        self.put(ObjectKind::Manifest, &names::manifest(cluster, system_id, summary.id)?, &content).map(drop)
+    }
+}
+
+/// Why the reading of a manifest ended before its end.
+enum Ended {
+    Enough,
+    Failed(Error),
+}
+
+/// Hands items on as bytes come.
+struct Items<'a> {
+    reader: ManifestReader,
+    visit: OnItem<'a>,
+    damaged: &'a dyn Fn(String) -> Error,
+    ended: Option<Ended>,
+}
+
+impl Items<'_> {
+    fn take(&mut self) -> Result<ControlFlow<()>, Error> {
+        while let Some(item) = self.reader.next_item().map_err(|e| (self.damaged)(e.to_string()))? {
+            if let Some(head) = self.reader.head()
+                && (self.visit)(head, item)?.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl Write for Items<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.reader.feed(bytes);
+        self.ended = match self.take() {
+            Ok(ControlFlow::Continue(())) => return Ok(bytes.len()),
+            Ok(ControlFlow::Break(())) => Some(Ended::Enough),
+            Err(error) => Some(Ended::Failed(error)),
+        };
+        Err(io::Error::other("enough"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! A manifest in a temporary file.
+//!
+//! Three things need one: a backup being taken, whose items come before its head is known; the backup that it is compared with; and a
+//! restore. The latter two work for hours on what one request brings, and no store keeps a connection open that long. Copying the
+//! manifest first also proves that it is whole before anything relies on it.
+//!
+//! The file has no name, so it is gone when it is closed, however the process ends.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Read};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::error::{Error, Kind};
+use crate::format::extent::{BackupId, PackId};
+use crate::format::manifest::{BackupFacts, Item, ManifestHead, ManifestReader, ManifestWriter};
+use crate::fsio::{self, file_error};
+use crate::limits::KIB;
+use crate::repo::cluster::{ClusterName, SystemId};
+use crate::repo::repository::Repository;
+
+/// What is written to the file at once.
+const WRITE_BYTES: usize = 256 * KIB;
+/// What is read of the file at once.
+const READ_BYTES: usize = 128 * KIB;
+
+/// Writes a manifest into a temporary file.
+pub struct ScratchWriter {
+    writer: ManifestWriter<BufWriter<File>>,
+}
+
+/// A manifest in a temporary file.
+pub struct ScratchManifest {
+    head: Vec<u8>,
+    items: Arc<File>,
+}
+
+/// The directories and files of a [`ScratchManifest`], in the order of their paths. It ends after an error.
+pub struct ScratchItems {
+    file: Arc<File>,
+    offset: u64,
+    reader: ManifestReader,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+impl ScratchWriter {
+    /// Makes the temporary file.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when it cannot be made.
+    pub fn new() -> Result<Self, Error> {
+        let file = fsio::scratch().map_err(|e| file_error(Kind::Config, e))?;
+        Ok(Self { writer: ManifestWriter::new(BufWriter::with_capacity(WRITE_BYTES, file)) })
+    }
+
+    /// Adds an item, as [`ManifestWriter::add`] does.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when the file cannot be written; [`Kind::Bug`] for what a manifest cannot hold.
+    pub fn add(&mut self, item: &Item, table_uses: &[(PackId, u64)]) -> Result<(), Error> {
+        self.writer.add(item, table_uses).map_err(cannot_write)
+    }
+
+    /// How many bytes of packs the items so far refer to.
+    pub fn live_bytes(&self) -> u64 {
+        self.writer.live_bytes()
+    }
+
+    /// Ends a manifest that is only read back.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn finish(self) -> Result<ScratchManifest, Error> {
+        let nothing = BackupFacts {
+            hash_key: String::new(),
+            databases: Vec::new(),
+            tablespaces: Vec::new(),
+            annotations: BTreeMap::new(),
+            damage: Vec::new(),
+            warnings: Vec::new(),
+            attachments: Vec::new(),
+        };
+        // How long packs are matters to no reader of a copy.
+        self.finish_with(&nothing, |_| Some(0))
+    }
+
+    /// Ends a manifest that will be stored. `total` says how many bytes the records of a pack have.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); [`Kind::Bug`] when the manifest refers to a pack that `total` does not know.
+    pub fn finish_with(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<ScratchManifest, Error> {
+        let (sink, head) = self.writer.finish(facts, total).map_err(cannot_write)?;
+        let file = sink.into_inner().map_err(|e| cannot_write(e.into_error()))?;
+        Ok(ScratchManifest { head, items: Arc::new(file) })
+    }
+}
+
+impl ScratchManifest {
+    /// Copies the manifest of a backup, and shows `look` its items meanwhile. `None` when there is no such backup.
+    ///
+    /// # Errors
+    /// As [`Repository::read_manifest`] and [`ScratchWriter::add`].
+    pub fn copy_of(
+        repository: &Repository,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+        look: &mut dyn FnMut(&Item),
+    ) -> Result<Option<(Self, ManifestHead)>, Error> {
+        let mut writer = ScratchWriter::new()?;
+        let read = repository.read_manifest(cluster, system_id, id, &mut |_, item| {
+            writer.add(&item, &[])?;
+            look(&item);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        match read {
+            Some((_, head)) => Ok(Some((writer.finish()?, head))),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the items from the first one on, independently of other readings.
+    pub fn items(&self) -> ScratchItems {
+        let mut reader = ManifestReader::default();
+        reader.feed(&self.head);
+        ScratchItems { file: Arc::clone(&self.items), offset: 0, reader, buffer: Vec::new(), ended: false }
+    }
+
+    /// The manifest as bytes: head and items.
+    pub fn bytes(&self) -> impl Read + '_ {
+        self.head.as_slice().chain(fsio::reader(&self.items))
+    }
+}
+
+impl ScratchItems {
+    fn next_item(&mut self) -> Result<Option<Item>, Error> {
+        loop {
+            if let Some(item) = self.reader.next_item().map_err(|e| cannot_read(&e))? {
+                return Ok(Some(item));
+            }
+            self.buffer.resize(READ_BYTES, 0);
+            let n = match fsio::reader_from(&self.file, self.offset).read(&mut self.buffer) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read.map_err(|e| cannot_read(&e))?,
+            };
+            if n == 0 {
+                std::mem::take(&mut self.reader).finish().map_err(|e| cannot_read(&e))?;
+                return Ok(None);
+            }
+            self.offset += n as u64;
+            self.reader.feed(self.buffer.get(..n).unwrap_or_default());
+        }
+    }
+}
+
+impl Iterator for ScratchItems {
+    type Item = Result<Item, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.next_item().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+fn cannot_write(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => Error::new(Kind::Bug, format!("write the manifest: {error}")),
+        _ => Error::new(Kind::Config, format!("cannot write the manifest to a temporary file: {error}")).hint(
+            "free space in the directory for temporary files, or set TMPDIR to another one: a manifest takes about 100 bytes per file \
+             of the cluster, more for large files",
+        ),
+    }
+}
+
+fn cannot_read(error: &dyn std::fmt::Display) -> Error {
+    Error::new(Kind::Config, format!("cannot read the manifest back from a temporary file: {error}"))
+        .hint("check the disk of the directory for temporary files, or set TMPDIR to another directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::manifest::{Content, DirectoryEntry, FileEntry};
+
+    fn directory(path: &str) -> Item {
+        Item::Directory(DirectoryEntry { path: path.into(), mode: 0o700, owner: "o".to_owned(), group: "g".to_owned() })
+    }
+
+    fn file(path: &str) -> Item {
+        Item::File(FileEntry {
+            path: path.into(),
+            size_bytes: 0,
+            mode: 0o600,
+            owner: "o".to_owned(),
+            group: "g".to_owned(),
+            modified_unix_us: 7,
+            crc32c: 0,
+            content: Content::Extents(Vec::new()),
+        })
+    }
+
+    /// More than is read at once.
+    fn many() -> Vec<Item> {
+        let mut items = vec![directory(""), directory("base")];
+        items.extend((0..20_000).map(|number| file(&format!("base/{number:08}"))));
+        items
+    }
+
+    fn written(items: &[Item]) -> ScratchManifest {
+        let mut writer = ScratchWriter::new().unwrap();
+        for item in items {
+            writer.add(item, &[]).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn items_are_read_back_in_order_as_often_as_wanted() {
+        let items = many();
+        let manifest = written(&items);
+        assert!(manifest.items.metadata().unwrap().len() > 2 * READ_BYTES as u64);
+        let (mut first, mut second) = (manifest.items(), manifest.items());
+        for item in &items {
+            assert_eq!(first.next().unwrap().unwrap(), *item);
+            if item.path().len() % 2 == 0 {
+                second.next().unwrap().unwrap();
+            }
+        }
+        assert!(first.next().is_none() && first.next().is_none());
+        // Reading goes on where the manifest itself is gone already.
+        let last = manifest.items();
+        drop(manifest);
+        assert_eq!(last.map(Result::unwrap).collect::<Vec<_>>(), items);
+        assert!(written(&[]).items().next().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_in_a_manifest_is_a_bug_and_a_file_that_changed_is_not_read_as_whole() {
+        let mut writer = ScratchWriter::new().unwrap();
+        writer.add(&file("b"), &[]).unwrap();
+        assert_eq!(writer.add(&file("a"), &[]).unwrap_err().kind, Kind::Bug);
+        let items = many();
+        let manifest = written(&items);
+        let bytes = manifest.items.metadata().unwrap().len();
+        manifest.items.set_len(bytes - 1).unwrap();
+        let mut read = manifest.items();
+        let taken = read.by_ref().take_while(Result::is_ok).count();
+        assert_eq!(taken, items.len() - 1);
+        assert!(read.next().is_none());
+        let error = manifest.items().find_map(Result::err).unwrap();
+        assert_eq!(error.kind, Kind::Config);
+        assert!(error.what.contains("cannot read the manifest back"), "{}", error.what);
+    }
+}
