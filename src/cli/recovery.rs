@@ -1,9 +1,10 @@
 //! The reports of `resolve` and `catalog` as text.
 use super::lines::Lines;
 use super::render::{duration, size};
-use crate::ops::catalog::{CatalogReport, Line, TimelineReport};
-use crate::pg::target::{Zone, now, parse_time};
+use crate::pg::target::Zone;
+use crate::report::catalog::{CatalogLine, CatalogReport, CatalogTimeline};
 use crate::report::resolve::ResolveReport;
+use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
 
 /// Most locks that are printed; `--json` has all.
@@ -23,7 +24,7 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
     });
     let exclusive = if report.inclusive { "" } else { ", exclusive" };
     line("target", format!("{}{in_zone}{exclusive}", report.target));
-    let legs = report.path.iter().map(|leg| match &leg.fork {
+    let legs = report.path.iter().map(|leg| match &leg.fork_lsn {
         Some(fork) => format!("{} until {fork}", leg.timeline),
         None => leg.timeline.to_string(),
     });
@@ -32,10 +33,11 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
         line("", reason.clone());
     }
     for other in &report.other_timelines {
-        let last = other.last.as_ref().map_or_else(String::new, |last| format!(", the last {}", transaction(last, zone)));
+        let last =
+            other.last_transaction.as_ref().map_or_else(String::new, |last| format!(", the last {}", transaction(last, zone)));
         line(
             "NOT INCLUDED",
-            format!("{} transactions of timeline {} from {} on{last}", other.transactions, other.timeline, other.from),
+            format!("{} transactions of timeline {} from {} on{last}", other.transactions, other.timeline, other.from_lsn),
         );
     }
     if report.reachable {
@@ -53,14 +55,14 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
             },
         );
         if let Some(stop) = &report.stop {
-            if let Some(own) = &stop.instead_of {
+            if let Some(own) = &stop.instead_of_lsn {
                 line(
                     "",
                     format!("the data are those before the record at {own}, where PostgreSQL by itself stops with more locks"),
                 );
             }
             for lock in stop.locks.iter().take(LOCKS) {
-                let (relation, database, xid) = (lock.relation, lock.database, lock.xid);
+                let (relation, database, xid) = (lock.relation_oid, lock.database_oid, lock.xid);
                 line(
                     "LOCKED",
                     format!("relation {relation} of database {database}, by transaction {xid}, which is not included"),
@@ -73,7 +75,7 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
                 line("", "queries on these wait while recovery is paused; its end (promote) releases them".to_owned());
             }
         }
-        line("starts", report.start.clone().unwrap_or_default());
+        line("starts", report.start_lsn.clone().unwrap_or_default());
         for setting in &report.settings {
             line("setting", format!("{} = '{}'", setting.name, setting.value));
         }
@@ -87,38 +89,42 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
     }
     replay(report, zone, &mut line);
     for place in &report.candidates {
-        let time = place.time.as_ref().map_or_else(String::new, |time| format!(", {}", both(time, zone)));
+        let time = place.time.map_or_else(String::new, |time| format!(", {}", both(time, zone)));
         line("candidate", format!("{} on timeline {}{time}", place.lsn, place.timeline));
         if let Some(last) = &place.last_included {
             line("", format!("with it the last commit would be: {}", transaction(last, zone)));
         }
     }
     if let Some(backup) = &report.backup {
-        let id = backup.id.as_ref().map_or_else(String::new, |id| format!("{id} "));
-        line("backup", format!("{id}from {}, consistent at {}", backup.start, backup.stop));
+        let id = backup.backup_id.as_ref().map_or_else(String::new, |id| format!("{id} "));
+        line("backup", format!("{id}from {}, consistent at {}", backup.start_lsn, backup.stop_lsn));
         if let (Some(label), Some(bytes), Some(stored)) = (&backup.label, backup.bytes, backup.stored_bytes) {
             line("", format!("{label:?}, {} of files, {} stored", size(bytes), size(stored)));
         }
-        if let Some(damaged) = backup.damaged_pages.filter(|damaged| *damaged > 0) {
+        if let Some(damaged) = backup.pages_damaged.filter(|damaged| *damaged > 0) {
             line("DAMAGED", format!("{damaged} pages of this backup were damaged already when it was taken"));
         }
     }
     if let Some(wal) = &report.wal {
-        let range = format!("{} to {}", wal.first, wal.last);
+        let range = format!("{} to {}", wal.first_segment, wal.last_segment);
         line("WAL needed", format!("{range}: {} segments, {} stored, {}", wal.segments, wal.present, size(wal.stored_bytes)));
-        for (first, last) in &wal.missing {
-            line("MISSING", format!("{first} to {last}"));
+        for range in &wal.missing {
+            line("MISSING", format!("{} to {}", range.first_segment, range.last_segment));
         }
     }
     if let Some(estimate) = &report.estimate {
         let download = size(estimate.download_bytes);
         line(
             "estimate",
-            format!("{download} to download, about {}; {}", duration(estimate.seconds.saturating_mul(1000)), estimate.assuming),
+            format!(
+                "{download} to download, about {}; {}",
+                duration(estimate.duration_s.saturating_mul(1000)),
+                estimate.assuming
+            ),
         );
     }
     if let Some(oldest) = &report.oldest_backup {
-        line("oldest backup", format!("from {}, consistent at {}", oldest.start, oldest.stop));
+        line("oldest backup", format!("from {}, consistent at {}", oldest.start_lsn, oldest.stop_lsn));
     }
     for (name, end) in [("archived from", &report.earliest), ("archived until", &report.latest)] {
         if let Some(end) = end {
@@ -133,26 +139,26 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
 
 /// What replay does outside the data directory, and what it asks for.
 fn replay(report: &ResolveReport, zone: &Zone, line: &mut dyn FnMut(&str, String)) {
-    let when = |time: &Option<String>| time.as_ref().map_or_else(String::new, |time| format!(", about {}", both(time, zone)));
+    let when = |time: Option<Time>| time.map_or_else(String::new, |time| format!(", about {}", both(time, zone)));
     for tablespace in &report.tablespaces_created {
         let path = match &tablespace.path {
             Some(path) => format!("{path}: replay links it to this directory of the original, and removes what it finds there"),
             None => "in the data directory".to_owned(),
         };
-        line("NEW TABLESPACE", format!("{}, created at {}{}, {path}", tablespace.oid, tablespace.lsn, when(&tablespace.time)));
+        line("NEW TABLESPACE", format!("{}, created at {}{}, {path}", tablespace.oid, tablespace.lsn, when(tablespace.time)));
     }
     for tablespace in &report.tablespaces_dropped {
-        line("drops", format!("tablespace {} at {}{}", tablespace.oid, tablespace.lsn, when(&tablespace.time)));
+        line("drops", format!("tablespace {} at {}{}", tablespace.oid, tablespace.lsn, when(tablespace.time)));
     }
     for database in &report.databases_created {
         let what = if database.moved { "is moved to" } else { "is created in" };
-        let (oid, tablespace, lsn) = (database.oid, database.tablespace, &database.lsn);
-        line("database", format!("{oid} {what} the new tablespace {tablespace} at {lsn}{}", when(&database.time)));
+        let (oid, tablespace, lsn) = (database.oid, database.tablespace_oid, &database.lsn);
+        line("database", format!("{oid} {what} the new tablespace {tablespace} at {lsn}{}", when(database.time)));
     }
     for setting in &report.required_settings {
         let Some(lsn) = &setting.lsn else { continue };
         let before = setting.at_backup.map_or_else(String::new, |value| format!(" (it was {value} when the backup was taken)"));
-        line("needs", format!("{} = {} or more from {lsn} on{before}", setting.name, setting.value));
+        line("needs", format!("{} = {} or more from {lsn} on{before}", setting.name, setting.minimum));
     }
 }
 
@@ -178,8 +184,8 @@ pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> Lines {
     out
 }
 
-fn timeline(out: &mut Lines, report: &TimelineReport, zone: &Zone) {
-    let fork = match (report.parent, &report.fork) {
+fn timeline(out: &mut Lines, report: &CatalogTimeline, zone: &Zone) {
+    let fork = match (report.parent_timeline, &report.fork_lsn) {
         (Some(parent), Some(fork)) => format!(", left timeline {parent} at {fork}"),
         _ => String::new(),
     };
@@ -193,7 +199,7 @@ fn timeline(out: &mut Lines, report: &TimelineReport, zone: &Zone) {
     for window in &report.windows {
         writeln!(out, "      archived from {}", moment(&window.from, zone));
         writeln!(out, "                to {}", moment(&window.until, zone));
-        match (&window.recoverable_from, &window.backup) {
+        match (&window.recoverable_from, &window.backup_id) {
             (Some(from), Some(backup)) => {
                 writeln!(out, "        recoverable from {}, backup {backup}", moment(from, zone))
             }
@@ -201,22 +207,26 @@ fn timeline(out: &mut Lines, report: &TimelineReport, zone: &Zone) {
         }
     }
     for gap in &report.gaps {
-        let what = if gap.first == gap.last { gap.first.clone() } else { format!("{} to {}", gap.first, gap.last) };
-        writeln!(out, "      GAP {}: {what}: {}", gap.kind, gap.detail);
+        let what = if gap.first_segment == gap.last_segment {
+            gap.first_segment.clone()
+        } else {
+            format!("{} to {}", gap.first_segment, gap.last_segment)
+        };
+        writeln!(out, "      GAP {}: {what}: {}", gap.kind.as_str(), gap.detail);
     }
-    if let (Some(first), Some(last)) = (report.unscanned.first(), report.unscanned.last()) {
-        writeln!(out, "      {} segments stored without a scan, {first} to {last}", report.unscanned.len());
+    if let (Some(first), Some(last)) = (report.unscanned_segments.first(), report.unscanned_segments.last()) {
+        writeln!(out, "      {} segments stored without a scan, {first} to {last}", report.unscanned_segments.len());
     }
 }
 
 /// A line of a list.
-pub(super) fn line(line: &Line, zone: &Zone) -> String {
+pub(super) fn line(line: &CatalogLine, zone: &Zone) -> String {
     match line {
-        Line::Transaction(end) => transaction(end, zone),
-        Line::RestorePoint { name, time, lsn, timeline } => {
-            format!("{:<17} timeline {timeline}  {}  {name}", lsn, both(time, zone))
+        CatalogLine::Transaction(end) => transaction(end, zone),
+        CatalogLine::RestorePoint { name, time, lsn, timeline } => {
+            format!("{:<17} timeline {timeline}  {}  {name}", lsn, both(*time, zone))
         }
-        Line::Gap { gap_from, gap_until } => format!("GAP from {gap_from} to {gap_until}"),
+        CatalogLine::Gap { gap_from_lsn, gap_until_lsn } => format!("GAP from {gap_from_lsn} to {gap_until_lsn}"),
     }
 }
 
@@ -229,13 +239,11 @@ fn moment(moment: &Moment, zone: &Zone) -> String {
 
 fn transaction(end: &Transaction, zone: &Zone) -> String {
     let xid = end.xid.map_or_else(|| "?".to_owned(), |xid| xid.to_string());
-    format!("{} of {xid} at {}, LSN {}, timeline {}", end.kind, both(&end.time, zone), end.lsn, end.timeline)
+    format!("{} of {xid} at {}, LSN {}, timeline {}", end.kind, both(end.time, zone), end.lsn, end.timeline)
 }
 
 /// A moment in the zone that was stated, and in UTC if that is another one.
-fn both(time: &str, zone: &Zone) -> String {
-    match parse_time(time, None, now()) {
-        Ok(moment) if zone.show(moment) != time => format!("{} ({time})", zone.show(moment)),
-        _ => time.to_owned(),
-    }
+fn both(time: Time, zone: &Zone) -> String {
+    let (in_utc, in_zone) = (time.to_string(), zone.show(time.get()));
+    if in_zone == in_utc { in_utc } else { format!("{in_zone} ({in_utc})") }
 }

@@ -1,12 +1,11 @@
 //! Reports and errors as text.
 use super::lines::Lines;
 use crate::error::Error;
-use crate::format::manifest::PageChecksums;
-use crate::ops::check::{CheckReport, Severity};
-use crate::ops::list::{BackupLine, Bound, ListReport};
 use crate::report::catalog_rebuild::RebuildReport;
+use crate::report::check::{CheckReport, Severity};
 use crate::report::init::{InitReport, Known};
 use crate::report::key::KeyReport;
+use crate::report::list::{ListReport, ListedBackup, WindowEnd};
 use crate::report::push::MissedReport;
 
 /// One line of what happened, what others said about it, one line of what to do.
@@ -96,7 +95,7 @@ pub(super) fn check(report: &CheckReport) -> Lines {
     let mut out = Lines::new();
     if let Some(server) = &report.server {
         let role = if server.in_recovery { "standby" } else { "primary" };
-        writeln!(out, "server      PostgreSQL {}, {role}, system identifier {}", server.version, server.system_id);
+        writeln!(out, "server      PostgreSQL {}, {role}, system identifier {}", server.postgres_version, server.system_id);
         writeln!(
             out,
             "settings    archive_mode {}, wal_level {}, archive_timeout {}, segments of {}",
@@ -129,8 +128,9 @@ pub(super) fn check(report: &CheckReport) -> Lines {
         };
         fact("store refuses to overwrite", repository.store_refuses_overwrite, &refuses, "no");
         fact("these credentials can delete", repository.can_delete, "yes", "no");
-        let arrived =
-            repository.arrived_after_ms.map_or_else(String::new, |ms| format!("yes, {} after the switch", duration(ms)));
+        let arrived = repository
+            .arrived_after_s
+            .map_or_else(String::new, |seconds| format!("yes, {} after the switch", duration_of(seconds)));
         fact("segment arrived and read back whole", repository.segment_verified, &arrived, "NO");
     }
     for finding in &report.findings {
@@ -139,9 +139,9 @@ pub(super) fn check(report: &CheckReport) -> Lines {
             Severity::Warning => "warning",
             Severity::Note => "note",
         };
-        writeln!(out, "{severity:<11} {}: {}", finding.about, finding.what);
-        if let Some(mend) = &finding.mend {
-            writeln!(out, "            → {mend}");
+        writeln!(out, "{severity:<11} {}: {}", finding.about, finding.message);
+        if let Some(hint) = &finding.hint {
+            writeln!(out, "            → {hint}");
         }
     }
     writeln!(out, "{}", if report.has_problems() { "NOT WORKING" } else { "all is well" });
@@ -158,18 +158,18 @@ pub(super) fn list(reports: &[ListReport]) -> Lines {
             writeln!(out, "  no cluster yet");
         }
         for cluster in &report.clusters {
-            for system in &cluster.system_ids {
+            for system in &cluster.systems {
                 let major = system.postgres_major.map_or_else(String::new, |major| format!("PostgreSQL {major}, "));
                 writeln!(
                     out,
                     "  cluster {}, {major}system identifier {}, segments of {}, {} stored",
-                    cluster.name,
+                    cluster.cluster,
                     system.system_id,
                     size(system.wal_segment_bytes),
                     size(system.stored_bytes)
                 );
                 for timeline in &system.timelines {
-                    let range = match (&timeline.first, &timeline.last) {
+                    let range = match (&timeline.first_segment, &timeline.last_segment) {
                         (Some(first), Some(last)) => format!("{first} to {last}"),
                         _ => "no complete segment".to_owned(),
                     };
@@ -186,11 +186,11 @@ pub(super) fn list(reports: &[ListReport]) -> Lines {
                         timeline.segments,
                         size(timeline.stored_bytes)
                     );
-                    for (first, last) in &timeline.gap_list {
-                        writeln!(out, "      MISSING {first} to {last}");
+                    for range in &timeline.missing {
+                        writeln!(out, "      MISSING {} to {}", range.first_segment, range.last_segment);
                     }
-                    if timeline.gaps > timeline.gap_list.len() as u64 {
-                        writeln!(out, "      and {} more gaps", timeline.gaps - timeline.gap_list.len() as u64);
+                    if timeline.missing_runs > timeline.missing.len() as u64 {
+                        writeln!(out, "      and {} more gaps", timeline.missing_runs - timeline.missing.len() as u64);
                     }
                 }
                 if !system.histories.is_empty() {
@@ -206,39 +206,41 @@ pub(super) fn list(reports: &[ListReport]) -> Lines {
 }
 
 /// One base backup.
-fn backup(out: &mut Lines, line: &BackupLine) {
-    let Some(summary) = &line.summary else {
-        let (id, damaged) = (line.only_id.as_deref().unwrap_or_default(), line.damaged.as_deref().unwrap_or_default());
-        writeln!(out, "    backup {id} DAMAGED: {damaged}");
-        return;
+fn backup(out: &mut Lines, backup: &ListedBackup) {
+    let backup = match backup {
+        ListedBackup::Readable(backup) => backup,
+        ListedBackup::Damaged { backup_id, damage } => {
+            writeln!(out, "    backup {backup_id} DAMAGED: {damage}");
+            return;
+        }
     };
-    let checksums = pages(&summary.pages);
-    let standby = if summary.from_standby { ", of a standby" } else { "" };
+    let checksums = pages(backup.page_checksums, backup.pages_verified, backup.pages_damaged);
+    let standby = if backup.from_standby { ", of a standby" } else { "" };
     writeln!(
         out,
         "    backup {} {:?}: {} in {} files, {} new, took {}, {checksums}{standby}",
-        summary.id,
-        summary.label,
-        size(summary.bytes),
-        summary.files,
-        size(summary.new_bytes),
-        duration(u64::try_from(line.duration_s.unwrap_or_default()).unwrap_or_default().saturating_mul(1000)),
+        backup.backup_id,
+        backup.label,
+        size(backup.bytes),
+        backup.files,
+        size(backup.new_bytes),
+        duration_of(backup.duration_s.floor()),
     );
-    let bound = |bound: &Bound| {
+    let bound = |bound: &WindowEnd| {
         let time = bound.time.as_ref().map_or_else(String::new, |time| format!("{time}, "));
         format!("{} ({time}timeline {})", bound.lsn, bound.timeline)
     };
-    let from = line.window_from.as_ref().map_or_else(String::new, bound);
-    let nowhere = if line.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
-    let until = line.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
+    let from = bound(&backup.window_from);
+    let nowhere = if backup.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
+    let until = backup.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
     writeln!(out, "      recoverable from {from} to {until}");
-    for warning in &summary.warnings {
+    for warning in &backup.warnings {
         writeln!(out, "      warning: {warning}");
     }
-    if summary.warnings_total > summary.warnings.len() as u64 {
-        writeln!(out, "      and {} more warnings", summary.warnings_total - summary.warnings.len() as u64);
+    if backup.warnings_total > backup.warnings.len() as u64 {
+        writeln!(out, "      and {} more warnings", backup.warnings_total - backup.warnings.len() as u64);
     }
-    for database in line.databases.iter().flatten() {
+    for database in backup.databases.iter().flatten() {
         writeln!(out, "      database {}, {}", database.name, database.bytes.map_or_else(|| "?".to_owned(), size));
     }
 }
@@ -262,11 +264,11 @@ pub(super) fn duration_of(seconds: f64) -> String {
 }
 
 /// What became of the checksums of a backup's pages.
-pub(super) fn pages(pages: &PageChecksums) -> String {
-    match (pages.enabled, pages.damaged) {
+pub(super) fn pages(enabled: bool, verified: u64, damaged: u64) -> String {
+    match (enabled, damaged) {
         (false, _) => "no page checksums".to_owned(),
-        (true, 0) => format!("{} pages verified", pages.verified),
-        (true, damaged) => format!("{} pages verified, {damaged} DAMAGED", pages.verified),
+        (true, 0) => format!("{verified} pages verified"),
+        (true, damaged) => format!("{verified} pages verified, {damaged} DAMAGED"),
     }
 }
 

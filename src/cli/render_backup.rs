@@ -1,7 +1,6 @@
 //! The report of `base-backup` as text.
 use super::lines::Lines;
-use super::render::{duration, pages, size};
-use crate::format::manifest::PageChecksums;
+use super::render::{duration_of, pages, size};
 use crate::report::backup::BackupReport;
 
 /// Most lines of damaged pages and warnings that are printed; `--json` has all.
@@ -13,22 +12,21 @@ pub(super) fn report(report: &BackupReport) -> Lines {
     let mut line = |name: &str, text: String| {
         writeln!(out, "{name:<12} {text}");
     };
-    line("backup", format!("{} of cluster {} in {}", report.id, report.cluster, report.repository));
+    line("backup", format!("{} of cluster {} in {}", report.backup_id, report.cluster, report.repository));
     line("label", report.label.clone());
     let version = report.postgres_version_num;
     let role = if report.from_standby { "standby" } else { "primary" };
     line("server", format!("PostgreSQL {}.{}, {role}, {}", version / 10_000, version % 10_000, report.data_directory));
     line("from", format!("{}, consistent at {}, timeline {}", report.start_lsn, report.stop_lsn, report.timeline));
     line("read", format!("{} in {} files, with {} jobs", size(report.bytes), report.files, report.jobs));
-    let parent = report.parent.as_ref().map_or_else(
+    let parent = report.parent_backup_id.as_ref().map_or_else(
         || "no earlier backup to compare with".to_owned(),
         |parent| format!("{} were stored already by {parent} or before it", size(report.reused_bytes)),
     );
     line("stored", format!("{} new; {parent}", size(report.new_bytes)));
     line("restore", format!("reads {}", size(report.stored_bytes)));
-    let (enabled, verified, damaged) = (report.page_checksums, report.pages_verified, report.pages_damaged);
-    line("checksums", pages(&PageChecksums { enabled, verified, damaged }));
-    let (took, waited) = (duration(report.duration_ms), duration(report.waited_for_wal_ms));
+    line("checksums", pages(report.page_checksums, report.pages_verified, report.pages_damaged));
+    let (took, waited) = (duration_of(report.duration_s), duration_of(report.waited_for_wal_s));
     line("took", format!("{took}, of these {waited} waiting for WAL to be archived"));
     for file in &report.attachments {
         line("with", format!("{} ({}), {}", file.path, file.setting, size(file.bytes)));
@@ -36,12 +34,12 @@ pub(super) fn report(report: &BackupReport) -> Lines {
     for (key, value) in &report.annotations {
         line("note", format!("{key} = {value}"));
     }
-    for page in report.damaged.iter().take(LINES) {
+    for page in report.damaged_pages.iter().take(LINES) {
         let relation = page.relation.as_ref().map_or_else(String::new, |relation| format!(" of {relation}"));
         line("DAMAGED", format!("page {}{relation} in {}: {}", page.block, page.file, page.detail));
     }
-    if report.pages_damaged as usize > LINES.min(report.damaged.len()) {
-        line("DAMAGED", format!("and {} more pages", report.pages_damaged as usize - LINES.min(report.damaged.len())));
+    if report.pages_damaged as usize > LINES.min(report.damaged_pages.len()) {
+        line("DAMAGED", format!("and {} more pages", report.pages_damaged as usize - LINES.min(report.damaged_pages.len())));
     }
     for warning in report.warnings.iter().take(LINES) {
         line("warning", warning.clone());

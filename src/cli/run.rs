@@ -13,6 +13,7 @@ use crate::limits::AHEAD_TIME;
 use crate::ops;
 use crate::raw_text::plain;
 use crate::repo::{ClusterName, SystemId};
+use crate::report::list::StoredFile;
 use crate::report::push::PushReport;
 use crate::restore::recovery_settings;
 use crate::restore::request::RestoreRequest;
@@ -297,7 +298,7 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
     if report.pages_damaged > 0 {
         return Err(Error::new(
             Kind::Problems,
-            format!("{} damaged pages; backup {} is stored, with the damage in it", report.pages_damaged, report.id),
+            format!("{} damaged pages; backup {} is stored, with the damage in it", report.pages_damaged, report.backup_id),
         )
         .hint("the pages are listed above: look at the disk, and at older backups for undamaged copies"));
     }
@@ -315,14 +316,12 @@ fn list(config: &Config, only: Option<&ClusterName>, deadline: Deadline, args: &
     let files = args.files;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failure = None;
-    let mut on_file = |stored: &ops::list::StoredFile<'_>| {
-        let (repository, cluster, file) = (stored.repository, stored.cluster.to_string(), stored.file.to_string());
+    let mut on_file = |stored: &StoredFile| {
         let written = if json {
-            let bytes = stored.stored_bytes;
-            let line = serde_json::json!({"repository": repository, "cluster": cluster, "file": file, "stored_bytes": bytes});
-            writeln!(out, "{}", plain_json(&line.to_string()))
+            let line = serde_json::to_string(stored).map_err(io::Error::from);
+            line.and_then(|line| writeln!(out, "{}", plain_json(&line)))
         } else {
-            writeln!(out, "{:>12}  {}  {}", stored.stored_bytes, plain(&cluster), plain(&file))
+            writeln!(out, "{:>12}  {}  {}", stored.stored_bytes, plain(&stored.cluster), plain(&stored.file))
         };
         if let Err(e) = written {
             failure.get_or_insert(e);

@@ -181,8 +181,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     })?;
     (hooks.go_on)()?;
     repository.put_manifest(&config.cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let times = (millis(since.elapsed()), millis(waited));
+    let times = (since.elapsed(), waited);
     Ok(BackupReport::new(repository.location(), &config.cluster.to_string(), summary, facts, times))
 }
 

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::format::node::{Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, XactEntry};
-use crate::pg::target::{TargetTimeline, Zone, now, show};
+use crate::pg::target::{TargetTimeline, Zone, now};
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::recovery;
 use crate::recovery::backups::Backups;
@@ -17,9 +17,9 @@ use crate::recovery::reach::{Reach, begin_of, reaches};
 use crate::recovery::search::{Log, WantedEnds, WantedMarks, Window};
 use crate::repo::catalog::{Leg, Step, TimelineInfo};
 use crate::repo::{Catalog, ClusterName, Facts, Repository, SystemId};
+use crate::report::catalog::{CatalogGap, CatalogLine, CatalogReport, CatalogSystem, CatalogTimeline, CatalogWindow, GapKind};
 use crate::report::transaction::{Moment, Transaction};
 use crate::repositories;
-use serde::Serialize;
 use std::ops::ControlFlow;
 
 /// What is asked.
@@ -57,102 +57,6 @@ pub enum Bound {
     Lsn(Lsn),
 }
 
-/// The overview of one cluster in one repository.
-#[derive(Debug, Clone, Serialize)]
-pub struct CatalogReport {
-    /// URL.
-    pub repository: String,
-    /// The cluster.
-    pub cluster: String,
-    /// Its system identifiers, oldest first; the last is the current one. No recovery leads from one to the next.
-    pub systems: Vec<SystemReport>,
-    /// The newest commit that is stored of the current system identifier, on whichever timeline.
-    pub newest_commit: Option<Transaction>,
-    /// Its age in seconds, by this host's clock: what would be lost at this moment.
-    pub newest_commit_age_s: Option<i64>,
-}
-
-/// One system identifier.
-#[derive(Debug, Clone, Serialize)]
-pub struct SystemReport {
-    /// Decimal text.
-    pub system_id: String,
-    /// Its timelines, ascending.
-    pub timelines: Vec<TimelineReport>,
-}
-
-/// What is recoverable of one timeline by itself, without its ancestors.
-#[derive(Debug, Clone, Serialize)]
-pub struct TimelineReport {
-    /// Its number.
-    pub timeline: u32,
-    /// The timeline that it left.
-    pub parent: Option<u32>,
-    /// Where it left it.
-    pub fork: Option<String>,
-    /// Its history is not stored although it must have one: nothing can be said of it.
-    pub history_missing: bool,
-    /// Stretches of WAL without a gap, in LSN order, and what of each can be restored.
-    pub windows: Vec<WindowReport>,
-    /// Why each ends before the next begins, in LSN order.
-    pub gaps: Vec<GapReport>,
-    /// Segments that were stored without being scanned; they were read whole for this report.
-    pub unscanned: Vec<String>,
-}
-
-/// A stretch that recovery can run through.
-#[derive(Debug, Clone, Serialize)]
-pub struct WindowReport {
-    /// Where it begins, and the first transaction that ends in it.
-    pub from: Moment,
-    /// Where it ends, and the last commit in it.
-    pub until: Moment,
-    /// From where on it can be restored, and the first transaction after that; nothing where no base backup leads into it.
-    pub recoverable_from: Option<Moment>,
-    /// The base backup from which that is.
-    pub backup: Option<String>,
-}
-
-/// Something over which no recovery gets.
-#[derive(Debug, Clone, Serialize)]
-pub struct GapReport {
-    /// `missing`, `damaged`, `ends` (no more data in a segment), `broken` (the next segment does not follow) or `minimal` (written with
-    /// `wal_level = minimal`).
-    pub kind: &'static str,
-    /// The first segment concerned.
-    pub first: String,
-    /// The last.
-    pub last: String,
-    /// What is wrong, in words.
-    pub detail: String,
-}
-
-/// A line of a list.
-#[derive(Debug, Clone, Serialize)]
-#[serde(untagged)]
-pub enum Line {
-    /// The end of a transaction.
-    Transaction(Transaction),
-    /// A restore point.
-    RestorePoint {
-        /// Its name.
-        name: String,
-        /// When it was made, by the server's clock.
-        time: String,
-        /// Where its record begins.
-        lsn: String,
-        /// On which timeline.
-        timeline: u32,
-    },
-    /// Nothing leads over this.
-    Gap {
-        /// Where the stretch before ends.
-        gap_from: String,
-        /// Where the next begins.
-        gap_until: String,
-    },
-}
-
 /// Looks at the whole cluster in the first repository that answers.
 ///
 /// # Errors
@@ -179,7 +83,7 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
         let timelines = catalog.timelines().iter();
         let timelines =
             timelines.map(|info| timeline_report(&repository, cluster, &catalog, &backups, info)).collect::<Result<_, _>>()?;
-        report.systems.push(SystemReport { system_id: facts.system_id.to_string(), timelines });
+        report.systems.push(CatalogSystem { system_id: facts.system_id.to_string(), timelines });
         if facts.system_id == current.system_id
             && let Some((commit, timeline)) = newest_commit(&repository, cluster, &catalog)?
         {
@@ -228,16 +132,16 @@ fn timeline_report(
     catalog: &Catalog<'_>,
     backups: &[BackupSummary],
     info: &TimelineInfo,
-) -> Result<TimelineReport, Error> {
+) -> Result<CatalogTimeline, Error> {
     let parent = info.history.as_ref().and_then(|history| history.ancestors.last());
-    let mut report = TimelineReport {
+    let mut report = CatalogTimeline {
         timeline: info.timeline.0,
-        parent: parent.map(|parent| parent.timeline.0),
-        fork: parent.map(|parent| parent.switch.to_string()),
+        parent_timeline: parent.map(|parent| parent.timeline.0),
+        fork_lsn: parent.map(|parent| parent.switch.to_string()),
         history_missing: !has_path(info),
         windows: Vec::new(),
         gaps: Vec::new(),
-        unscanned: Vec::new(),
+        unscanned_segments: Vec::new(),
     };
     if info.segments.is_none() {
         return Ok(report);
@@ -253,15 +157,15 @@ fn timeline_report(
     catalog.walk(log.path(), own.begin, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
         match step {
             Step::Skipped { .. } => {}
-            Step::Missing { first, last } => report.gaps.push(GapReport {
-                kind: "missing",
-                first: first.to_string(),
-                last: last.to_string(),
+            Step::Missing { first, last } => report.gaps.push(CatalogGap {
+                kind: GapKind::Missing,
+                first_segment: first.to_string(),
+                last_segment: last.to_string(),
                 detail: "not stored".to_owned(),
             }),
             Step::Segment(entry) => report.gaps.extend(gap(catalog, &entry)?),
             Step::Unscanned(name) => {
-                report.unscanned.push(name.to_string());
+                report.unscanned_segments.push(name.to_string());
                 report.gaps.extend(gap(catalog, &scanned(catalog, log.path(), name)?)?);
             }
         }
@@ -271,22 +175,22 @@ fn timeline_report(
     for minimal in log.minimal().iter().filter(|minimal| minimal.from >= own.begin) {
         let name = |lsn| SegmentName::holding(info.timeline, lsn, size).map_or_else(String::new, |name| name.to_string());
         let (first, last) = (name(minimal.from), minimal.until.map(name));
-        report.gaps.push(GapReport {
-            kind: "minimal",
-            last: last.unwrap_or_else(|| first.clone()),
-            first,
+        report.gaps.push(CatalogGap {
+            kind: GapKind::Minimal,
+            last_segment: last.unwrap_or_else(|| first.clone()),
+            first_segment: first,
             detail: minimal.to_string(),
         });
     }
     // Before the first segment of the timeline there is nothing that could be missing, unless the fork is there.
     let first = info.segments.map(|(first, _)| first.to_string()).unwrap_or_default();
     if own.begin.0 == 0 {
-        report.gaps.retain(|gap| gap.kind != "missing" || gap.last > first);
+        report.gaps.retain(|gap| gap.kind != GapKind::Missing || gap.last_segment > first);
     }
     Ok(report)
 }
 
-fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg, reach: Option<&Reach<'_>>) -> Result<WindowReport, Error> {
+fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg, reach: Option<&Reach<'_>>) -> Result<CatalogWindow, Error> {
     let moment = |lsn: Lsn, end: Option<XactEntry>| Moment {
         lsn: lsn.to_string(),
         transaction: end.map(|end| Transaction::new(&end, own.timeline)),
@@ -298,27 +202,27 @@ fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg, reach: Option<&R
     })?;
     let last = log.last_commit(window.from, window.until)?;
     let recoverable_from = reach.map(|reach| begin_of(log, reach.from.max(window.from), window.until)).transpose()?;
-    Ok(WindowReport {
+    Ok(CatalogWindow {
         from: moment(window.from, first),
         until: moment(window.until, last),
         recoverable_from,
-        backup: reach.and_then(|reach| reach.backup).map(|backup| backup.id.to_string()),
+        backup_id: reach.and_then(|reach| reach.backup).map(|backup| backup.id.to_string()),
     })
 }
 
 /// What is wrong with a segment, or after it.
-fn gap(catalog: &Catalog<'_>, entry: &Entry) -> Result<Option<GapReport>, Error> {
+fn gap(catalog: &Catalog<'_>, entry: &Entry) -> Result<Option<CatalogGap>, Error> {
     let name = entry.segment.to_string();
     let (kind, detail) = match entry.edge {
         Edge::Follows | Edge::Open => return Ok(None),
-        Edge::Broken => ("broken", "the next segment does not continue this one".to_owned()),
+        Edge::Broken => (GapKind::Broken, "the next segment does not continue this one".to_owned()),
         Edge::Stops => match catalog.summary(entry.segment)?.map(|summary| summary.end) {
-            Some(End::Damaged(damage)) => ("damaged", damage.to_string()),
-            Some(End::EndOfData { at }) => ("ends", format!("there is no record after {at}")),
-            _ => ("ends", format!("reading ends at {}", entry.good_until)),
+            Some(End::Damaged(damage)) => (GapKind::Damaged, damage.to_string()),
+            Some(End::EndOfData { at }) => (GapKind::Ends, format!("there is no record after {at}")),
+            _ => (GapKind::Ends, format!("reading ends at {}", entry.good_until)),
         },
     };
-    Ok(Some(GapReport { kind, first: name.clone(), last: name, detail }))
+    Ok(Some(CatalogGap { kind, first_segment: name.clone(), last_segment: name, detail }))
 }
 
 /// Lists what is asked for, line by line, until the visitor breaks.
@@ -329,7 +233,7 @@ pub fn list(
     config: &Config,
     request: &CatalogRequest,
     deadline: Deadline,
-    visit: &mut dyn FnMut(&Line) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(&CatalogLine) -> ControlFlow<()>,
 ) -> Result<(), Error> {
     let (repository, mut facts) = repositories::open_first(config, deadline)?;
     if let Some(wanted) = request.system_id {
@@ -357,7 +261,7 @@ pub fn list(
             continue;
         }
         if let Some(before) = before {
-            let gap = Line::Gap { gap_from: before.until.to_string(), gap_until: window.from.to_string() };
+            let gap = CatalogLine::Gap { gap_from_lsn: before.until.to_string(), gap_until_lsn: window.from.to_string() };
             if visit(&gap).is_break() {
                 return Ok(());
             }
@@ -374,7 +278,7 @@ fn list_window(
     log: &PathLog<'_>,
     request: &CatalogRequest,
     window: &Window,
-    visit: &mut dyn FnMut(&Line) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(&CatalogLine) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Error> {
     let earliest = match request.from {
         Some(Bound::Time(time)) => time,
@@ -390,7 +294,7 @@ fn list_window(
     match request.list {
         Some(List::Commits) => log.ends(window.from, window.until, WantedEnds::Between(earliest, latest), &mut |end| {
             if within(end.end.time) {
-                flow = visit(&Line::Transaction(Transaction::new(end, timeline(end.lsn))));
+                flow = visit(&CatalogLine::Transaction(Transaction::new(end, timeline(end.lsn))));
             }
             flow
         })?,
@@ -398,9 +302,9 @@ fn list_window(
             if let Mark::RestorePoint { time, name } = &mark.what
                 && within(*time)
             {
-                flow = visit(&Line::RestorePoint {
+                flow = visit(&CatalogLine::RestorePoint {
                     name: name.to_string(),
-                    time: show(*time),
+                    time: (*time).into(),
                     lsn: mark.start.to_string(),
                     timeline: timeline(mark.start).0,
                 });

@@ -1,7 +1,7 @@
 //! `walvis check`: does archiving really work, from the server's settings to the bytes in every repository?
 //!
 //! It looks at the repositories and at the server, makes the server switch to a new segment, waits until that segment is in every
-//! repository, reads it back and holds it against its name. Everything wrong is a [`Finding`] with the way to mend it.
+//! repository, reads it back and holds it against its name. Everything wrong is a [`Finding`](crate::report::check::Finding) with the way to mend it.
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -11,12 +11,12 @@ use crate::pg::{SegmentCheck, SegmentName, WalFileName};
 use crate::postgres::archiver::{Status, Watch};
 use crate::postgres::{Server, control_file};
 use crate::repo::{Facts, Fetched, KeySource, Probed, Repository, SystemId};
+use crate::report::check::{ArchiverCheck, CheckReport, RepositoryCheck, ServerCheck, Severity};
 use crate::repositories;
 use crate::waiting;
 use crate::wal::compare::{self, Held};
 use crate::wal::histories;
 use crate::wal::missed::missing;
-use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,126 +37,9 @@ pub struct CheckRequest {
     pub no_server: bool,
 }
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Archiving or recovery does not work, or will not.
-    Problem,
-    /// It works, with a weakness that should be known.
-    Warning,
-    /// Worth knowing.
-    Note,
-}
-
-/// Something found.
-#[derive(Debug, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is about: a repository URL, or `server`.
-    pub about: String,
-    /// What is so.
-    pub what: String,
-    /// What to do about it.
-    pub mend: Option<String>,
-}
-
-/// What is known of one repository.
-#[derive(Debug, Serialize)]
-pub struct RepositoryCheck {
-    /// URL.
-    pub repository: String,
-    /// Whether it could be opened with the configured key.
-    pub opened: bool,
-    /// Whether its objects are encrypted.
-    pub encrypted: Option<bool>,
-    /// Whether the store was seen to refuse overwriting, just now.
-    pub store_refuses_overwrite: Option<bool>,
-    /// In how many rounds the store was asked for that by many writers of one object at the same moment. Only what it does wrong is
-    /// proven by that.
-    pub store_races: Option<usize>,
-    /// Whether these credentials can delete objects.
-    pub can_delete: Option<bool>,
-    /// Whether the switched segment arrived and read back as it should.
-    pub segment_verified: Option<bool>,
-    /// Milliseconds from the switch until it was there.
-    pub arrived_after_ms: Option<u64>,
-}
-
-/// What the server says.
-#[derive(Debug, Serialize)]
-pub struct ServerCheck {
-    /// `server_version`.
-    pub version: String,
-    /// System identifier, decimal.
-    pub system_id: String,
-    /// Whether it is a standby.
-    pub in_recovery: bool,
-    /// `archive_mode`.
-    pub archive_mode: String,
-    /// `archive_command`.
-    pub archive_command: String,
-    /// `archive_library` (15 and later).
-    pub archive_library: Option<String>,
-    /// `wal_level`.
-    pub wal_level: String,
-    /// `archive_timeout` in seconds; 0 is off.
-    pub archive_timeout_s: u64,
-    /// `wal_segment_size` in bytes.
-    pub wal_segment_bytes: u64,
-    /// The segment that was switched away from, if one was.
-    pub switched_segment: Option<String>,
-    /// What the server says of its archiver, last.
-    pub archiver: Option<Status>,
-}
-
-/// Everything found.
-#[derive(Debug, Serialize)]
-pub struct CheckReport {
-    /// The cluster's name.
-    pub cluster: String,
-    /// In the order of the settings.
-    pub repositories: Vec<RepositoryCheck>,
-    /// Unless it was not asked or could not be reached.
-    pub server: Option<ServerCheck>,
-    /// In the order found.
-    pub findings: Vec<Finding>,
-    /// `working`, or `not working`: there are problems.
-    pub verdict: &'static str,
-}
-
-impl CheckReport {
-    /// Whether anything is broken.
-    pub fn has_problems(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Problem)
-    }
-
-    fn add(&mut self, severity: Severity, about: &str, what: impl Into<String>, mend: impl Into<String>) {
-        let mend = Some(mend.into()).filter(|mend| !mend.is_empty());
-        self.findings.push(Finding { severity, about: about.to_owned(), what: what.into(), mend });
-    }
-
-    fn add_error(&mut self, severity: Severity, about: &str, error: Error) {
-        self.findings.push(Finding { severity, about: about.to_owned(), what: error.what, mend: error.hint });
-    }
-}
-
 /// Does it all; what goes wrong is in the report.
 pub fn run(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckReport {
-    let mut report = look(config, request, deadline);
-    report.verdict = if report.has_problems() { "not working" } else { "working" };
-    report
-}
-
-fn look(config: &Config, request: &CheckRequest, deadline: Deadline) -> CheckReport {
-    let mut report = CheckReport {
-        cluster: config.cluster.to_string(),
-        repositories: Vec::new(),
-        server: None,
-        findings: Vec::new(),
-        verdict: "",
-    };
+    let mut report = CheckReport::new(config.cluster.to_string());
     let mut opened = Vec::new();
     for repository in &config.repositories {
         opened.push(check_repository(repository, &mut report, deadline));
@@ -195,9 +78,9 @@ fn compare_optional(config: &Config, opened: &[Option<Repository>], report: &mut
             Ok(files) => {
                 let (Some(first), Some(last)) = (files.first(), files.last()) else { continue };
                 let what = format!("{} files that {} has are missing there, {first} to {last}", files.len(), required.location());
-                let mend =
+                let hint =
                     "later pushes send them by themselves; to send them now: cd DATA_DIRECTORY && walvis push-wal --missed";
-                report.add(Severity::Warning, optional.location(), what, mend);
+                report.add(Severity::Warning, optional.location(), what, hint);
             }
             Err(error) => report.add_error(Severity::Warning, optional.location(), error),
         }
@@ -235,8 +118,8 @@ fn check_standby(server: &Server, report: &mut CheckReport) -> Result<(), Error>
     }
     if !setting("promote_trigger_file")?.is_empty() {
         let what = "promote_trigger_file is set: Walvis cannot see a promotion by it, and may let the server go on without the repository";
-        let mend = "promote with pg_ctl promote or pg_promote(), or say --on-error stop in restore_command";
-        report.add(Severity::Warning, "server", what, mend);
+        let hint = "promote with pg_ctl promote or pg_promote(), or say --on-error stop in restore_command";
+        report.add(Severity::Warning, "server", what, hint);
     }
     Ok(())
 }
@@ -258,7 +141,7 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
         store_races: None,
         can_delete: None,
         segment_verified: None,
-        arrived_after_ms: None,
+        arrived_after_s: None,
     };
     let opened = match repositories::open(repository, deadline) {
         Ok(opened) => opened,
@@ -285,9 +168,9 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
             check.can_delete = Some(probed.can_delete);
             if probed.can_delete {
                 let what = "these credentials can delete objects, so whoever takes over this host can delete the backups";
-                let mend =
+                let hint =
                     "where the store allows it, archive with credentials that cannot delete, or lock objects (object_lock_mode)";
-                report.add(Severity::Note, &location, what, mend);
+                report.add(Severity::Note, &location, what, hint);
             }
         }
         Err(error) => report.add_error(failed(repository), &location, error),
@@ -300,7 +183,7 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
 fn check_unnamed(repository: &RepositoryConfig, opened: &Repository, report: &mut CheckReport) {
     let known = opened.known_as();
     let what = "nothing says that it is this repository that is meant: another one of the same key would pass for it, if somebody put it there";
-    let mend = match repository.key {
+    let hint = match repository.key {
         KeySource::File(_) => format!(
             "add the line {} to {}, or run 'walvis init' once as the user that the file belongs to",
             known.line(),
@@ -308,7 +191,7 @@ fn check_unnamed(repository: &RepositoryConfig, opened: &Repository, report: &mu
         ),
         _ => format!("write id = \"{known}\" into its settings, or set WALVIS_REPOSITORY_ID"),
     };
-    report.add(Severity::Note, opened.location(), what, mend);
+    report.add(Severity::Note, opened.location(), what, hint);
 }
 
 /// Does the store do what was recorded when the repository was made?
@@ -351,7 +234,7 @@ fn check_server(
 ) -> Result<(), Error> {
     let setting = |name: &str| server.setting(name).map(Option::unwrap_or_default);
     let facts = ServerCheck {
-        version: setting("server_version")?,
+        postgres_version: setting("server_version")?,
         system_id: server.value("SELECT system_identifier FROM pg_catalog.pg_control_system()")?,
         in_recovery: server.value("SELECT pg_catalog.pg_is_in_recovery()")? == "t",
         archive_mode: setting("archive_mode")?,
@@ -423,12 +306,12 @@ fn check_settings(facts: &ServerCheck, report: &mut CheckReport) -> bool {
     let library = facts.archive_library.as_deref().unwrap_or_default();
     let is_off = facts.archive_mode == "off";
     if is_off {
-        let mend = "ALTER SYSTEM SET archive_mode = on; then restart the server";
-        report.add(Severity::Problem, "server", "archive_mode is off: nothing is archived", mend);
+        let hint = "ALTER SYSTEM SET archive_mode = on; then restart the server";
+        report.add(Severity::Problem, "server", "archive_mode is off: nothing is archived", hint);
     }
     if facts.wal_level == "minimal" {
-        let mend = "ALTER SYSTEM SET wal_level = replica; then restart the server";
-        report.add(Severity::Problem, "server", "wal_level is minimal: WAL cannot be replayed", mend);
+        let hint = "ALTER SYSTEM SET wal_level = replica; then restart the server";
+        report.add(Severity::Problem, "server", "wal_level is minimal: WAL cannot be replayed", hint);
     }
     if !library.is_empty() {
         let what = format!("archive_library is '{library}', so archive_command is not used");
@@ -547,7 +430,13 @@ impl Way<'_> {
             std::thread::sleep(POLL);
         }
         if let (Some(server), Some(status)) = (&mut report.server, &status) {
-            server.archiver = Some(status.clone());
+            server.archiver = Some(ArchiverCheck {
+                archived_count: status.archived_count,
+                failed_count: status.failed_count,
+                last_archived_file: status.last_archived.clone(),
+                last_failed_file: status.last_failed.clone(),
+                is_failing: status.is_failing,
+            });
         }
         for index in &waiting {
             if let Some(check) = report.repositories.get_mut(*index) {
@@ -586,7 +475,7 @@ impl Way<'_> {
         };
         if let Some(check) = report.repositories.get_mut(index) {
             check.segment_verified = Some(verified.is_ok());
-            check.arrived_after_ms = u64::try_from(self.switched.elapsed().as_millis()).ok();
+            check.arrived_after_s = Some(self.switched.elapsed().as_secs_f64());
         }
         if let Err(error) = verified {
             report.add_error(failed(settings), repository.location(), error);
@@ -611,7 +500,7 @@ impl Way<'_> {
             said += &format!("; archive_command was not tried: {why}");
         }
         let is_past = status.is_past(name);
-        let mend = if is_past {
+        let hint = if is_past {
             "the server sends it elsewhere: is archive_command 'walvis push-wal %p' with this repository and cluster name, in the settings \
              that the server has?"
         } else {
@@ -623,11 +512,11 @@ impl Way<'_> {
                 continue;
             };
             let location = check.repository.clone();
-            report.add(failed(settings), &location, format!("segment {name} did not arrive within {waited} s{said}"), mend);
+            report.add(failed(settings), &location, format!("segment {name} did not arrive within {waited} s{said}"), hint);
         }
         if waiting.is_empty() && !is_past {
             let what = format!("the archiver is not done with {name} after {waited} s{said}");
-            report.add(Severity::Problem, "server", what, mend);
+            report.add(Severity::Problem, "server", what, hint);
         }
     }
 

@@ -6,7 +6,6 @@ use crate::format::descriptor::RepositoryCipher;
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupSummary, Database};
 use crate::pg::scan::{PgTime, XactEntry};
-use crate::pg::target::show;
 use crate::pg::{Lsn, SegmentName, WalFileName, WalSegmentSize};
 use crate::recovery;
 use crate::recovery::log::PathLog;
@@ -14,125 +13,19 @@ use crate::recovery::reach::reaches;
 use crate::recovery::search::Log;
 use crate::repo::catalog::TimelineInfo;
 use crate::repo::{Binding, Catalog, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
+use crate::report::list::{
+    ListReport, ListedBackup, ListedCluster, ListedSystem, ListedTimeline, ReadableBackup, StoredFile, WindowEnd,
+};
+use crate::report::segments::SegmentRange;
+use crate::report::time::Time;
 use crate::repositories;
-use serde::Serialize;
 use std::ops::ControlFlow;
 
 /// How many gaps are listed per timeline; all are counted.
 const GAPS_LISTED: usize = 10;
 
-/// One repository.
-#[derive(Debug, Serialize)]
-pub struct ListReport {
-    /// URL.
-    pub repository: String,
-    /// Whether its objects are encrypted.
-    pub encrypted: bool,
-    /// By name.
-    pub clusters: Vec<ClusterReport>,
-}
-
-/// One cluster.
-#[derive(Debug, Serialize)]
-pub struct ClusterReport {
-    /// Its name.
-    pub name: String,
-    /// Its system identifiers, oldest first; the last is the current one.
-    pub system_ids: Vec<SystemReport>,
-}
-
-/// What is stored of one system identifier.
-#[derive(Debug, Serialize)]
-pub struct SystemReport {
-    /// Decimal text: it does not fit into the numbers of every JSON reader.
-    pub system_id: String,
-    /// PostgreSQL major version when the first file was pushed, where known.
-    pub postgres_major: Option<u16>,
-    /// Size of a segment.
-    pub wal_segment_bytes: u64,
-    /// By number.
-    pub timelines: Vec<TimelineReport>,
-    /// Stored timeline history files.
-    pub histories: Vec<String>,
-    /// Stored bytes of all these objects.
-    pub stored_bytes: u64,
-    /// Base backups, newest first.
-    pub backups: Vec<BackupLine>,
-}
-
-/// A base backup.
-#[derive(Debug, Serialize)]
-pub struct BackupLine {
-    /// Its id, where that is all that is known of it.
-    #[serde(rename = "id", skip_serializing_if = "Option::is_none")]
-    pub only_id: Option<String>,
-    /// Why.
-    pub damaged: Option<String>,
-    /// What is known of it, its id included.
-    #[serde(flatten)]
-    pub summary: Option<BackupSummary>,
-    /// How long it took.
-    pub duration_s: Option<i64>,
-    /// From when and where on it can be recovered: where it is consistent.
-    pub window_from: Option<Bound>,
-    /// To when and where: where the archive ends that leads on from it; nothing if its WAL is not there.
-    pub window_until: Option<Bound>,
-    /// Whether the WAL that it needs is there, where that is known.
-    pub has_wal: Option<bool>,
-    /// Its databases, if one was asked for.
-    pub databases: Option<Vec<Database>>,
-}
-
-/// An end of a window.
-#[derive(Debug, Serialize)]
-pub struct Bound {
-    /// Position.
-    pub lsn: String,
-    /// Time, where one is known: when the backup ended, or the last transaction after it did.
-    pub time: Option<String>,
-    /// The timeline that it is on.
-    pub timeline: u32,
-}
-
-/// What is stored of one timeline.
-#[derive(Debug, Serialize)]
-pub struct TimelineReport {
-    /// Its number.
-    pub timeline: u32,
-    /// Number of segments.
-    pub segments: u64,
-    /// The first.
-    pub first: Option<String>,
-    /// The last.
-    pub last: Option<String>,
-    /// Number of runs of missing segments between first and last.
-    pub gaps: u64,
-    /// The first of them: first and last missing segment.
-    pub gap_list: Vec<(String, String)>,
-    /// Number of `.partial` files.
-    pub partials: u64,
-    /// Number of backup history files.
-    pub backup_histories: u64,
-    /// Stored bytes.
-    pub stored_bytes: u64,
-    #[serde(skip)]
-    last_name: Option<SegmentName>,
-}
-
-/// One stored file, as it is seen.
-pub struct StoredFile<'a> {
-    /// URL.
-    pub repository: &'a str,
-    /// The cluster.
-    pub cluster: &'a ClusterName,
-    /// The file.
-    pub file: StoredName,
-    /// Its stored size.
-    pub stored_bytes: u64,
-}
-
-/// Is told of every stored file.
-pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile<'_>);
+/// Receives every stored file as it is seen.
+pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile);
 
 /// What is listed; everything, if nothing is said.
 #[derive(Debug, Default)]
@@ -170,13 +63,18 @@ pub fn run(
         let mut clusters = Vec::new();
         let mut on_file = |cluster: &ClusterName, system_id: SystemId, file: &StoredName, stored_bytes| {
             if let Some(on_file) = on_file.as_mut().filter(|_| request.wants(system_id)) {
-                on_file(&StoredFile { repository: opened.location(), cluster, file: *file, stored_bytes });
+                on_file(&StoredFile {
+                    repository: opened.location().to_owned(),
+                    cluster: cluster.to_string(),
+                    file: file.to_string(),
+                    stored_bytes,
+                });
             }
         };
         opened.survey(only, &mut on_file, &mut |surveyed| {
             has_clusters = true;
             let report = cluster(&opened, &surveyed, request)?;
-            if request.system_id.is_none() || !report.system_ids.is_empty() {
+            if request.system_id.is_none() || !report.systems.is_empty() {
                 clusters.push(report);
             }
             Ok(())
@@ -202,24 +100,24 @@ pub fn run(
 }
 
 /// One cluster.
-fn cluster(repository: &Repository, surveyed: &Surveyed, request: &ListRequest<'_>) -> Result<ClusterReport, Error> {
+fn cluster(repository: &Repository, surveyed: &Surveyed, request: &ListRequest<'_>) -> Result<ListedCluster, Error> {
     let name = &surveyed.cluster;
-    let mut systems: Vec<SystemReport> = Vec::new();
+    let mut systems: Vec<ListedSystem> = Vec::new();
     for binding in repository.surveyed_bindings(surveyed)? {
         let system_id = binding.facts.system_id;
-        if !request.wants(system_id) || systems.iter().any(|system| system.is(system_id)) {
+        if !request.wants(system_id) || systems.iter().any(|system| system.system_id == system_id.to_string()) {
             continue;
         }
-        let mut system = SystemReport::new(&binding);
+        let mut system = listed_system(&binding);
         for (_, file, bytes) in surveyed.wal.iter().filter(|(of, ..)| *of == system_id) {
-            system.add(file, *bytes);
+            add_file(&mut system, file, *bytes);
         }
         if surveyed.with_backups.contains(&system_id) {
             system.backups = backups(repository, name, binding.facts, request.database)?;
         }
         systems.push(system);
     }
-    Ok(ClusterReport { name: name.to_string(), system_ids: systems })
+    Ok(ListedCluster { cluster: name.to_string(), systems })
 }
 
 /// The base backups of a cluster, newest first.
@@ -228,7 +126,7 @@ fn backups(
     cluster: &ClusterName,
     facts: Facts,
     database: Option<&str>,
-) -> Result<Vec<BackupLine>, Error> {
+) -> Result<Vec<ListedBackup>, Error> {
     let listed = repository.backups(cluster, facts.system_id)?;
     if listed.is_empty() {
         return Ok(Vec::new());
@@ -253,18 +151,8 @@ fn backups(
     };
     let mut lines = Vec::new();
     for (id, summary) in listed.into_iter().rev() {
-        let time = |unix_us: i64| PgTime::from_unix_us(unix_us).map(show);
         let line = match summary {
-            Err(e) if e.kind == Kind::Damaged => BackupLine {
-                only_id: Some(id.to_string()),
-                damaged: Some(e.what),
-                summary: None,
-                duration_s: None,
-                window_from: None,
-                window_until: None,
-                has_wal: None,
-                databases: None,
-            },
+            Err(e) if e.kind == Kind::Damaged => ListedBackup::Damaged { backup_id: id.to_string(), damage: e.what },
             Err(e) => return Err(e),
             Ok(summary) => {
                 let databases = match database {
@@ -274,20 +162,13 @@ fn backups(
                     },
                     None => None,
                 };
-                BackupLine {
-                    only_id: None,
-                    damaged: None,
-                    duration_s: Some((summary.stopped_unix_us - summary.started_unix_us) / 1_000_000),
-                    window_from: Some(Bound {
-                        lsn: summary.stop_lsn.to_string(),
-                        time: time(summary.stopped_unix_us),
-                        timeline: summary.timeline,
-                    }),
-                    window_until: windows.as_ref().and_then(|windows| windows.until(&summary)),
-                    has_wal: windows.as_ref().map(|windows| windows.until(&summary).is_some()),
+                let window_until = windows.as_ref().and_then(|windows| windows.until(&summary));
+                ListedBackup::Readable(Box::new(ReadableBackup {
+                    has_wal: windows.as_ref().map(|_| window_until.is_some()),
+                    window_until,
                     databases,
-                    summary: Some(summary),
-                }
+                    ..ReadableBackup::new(&summary)
+                }))
             }
         };
         lines.push(line);
@@ -329,7 +210,7 @@ impl<'a> Windows<'a> {
     }
 
     /// How far a recovery from a backup to the end gets: on the timeline whose last transaction is newest, of those that it leads to.
-    fn until(&self, backup: &BackupSummary) -> Option<Bound> {
+    fn until(&self, backup: &BackupSummary) -> Option<WindowEnd> {
         let mut ends = Vec::new();
         for line in &self.lines {
             let Some(reach) = reaches(&line.log, std::slice::from_ref(backup), &[]).pop() else { continue };
@@ -341,7 +222,7 @@ impl<'a> Windows<'a> {
         // What is before the backup's end is no end of what can be restored from it.
         let time = last.filter(|last| last.lsn >= backup.stop_lsn).map(|last| last.end.time);
         let time = time.or(PgTime::from_unix_us(backup.stopped_unix_us));
-        Some(Bound { lsn: until.to_string(), time: time.map(show), timeline: line.info.timeline.0 })
+        Some(WindowEnd { lsn: until.to_string(), time: time.map(Time::from), timeline: line.info.timeline.0 })
     }
 }
 
@@ -349,74 +230,69 @@ fn is_encrypted(repository: &Repository) -> bool {
     repository.descriptor().cipher != RepositoryCipher::None
 }
 
-impl SystemReport {
-    fn new(binding: &Binding) -> Self {
-        Self {
-            system_id: binding.facts.system_id.to_string(),
-            postgres_major: binding.facts.postgres_major,
-            wal_segment_bytes: binding.facts.wal_segment_size.bytes(),
-            timelines: Vec::new(),
-            histories: Vec::new(),
-            stored_bytes: 0,
-            backups: Vec::new(),
-        }
-    }
-
-    fn is(&self, system_id: SystemId) -> bool {
-        self.system_id == system_id.to_string()
-    }
-
-    /// Adds a file; files come in the order of their names.
-    fn add(&mut self, file: &WalFileName, bytes: u64) {
-        self.stored_bytes = self.stored_bytes.saturating_add(bytes);
-        if let WalFileName::History(_) = file {
-            self.histories.push(file.to_string());
-            return;
-        }
-        let number = file.timeline().0;
-        if self.timelines.last().is_none_or(|t| t.timeline != number) {
-            self.timelines.push(TimelineReport {
-                timeline: number,
-                segments: 0,
-                first: None,
-                last: None,
-                gaps: 0,
-                gap_list: Vec::new(),
-                partials: 0,
-                backup_histories: 0,
-                stored_bytes: 0,
-                last_name: None,
-            });
-        }
-        let size = WalSegmentSize::new(self.wal_segment_bytes);
-        let Some(timeline) = self.timelines.last_mut() else { return };
-        timeline.stored_bytes = timeline.stored_bytes.saturating_add(bytes);
-        match file {
-            WalFileName::Segment(name) => timeline.add_segment(*name, size),
-            WalFileName::Partial(_) => timeline.partials += 1,
-            WalFileName::Backup(..) => timeline.backup_histories += 1,
-            WalFileName::History(_) => {}
-        }
+fn listed_system(binding: &Binding) -> ListedSystem {
+    ListedSystem {
+        system_id: binding.facts.system_id.to_string(),
+        postgres_major: binding.facts.postgres_major,
+        wal_segment_bytes: binding.facts.wal_segment_size.bytes(),
+        timelines: Vec::new(),
+        histories: Vec::new(),
+        stored_bytes: 0,
+        backups: Vec::new(),
     }
 }
 
-impl TimelineReport {
-    fn add_segment(&mut self, name: SegmentName, size: Option<WalSegmentSize>) {
-        let gap = size.and_then(|size| {
-            let before = self.last_name?;
-            let (missing_from, here) = (before.number(size)? + 1, name.number(size)?);
-            let text = |number| SegmentName::from_number(name.timeline, number, size).map(|n| n.to_string());
-            if missing_from < here { Some((text(missing_from)?, text(here - 1)?)) } else { None }
-        });
-        if let Some(gap) = gap {
-            self.gaps += 1;
-            if self.gap_list.len() < GAPS_LISTED {
-                self.gap_list.push(gap);
-            }
-        }
-        self.segments += 1;
-        self.first.get_or_insert_with(|| name.to_string());
-        self.last = Some(name.to_string());
-        self.last_name = Some(name);
+/// Adds a file; files come in the order of their names.
+fn add_file(system: &mut ListedSystem, file: &WalFileName, bytes: u64) {
+    system.stored_bytes = system.stored_bytes.saturating_add(bytes);
+    if let WalFileName::History(_) = file {
+        system.histories.push(file.to_string());
+        return;
     }
+    let number = file.timeline().0;
+    if system.timelines.last().is_none_or(|t| t.timeline != number) {
+        system.timelines.push(ListedTimeline {
+            timeline: number,
+            segments: 0,
+            first_segment: None,
+            last_segment: None,
+            missing_runs: 0,
+            missing: Vec::new(),
+            partials: 0,
+            backup_histories: 0,
+            stored_bytes: 0,
+        });
+    }
+    let size = WalSegmentSize::new(system.wal_segment_bytes);
+    let Some(timeline) = system.timelines.last_mut() else { return };
+    timeline.stored_bytes = timeline.stored_bytes.saturating_add(bytes);
+    match file {
+        WalFileName::Segment(name) => add_segment(timeline, *name, size),
+        WalFileName::Partial(_) => timeline.partials += 1,
+        WalFileName::Backup(..) => timeline.backup_histories += 1,
+        WalFileName::History(_) => {}
+    }
+}
+
+fn add_segment(timeline: &mut ListedTimeline, name: SegmentName, size: Option<WalSegmentSize>) {
+    let before = timeline.last_segment.as_deref().and_then(WalFileName::parse);
+    let gap = size.and_then(|size| {
+        let Some(WalFileName::Segment(before)) = before else { return None };
+        let (missing_from, here) = (before.number(size)? + 1, name.number(size)?);
+        let text = |number| SegmentName::from_number(name.timeline, number, size).map(|n| n.to_string());
+        if missing_from < here {
+            Some(SegmentRange { first_segment: text(missing_from)?, last_segment: text(here - 1)? })
+        } else {
+            None
+        }
+    });
+    if let Some(gap) = gap {
+        timeline.missing_runs += 1;
+        if timeline.missing.len() < GAPS_LISTED {
+            timeline.missing.push(gap);
+        }
+    }
+    timeline.segments += 1;
+    timeline.first_segment.get_or_insert_with(|| name.to_string());
+    timeline.last_segment = Some(name.to_string());
 }

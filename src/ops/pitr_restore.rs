@@ -54,7 +54,7 @@ pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_pla
         on_plan(&PlanReport { resolve: resolved, restore: None })?;
         return Err(error);
     }
-    let chosen = resolved.backup.as_ref().and_then(|backup| backup.id.as_deref()).and_then(BackupId::parse);
+    let chosen = resolved.backup.as_ref().and_then(|backup| backup.backup_id.as_deref()).and_then(BackupId::parse);
     let id = chosen.ok_or_else(|| Error::new(Kind::Bug, "a target is reached from no backup"))?;
     let summary = repository
         .backup_summary(&config.cluster, facts.system_id, id)?
@@ -85,7 +85,7 @@ fn goal(resolved: &ResolveReport, request: &RestoreRequest, summary: &BackupSumm
     let whole = Goal {
         stop,
         consistent_at: is_immediate.then_some(summary.stop_lsn),
-        end: resolved.end.as_ref().and_then(|end| end.parse().ok()),
+        end: resolved.end_lsn.as_ref().and_then(|end| end.parse().ok()),
         timeline: Timeline(resolved.timeline),
         action: request.action_at(resolved),
         standby: false,

@@ -15,7 +15,6 @@ use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::process;
 use crate::raw_text::RawText;
 use crate::waiting;
-use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -40,7 +39,7 @@ const LINES: usize = 4;
 const UNREACHABLE: i32 = 11;
 
 /// What `pg_stat_archiver` says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Files archived.
     pub archived_count: u64,

@@ -12,7 +12,8 @@ use crate::recovery::timelines::{Decision, Line, place};
 use crate::recovery::{ResolveRequest, quiet};
 use crate::repo::catalog::Leg;
 use crate::repo::{Catalog, ClusterName, Facts, Repository};
-use crate::report::resolve::{BackupReport, LegReport, LockReport, ResolveReport, StopReport, TargetOccurrence, WalReport};
+use crate::report::resolve::{LegReport, LockReport, ResolveReport, ResolvedBackup, StopReport, TargetOccurrence, WalReport};
+use crate::report::segments::SegmentRange;
 use crate::report::setting::Setting;
 use std::ops::ControlFlow;
 
@@ -71,7 +72,7 @@ impl<'a> Resolver<'a> {
             match usable(&line.log, line.log.legs(), backup, &wanted, None)? {
                 Ok(found) => self.reached(&mut report, &line, &found, Some(backup))?,
                 Err(why) => {
-                    report.backup = Some(BackupReport::stored(backup));
+                    report.backup = Some(ResolvedBackup::stored(backup));
                     report.reason = Some(format!("not from backup {}: {why}", backup.id));
                     report.hint = Some("leave --backup out to have the newest usable one chosen".to_owned());
                     let at = match find(&line.log, &wanted)? {
@@ -203,8 +204,8 @@ impl<'a> Resolver<'a> {
         let (request, log) = (self.request, &line.log);
         let legs = log.path().legs().iter().map(|leg| LegReport {
             timeline: leg.timeline.0,
-            begin: leg.begin.to_string(),
-            fork: (leg.end.0 != u64::MAX).then(|| leg.end.to_string()),
+            begin_lsn: leg.begin.to_string(),
+            fork_lsn: (leg.end.0 != u64::MAX).then(|| leg.end.to_string()),
         });
         let windows = log.windows();
         let earliest = windows.first().map(|window| begin_of(log, window.from, window.until)).transpose()?;
@@ -222,7 +223,7 @@ impl<'a> Resolver<'a> {
             inclusive: request.inclusive,
             timeline: line.timeline.0,
             path: legs.collect(),
-            oldest_backup: oldest_backup(log)?.map(|backup| BackupReport::in_wal(backup.start, backup.stop)),
+            oldest_backup: oldest_backup(log)?.map(|backup| ResolvedBackup::in_wal(backup.start, backup.stop)),
             earliest,
             latest,
             ..ResolveReport::default()
@@ -241,9 +242,9 @@ impl<'a> Resolver<'a> {
         report.reachable = true;
         let known = self.request.from.or(stored.map(|backup| backup.start_lsn)).or(found.backup.map(|backup| backup.start));
         let start = known.unwrap_or(found.start);
-        report.start = Some(start.to_string());
+        report.start_lsn = Some(start.to_string());
         report.backup =
-            stored.map(BackupReport::stored).or(found.backup.map(|backup| BackupReport::in_wal(backup.start, backup.stop)));
+            stored.map(ResolvedBackup::stored).or(found.backup.map(|backup| ResolvedBackup::in_wal(backup.start, backup.stop)));
         let stop = self.stop(report, line, found, stored)?;
         report.last_included = found.last_included.map(|end| transaction(log, &end));
         report.first_excluded = found.first_excluded.map(|end| transaction(log, &end));
@@ -253,7 +254,7 @@ impl<'a> Resolver<'a> {
             report.settings.push(Setting::new("recovery_target_lsn", stop.lsn.to_string()));
             report.settings.push(Setting::new("recovery_target_inclusive", if stop.after { "on" } else { "off" }.to_owned()));
         } else {
-            report.end = Some(log.end_of_records(&found.window)?.to_string());
+            report.end_lsn = Some(log.end_of_records(&found.window)?.to_string());
         }
         // The server takes the number of a timeline only if it finds its history.
         let timeline = if log.has_history() { report.timeline.to_string() } else { "current".to_owned() };
@@ -286,7 +287,8 @@ impl<'a> Resolver<'a> {
         report.databases_created = replay.databases_created;
         report.required_settings = replay.required_settings;
         let wal = self.wal(log, start, last)?;
-        if let (Some((first, _)), Some((_, last))) = (wal.missing.first(), wal.missing.last()) {
+        if let (Some(first), Some(last)) = (wal.missing.first(), wal.missing.last()) {
+            let (first, last) = (&first.first_segment, &last.last_segment);
             report.reachable = false;
             let what = if first == last { first.clone() } else { format!("{first} to {last}") };
             report.reason = Some(format!("WAL that recovery needs is missing: {what}"));
@@ -337,7 +339,7 @@ impl<'a> Resolver<'a> {
                 said = StopReport {
                     lsn: stop.lsn.to_string(),
                     replayed: stop.after,
-                    instead_of: (stop != own).then(|| own.lsn.to_string()),
+                    instead_of_lsn: (stop != own).then(|| own.lsn.to_string()),
                     locks: quiet.held.iter().map(LockReport::new).collect(),
                     locks_known: quiet.is_all,
                     is_fork: false,
@@ -398,7 +400,9 @@ impl<'a> Resolver<'a> {
     fn positions(&self, wal: &WalReport) -> Vec<(Lsn, Lsn)> {
         let size = self.catalog.facts().wal_segment_size;
         let start = |name: &str| SegmentName::parse(name)?.start(size);
-        let run = |(first, last): &(String, String)| Some((start(first)?, Lsn(start(last)?.0.saturating_add(size.bytes()))));
+        let run = |range: &SegmentRange| {
+            Some((start(&range.first_segment)?, Lsn(start(&range.last_segment)?.0.saturating_add(size.bytes()))))
+        };
         wal.missing.iter().filter_map(run).collect()
     }
 
@@ -411,7 +415,12 @@ impl<'a> Resolver<'a> {
             let timeline = leg.map_or(Timeline(1), |leg| leg.timeline);
             SegmentName::from_number(timeline, number, facts.wal_segment_size).map_or_else(String::new, |name| name.to_string())
         };
-        let mut wal = WalReport { first: name(first), last: name(last), segments: last - first + 1, ..WalReport::default() };
+        let mut wal = WalReport {
+            first_segment: name(first),
+            last_segment: name(last),
+            segments: last - first + 1,
+            ..WalReport::default()
+        };
         // The next number that is to come.
         let mut next = first;
         for leg in path.legs() {
@@ -428,7 +437,7 @@ impl<'a> Resolver<'a> {
             }
             self.repository.visit_segments(self.cluster, facts, leg.timeline, range, &mut |number, bytes| {
                 if next < number {
-                    wal.missing.push((name(next), name(number - 1)));
+                    wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(number - 1) });
                 }
                 wal.present += 1;
                 wal.stored_bytes = wal.stored_bytes.saturating_add(bytes);
@@ -436,7 +445,7 @@ impl<'a> Resolver<'a> {
             })?;
         }
         if next <= last {
-            wal.missing.push((name(next), name(last)));
+            wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(last) });
         }
         Ok(wal)
     }
@@ -497,7 +506,7 @@ impl<'a> Resolver<'a> {
                 (format!("the WAL at {from}, where recovery would begin, is not archived"), "see 'walvis catalog'".to_owned())
             }
             Unreachable::BeforeConsistency { backup, stop } => {
-                report.backup = backup.map(|backup| BackupReport::in_wal(backup.start, backup.stop));
+                report.backup = backup.map(|backup| ResolvedBackup::in_wal(backup.start, backup.stop));
                 let reason = match backup {
                     Some(backup) => format!("recovery would stop at {stop}, before the backup ends at {}", backup.stop),
                     None => format!("{stop} is before the start of recovery"),

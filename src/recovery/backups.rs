@@ -246,7 +246,7 @@ pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) ->
         download_bytes: backup.stored_bytes.saturating_add(wal_stored_bytes),
         restored_bytes: backup.bytes,
         replayed_bytes,
-        seconds: (backup.bytes / RESTORED_PER_S).saturating_add(replayed_bytes / REPLAYED_PER_S).saturating_add(1),
+        duration_s: (backup.bytes / RESTORED_PER_S).saturating_add(replayed_bytes / REPLAYED_PER_S).saturating_add(1),
         assuming: ASSUMPTION,
     }
 }

@@ -121,8 +121,8 @@ pub fn choose(config: &Config, request: &ResolveRequest, deadline: Deadline) -> 
 
 /// Whether one archive ends after another.
 fn goes_further(one: &ResolveReport, other: &ResolveReport) -> bool {
-    let last = |report: &ResolveReport| report.last_included.as_ref().map(|end| end.time.clone());
-    let end = |report: &ResolveReport| report.end.as_ref().and_then(|end| end.parse::<Lsn>().ok());
+    let last = |report: &ResolveReport| report.last_included.as_ref().map(|end| end.time);
+    let end = |report: &ResolveReport| report.end_lsn.as_ref().and_then(|end| end.parse::<Lsn>().ok());
     (last(one), end(one)) > (last(other), end(other))
 }
 

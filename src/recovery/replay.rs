@@ -9,10 +9,10 @@
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, Parameters};
-use crate::pg::target::show;
 use crate::raw_text::RawText;
 use crate::recovery::search::{Log, WantedEnds, WantedMarks};
 use crate::report::resolve::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
+use crate::report::time::Time;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
@@ -70,7 +70,7 @@ impl Replay {
                 }
                 Mark::DatabaseCreate { database: oid, tablespace, copied_from } if made_anew.contains(&tablespace) => {
                     let moved = copied_from.is_some_and(|source| source.database == oid);
-                    replay.databases_created.push(DatabaseCreated { oid, tablespace, moved, lsn, time: time()? });
+                    replay.databases_created.push(DatabaseCreated { oid, tablespace_oid: tablespace, moved, lsn, time: time()? });
                 }
                 _ => {}
             }
@@ -89,7 +89,7 @@ impl Replay {
         })?;
         let required = highest.into_iter().filter_map(|(name, _, at_backup, raised)| {
             let value = raised.map(|(value, _)| value).or(at_backup)?;
-            Some(RequiredSetting { name, value, at_backup, lsn: raised.map(|(_, lsn)| lsn.to_string()) })
+            Some(RequiredSetting { name, minimum: value, at_backup, lsn: raised.map(|(_, lsn)| lsn.to_string()) })
         });
         replay.required_settings.extend(required);
         Ok(replay)
@@ -97,11 +97,11 @@ impl Replay {
 }
 
 /// When the first transaction ended that did so after a record.
-fn time_after(log: &dyn Log, lsn: Lsn, edge: Lsn) -> Result<Option<String>, Error> {
+fn time_after(log: &dyn Log, lsn: Lsn, edge: Lsn) -> Result<Option<Time>, Error> {
     let until = log.windows().iter().find(|window| window.from <= lsn && lsn < window.until).map_or(edge, |window| window.until);
     let mut time = None;
     log.ends(lsn, until, WantedEnds::All, &mut |entry| {
-        time = Some(show(entry.end.time));
+        time = Some(Time::from(entry.end.time));
         ControlFlow::Break(())
     })?;
     Ok(time)
@@ -156,11 +156,11 @@ mod tests {
         records.sort_by_key(|(lsn, _)| *lsn);
         let history = History { records, windows: vec![Window { from: Lsn(0), until: Lsn(1000) }] };
         let replay = Replay::of(&history, Lsn(200), Lsn(400), None).unwrap();
-        let time = |lsn: i64| Some(show(PgTime(lsn * 1_000_000)));
-        let created: Vec<_> = replay.tablespaces_created.iter().map(|t| (t.oid, t.path.clone(), t.time.clone())).collect();
+        let time = |lsn: i64| Some(Time::from(PgTime(lsn * 1_000_000)));
+        let created: Vec<_> = replay.tablespaces_created.iter().map(|t| (t.oid, t.path.clone(), t.time)).collect();
         assert_eq!(created, [(2, Some(RawText::from(&b"/srv/caf\xE9"[..])), time(205)), (3, None, time(300))]);
         assert_eq!(replay.tablespaces_dropped.iter().map(|t| t.oid).collect::<Vec<_>>(), [1]);
-        let databases: Vec<_> = replay.databases_created.iter().map(|d| (d.oid, d.tablespace, d.moved)).collect();
+        let databases: Vec<_> = replay.databases_created.iter().map(|d| (d.oid, d.tablespace_oid, d.moved)).collect();
         assert_eq!(databases, [(51, 2, false), (52, 2, true), (53, 3, false)], "not in one that the backup has");
         assert_eq!(replay.required_settings, []);
         assert_eq!(Replay::of(&history, Lsn(400), Lsn(400), None).unwrap(), Replay::default());
@@ -176,7 +176,7 @@ mod tests {
         let of = |from, edge, at_backup: Option<Parameters>| {
             let replay = Replay::of(&history, Lsn(from), Lsn(edge), at_backup.as_ref()).unwrap();
             let two = replay.required_settings.into_iter().filter(|s| ["max_connections", "max_wal_senders"].contains(&s.name));
-            two.map(|s| (s.value, s.at_backup, s.lsn)).collect::<Vec<_>>()
+            two.map(|s| (s.minimum, s.at_backup, s.lsn)).collect::<Vec<_>>()
         };
         let at = |lsn: u64| Some(Lsn(lsn).to_string());
         assert_eq!(of(150, 1000, Some(parameters(100, 20))), [(300, Some(100), at(300)), (20, Some(20), None)]);

@@ -2,7 +2,7 @@
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{Mark, PgTime, XactEntry};
-use crate::pg::target::{Target, TargetTimeline, show};
+use crate::pg::target::{Target, TargetTimeline};
 use crate::pg::{Lsn, Timeline, WalFileName};
 use crate::recovery::answer::Resolver;
 use crate::recovery::backups::on_path;
@@ -11,6 +11,7 @@ use crate::recovery::reach::transaction;
 use crate::recovery::search::{Found, Log as _, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, find};
 use crate::repo::catalog::{Leg, TimelineInfo};
 use crate::report::resolve::{OtherTimeline, TargetOccurrence};
+use crate::report::time::Time;
 use std::ops::ControlFlow;
 
 /// A timeline, and the path to it.
@@ -335,7 +336,12 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let last = line.last_commit()?.map(|end| transaction(&line.log, &end));
-            others.push(OtherTimeline { timeline: line.timeline.0, from: from.to_string(), transactions, last });
+            others.push(OtherTimeline {
+                timeline: line.timeline.0,
+                from_lsn: from.to_string(),
+                transactions,
+                last_transaction: last,
+            });
         }
         Ok(others)
     }
@@ -383,7 +389,7 @@ impl<'a> Resolver<'a> {
                 let last = line.last_commit()?;
                 let end = line.log.windows().last().map_or(Lsn(0), |window| window.until);
                 TargetOccurrence {
-                    time: last.map(|end| show(end.end.time)),
+                    time: last.map(|end| end.end.time.into()),
                     lsn: end.to_string(),
                     timeline: line.timeline.0,
                     last_included: last.as_ref().map(report),
@@ -417,5 +423,5 @@ pub(super) fn place(log: &PathLog<'_>, lsn: Lsn) -> Result<TargetOccurrence, Err
         ControlFlow::Break(())
     })?;
     let timeline = log.leg(lsn).map_or(0, |leg| leg.timeline.0);
-    Ok(TargetOccurrence { time: time.map(show), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
+    Ok(TargetOccurrence { time: time.map(Time::from), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
 }

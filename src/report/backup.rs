@@ -3,9 +3,11 @@ use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database,
 use crate::raw_text::RawText;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A backup that was taken.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackupReport {
     /// URL of the repository.
     pub repository: String,
@@ -14,7 +16,7 @@ pub struct BackupReport {
     /// System identifier, decimal.
     pub system_id: String,
     /// The backup's name.
-    pub id: String,
+    pub backup_id: String,
     /// What the operator called it.
     pub label: String,
     /// `server_version_num`.
@@ -40,7 +42,7 @@ pub struct BackupReport {
     /// What a restore has to read.
     pub stored_bytes: u64,
     /// The backup it was compared with.
-    pub parent: Option<String>,
+    pub parent_backup_id: Option<String>,
     /// Whether the cluster has page checksums.
     pub page_checksums: bool,
     /// Pages whose checksum fits.
@@ -48,7 +50,7 @@ pub struct BackupReport {
     /// Damaged pages.
     pub pages_damaged: u64,
     /// The first of them.
-    pub damaged: Vec<DamagedPage>,
+    pub damaged_pages: Vec<DamagedPage>,
     /// Databases.
     pub databases: Vec<Database>,
     /// Tablespaces outside the data directory.
@@ -61,14 +63,15 @@ pub struct BackupReport {
     pub warnings: Vec<String>,
     /// How many read at once.
     pub jobs: u32,
-    /// From the start to the manifest, milliseconds.
-    pub duration_ms: u64,
+    /// From the start to the manifest, in seconds.
+    pub duration_s: f64,
     /// Of these, waiting for the last WAL to be archived.
-    pub waited_for_wal_ms: u64,
+    pub waited_for_wal_s: f64,
 }
 
 /// A file outside the data directory.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attached {
     /// Where it was.
     pub path: RawText,
@@ -79,19 +82,19 @@ pub struct Attached {
 }
 
 impl BackupReport {
-    /// Of a backup whose manifest is stored; the durations are in milliseconds.
+    /// Of a backup whose manifest is stored.
     pub fn new(
         repository: &str,
         cluster: &str,
         summary: BackupSummary,
         facts: BackupFacts,
-        (duration_ms, waited_for_wal_ms): (u64, u64),
+        (duration, waited_for_wal): (Duration, Duration),
     ) -> Self {
         Self {
             repository: repository.to_owned(),
             cluster: cluster.to_owned(),
             system_id: summary.system_id,
-            id: summary.id.to_string(),
+            backup_id: summary.id.to_string(),
             label: summary.label,
             postgres_version_num: summary.postgres_version_num,
             from_standby: summary.from_standby,
@@ -104,11 +107,11 @@ impl BackupReport {
             new_bytes: summary.new_bytes,
             reused_bytes: summary.reused_bytes,
             stored_bytes: summary.stored_bytes,
-            parent: summary.parent.map(|id| id.to_string()),
+            parent_backup_id: summary.parent.map(|id| id.to_string()),
             page_checksums: summary.pages.enabled,
             pages_verified: summary.pages.verified,
             pages_damaged: summary.pages.damaged,
-            damaged: facts.damage,
+            damaged_pages: facts.damage,
             databases: facts.databases,
             tablespaces: facts.tablespaces,
             attachments: facts
@@ -119,8 +122,8 @@ impl BackupReport {
             annotations: facts.annotations,
             warnings: facts.warnings,
             jobs: summary.jobs,
-            duration_ms,
-            waited_for_wal_ms,
+            duration_s: duration.as_secs_f64(),
+            waited_for_wal_s: waited_for_wal.as_secs_f64(),
         }
     }
 }

@@ -4,13 +4,17 @@
 //! how a report is come by, and how it is printed. `docs/JSON.md` has the vocabulary.
 
 pub mod backup;
+pub mod catalog;
 pub mod catalog_rebuild;
+pub mod check;
 pub mod end_recovery;
 pub mod fetch;
 pub mod init;
 pub mod key;
+pub mod list;
 pub mod push;
 pub mod resolve;
+pub mod segments;
 pub mod setting;
 pub mod time;
 pub mod transaction;

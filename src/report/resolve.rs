@@ -2,15 +2,17 @@
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::Lsn;
-use crate::pg::scan::{Lock, PgTime};
-use crate::pg::target::show;
+use crate::pg::scan::Lock;
 use crate::raw_text::RawText;
+use crate::report::segments::SegmentRange;
 use crate::report::setting::Setting;
+use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
 use serde::Serialize;
 
-/// The answer. Moments are in UTC with microseconds, positions are LSNs as text.
+/// The answer. Positions are LSNs as text.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResolveReport {
     /// URL.
     pub repository: String,
@@ -49,18 +51,18 @@ pub struct ResolveReport {
     /// How it gets there.
     pub path: Vec<LegReport>,
     /// Where recovery begins: as given, where the backup begins, or where the archive does.
-    pub start: Option<String>,
+    pub start_lsn: Option<String>,
     /// The newest backup from which recovery gets there, or the one that is the trouble: of those that the repository has, or else
     /// of those known from the WAL.
-    pub backup: Option<BackupReport>,
+    pub backup: Option<ResolvedBackup>,
     /// The last commit that is replayed.
     pub last_included: Option<Transaction>,
     /// The first commit or rollback that is not.
     pub first_excluded: Option<Transaction>,
-    /// Where recovery stops; nothing when it goes on to the end of what is stored.
+    /// Where recovery stops; null when it goes on to the end of what is stored.
     pub stop: Option<StopReport>,
     /// Where that end is, behind the last whole record.
-    pub end: Option<String>,
+    pub end_lsn: Option<String>,
     /// Settings of the server that make it stop there.
     pub settings: Vec<Setting>,
     /// Tablespaces that are created in the WAL that is replayed, in its order: the server links them to these very paths, and removes
@@ -73,12 +75,12 @@ pub struct ResolveReport {
     /// What the server has to be started with so that a hot standby can replay it: at least these values. Of no setting where neither
     /// the backup nor a record says anything.
     pub required_settings: Vec<RequiredSetting>,
-    /// The WAL that it needs; nothing where it is not known which backup it starts from.
+    /// The WAL that it needs; null where it is not known which backup it starts from.
     pub wal: Option<WalReport>,
     /// What a restore of the chosen backup would cost.
     pub estimate: Option<Estimate>,
     /// The oldest backup on this path whose end is in the WAL: of those known, none reaches anything before its stop.
-    pub oldest_backup: Option<BackupReport>,
+    pub oldest_backup: Option<ResolvedBackup>,
     /// Where the archive of this path begins, with the first transaction that ends in it.
     pub earliest: Option<Moment>,
     /// Where it ends, with the last commit in it.
@@ -98,8 +100,8 @@ impl ResolveReport {
         let reason = self.reason.clone().unwrap_or_default();
         let what = format!("{} cannot be reached: {reason}", self.target);
         // Where none is left that leads there, the damage is what matters.
-        if self.backup.as_ref().is_none_or(|backup| backup.id.is_none())
-            && self.stop.as_ref().map(|_| ()).or(self.end.as_ref().map(|_| ())).is_some()
+        if self.backup.as_ref().is_none_or(|backup| backup.backup_id.is_none())
+            && self.stop.as_ref().map(|_| ()).or(self.end_lsn.as_ref().map(|_| ())).is_some()
             && let Some(why) = self.damaged_backups.first()
         {
             let error = Error::new(Kind::Damaged, format!("{what} that can be read: {why}"));
@@ -111,9 +113,10 @@ impl ResolveReport {
 
 /// Where something is that fits.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TargetOccurrence {
     /// When it was written.
-    pub time: Option<String>,
+    pub time: Option<Time>,
     /// Where its record begins.
     pub lsn: String,
     /// On which timeline.
@@ -126,41 +129,44 @@ pub struct TargetOccurrence {
 
 /// A timeline with transactions that a recovery does not bring back.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OtherTimeline {
     /// Its number.
     pub timeline: u32,
     /// From where on they are on this timeline alone.
-    pub from: String,
-    /// How many commit there.
+    pub from_lsn: String,
+    /// Number of transactions that commit there.
     pub transactions: u64,
     /// The last of them.
-    pub last: Option<Transaction>,
+    pub last_transaction: Option<Transaction>,
 }
 
 /// One timeline of the path.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LegReport {
     /// Its number.
     pub timeline: u32,
     /// Where it begins.
-    pub begin: String,
+    pub begin_lsn: String,
     /// Where the next one leaves it.
-    pub fork: Option<String>,
+    pub fork_lsn: Option<String>,
 }
 
 /// A backup that is in the repository, or whose end is in the WAL.
 #[derive(Debug, Clone, Serialize)]
-pub struct BackupReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ResolvedBackup {
     /// Where recovery from it begins.
-    pub start: String,
+    pub start_lsn: String,
     /// Where it is consistent.
-    pub stop: String,
+    pub stop_lsn: String,
     /// The rest is known only of one that is in the repository: its id,
-    pub id: Option<String>,
+    pub backup_id: Option<String>,
     /// what the operator called it,
     pub label: Option<String>,
     /// when it began,
-    pub started: Option<String>,
+    pub started_at: Option<Time>,
     /// the timeline that it was taken on,
     pub timeline: Option<u32>,
     /// the length of its files,
@@ -168,50 +174,51 @@ pub struct BackupReport {
     /// what a restore reads of it, compressed,
     pub stored_bytes: Option<u64>,
     /// and how many of its pages are damaged.
-    pub damaged_pages: Option<u64>,
+    pub pages_damaged: Option<u64>,
 }
 
-impl BackupReport {
+impl ResolvedBackup {
     /// Of a backup of which the WAL says no more than where recovery from it begins, and where it is consistent.
     pub fn in_wal(start: Lsn, stop: Lsn) -> Self {
         Self {
-            start: start.to_string(),
-            stop: stop.to_string(),
-            id: None,
+            start_lsn: start.to_string(),
+            stop_lsn: stop.to_string(),
+            backup_id: None,
             label: None,
-            started: None,
+            started_at: None,
             timeline: None,
             bytes: None,
             stored_bytes: None,
-            damaged_pages: None,
+            pages_damaged: None,
         }
     }
 
     /// Of a backup that is in the repository.
     pub fn stored(backup: &BackupSummary) -> Self {
         Self {
-            start: backup.start_lsn.to_string(),
-            stop: backup.stop_lsn.to_string(),
-            id: Some(backup.id.to_string()),
+            start_lsn: backup.start_lsn.to_string(),
+            stop_lsn: backup.stop_lsn.to_string(),
+            backup_id: Some(backup.id.to_string()),
             label: Some(backup.label.clone()),
-            started: PgTime::from_unix_us(backup.started_unix_us).map(show),
+            started_at: Time::from_unix_us(backup.started_unix_us),
             timeline: Some(backup.timeline),
             bytes: Some(backup.bytes),
             stored_bytes: Some(backup.stored_bytes),
-            damaged_pages: Some(backup.pages.damaged),
+            pages_damaged: Some(backup.pages.damaged),
         }
     }
 }
 
 /// Where recovery stops.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StopReport {
     /// Where a record begins.
     pub lsn: String,
     /// Whether it is replayed: `recovery_target_inclusive`.
     pub replayed: bool,
     /// Before which record PostgreSQL would stop by itself, with the same data and more locks, if this is another place.
-    pub instead_of: Option<String>,
+    pub instead_of_lsn: Option<String>,
     /// Tables that replay has locked there for transactions that are not included: queries on them wait while recovery is paused.
     pub locks: Vec<LockReport>,
     /// Whether these are all.
@@ -223,93 +230,100 @@ pub struct StopReport {
 
 /// An `AccessExclusiveLock`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LockReport {
     /// The transaction that took it.
     pub xid: u32,
     /// OID of the database; 0 for what all share.
-    pub database: u32,
+    pub database_oid: u32,
     /// OID of the table, index or sequence.
-    pub relation: u32,
+    pub relation_oid: u32,
 }
 
 impl LockReport {
     /// Of a lock.
     pub fn new(lock: &Lock) -> Self {
-        Self { xid: lock.xid, database: lock.database, relation: lock.relation }
+        Self { xid: lock.xid, database_oid: lock.database, relation_oid: lock.relation }
     }
 }
 
 /// WAL segments.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WalReport {
     /// The first that is needed.
-    pub first: String,
+    pub first_segment: String,
     /// The last.
-    pub last: String,
+    pub last_segment: String,
     /// How many are needed.
     pub segments: u64,
     /// How many of these are there, by a listing made now.
     pub present: u64,
-    /// The others: first and last of each run.
-    pub missing: Vec<(String, String)>,
+    /// The others.
+    pub missing: Vec<SegmentRange>,
     /// Stored size of those that are there: what has to be downloaded.
     pub stored_bytes: u64,
 }
 
 /// A tablespace that replay creates at the path of the original.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TablespaceCreated {
     /// Object id.
     pub oid: u32,
-    /// The directory. Nothing for one in place, which is in the data directory (`allow_in_place_tablespaces`).
+    /// The directory. Null for one in place, which is in the data directory (`allow_in_place_tablespaces`).
     pub path: Option<RawText>,
     /// Where the record begins.
     pub lsn: String,
-    /// When the next transaction ended, in UTC; nothing if none did.
-    pub time: Option<String>,
+    /// When the next transaction ended, in UTC; null if none did.
+    pub time: Option<Time>,
 }
 
 /// A tablespace that replay drops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TablespaceDropped {
     /// Object id.
     pub oid: u32,
     /// Where the record begins.
     pub lsn: String,
     /// As in [`TablespaceCreated`].
-    pub time: Option<String>,
+    pub time: Option<Time>,
 }
 
 /// A database that gets files in a tablespace that replay creates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DatabaseCreated {
     /// Object id.
     pub oid: u32,
     /// Object id of the tablespace.
-    pub tablespace: u32,
+    pub tablespace_oid: u32,
     /// Whether it is moved there (`ALTER DATABASE … SET TABLESPACE`), rather than created.
     pub moved: bool,
     /// Where the record begins.
     pub lsn: String,
     /// As in [`TablespaceCreated`].
-    pub time: Option<String>,
+    pub time: Option<Time>,
 }
 
 /// A setting with the lowest value that lets a hot standby replay the WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RequiredSetting {
     /// The setting.
     pub name: &'static str,
     /// The highest value that is asked for between the backup and the stop, both included.
-    pub value: i32,
-    /// What the server had when the backup was taken; nothing if the backup does not say.
+    pub minimum: i32,
+    /// What the server had when the backup was taken; null if the backup does not say.
     pub at_backup: Option<i32>,
-    /// Where the record begins that raises it to this value; nothing if no record does.
+    /// Where the record begins that raises it to this value; null if no record does.
     pub lsn: Option<String>,
 }
 
 /// How long a restore takes, by stated assumptions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// What is read from the repository: what the backup uses of packs, and the WAL.
     pub download_bytes: u64,
@@ -318,7 +332,7 @@ pub struct Estimate {
     /// WAL that is replayed, uncompressed.
     pub replayed_bytes: u64,
     /// Seconds, by these rates.
-    pub seconds: u64,
+    pub duration_s: u64,
     /// The rates.
     pub assuming: &'static str,
 }

@@ -3,6 +3,7 @@ use serde::Serialize;
 
 /// A line of `postgresql.auto.conf`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Setting {
     /// The setting.
     pub name: &'static str,

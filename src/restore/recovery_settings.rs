@@ -53,7 +53,7 @@ impl AddedSettings {
         }
         // The server would pause, or stop, where they were raised.
         let raised = resolved.required_settings.iter().filter(|setting| setting.lsn.is_some());
-        let mut lasting: Vec<Setting> = raised.map(|setting| Setting::new(setting.name, setting.value.to_string())).collect();
+        let mut lasting: Vec<Setting> = raised.map(|setting| Setting::new(setting.name, setting.minimum.to_string())).collect();
         if !request.archiving {
             lasting.push(Setting::new("archive_mode", "off".to_owned()));
         }

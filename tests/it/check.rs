@@ -91,7 +91,7 @@ fn findings(report: &Value, severity: &str) -> Vec<String> {
     let all = report["findings"].as_array().unwrap().iter();
     all.filter(|f| f["severity"] == severity)
         .map(|f| {
-            format!("{}: {} → {}", f["about"].as_str().unwrap(), f["what"].as_str().unwrap(), f["mend"].as_str().unwrap_or(""))
+            format!("{}: {} → {}", f["about"].as_str().unwrap(), f["message"].as_str().unwrap(), f["hint"].as_str().unwrap_or(""))
         })
         .collect()
 }
@@ -112,7 +112,7 @@ fn all_is_well(major: u32) {
     assert!(findings(&report, "problem").is_empty() && findings(&report, "warning").is_empty(), "{report:#}");
     assert_eq!(report["server"]["archive_mode"], "on");
     assert_eq!((&report["server"]["archive_timeout_s"], &report["verdict"]), (&60.into(), &"working".into()));
-    assert_eq!(report["server"]["archiver"]["last_archived"], report["server"]["switched_segment"]);
+    assert_eq!(report["server"]["archiver"]["last_archived_file"], report["server"]["switched_segment"]);
     let segment = report["server"]["switched_segment"].as_str().unwrap();
     for repository in report["repositories"].as_array().unwrap() {
         for fact in ["opened", "encrypted", "store_refuses_overwrite", "can_delete", "segment_verified"] {
@@ -121,10 +121,10 @@ fn all_is_well(major: u32) {
     }
     let list: Value = serde_json::from_str(&host.walvis(&["--json", "list"]).exits(0).stdout).unwrap();
     for repository in list.as_array().unwrap() {
-        let system = &repository["clusters"][0]["system_ids"][0];
+        let system = &repository["clusters"][0]["systems"][0];
         assert_eq!(system["system_id"], report["server"]["system_id"]);
         assert_eq!(system["postgres_major"], major);
-        assert_eq!(system["timelines"][0]["last"], segment);
+        assert_eq!(system["timelines"][0]["last_segment"], segment);
     }
     // Quiet since then: there must be something to switch to all the same.
     let again = host.check(&cluster, 0, "60");
@@ -158,7 +158,7 @@ fn what_is_wrong_with_the_server_is_named_with_the_remedy() {
     cluster.sql("ALTER SYSTEM SET archive_command = 'false'");
     cluster.sql("SELECT pg_reload_conf()");
     let report = host.check(&cluster, 18, "120");
-    assert_eq!(report["verdict"], "not working");
+    assert_eq!(report["verdict"], "not_working");
     one_problem(&report, &["the archiver fails", "in a row", "server's log"]);
     let warnings = findings(&report, "warning");
     assert!(warnings.iter().any(|w| w.contains("does not seem to call")), "{warnings:?}");
@@ -175,7 +175,7 @@ fn a_command_that_cannot_work_is_told_at_once_with_what_it_says() {
     // The server does not count it: the archiver dies. Nobody waits until the end of the time limit, which would say something else.
     let report = host.check(&cluster, 18, "300");
     one_problem(&report, &["archive_command for 0000", "ends with exit code 127", "not found", "whole path"]);
-    assert_eq!((&report["server"]["archiver"]["failed_count"], &report["verdict"]), (&0.into(), &"not working".into()));
+    assert_eq!((&report["server"]["archiver"]["failed_count"], &report["verdict"]), (&0.into(), &"not_working".into()));
     let backup = ["--timeout", "300", "base-backup", "--fast", "--server", &cluster.conninfo()];
     host.walvis(&backup).exits(17).says(&["the archiver fails", "exit code 127"]).tells_the_way_out();
 

@@ -128,7 +128,7 @@ impl Site {
     /// The ids of the backups that count.
     #[track_caller]
     pub(crate) fn backups(&self) -> Vec<String> {
-        self.listed().iter().map(|backup| backup["id"].as_str().unwrap().to_owned()).collect()
+        self.listed().iter().map(|backup| backup["backup_id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What `list` says of the backups, oldest first.
@@ -136,7 +136,7 @@ impl Site {
     pub(crate) fn listed(&self) -> Vec<Value> {
         let list = self.json(&["list"]);
         let mut backups = find_backups(&list).cloned().unwrap_or_default();
-        backups.sort_by_key(|backup| backup["id"].as_str().unwrap().to_owned());
+        backups.sort_by_key(|backup| backup["backup_id"].as_str().unwrap().to_owned());
         backups
     }
 
@@ -239,7 +239,7 @@ impl Made {
     }
 
     pub(crate) fn id(&self) -> &str {
-        self.text("id")
+        self.text("backup_id")
     }
 
     pub(crate) fn stop_lsn(&self) -> u64 {

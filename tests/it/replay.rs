@@ -60,7 +60,7 @@ fn lists_what_replay_makes(major: u32) {
     for list in ["tablespaces_created", "tablespaces_dropped", "databases_created"] {
         assert_eq!(nothing[list], json!([]), "{list} before {point}");
     }
-    let here = json!({"name": "max_connections", "value": 30, "at_backup": 30, "lsn": null});
+    let here = json!({"name": "max_connections", "minimum": 30, "at_backup": 30, "lsn": null});
     assert_eq!(*setting(&nothing, "max_connections"), here);
     assert_eq!(setting(&nothing, "max_prepared_transactions")["at_backup"], 20, "from pg_control");
 
@@ -68,13 +68,13 @@ fn lists_what_replay_makes(major: u32) {
     let created = made["tablespaces_created"].as_array().unwrap();
     assert_eq!(created.len(), 1, "{created:#?}");
     assert_eq!((created[0]["oid"].as_u64(), Path::new(created[0]["path"].as_str().unwrap())), (Some(oid), dir.as_path()));
-    assert!(created[0]["time"].as_str().is_some_and(|time| time.ends_with("+00:00")), "{created:#?}");
+    assert!(created[0]["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{created:#?}");
     let found: Vec<(u64, bool)> = made["databases_created"]
         .as_array()
         .unwrap()
         .iter()
         .map(|database| {
-            assert_eq!(database["tablespace"].as_u64(), Some(oid));
+            assert_eq!(database["tablespace_oid"].as_u64(), Some(oid));
             (database["oid"].as_u64().unwrap(), database["moved"].as_bool().unwrap())
         })
         .collect();
@@ -86,9 +86,9 @@ fn lists_what_replay_makes(major: u32) {
     assert_eq!(plan["tablespaces_created"].as_array().unwrap().len(), 1, "created and dropped again: {plan:#}");
     assert_eq!(plan["tablespaces_dropped"][0]["oid"].as_u64(), Some(oid));
     let connections = setting(&plan, "max_connections");
-    assert_eq!((&connections["value"], &connections["at_backup"]), (&json!(41), &json!(30)), "the highest, not the last");
+    assert_eq!((&connections["minimum"], &connections["at_backup"]), (&json!(41), &json!(30)), "the highest, not the last");
     assert!(connections["lsn"].is_string());
-    assert_eq!(setting(&plan, "max_locks_per_transaction")["value"], 70);
+    assert_eq!(setting(&plan, "max_locks_per_transaction")["minimum"], 70);
     let text = site.run(&["resolve", "--target", "latest"]).exits(0).stdout;
     for line in [
         format!("NEW TABLESPACE  {oid}, created at "),
@@ -166,7 +166,7 @@ fn minimal_ends_a_window(major: u32) {
     primary.switch_and_archive();
 
     let latest = site.json(&["resolve", "--target", "latest"]);
-    assert_eq!((latest["backup"]["id"].as_str(), latest["stop"].is_null()), (Some(second.id()), true), "{latest:#}");
+    assert_eq!((latest["backup"]["backup_id"].as_str(), latest["stop"].is_null()), (Some(second.id()), true), "{latest:#}");
     let beyond = refused(&["--backup", first.id(), "--target", "latest"]);
     assert!(beyond["reason"].as_str().unwrap().contains("wal_level=minimal"), "{beyond:#}");
     let within = refused(&["--target-lsn", &inside]);
@@ -175,7 +175,7 @@ fn minimal_ends_a_window(major: u32) {
     let near = |side: &str| parse_lsn(within[side]["lsn"].as_str().unwrap_or_else(|| panic!("{within:#}")));
     assert!(near("nearest_before") <= parse_lsn(stop) && near("nearest_after") > parse_lsn(&inside), "{within:#}");
     let before = site.json(&["resolve", "--target-name", "before"]);
-    assert_eq!(before["backup"]["id"].as_str(), Some(first.id()));
+    assert_eq!(before["backup"]["backup_id"].as_str(), Some(first.id()));
     let catalog = site.json(&["catalog"]);
     let timeline = &catalog["systems"][0]["timelines"][0];
     let windows = timeline["windows"].as_array().unwrap();

@@ -127,7 +127,7 @@ impl Site {
     /// Recovers as PostgreSQL understands the target and as it was resolved: both must end with the same tables.
     pub(crate) fn recovers_equally(&self, i: usize, backup: &Backup, arguments: &str, own: &[(&str, &str)], tables: &[&str]) {
         let json = self.reaches(arguments);
-        assert_eq!(parse_lsn(json["backup"]["stop"].as_str().unwrap()), backup.stop_lsn, "{json:#}");
+        assert_eq!(parse_lsn(json["backup"]["stop_lsn"].as_str().unwrap()), backup.stop_lsn, "{json:#}");
         let resolved = Self::settings(&json);
         let own: Vec<(String, String)> = own.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let one = self.recover(&format!("own{i}"), backup, &own);
@@ -141,7 +141,7 @@ impl Site {
             parse_lsn(cluster.sql("select pg_read_file('pg_wal/00000002.history')").split_whitespace().nth(1).unwrap())
         };
         let (own_fork, resolved_fork) = (fork(&one), fork(&other));
-        match json["stop"]["instead_of"].as_str() {
+        match json["stop"]["instead_of_lsn"].as_str() {
             None => assert_eq!(own_fork, resolved_fork, "{json:#}"),
             Some(own_stop) => {
                 let stop = parse_lsn(json["stop"]["lsn"].as_str().unwrap());
@@ -269,8 +269,8 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
         let (kind, end) = match i % 5 {
             0..2 => ("commit", "commit"),
             2 => ("rollback", "rollback"),
-            3 => ("commit prepared", "prepare transaction 'g'; commit prepared 'g'"),
-            _ => ("rollback prepared", "prepare transaction 'g'; rollback prepared 'g'"),
+            3 => ("commit_prepared", "prepare transaction 'g'; commit prepared 'g'"),
+            _ => ("rollback_prepared", "prepare transaction 'g'; rollback prepared 'g'"),
         };
         query("begin");
         let xid = query("insert into t values (1) returning txid_current()").split('|').next_back().unwrap().parse().unwrap();
@@ -301,7 +301,7 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
         let json = site.reaches(&format!("--target-xid {long} --from {begin} {exclusive}"));
         assert_eq!(json[end]["xid"].as_u64(), Some(long), "{json:#}");
         let holding = primary.segment_name(1, parse_lsn(json["stop"]["lsn"].as_str().unwrap()));
-        let last = json["wal"]["last"].as_str().unwrap();
+        let last = json["wal"]["last_segment"].as_str().unwrap();
         assert!(if wal_segsize_mib == 1 { last > &*holding } else { last == holding }, "{last} {holding}");
     }
     let ends = site.list("--commits");
@@ -314,7 +314,7 @@ fn lists_what_the_server_knows(major: u32, wal_segsize_mib: u32) {
     let list: Vec<String> = committed.iter().map(|(xid, _)| format!("('{xid}')")).collect();
     // What the server has a time for: from the first transaction after its start on.
     let known = primary.sql(&format!(
-        "select x, to_char(pg_xact_commit_timestamp(x::xid) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00') \
+        "select x, to_char(pg_xact_commit_timestamp(x::xid) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
          from (values {}) v(x) where x::int >= {}",
         list.join(", "),
         expected.keys().next().unwrap()

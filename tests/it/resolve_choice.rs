@@ -299,7 +299,7 @@ fn what_is_chosen_is_what_a_naive_reading_chooses() {
                 let on = usize::try_from(backup.timeline.unwrap()).unwrap() - 1;
                 let stop = lsn(&report.stop.as_ref().unwrap().lsn);
                 assert!(
-                    world.leads(&path, (on, lsn(&backup.start), lsn(&backup.stop)), stop),
+                    world.leads(&path, (on, lsn(&backup.start_lsn), lsn(&backup.stop_lsn)), stop),
                     "seed {seed}, {time:?}: {}",
                     json(&report)
                 );

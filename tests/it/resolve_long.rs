@@ -34,7 +34,7 @@ fn recovers_at_the_long_commit(major: u32) {
     drop(client);
     primary.sql("insert into ledger values (3)");
     let known = primary.sql(&format!(
-        "select to_char(pg_xact_commit_timestamp('{long}'::xid) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00')"
+        "select to_char(pg_xact_commit_timestamp('{long}'::xid) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
     ));
     primary.switch_and_archive();
 

@@ -67,9 +67,9 @@ fn pg18_ends_of_the_archive() {
     for time in [&idle, &later] {
         let json = site.reaches(&format!("--target-time '{time}'"));
         assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(first), Some(second)), "{json:#}");
-        assert_eq!(lsn(&json["backup"]["stop"]), backup.stop_lsn);
-        assert_eq!(json["start"].as_str(), Some(&*start));
-        assert_eq!(lsn(&json["oldest_backup"]["stop"]), backup.stop_lsn);
+        assert_eq!(lsn(&json["backup"]["stop_lsn"]), backup.stop_lsn);
+        assert_eq!(json["start_lsn"].as_str(), Some(&*start));
+        assert_eq!(lsn(&json["oldest_backup"]["stop_lsn"]), backup.stop_lsn);
         assert!(json["wal"]["stored_bytes"].as_u64().unwrap() > 0);
     }
     // Nothing is later than that, and the server would fail. `latest` would be another moment as soon as more is archived: it is not offered.
@@ -105,7 +105,7 @@ fn pg18_ends_of_the_archive() {
     assert!(json["backup"].is_null() && json["wal"].is_null() && json["first_excluded"]["xid"].is_u64(), "{json:#}");
     assert!(lsn(&json["nearest_after"]["lsn"]) == backup.stop_lsn && json["nearest_before"].is_null(), "{json:#}");
     let json = site.does_not_reach(&format!("--target-lsn {start} --exclusive --from {start}"));
-    assert_eq!(lsn(&json["backup"]["stop"]), backup.stop_lsn, "{json:#}");
+    assert_eq!(lsn(&json["backup"]["stop_lsn"]), backup.stop_lsn, "{json:#}");
     let settings = [("recovery_target_lsn", &*start), ("recovery_target_inclusive", "off")];
     server_refuses(&site, "early", &backup, &settings, "requested recovery stop point is before consistent recovery point");
 
@@ -218,9 +218,12 @@ fn pg15_gap() {
     let overview = site.overview();
     let timeline = &overview["systems"][0]["timelines"][0];
     assert_eq!(timeline["windows"].as_array().unwrap().len(), 2, "{overview:#}");
-    assert_eq!(timeline["gaps"], serde_json::json!([{"kind": "missing", "first": lost, "last": lost, "detail": "not stored"}]));
+    assert_eq!(
+        timeline["gaps"],
+        serde_json::json!([{"kind": "missing", "first_segment": lost, "last_segment": lost, "detail": "not stored"}])
+    );
     let lines = site.list("--commits");
-    assert_eq!(lines.iter().filter(|line| line["gap_from"].is_string()).count(), 1);
+    assert_eq!(lines.iter().filter(|line| line["gap_from_lsn"].is_string()).count(), 1);
 }
 
 /// The same name twice, and on a timeline that was abandoned; transactions on both sides of a fork; a `.partial`.
@@ -283,7 +286,7 @@ fn forks(major: u32) {
     assert_eq!((xid(&json, "last_included"), &json["timeline"]), (Some(child_end), &Value::from(2)));
     let other = &json["other_timelines"][0];
     assert!(other["timeline"] == 1 && other["transactions"].as_u64() >= Some(2), "{json:#}");
-    assert_eq!(other["last"]["xid"].as_u64(), Some(old_end), "{json:#}");
+    assert_eq!(other["last_transaction"]["xid"].as_u64(), Some(old_end), "{json:#}");
     let path = json["path"].clone();
     let recovered = site.recover("new", &backup, &Site::settings(&json));
     assert_eq!(recovered.sql("select string_agg(i::text, ',' order by i) from t"), "1,2,20,21");
@@ -328,7 +331,7 @@ fn forks(major: u32) {
     let overview = site.overview();
     let timelines = overview["systems"][0]["timelines"].as_array().unwrap();
     assert_eq!(timelines.len(), 2, "{overview:#}");
-    assert_eq!((&timelines[1]["parent"], &timelines[1]["fork"]), (&Value::from(1), &path[0]["fork"]));
+    assert_eq!((&timelines[1]["parent_timeline"], &timelines[1]["fork_lsn"]), (&Value::from(1), &path[0]["fork_lsn"]));
     assert!(timelines.iter().all(|t| t["windows"].as_array().unwrap().len() == 1 && t["gaps"].as_array().unwrap().is_empty()));
     assert_eq!(overview["newest_commit"]["xid"].as_u64(), Some(child_end));
     let text = String::from_utf8(site.walvis("catalog --zone +01:00").stdout).unwrap();
@@ -402,7 +405,7 @@ fn pg17_failover_to_a_standby_that_archives() {
     for xid in [first, second, third, fourth, fifth] {
         assert_eq!(ends.iter().filter(|end| end["xid"].as_u64() == Some(xid)).count(), 1, "{xid}");
     }
-    assert!(ends.iter().all(|line| line["gap_from"].is_null()));
+    assert!(ends.iter().all(|line| line["gap_from_lsn"].is_null()));
 }
 
 /// A segment with a wrong record in it is archived all the same; recovery would stop there, and that is known before.
@@ -439,6 +442,6 @@ fn pg16_damage_inside_a_segment() {
     site.does_not_reach(&format!("--target-xid {bad}"));
     let overview = site.overview();
     let gaps = &overview["systems"][0]["timelines"][0]["gaps"];
-    assert_eq!((&gaps[0]["kind"], gaps[0]["first"].as_str()), (&Value::from("damaged"), Some(&*segment)), "{overview:#}");
+    assert_eq!((&gaps[0]["kind"], gaps[0]["first_segment"].as_str()), (&Value::from("damaged"), Some(&*segment)), "{overview:#}");
     assert!(gaps[0]["detail"].as_str().unwrap().contains("checksum"), "{gaps}");
 }

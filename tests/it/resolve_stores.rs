@@ -119,7 +119,7 @@ fn a_bucket_answers_as_a_directory_does() {
     assert_eq!(last_of(&answers[1]), lsn, "{:#}", answers[1]);
     assert_eq!(answers[3]["stop"]["lsn"].as_str(), Some(&*point.unwrap().start.to_string()), "{:#}", answers[3]);
     for json in &answers[..5] {
-        assert_eq!(json["wal"]["first"].as_str(), Some(&*name(2)), "{json:#}");
+        assert_eq!(json["wal"]["first_segment"].as_str(), Some(&*name(2)), "{json:#}");
         assert!(json["wal"]["segments"] == json["wal"]["present"] && json["wal"]["missing"] == serde_json::json!([]), "{json:#}");
     }
 
@@ -131,7 +131,11 @@ fn a_bucket_answers_as_a_directory_does() {
         // Up to it everything can be reached, and behind it nothing.
         let before = json["nearest_before"]["lsn"].as_str().unwrap();
         assert!(before == Lsn(REMOVED * SEGMENT_BYTES).to_string() && json["nearest_after"].is_null(), "{json:#}");
-        assert_eq!(json["wal"]["missing"], serde_json::json!([[name(REMOVED), name(REMOVED)]]), "{json:#}");
+        assert_eq!(
+            json["wal"]["missing"],
+            serde_json::json!([{"first_segment": name(REMOVED), "last_segment": name(REMOVED)}]),
+            "{json:#}"
+        );
         assert_eq!(json["wal"]["present"].as_u64().unwrap() + 1, json["wal"]["segments"].as_u64().unwrap());
     }
     // No node is over this one: a gap.

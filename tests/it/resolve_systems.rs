@@ -48,7 +48,7 @@ fn an_upgraded_cluster_has_two_logs() {
     for target in [format!("--target-time '{time}'"), "--target-name 'before the upgrade'".to_owned()] {
         let json = site.reaches(&target);
         assert_eq!(
-            (&json["system_id"], &json["backup"]["id"]),
+            (&json["system_id"], &json["backup"]["backup_id"]),
             (&old_id.as_str().into(), &of_old.to_string().into()),
             "{json:#}"
         );
@@ -59,11 +59,11 @@ fn an_upgraded_cluster_has_two_logs() {
     assert!(json["hint"].as_str().unwrap().contains(&format!("--system-id {old_id}")), "{json:#}");
     for target in [format!("--target-xid {xid}"), "--target latest".to_owned(), "--target immediate".to_owned()] {
         let json = site.reaches(&format!("{target} --system-id {old_id}"));
-        assert_eq!(json["backup"]["id"], of_old.to_string(), "{json:#}");
+        assert_eq!(json["backup"]["backup_id"], of_old.to_string(), "{json:#}");
         let json = site.reaches(&format!("{target} --backup {of_old}"));
         assert_eq!(json["system_id"], old_id.as_str(), "{json:#}");
     }
-    assert_eq!(site.reaches("--target immediate")["backup"]["id"], of_new.to_string());
+    assert_eq!(site.reaches("--target immediate")["backup"]["backup_id"], of_new.to_string());
     site.does_not_reach(&format!("--target-time '{time}' --system-id {new_id}"));
     assert_eq!(site.walvis("resolve --target latest --system-id 5").status.code(), Some(15));
     let commits = site.list(&format!("--commits --system-id {old_id}"));
@@ -73,7 +73,7 @@ fn an_upgraded_cluster_has_two_logs() {
         let output = site.walvis(&format!("--json list {arguments}"));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let systems = json[0]["clusters"][0]["system_ids"].as_array().unwrap().iter();
+        let systems = json[0]["clusters"][0]["systems"].as_array().unwrap().iter();
         systems.map(|s| (s["system_id"].as_str().unwrap().to_owned(), s["backups"].as_array().unwrap().len())).collect()
     };
     assert_eq!(listed(""), [(old_id.clone(), 1), (new_id.clone(), 1)]);

@@ -179,10 +179,10 @@ fn round_trip(major: u32) {
     site.stop_primary();
 
     let plan = site.restores("--target-name before --plan");
-    assert_eq!(plan["plan"]["resolve"]["backup"]["id"], id.to_string(), "{plan:#}");
+    assert_eq!(plan["plan"]["resolve"]["backup"]["backup_id"], id.to_string(), "{plan:#}");
     assert!(plan["restored"].is_null() && !site.data().exists(), "{plan:#}");
     let estimate = &plan["plan"]["resolve"]["estimate"];
-    assert!(estimate["download_bytes"].as_u64().unwrap() > 1000 && estimate["seconds"].as_u64().unwrap() > 0, "{plan:#}");
+    assert!(estimate["download_bytes"].as_u64().unwrap() > 1000 && estimate["duration_s"].as_u64().unwrap() > 0, "{plan:#}");
 
     let report = site.restores("--target-name before --jobs 3");
     site.is_restored(&backup);
@@ -242,7 +242,7 @@ fn every_target_is_reached_as_it_was_asked_for() {
     drop(server);
 
     let (report, server) = site.starts("--target immediate --delta --discard-unarchived-wal");
-    let consistent = parse_lsn(report["plan"]["resolve"]["backup"]["stop"].as_str().unwrap());
+    let consistent = parse_lsn(report["plan"]["resolve"]["backup"]["stop_lsn"].as_str().unwrap());
     assert_eq!(report["server"]["state"], "paused", "{report:#}");
     assert!(parse_lsn(report["server"]["lsn"].as_str().unwrap()) >= consistent, "{report:#}");
     assert_eq!(site.primary.sql("select count(*) from t"), "3000");
@@ -517,7 +517,8 @@ fn the_newest_usable_backup_is_chosen() {
     let (_, second) = site.backup("second");
     site.primary.sql("insert into t values (5002, 'x')");
     site.primary.switch_and_archive();
-    let chosen = |arguments: &str| site.restores(&format!("--plan {arguments}"))["plan"]["resolve"]["backup"]["id"].clone();
+    let chosen =
+        |arguments: &str| site.restores(&format!("--plan {arguments}"))["plan"]["resolve"]["backup"]["backup_id"].clone();
     assert_eq!(chosen("--target latest"), second.to_string());
     assert_eq!(chosen("--target immediate"), second.to_string());
     assert_eq!(chosen(&format!("--target-time '{between}'")), first.to_string());
@@ -529,14 +530,17 @@ fn the_newest_usable_backup_is_chosen() {
     let listed = |arguments: &str| -> Vec<Value> {
         let output = site.walvis(&format!("list --json {arguments}"));
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
-        json[0]["clusters"][0]["system_ids"][0]["backups"].as_array().unwrap().clone()
+        json[0]["clusters"][0]["systems"][0]["backups"].as_array().unwrap().clone()
     };
     let backups = listed("");
-    assert_eq!([&backups[0]["id"], &backups[1]["id"]], [&Value::from(second.to_string()), &Value::from(first.to_string())]);
+    assert_eq!(
+        [&backups[0]["backup_id"], &backups[1]["backup_id"]],
+        [&Value::from(second.to_string()), &Value::from(first.to_string())]
+    );
     for backup in &backups {
-        assert_eq!((&backup["label"], &backup["duration_s"]), (&"copied".into(), &2.into()), "{backup:#}");
+        assert_eq!((&backup["label"], &backup["duration_s"]), (&"copied".into(), &2.0.into()), "{backup:#}");
         assert_eq!(backup["window_from"]["lsn"], backup["stop_lsn"]);
-        assert!(backup["window_until"]["time"].is_string() && backup["pages"]["verified"] == 7, "{backup:#}");
+        assert!(backup["window_until"]["time"].is_string() && backup["pages_verified"] == 7, "{backup:#}");
     }
     assert_eq!(listed("--database postgres").len(), 2);
     assert!(listed("--database nobody").is_empty());

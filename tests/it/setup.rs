@@ -149,12 +149,15 @@ fn list_shows_clusters_timelines_and_holes() {
     assert!(text.contains("MISSING 000000010000000000000004 to 000000010000000000000005"), "{text}");
     let report: Value = serde_json::from_str(&site.run(["--json", "list"]).exits(0).stdout).unwrap();
     let clusters = report[0]["clusters"].as_array().unwrap();
-    let mut names: Vec<&str> = clusters.iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> = clusters.iter().map(|c| c["cluster"].as_str().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["main", "main-x", "main.x", "main0"]);
-    let main = &clusters.iter().find(|c| c["name"] == "main").unwrap()["system_ids"][0];
+    let main = &clusters.iter().find(|c| c["cluster"] == "main").unwrap()["systems"][0];
     let timelines = main["timelines"].as_array().unwrap();
-    assert_eq!((&timelines[0]["segments"], &timelines[0]["gaps"], &timelines[1]["segments"]), (&6.into(), &2.into(), &1.into()));
+    assert_eq!(
+        (&timelines[0]["segments"], &timelines[0]["missing_runs"], &timelines[1]["segments"]),
+        (&6.into(), &2.into(), &1.into())
+    );
     assert_eq!(main["histories"][0], "00000002.history");
     let files = site.run(["--json", "list", "--files"]).exits(0).stdout;
     assert_eq!(files.lines().count(), 6 + 1 + 1 + 3);
@@ -190,7 +193,7 @@ fn many_clusters_are_listed_with_few_requests() {
     }
     server.clear_log();
     let report: Value = serde_json::from_str(&site.run(["--json", "list"]).exits(0).stdout).unwrap();
-    let listed: Vec<&str> = report[0]["clusters"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let listed: Vec<&str> = report[0]["clusters"].as_array().unwrap().iter().map(|c| c["cluster"].as_str().unwrap()).collect();
     assert_eq!(listed, names);
     // The descriptor and the names once, the binding of each cluster.
     assert_eq!((server.seen(Op::List).len(), server.seen(Op::Get).len()), (1, 1 + CLUSTERS));

@@ -198,11 +198,11 @@ fn a_key_comes_to_know_its_repository() {
     let note = |site: &Site| {
         let report: Value = serde_json::from_str(&site.run(["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
         let all = report["findings"].as_array().unwrap().clone();
-        all.into_iter().find(|f| f["what"].as_str().unwrap().contains("this repository that is meant"))
+        all.into_iter().find(|f| f["message"].as_str().unwrap().contains("this repository that is meant"))
     };
     let found = note(&production).unwrap();
     assert_eq!(found["severity"], "note");
-    assert!(found["mend"].as_str().unwrap().contains(&format!("walvis-repository-1:{}:1", id_of(&production))), "{found}");
+    assert!(found["hint"].as_str().unwrap().contains(&format!("walvis-repository-1:{}:1", id_of(&production))), "{found}");
     replace(&production, &staging);
     production.fetch(&Segment::new(1).name()).exits(0);
     fs::remove_file(production.destination()).unwrap();

@@ -158,6 +158,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// A database of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Database {
     /// Object id.
     pub oid: u32,
@@ -169,6 +170,7 @@ pub struct Database {
 
 /// A tablespace of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tablespace {
     /// Object id: the link's name in `pg_tblspc`.
     pub oid: u32,
@@ -178,6 +180,7 @@ pub struct Tablespace {
 
 /// A damaged page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DamagedPage {
     /// The file, relative to the data directory.
     pub file: RawText,

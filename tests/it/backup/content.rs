@@ -18,7 +18,7 @@ fn damaged_pages_are_reported_and_the_backup_counts_all_the_same() {
     let report: Value =
         serde_json::from_str(&host.ran(&cluster, &[]).exits(18).says(&["3 damaged pages", "is stored"]).stdout).unwrap();
     assert_eq!(report["pages_damaged"], 3);
-    let found: Vec<String> = report["damaged"]
+    let found: Vec<String> = report["damaged_pages"]
         .as_array()
         .unwrap()
         .iter()
@@ -169,14 +169,14 @@ fn a_damaged_parent_is_passed_over() {
     cluster.sql("create table t as select i, md5(i::text) from generate_series(1, 20000) i");
     let (first, second) = (host.backup(&cluster, &[]), host.backup(&cluster, &[]));
     let objects = files_below(&host.scratch.path().join("repository"));
-    let id = |report: &Value| report["id"].as_str().unwrap().to_owned();
+    let id = |report: &Value| report["backup_id"].as_str().unwrap().to_owned();
     let manifest = objects.iter().find(|path| path.ends_with(format!("backups/{}", id(&second)))).unwrap();
     let mut bytes = fs::read(manifest).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     host.scratch.write(manifest, &bytes);
     let third = host.backup(&cluster, &[]);
-    assert_eq!(third["parent"], first["id"]);
+    assert_eq!(third["parent_backup_id"], first["backup_id"]);
     let warnings = third["warnings"].to_string();
     assert!(warnings.contains(&format!("backup {} could not be compared with", id(&second))), "{warnings}");
     assert!(third["new_bytes"].as_u64().unwrap() * 50 < first["new_bytes"].as_u64().unwrap(), "{third:#}");

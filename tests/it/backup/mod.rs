@@ -119,7 +119,7 @@ fn read_back(host: &Host, report: &Value) -> Stored {
     let repository = host.repository();
     let cluster = ClusterName::new("main").unwrap();
     let system_id = SystemId(report["system_id"].as_str().unwrap().parse().unwrap());
-    let id = BackupId::parse(report["id"].as_str().unwrap()).unwrap();
+    let id = BackupId::parse(report["backup_id"].as_str().unwrap()).unwrap();
     let mut items = Vec::new();
     let read = repository.read_manifest(&cluster, system_id, id, &mut |_, item| {
         items.push(item);
@@ -272,7 +272,7 @@ fn a_backup_is_a_cluster(major: u32) {
 
     // Nothing happens, and nearly nothing is stored.
     let again = host.backup(&cluster, &[]);
-    assert_eq!(again["parent"], report["id"]);
+    assert_eq!(again["parent_backup_id"], report["backup_id"]);
     let (first, second) = (report["new_bytes"].as_u64().unwrap(), again["new_bytes"].as_u64().unwrap());
     assert!(second * 100 < first, "{second} of {first}: {again:#}");
     let stored = read_back(&host, &again);

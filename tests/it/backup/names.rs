@@ -33,7 +33,7 @@ fn backed_up(host: &Host, cluster: &mut Cluster) -> (Value, BTreeMap<Vec<u8>, Fi
     let report = host.backup(cluster, &[]);
     let (repository, name) = (host.repository(), ClusterName::new("main").unwrap());
     let system_id = SystemId(report["system_id"].as_str().unwrap().parse().unwrap());
-    let id = BackupId::parse(report["id"].as_str().unwrap()).unwrap();
+    let id = BackupId::parse(report["backup_id"].as_str().unwrap()).unwrap();
     let mut files = BTreeMap::new();
     repository
         .read_manifest(&name, system_id, id, &mut |_, item| {
@@ -96,7 +96,7 @@ fn paths_and_names_of_a_latin_1_database_are_bytes() {
     let hex = |bytes: &[u8]| serde_json::json!({"hex": hex::encode(bytes)});
     assert!(names_of(&report).contains(&hex(LATIN)), "{report:#}");
     assert_eq!(report["tablespaces"][0]["path"], hex(space.as_os_str().as_bytes()), "{report:#}");
-    assert_eq!(report["damaged"][0]["relation"], hex(b"l1: \"n\xe9\""), "{report:#}");
+    assert_eq!(report["damaged_pages"][0]["relation"], hex(b"l1: \"n\xe9\""), "{report:#}");
     // Undone, and restored: every name as it was.
     damage(&cluster.data.join(&file), 0);
     let (report, files) = backed_up(&host, &mut cluster);

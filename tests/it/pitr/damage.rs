@@ -282,8 +282,8 @@ fn pg15_damaged_pages() {
         assert!(page["relation"].as_str().unwrap().contains("sick"), "{page}");
     }
     let listed = &site.listed()[0];
-    assert_eq!(listed["pages"]["damaged"].as_u64(), Some(2), "{listed:#}");
-    assert!(listed["pages"]["verified"].as_u64().unwrap() > 500);
+    assert_eq!(listed["pages_damaged"].as_u64(), Some(2), "{listed:#}");
+    assert!(listed["pages_verified"].as_u64().unwrap() > 500);
 
     // Stored as it is: what can be saved is saved.
     primary.stop(Stop::Immediate);
@@ -306,7 +306,7 @@ fn pg15_damaged_pages() {
     primary.sql("truncate sick");
     primary.sql("checkpoint");
     site.backup(&primary, &[]);
-    assert_eq!(site.listed()[1]["pages"]["damaged"].as_u64(), Some(0));
+    assert_eq!(site.listed()[1]["pages_damaged"].as_u64(), Some(0));
 }
 
 /// The first list of pages in the report.

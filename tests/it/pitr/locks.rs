@@ -49,7 +49,10 @@ fn just_before_a_drop(major: u32) {
 
     let json = site.json(&["resolve", "--target-time", &before_drop]);
     let stop = &json["stop"];
-    assert!(stop["instead_of"].is_string() && stop["locks"] == serde_json::json!([]) && stop["locks_known"] == true, "{json:#}");
+    assert!(
+        stop["instead_of_lsn"].is_string() && stop["locks"] == serde_json::json!([]) && stop["locks_known"] == true,
+        "{json:#}"
+    );
     let mut restored = site.restore("restored", major, &["--target-time", &before_drop]);
     restored.spawn();
     restored.wait_paused();
@@ -81,7 +84,7 @@ fn just_before_a_drop(major: u32) {
     // What cannot be avoided is told, before and after.
     let json = site.json(&["resolve", "--target-time", &before_other]);
     let locks = json["stop"]["locks"].as_array().unwrap();
-    assert!(json["stop"]["instead_of"].is_null() && locks.len() == 1, "{json:#}");
+    assert!(json["stop"]["instead_of_lsn"].is_null() && locks.len() == 1, "{json:#}");
     assert_eq!(locks[0]["xid"], json["first_excluded"]["xid"], "{json:#}");
     let programs = site.scratch.reachable_postgres(primary.postgres()).home.join("bin");
     let mut server = Cluster::started_by_others(&site.scratch, "started", major, &site.options, &primary);

@@ -65,7 +65,7 @@ fn a_recovery_turns_from_a_silent_repository_to_the_second() {
     let answer = |arguments: &[&str]| -> Value { serde_json::from_str(&site.run(arguments).exits(0).stdout).unwrap() };
     // The answer of the second alone is what all have to say.
     let right = answer(&[&resolve[..], &["--repository", &url]].concat());
-    assert_eq!(right["backup"]["id"], made.id(), "{right:#}");
+    assert_eq!(right["backup"]["backup_id"], made.id(), "{right:#}");
     assert!(right["repository"] == url.as_str() && right["stop"].is_object() && right["wal"].is_object(), "{right:#}");
 
     // What it says of the first one.

@@ -75,7 +75,7 @@ fn an_orphan_of_which_only_the_history_is_stored(major: u32) {
     // Who asks for the orphan gets what it had: the server by itself would go on in the WAL of the primary.
     let on_two = ["--target", "latest", "--target-timeline", "2"];
     let json = asks(&site, &on_two, 0);
-    let fork = json["path"][0]["fork"].as_str().unwrap().to_owned();
+    let fork = json["path"][0]["fork_lsn"].as_str().unwrap().to_owned();
     assert!(json["stop"]["is_fork"] == true && json["last_included"]["kind"] == "commit", "{json:#}");
     let bin = primary.postgres().home.join("bin");
     let place = site.place("started");
@@ -138,12 +138,12 @@ fn pg16_timelines_alive_at_a_time_and_a_history_that_is_lost() {
     let json = asks(&site, &["--target", "latest"], 0);
     assert_eq!((&json["timeline"], json["last_included"]["xid"].as_u64()), (&Value::from(2), Some(of_two)), "{json:#}");
     let other = &json["other_timelines"][0];
-    assert!(other["timeline"] == 1 && other["last"]["xid"].as_u64() == Some(third), "{json:#}");
+    assert!(other["timeline"] == 1 && other["last_transaction"]["xid"].as_u64() == Some(third), "{json:#}");
     // A position that both have; one that only the first has is in no doubt.
     let json = asks(&site, &["--target-lsn", candidates[1]["lsn"].as_str().unwrap()], 15);
     assert_eq!(json["candidates"].as_array().unwrap().len(), 2, "{json:#}");
     let json = asks(&site, &["--target-lsn", &end], 0);
-    assert_eq!((json["backup"]["id"].as_str(), &json["timeline"]), (Some(made.id()), &Value::from(1)), "{json:#}");
+    assert_eq!((json["backup"]["backup_id"].as_str(), &json["timeline"]), (Some(made.id()), &Value::from(1)), "{json:#}");
     let mut ended = site.recover("ended", 16, &["--target-lsn", json["stop"]["lsn"].as_str().unwrap()]);
     assert_eq!(ended.sql("select count(*) from t"), "0");
     ended.stop(Stop::Fast);
