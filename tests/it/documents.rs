@@ -1,4 +1,5 @@
-//! What the documents say is held against the program: commands, exit codes, settings, paths, links; and how they are laid out.
+//! What the documents say is held against the program: commands, exit codes, settings, paths, links; and how they are
+//! laid out.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ fn prose(text: &str) -> Vec<(usize, &str)> {
             in_fence = !in_fence;
             continue;
         }
-        // Code is indented by four or more after a blank line; a list's text is indented too, but follows its item at once.
+        // Code is indented by four or more after a blank line; a list's text is indented too, but follows its item at
+        // once.
         let is_indented = line.starts_with("    ");
         in_code = is_indented && (in_code || previous_is_blank);
         previous_is_blank = content.is_empty();
@@ -105,7 +107,7 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
-// ---- exit codes ------------------------------------------------------------------------------------------------------------
+// ---- exit codes -----------------------------------------------------------------------------------------------------
 
 const KINDS: [(Kind, &str); 13] = [
     (Kind::Absent, "proven absent"),
@@ -142,7 +144,7 @@ fn exit_codes_are_those_of_the_program() {
     assert_eq!(printed, answered);
 }
 
-// ---- settings --------------------------------------------------------------------------------------------------------------
+// ---- settings -------------------------------------------------------------------------------------------------------
 
 /// The examples of settings are read without an error.
 #[test]
@@ -162,7 +164,7 @@ fn example_settings_are_valid() {
     }
 }
 
-// ---- commands --------------------------------------------------------------------------------------------------------------
+// ---- commands -------------------------------------------------------------------------------------------------------
 
 const TARGETS: &str = "Options that name a target";
 const GLOBAL: &str = "Options of every command";
@@ -248,7 +250,7 @@ fn flags_in_documents_exist() {
     }
 }
 
-// ---- layout, links and paths -----------------------------------------------------------------------------------------------
+// ---- layout, links and paths ----------------------------------------------------------------------------------------
 
 #[test]
 fn lines_of_prose_are_short() {
@@ -318,4 +320,117 @@ fn files_that_documents_name_exist() {
     }
     assert!(absent.is_empty(), "there is no such file:\n{}", absent.join("\n"));
     assert!(checked > 20, "{checked}");
+}
+
+// ---- the worked example of docs/FORMAT.md ---------------------------------------------------------------------------
+
+/// The bytes of the first span in backticks.
+fn bytes_of(cell: &str) -> Vec<u8> {
+    let digits: String = cell.split('`').nth(1).unwrap().chars().filter(|c| !c.is_whitespace()).collect();
+    hex::decode(digits).unwrap_or_else(|e| panic!("{cell}: {e}"))
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().unwrap()
+}
+
+/// Decodes the object that the document prints, derives every value that it names, and encodes the object again. The
+/// ciphers are called here as the document says, not by the program.
+#[test]
+fn the_worked_example_is_what_the_program_reads_and_writes() {
+    use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+    use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+    use walvis::codec::{self, Address, Digest, Sealing};
+    use walvis::crypto::{DataKey, DataKeys};
+    use walvis::format::envelope::{Metadata, ObjectKind};
+
+    let document = read("docs/FORMAT.md");
+    let text = section(&document, "A worked example").unwrap();
+    let dump = text.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
+    let digits: String = dump.lines().flat_map(|line| line.split_whitespace().skip(1)).collect();
+    let object = hex::decode(digits).unwrap();
+    let rows = rows(text);
+    let cell = |name: &str| rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no {name:?}"))[1].clone();
+    let text_of = |name: &str| cell(name).split('`').nth(1).unwrap().to_owned();
+    let value = |name: &str| bytes_of(&cell(name));
+
+    // The program reads it.
+    let (key, repository_id, salt) = (array::<32>(&value("data key")), array(&value("repository id")), array(&value("salt")));
+    let (name, plaintext) = (text_of("object name"), value("plaintext"));
+    let kind = ObjectKind::History;
+    assert_eq!(text_of("kind"), (kind as u8).to_string());
+    let address = Address { repository_id: &repository_id, kind, name: &name };
+    let keys = DataKeys::Encrypted { current: DataKey::from_bytes(key), earlier: vec![] };
+    let mut read = Vec::new();
+    let metadata = codec::open(object.as_slice(), address, &keys).unwrap().copy_to(&mut read).unwrap();
+    assert_eq!(read, plaintext);
+    assert_eq!(metadata.sealed_unix_us.to_string(), text_of("sealed"));
+    assert_eq!(metadata.writer, text_of("writer"));
+
+    // It writes the same.
+    let digest = Digest::of(&mut plaintext.as_slice()).unwrap();
+    let again = Metadata {
+        plaintext_bytes: digest.bytes,
+        plaintext_blake3: digest.blake3,
+        sealed_unix_us: text_of("sealed").parse().unwrap(),
+        writer: text_of("writer"),
+        ..Metadata::by_this_program()
+    };
+    let mut written = Vec::new();
+    let sealing = Sealing { level: 1, salt };
+    codec::seal(&mut plaintext.as_slice(), &mut written, address, Some(&DataKey::from_bytes(key)), &again, sealing).unwrap();
+    assert_eq!(hex::encode(&written), hex::encode(&object));
+
+    // Fields stand where the document says, one after the other.
+    let mut end = 0;
+    let mut field = |name: &str| -> Vec<u8> {
+        let row = rows.iter().find(|row| row.len() == 4 && row[3].starts_with(name)).unwrap_or_else(|| panic!("no {name:?}"));
+        let (offset, size): (usize, usize) = (row[0].parse().unwrap(), row[1].parse().unwrap());
+        assert_eq!(offset, end, "{row:?}");
+        end = offset + size;
+        let bytes = object[offset..end].to_vec();
+        let printed: Vec<String> = row[2].split('`').skip(1).step_by(2).map(|part| part.replace(' ', "")).collect();
+        let all = hex::encode(&bytes);
+        assert!(all.starts_with(&printed[0]) && all.ends_with(printed.last().unwrap()), "{row:?}");
+        assert!(printed.len() > 1 || printed[0] == all, "{row:?}");
+        bytes
+    };
+    for name in ["magic", "format version", "codec", "cipher", "flags"] {
+        field(name);
+    }
+    assert_eq!(field("data key id"), value("data key id"));
+    assert_eq!(field("salt"), salt);
+    let metadata_bytes = u32::from_le_bytes(array(&field("metadata length")));
+    let sealed_metadata = [field("metadata, sealed"), field("its tag")];
+    assert_eq!(sealed_metadata[0].len(), metadata_bytes as usize);
+    let last_row = rows.iter().rfind(|row| row.len() == 4 && row[3] == "its tag").unwrap();
+    let sealed_frame = [field("frame 0"), object[object.len() - 16..].to_vec()];
+    assert_eq!(bytes_of(&last_row[2]), sealed_frame[1]);
+    assert_eq!(end + 16, object.len());
+    assert!(text.contains(&format!("The object has {} bytes", object.len())));
+
+    // Every derived value follows from what is given.
+    assert_eq!(value("data key id"), blake3::derive_key("walvis 1 data key id", &key)[..16]);
+    let object_key = blake3::derive_key("walvis 1 object key", &[key, salt].concat());
+    assert_eq!(value("object key"), object_key);
+    let bound = [&repository_id[..], &[kind as u8], &object[..68], name.as_bytes()].concat();
+    let binding = blake3::derive_key("walvis 1 binding", &bound);
+    assert_eq!(value("binding"), binding);
+    let cipher = ChaCha20Poly1305::new(&Key::from(object_key));
+    let open = |nonce: &str, sealed: &[Vec<u8>; 2]| {
+        let nonce = Nonce::from(array::<12>(&value(nonce)));
+        cipher.decrypt(&nonce, Payload { msg: &sealed.concat(), aad: &binding }).unwrap()
+    };
+
+    // The metadata and the frame are, section by section, what the document prints.
+    let printed = |width: usize, is_part: &dyn Fn(&[String]) -> bool| -> Vec<u8> {
+        let parts = rows.iter().filter(|row| row.len() == width + 1 && is_part(row));
+        parts.flat_map(|row| row[..width].iter().flat_map(|cell| bytes_of(cell)).collect::<Vec<_>>()).collect()
+    };
+    let is_section = |row: &[String]| row[..3].iter().all(|cell| cell.starts_with('`'));
+    assert_eq!(open("nonce of the metadata", &sealed_metadata), printed(3, &is_section));
+    let frame = text.split("Opened in the same way").nth(1).unwrap();
+    let parts: Vec<u8> = self::rows(frame).iter().flat_map(|row| bytes_of(&row[0])).collect();
+    assert_eq!(open("nonce of the frame", &sealed_frame), parts);
+    assert_eq!(zstd::decode_all(parts.as_slice()).unwrap(), plaintext);
 }
