@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::libc;
 use zeroize::Zeroizing;
 
-use super::{FsError, Problem};
+use super::{FsError, Problem, own_user};
 
 /// Adds a line to a text file, durably, if `is_it` says of its content that it is the one that is meant. Whatever else is in it stays as it
 /// is, and so do its owner, group, mode and links to it from elsewhere: it is not replaced.
@@ -33,7 +33,7 @@ pub fn append_line(path: &Path, max_bytes: usize, is_it: &dyn Fn(&[u8]) -> bool,
     if !meta.is_file() {
         return Err(denied(path, "it is not a regular file"));
     }
-    if meta.uid() != super::own_user() {
+    if meta.uid() != own_user() {
         return Err(denied(path, "it belongs to another user"));
     }
     if meta.nlink() != 1 {
@@ -105,7 +105,7 @@ mod tests {
         assert!(add(place.path()).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine\n");
         std::fs::remove_file(second).unwrap();
-        if super::super::own_user() == 0 {
+        if own_user() == 0 {
             nix::unistd::chown(&path, Some(65534.into()), None).unwrap();
             assert!(add(&path).unwrap_err().detail.contains("another user"));
         }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
+use super::locks::try_lock;
 use super::temp::{self, TempFiles, TempName};
 use super::{Dir, FsError, Problem, Stat, direct};
 
@@ -281,7 +282,7 @@ impl AtomicFile {
         temp::sweep(&scratch);
         // Locked before it has a name, so no sweep takes it for dead. Nobody else can hold the lock of a file without a name, and
         // where locks do not work its age protects it.
-        temp::lock(&self.file);
+        let _ = try_lock(&self.file);
         let temp = TempName { dir: scratch, name: temp::fresh_name() };
         let linked = {
             let _as = temp.dir.enter()?;
@@ -380,4 +381,67 @@ fn rename_noreplace(temp: &TempName, dir: &Dir, name: &OsStr) -> nix::Result<()>
 #[cfg(not(target_env = "gnu"))]
 fn rename_noreplace(_: &TempName, _: &Dir, _: &OsStr) -> nix::Result<()> {
     Err(Errno::ENOSYS)
+}
+
+/// Writes a new file that only its owner can read (mode 0600), durably. Never overwrites.
+///
+/// # Errors
+/// [`Problem::Exists`] when there is something under that name; [`Problem::Absent`] when its directory does not exist; others.
+pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let mut file = AtomicFile::beside(path, 0o600)?;
+    file.append(bytes)?;
+    match file.publish_new()? {
+        Published::New => Ok(()),
+        Published::Exists => Err(FsError::because(Problem::Exists, "create", path, "there is a file of that name already")
+            .with_hint("choose another name; the file was not touched")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fsio::list_dir;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn problem<T>(outcome: Result<T, FsError>) -> Option<Problem> {
+        outcome.err().map(|e| e.problem)
+    }
+
+    #[test]
+    fn a_secret_is_private_and_never_replaces() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("key");
+        create_secret(&path, b"secret").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let error = create_secret(&path, b"other").unwrap_err();
+        assert_eq!(error.problem, Problem::Exists);
+        assert!(error.hint.is_some());
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        assert_eq!(problem(create_secret(&place.path().join("none/key"), b"")), Some(Problem::Absent));
+        assert_eq!(list_dir(place.path()).unwrap(), ["key"]);
+    }
+
+    #[test]
+    fn publishing_over_replaces_files_and_nothing_else() {
+        for files in [TempFiles::Auto, TempFiles::Named] {
+            for durability in [Durability::Durable, Durability::Volatile] {
+                let place = tempfile::tempdir().unwrap();
+                let path = place.path().join("file");
+                let publish = |path: &Path, body: &[u8]| {
+                    let mut draft = AtomicFile::beside_with(path, 0o600, files)?;
+                    draft.write_all(body).unwrap();
+                    assert_eq!(draft.len_bytes(), body.len() as u64);
+                    draft.publish_over(durability)
+                };
+                publish(&path, b"first, longer").unwrap();
+                publish(&path, b"second").unwrap();
+                assert_eq!(std::fs::read(&path).unwrap(), b"second");
+                std::fs::create_dir(place.path().join("dir")).unwrap();
+                assert_eq!(problem(publish(&place.path().join("dir"), b"x")), Some(Problem::Unsupported));
+                assert_eq!(problem(publish(&place.path().join("none/x"), b"x")), Some(Problem::Absent));
+                drop(AtomicFile::beside_with(&path, 0o600, files).unwrap());
+                assert_eq!(list_dir(place.path()).unwrap(), ["dir", "file"], "{files:?}");
+            }
+        }
+    }
 }

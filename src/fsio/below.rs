@@ -14,7 +14,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use super::identity::Identity;
-use super::{Dir, FsError, ItemKind, Problem, Stat};
+use super::read::read_open;
+use super::{Dir, FsError, ItemKind, Problem, Stat, stat_open, user_name};
 
 /// What a file is called until it is whole.
 const PUT_SUFFIX: &str = ".walvis-new";
@@ -30,7 +31,7 @@ impl Dir {
     /// Opens a regular file for reading, links followed; `None` when nothing has that name.
     ///
     /// # Errors
-    /// As [`open_regular`](super::open_regular).
+    /// As [`open_regular`](crate::fsio::open_regular).
     pub fn open_regular(&self, name: impl AsRef<Path>) -> Result<Option<(File, Stat)>, FsError> {
         let path = self.path_of(&name);
         let opened = match self.open_file(&name, OFlag::O_RDONLY, 0) {
@@ -38,17 +39,17 @@ impl Dir {
             Err(e) if e.problem == Problem::Unsupported && matches!(self.is_below_a_file(name.as_ref()), Ok(true)) => None,
             other => other?,
         };
-        opened.map(|file| super::stat_open(&file, &path).map(|stat| (file, stat))).transpose()
+        opened.map(|file| stat_open(&file, &path).map(|stat| (file, stat))).transpose()
     }
 
     /// Reads a whole small file, links followed; `None` when nothing has that name.
     ///
     /// # Errors
-    /// As [`read_bounded`](super::read_bounded).
+    /// As [`read_bounded`](crate::fsio::read_bounded).
     pub fn read_bounded(&self, name: impl AsRef<Path>, max_bytes: usize) -> Result<Option<Vec<u8>>, FsError> {
         let path = self.path_of(&name);
         let Some((file, stat)) = self.open_regular(name)? else { return Ok(None) };
-        super::read_open(file, &stat, &path, max_bytes).map(Some)
+        read_open(file, &stat, &path, max_bytes).map(Some)
     }
 
     /// The state of what has a name, links not followed, neither there nor on the way; `None` when there is nothing.
@@ -205,11 +206,7 @@ impl Dir {
             return refused("it has a second name (a hard link), by which it is something else".to_owned());
         }
         if nix::unistd::geteuid().is_root() && meta.uid() != self.identity().owner().uid {
-            return refused(format!(
-                "it belongs to user {}, the directory to {}",
-                super::user_name(meta.uid()),
-                self.identity().name()
-            ));
+            return refused(format!("it belongs to user {}, the directory to {}", user_name(meta.uid()), self.identity().name()));
         }
         Ok(())
     }
@@ -280,16 +277,6 @@ impl Dir {
         nix::sys::stat::fchmod(self.fd(), mode).map_err(|e| FsError::new("change mode of", self.path(), e))
     }
 
-    /// Bytes that an ordinary user can still write to its file system.
-    ///
-    /// # Errors
-    /// When the file system does not say.
-    pub fn available_bytes(&self) -> Result<u64, FsError> {
-        let room = nix::sys::statvfs::fstatvfs(self.fd()).map_err(|e| FsError::new("ask for free space at", self.path(), e))?;
-        #[allow(clippy::useless_conversion)] // The types differ between architectures.
-        Ok(u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size())))
-    }
-
     /// Makes everything durable that was written to its file system.
     ///
     /// # Errors
@@ -297,28 +284,7 @@ impl Dir {
     pub fn sync_file_system(&self) -> Result<(), FsError> {
         nix::unistd::syncfs(self.fd().as_fd()).map_err(|e| FsError::new("sync the file system of", self.path(), e))
     }
-
-    /// Locks it; `None` when another process has locked it.
-    ///
-    /// # Errors
-    /// When the file system does not answer.
-    pub fn lock(&self) -> Result<Option<Lock>, FsError> {
-        // An open file of its own: the lock goes with it.
-        let file = self.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
-        let file = file.ok_or_else(|| FsError::new("open directory", self.path(), Errno::ENOENT))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock(file))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            // Without locks two restores at once cannot be told, and the restore works all the same.
-            Err(std::fs::TryLockError::Error(e)) if e.raw_os_error() == Some(Errno::ENOLCK as i32) => Ok(Some(Lock(file))),
-            Err(std::fs::TryLockError::Error(e)) => Err(FsError::new("lock", self.path(), e)),
-        }
-    }
 }
-
-/// A lock on a directory that is held until it is dropped, or its process ends.
-#[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its effect")] File);
 
 /// Gives an open file its permissions, of those that PostgreSQL uses: nobody but owner and group, nobody but the owner writes, and no
 /// set-id bit.
@@ -420,14 +386,5 @@ mod tests {
         symlink("none", place.path().join("link")).unwrap();
         assert_eq!(dir.open_append(Path::new("link")).unwrap_err().problem, Problem::Unsupported);
         assert!(!place.path().join("none").exists());
-    }
-
-    #[test]
-    fn a_locked_directory_is_told() {
-        let (_place, dir) = dir();
-        let held = dir.lock().unwrap();
-        assert!(held.is_some() && dir.lock().unwrap().is_none());
-        drop(held);
-        assert!(dir.lock().unwrap().is_some() && dir.available_bytes().unwrap() > 0);
     }
 }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::stat::{Mode, SFlag};
 
 use super::identity::{Entered, Identity};
-use super::{FsError, Problem, Stat};
+use super::{FsError, ItemKind, Problem, Stat};
 
 /// An open directory and the path to it, for messages. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,19 +24,6 @@ pub struct Dir {
     fd: Arc<OwnedFd>,
     path: PathBuf,
     identity: Identity,
-}
-
-/// What a name in a directory stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ItemKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// Pipe, socket, device.
-    Other,
-    /// A symbolic link, or the file system does not say: ask [`Dir::stat`].
-    Unknown,
 }
 
 /// A name in a directory.
@@ -257,6 +244,16 @@ impl Dir {
     }
 }
 
+/// The names in a directory in byte order, `.` and `..` left out.
+///
+/// # Errors
+/// [`Problem::Absent`], [`Problem::Denied`], [`Problem::Unsupported`] when it is not a directory, [`Problem::Failed`].
+pub fn list_dir(path: &Path) -> Result<Vec<OsString>, FsError> {
+    let mut names: Vec<OsString> = Dir::open(path)?.items()?.into_iter().map(|item| item.name).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// Opening what is below by any number of names.
 impl Dir {
     /// Opens a directory below it, links not followed; `None` when nothing has that name.
@@ -341,30 +338,6 @@ fn by_component(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> R
     nix::fcntl::openat(dir, ".", flags, mode)
 }
 
-impl From<FileStat> for Stat {
-    // The types of these fields differ between architectures.
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-    fn from(stat: FileStat) -> Self {
-        let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFREG => ItemKind::File,
-            SFlag::S_IFDIR => ItemKind::Directory,
-            SFlag::S_IFLNK => ItemKind::Unknown,
-            _ => ItemKind::Other,
-        };
-        Self {
-            dev: stat.st_dev as u64,
-            ino: stat.st_ino as u64,
-            links: stat.st_nlink as u64,
-            uid: stat.st_uid,
-            mode: (stat.st_mode & 0o7777) as u32,
-            size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-            kind,
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 mod tests {
@@ -403,5 +376,16 @@ mod tests {
         assert!(dir.file_beneath(Path::new("a/b/new"), make, 0o600).unwrap().is_some() && top.join("a/b/new").exists());
         assert!(dir.file_beneath(Path::new("c/new"), make, 0o600).unwrap().is_none());
         assert!(dir.file_beneath(Path::new("a/out"), make, 0o600).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_listed_in_order() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["b", "a", "c"] {
+            std::fs::write(place.path().join(name), "").unwrap();
+        }
+        assert_eq!(list_dir(place.path()).unwrap(), ["a", "b", "c"]);
+        let problem = |path: &str| list_dir(&place.path().join(path)).unwrap_err().problem;
+        assert_eq!((problem("a"), problem("none")), (Problem::Unsupported, Problem::Absent));
     }
 }

@@ -19,10 +19,11 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Uid, User};
 use rustix::thread::CapabilitySet;
 
-use super::{FsError, Owner, Problem};
+use super::users::{thread_group, thread_user, user_name};
+use super::{FsError, Problem};
 use crate::process;
 
 /// What a thread must not be able to do that works as another user (`CAP_FS_MASK` of the kernel).
@@ -37,6 +38,15 @@ const ROOTS_OWN: CapabilitySet = CapabilitySet::CHOWN
 
 /// The group of what belongs to a user about whom nothing is known: the kernel's overflow id.
 const NO_GROUP: u32 = 65_534;
+
+/// The user and group that something is to belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
 
 /// A user and group whose rights paths are followed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +100,7 @@ impl Identity {
 
     /// Its name, for messages.
     pub fn name(self) -> String {
-        super::user_name(self.uid)
+        user_name(self.uid)
     }
 
     /// Works under it from now on, in this thread, until the guard is dropped; then again as before. Guards may be nested, and must
@@ -126,9 +136,7 @@ impl Identity {
     }
 
     fn of_thread() -> Self {
-        // An id that nobody can have changes nothing, and the one before is returned.
-        let ask = (Uid::from_raw(u32::MAX), Gid::from_raw(u32::MAX));
-        Self { uid: nix::unistd::setfsuid(ask.0).as_raw(), gid: nix::unistd::setfsgid(ask.1).as_raw() }
+        Self { uid: thread_user(), gid: thread_group() }
     }
 
     /// Says whether it succeeded: the kernel does not.
@@ -184,12 +192,6 @@ impl Drop for Entered {
         tracing::error!("cannot go back to user {} from {}", before.name(), Identity::current().name());
         std::process::abort();
     }
-}
-
-/// The name of a group, or the number where it has none.
-pub(super) fn group_name(gid: u32) -> String {
-    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-    group.map_or_else(|| format!("id {gid}"), |group| group.name)
 }
 
 #[cfg(test)]

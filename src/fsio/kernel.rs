@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, fstatfs};
 
-use super::{Boot, Dir, FsError, Problem, Stat, read_bounded, stat};
+use super::{Boot, Dir, FsError, Problem, Stat, list_dir, read_bounded, stat};
 
 /// Longest file of `/proc` that is read.
 const MAX_PROC_BYTES: usize = 16 * 1024 * 1024;
@@ -112,7 +112,7 @@ pub struct Worker {
 /// [`Problem::Denied`] when a process cannot be looked at; others when there is no `/proc`.
 pub fn workers_in(directory: &Stat, user: u32, program: &str) -> Result<Vec<Worker>, FsError> {
     let mut found = Vec::new();
-    for name in super::list_dir(Path::new("/proc"))? {
+    for name in list_dir(Path::new("/proc"))? {
         let Some(process) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let of = |what: &str| PathBuf::from(format!("/proc/{process}/{what}"));
         let has_ended = || stat(&of("")).is_ok_and(|there| there.is_none());

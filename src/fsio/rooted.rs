@@ -11,21 +11,20 @@
 //! A directory that is missing is made by the one whom it is to belong to, where that user may. Where only root may, and nobody else
 //! can write, root makes it and gives it away by its descriptor.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid};
 
-use super::identity::{Identity, group_name};
+use super::identity::Identity;
+use super::users::group_name;
+use super::way::{Begins, Way};
 use super::{Dir, FsError, Problem, user_name};
 
-/// Most links on the way, as the kernel has it.
-const MAX_LINKS: u32 = 40;
 const OPEN_DIR: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 /// To look at what has a name, whatever it is.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
@@ -143,12 +142,7 @@ struct Walk {
     /// Where it has come to, links resolved, for messages.
     at: PathBuf,
     here: OwnedFd,
-    ahead: VecDeque<OsString>,
-    /// How many of these, at the end, are of the path itself and not of a link.
-    own_names: usize,
-    /// Whether the name that was taken last was one.
-    is_own_name: bool,
-    links: u32,
+    way: Way,
     /// Whose what comes next is, if it is not root's.
     territory: Option<Identity>,
     is_new: bool,
@@ -158,48 +152,21 @@ fn is(stat: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == kind
 }
 
-fn names_of(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
-    path.components().filter_map(|name| match name {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
-    })
-}
-
 impl Walk {
     fn new(path: &Path) -> Result<Self, FsError> {
         let path = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
         let here =
             open_at(None, OsStr::new("/"), LOOK | OFlag::O_DIRECTORY).map_err(|e| FsError::new("open directory", "/", e))?;
-        let ahead: VecDeque<OsString> = names_of(&path).collect();
-        let own_names = ahead.len();
-        Ok(Self {
-            path,
-            at: PathBuf::from("/"),
-            here,
-            ahead,
-            own_names,
-            is_own_name: true,
-            links: 0,
-            territory: None,
-            is_new: false,
-        })
-    }
-
-    /// The next name on the way.
-    fn next(&mut self) -> Option<OsString> {
-        let name = self.ahead.pop_front()?;
-        self.is_own_name = self.ahead.len() < self.own_names;
-        self.own_names = self.own_names.min(self.ahead.len());
-        Some(name)
+        let way = Way::along(&path);
+        Ok(Self { path, at: PathBuf::from("/"), here, way, territory: None, is_new: false })
     }
 
     /// Whether a directory that is missing, by the name that was taken last, may be made.
     fn may_make(&self, make: Make) -> Result<bool, FsError> {
-        if !self.is_own_name {
+        if !self.way.is_own_name() {
             return Err(self.leads_nowhere());
         }
-        Ok(make.is_some_and(|(_, missing)| self.ahead.is_empty() || missing == Missing::All))
+        Ok(make.is_some_and(|(_, missing)| self.way.is_at_end() || missing == Missing::All))
     }
 
     fn leads_nowhere(&self) -> FsError {
@@ -230,7 +197,7 @@ impl Walk {
                 return self.rest_as(identity_of(&stat, make), make, false);
             }
             let ground = Ground::of(&stat);
-            let Some(name) = self.next() else { return self.arrive(&stat, ground, own) };
+            let Some(name) = self.way.next_name() else { return self.arrive(&stat, ground, own) };
             match open_at(Some(self.here.as_fd()), &name, LOOK) {
                 Ok(next) => {
                     let found = nix::sys::stat::fstat(&next).map_err(|e| self.fail(e))?;
@@ -246,7 +213,7 @@ impl Walk {
                     } else if found.st_uid == 0 {
                         self.follow(&next)?;
                     } else {
-                        self.ahead.push_front(name);
+                        self.way.put_back(name);
                         return self.rest_as(identity_of(&found, make), make, false);
                     }
                 }
@@ -262,18 +229,13 @@ impl Walk {
 
     /// Goes on with what a link of root's says.
     fn follow(&mut self, link: &OwnedFd) -> Result<(), FsError> {
-        self.links += 1;
-        if self.links > MAX_LINKS {
-            return Err(self.fail(Errno::ELOOP));
-        }
         let target = nix::fcntl::readlinkat(link, "").map_err(|e| self.fail(e))?;
-        let target = Path::new(&target);
-        if target.is_absolute() {
-            self.here = open_at(None, OsStr::new("/"), LOOK | OFlag::O_DIRECTORY).map_err(|e| self.fail(e))?;
-            self.at = PathBuf::from("/");
-        }
-        for name in names_of(target).rev() {
-            self.ahead.push_front(name);
+        match self.way.follow(Path::new(&target)).ok_or_else(|| self.fail(Errno::ELOOP))? {
+            Begins::AtRoot => {
+                self.here = open_at(None, OsStr::new("/"), LOOK | OFlag::O_DIRECTORY).map_err(|e| self.fail(e))?;
+                self.at = PathBuf::from("/");
+            }
+            Begins::Here => {}
         }
         Ok(())
     }
@@ -306,7 +268,7 @@ impl Walk {
         self.territory = Some(identity);
         let _as = identity.enter()?;
         let at = self.at.clone();
-        while let Some(name) = self.next() {
+        while let Some(name) = self.way.next_name() {
             let next = open_at(Some(self.here.as_fd()), &name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
             self.here = match next {
                 Ok(next) => next,

@@ -12,7 +12,7 @@
 //! finds out, because after locking it looks whether the file still has a name, and makes another one.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -23,6 +23,7 @@ use nix::unistd::UnlinkatFlags;
 
 use crate::limits::ABANDONED_AFTER;
 
+use super::locks::{Tried, try_lock};
 use super::{Dir, FsError, ItemKind, Problem, Stat};
 
 /// What every name of a temp file begins with. Nothing else with such a name may be in a directory that is swept.
@@ -114,10 +115,11 @@ pub(super) fn named(dir: Dir, mode: u32) -> Result<(File, TempName), FsError> {
             Err(e) => return Err(e),
         };
         let temp = TempName { dir: dir.clone(), name };
-        match lock(&file) {
-            Lock::Held | Lock::Unsupported => {}
+        // The lock says that the writer lives.
+        match try_lock(&file) {
+            Tried::Locked | Tried::Unsupported(_) => {}
             // A sweep was faster and is about to remove it.
-            Lock::Busy => {
+            Tried::Busy => {
                 temp.remove();
                 continue;
             }
@@ -127,23 +129,6 @@ pub(super) fn named(dir: Dir, mode: u32) -> Result<(File, TempName), FsError> {
         }
     }
     Err(FsError::because(Problem::Failed, "make a temporary file in", dir.path(), "other processes removed every one at once"))
-}
-
-/// The outcome of trying to lock.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Lock {
-    Held,
-    Busy,
-    Unsupported,
-}
-
-/// Tries to take the lock that says "my writer lives".
-pub(super) fn lock(file: &File) -> Lock {
-    match file.try_lock() {
-        Ok(()) => Lock::Held,
-        Err(TryLockError::WouldBlock) => Lock::Busy,
-        Err(TryLockError::Error(_)) => Lock::Unsupported,
-    }
 }
 
 /// Removes the temp files in `dir` whose writer is dead, and says how many. Best effort: files of other users and files that
@@ -180,10 +165,10 @@ fn take_abandoned(dir: &Dir, name: &OsStr) -> Option<File> {
         let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         age.is_some_and(|age| age > ABANDONED_AFTER)
     };
-    let is_dead = match lock(&file) {
-        Lock::Busy => false,
-        Lock::Held => is_of_this_boot(name.as_bytes()) || is_old(),
-        Lock::Unsupported => is_old(),
+    let is_dead = match try_lock(&file) {
+        Tried::Busy => false,
+        Tried::Locked => is_of_this_boot(name.as_bytes()) || is_old(),
+        Tried::Unsupported(_) => is_old(),
     };
     is_dead.then_some(file)
 }
@@ -220,11 +205,11 @@ mod tests {
         drop(write(".walvis-tmp-000000000000-1-aaaaaaaaaaaaaaaa", false)); // another boot, young
         drop(write(".walvis-tmp-000000000000-1-bbbbbbbbbbbbbbbb", true)); // another boot, old
         let held = write(".walvis-tmp-000000000000-1-cccccccccccccccc", true); // old, but locked
-        assert_eq!(lock(&held), Lock::Held);
+        assert!(matches!(try_lock(&held), Tried::Locked));
         drop(write("object", true));
 
         assert_eq!(sweep(&dir), 2);
-        let left = super::super::list_dir(place.path()).unwrap();
+        let left = crate::fsio::list_dir(place.path()).unwrap();
         let mut expected: Vec<OsString> = vec![
             ".walvis-tmp-000000000000-1-aaaaaaaaaaaaaaaa".into(),
             ".walvis-tmp-000000000000-1-cccccccccccccccc".into(),

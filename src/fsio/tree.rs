@@ -36,7 +36,7 @@ use nix::unistd::UnlinkatFlags;
 
 use super::atomic_file::{AtomicFile, Linked, Published, Scratch};
 use super::temp::TempFiles;
-use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others};
+use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others, stat_open};
 
 /// The directory in the root where named temp files go. Its name starts with a dot, which no object's does.
 pub const TEMP_DIR: &str = ".walvis-tmp";
@@ -109,7 +109,7 @@ impl Tree {
         self.check_ground(parent_of(target))?;
         for _ in 0..MAX_ROUNDS {
             if let Some(file) = self.root.open_file(target, OFlag::O_RDONLY, 0)? {
-                let stat = super::stat_open(&file, &self.root.path_of(target))?;
+                let stat = stat_open(&file, &self.root.path_of(target))?;
                 return Ok(Some((file, stat)));
             }
             if self.is_proven_absent(target)? {

@@ -1,16 +1,14 @@
 //! Whose word a file is: who could change it, or put another one in its place.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use super::users::group_name;
+use super::way::{Begins, Way};
 use super::{FsError, Identity, Problem, user_name};
 use crate::raw_text::shown;
 
-/// As many links as Linux itself follows.
-const MAX_LINKS: usize = 40;
 const WRITABLE_BY_GROUP: u32 = 0o020;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -41,8 +39,7 @@ impl fmt::Display for Exposure {
         match self.by {
             ChangeableBy::Owner(uid) => write!(f, "{path} belongs to {}", user_name(uid)),
             ChangeableBy::Group(gid) => {
-                let group = nix::unistd::Group::from_gid(gid.into()).ok().flatten();
-                write!(f, "group {} can write {path}", group.map_or_else(|| format!("id {gid}"), |group| group.name))
+                write!(f, "group {} can write {path}", group_name(gid))
             }
             ChangeableBy::Everybody => write!(f, "every user can write {path}"),
         }
@@ -73,17 +70,16 @@ pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
     let _as = Identity::own().enter()?;
     let absolute = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
     let mut here = PathBuf::from("/");
-    let mut ahead: VecDeque<OsString> = steps(&absolute);
-    let mut links = 0;
+    let mut way = Way::along(&absolute);
     if let Some(by) = changes(&metadata(&here)?) {
         return Ok(Some(Exposure { path: here, by }));
     }
-    while let Some(step) = ahead.pop_front() {
-        if step == ".." {
+    while let Some(name) = way.next_name() {
+        if name == ".." {
             here.pop();
             continue;
         }
-        let next = here.join(&step);
+        let next = here.join(&name);
         let meta = match metadata(&next) {
             // Whoever can make it, can have made it a moment later.
             Err(e) if e.problem == Problem::Absent && is_for_everybody(&metadata(&here)?) => {
@@ -98,28 +94,14 @@ pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
             here = next;
             continue;
         }
-        links += 1;
-        if links > MAX_LINKS {
-            return Err(FsError::because(Problem::Unsupported, "follow", path, "too many symbolic links"));
-        }
         let target = std::fs::read_link(&next).map_err(|e| FsError::new("read link", &next, e))?;
-        if target.is_absolute() {
-            here = PathBuf::from("/");
-        }
-        for step in steps(&target).into_iter().rev() {
-            ahead.push_front(step);
+        match way.follow(&target) {
+            Some(Begins::AtRoot) => here = PathBuf::from("/"),
+            Some(Begins::Here) => {}
+            None => return Err(FsError::because(Problem::Unsupported, "follow", path, "too many symbolic links")),
         }
     }
     Ok(None)
-}
-
-fn steps(path: &Path) -> VecDeque<OsString> {
-    let name = |component: Component<'_>| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    };
-    path.components().filter_map(name).collect()
 }
 
 fn metadata(path: &Path) -> Result<std::fs::Metadata, FsError> {
@@ -147,6 +129,21 @@ fn changes(meta: &std::fs::Metadata) -> Option<ChangeableBy> {
         mode if mode & WRITABLE_BY_GROUP != 0 => Some(ChangeableBy::Group(meta.gid())),
         _ => None,
     }
+}
+
+/// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
+pub fn others_can_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
+}
+
+/// Whether its group, or everybody, may write a file, for the same. `false` when it cannot be told.
+pub fn others_can_write(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o022 != 0)
+}
+
+/// Whether everybody may write to a file or directory. `false` when it cannot be told.
+pub fn everybody_can_write(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o002 != 0)
 }
 
 #[cfg(test)]

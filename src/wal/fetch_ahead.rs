@@ -219,8 +219,8 @@ impl Run<'_> {
             }
             let position = self.lock().position;
             let has_room = || {
-                fsio::free_bytes(&self.spool.path("fetched"))
-                    .is_none_or(|free| free / FREE_TIMES >= self.kept * self.size.bytes())
+                fsio::available_bytes(&self.spool.path("fetched"))
+                    .map_or(true, |free| free / FREE_TIMES >= self.kept * self.size.bytes())
             };
             if since.elapsed() < AHEAD_TIME && has_room() {
                 let last = position.number + self.kept;

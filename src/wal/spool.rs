@@ -6,7 +6,7 @@
 //! way to it is root's own: what root does by hand in a server's directory, it does at once.
 use crate::config::{Config, HELPER_VARIABLE, SpoolPlace};
 use crate::deadline::Deadline;
-use crate::fsio::{self, Boot, FsError, Held, ItemKind, Stat};
+use crate::fsio::{self, Boot, FsError, ItemKind, Lock, Stat};
 use crate::limits::{HEARTBEAT_LOST, MAX_SPOOL_RECORD_BYTES, SPOOL_TIME};
 use crate::pg::WalFileName;
 use crate::process;
@@ -223,7 +223,7 @@ impl Spool {
     }
 
     /// Becomes the one helper of this side. An earlier one's plan is withdrawn.
-    pub fn lock(&self, side: Side) -> Option<Held> {
+    pub fn lock(&self, side: Side) -> Option<Lock> {
         let held = fsio::lock(&self.lock_path(side)).ok().flatten()?;
         remove(&self.plan_path(side));
         Some(held)
