@@ -151,7 +151,7 @@ fn exit_codes_are_those_of_the_program() {
 fn example_settings_are_valid() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("walvis.toml");
-    for document in ["README.md", "docs/SETTINGS.md"] {
+    for document in ["README.md", "docs/OPERATING.md"] {
         let text = read(document);
         let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
         assert!(!examples.is_empty(), "{document} has no example");
