@@ -93,10 +93,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let since = Instant::now();
     check_request(request)?;
     fsio::try_scratch().map_err(|e| file_error(Kind::Config, e))?;
-    let Some(settings) = config.repositories.first() else {
-        return Err(Error::new(Kind::Config, "no repository is configured"));
-    };
-    let repository = repositories::open(settings, deadline)?;
+    let (settings, repository) = repositories::for_backups(config, deadline)?;
     let source = Source::connect(config.server.as_deref(), request.pgdata.as_deref(), deadline)?;
     let _as = as_server(&source.data_directory)?;
     let control = read_control(&source.data_directory, &deadline)?;

@@ -10,16 +10,16 @@ use crate::format::node::{Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, XactEntry};
 use crate::pg::target::{TargetTimeline, Zone, now};
 use crate::pg::{Lsn, SegmentName, Timeline};
-use crate::recovery;
-use crate::recovery::backups::Backups;
-use crate::recovery::log::{PathLog, scanned};
+use crate::recovery::choice_of_backup::Backups;
+use crate::recovery::ends;
+use crate::recovery::log::{Log, WantedEnds, WantedMarks, Window};
+use crate::recovery::path_log::{PathLog, scanned};
 use crate::recovery::reach::{Reach, begin_of, reaches};
-use crate::recovery::search::{Log, WantedEnds, WantedMarks, Window};
 use crate::repo::catalog::{Leg, Step, TimelineInfo};
-use crate::repo::{Catalog, ClusterName, Facts, Repository, SystemId};
+use crate::repo::{Catalog, ClusterName, Repository, SystemId};
 use crate::report::catalog::{CatalogGap, CatalogLine, CatalogReport, CatalogSystem, CatalogTimeline, CatalogWindow, GapKind};
 use crate::report::transaction::{Moment, Transaction};
-use crate::repositories;
+use crate::repositories::{self, Opened};
 use std::ops::ControlFlow;
 
 /// What is asked.
@@ -62,14 +62,8 @@ pub enum Bound {
 /// # Errors
 /// Unreachable, denied, damaged; [`Kind::Config`](crate::error::Kind::Config) when nothing is stored of the cluster.
 pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Error> {
-    let (repository, current) = repositories::open_first(config, deadline)?;
+    let Opened { repository, facts: current } = repositories::first_to_answer(config, deadline)?;
     let cluster = &config.cluster;
-    let mut all: Vec<Facts> = Vec::new();
-    for binding in repository.bindings(cluster)? {
-        if all.iter().all(|facts| facts.system_id != binding.facts.system_id) {
-            all.push(binding.facts);
-        }
-    }
     let mut report = CatalogReport {
         repository: repository.location().to_owned(),
         cluster: cluster.to_string(),
@@ -77,7 +71,7 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
         newest_commit: None,
         newest_commit_age_s: None,
     };
-    for facts in all {
+    for facts in repositories::systems(&repository, cluster)?.into_iter().rev() {
         let catalog = repository.catalog(cluster, facts)?;
         let backups = Backups::of(&repository, cluster, facts.system_id)?.readable;
         let timelines = catalog.timelines().iter();
@@ -85,40 +79,13 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
             timelines.map(|info| timeline_report(&repository, cluster, &catalog, &backups, info)).collect::<Result<_, _>>()?;
         report.systems.push(CatalogSystem { system_id: facts.system_id.to_string(), timelines });
         if facts.system_id == current.system_id
-            && let Some((commit, timeline)) = newest_commit(&repository, cluster, &catalog)?
+            && let Some((commit, timeline)) = ends::newest_commit(&repository, cluster, &catalog)?
         {
             report.newest_commit_age_s = Some(now().0.saturating_sub(commit.end.time.0) / 1_000_000);
             report.newest_commit = Some(Transaction::new(&commit, timeline));
         }
     }
     Ok(report)
-}
-
-/// The newest commit of all timelines.
-fn newest_commit(
-    repository: &Repository,
-    cluster: &ClusterName,
-    catalog: &Catalog<'_>,
-) -> Result<Option<(XactEntry, Timeline)>, Error> {
-    let mut newest: Option<(XactEntry, Timeline)> = None;
-    for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
-        let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-        let Some(commit) = recovery::last_commit(&log)? else { continue };
-        if newest.as_ref().is_none_or(|(known, _)| known.end.time <= commit.end.time) {
-            newest = Some((commit, log.leg(commit.lsn).map_or(info.timeline, |leg| leg.timeline)));
-        }
-    }
-    Ok(newest)
-}
-
-/// The timeline that a recovery to the end takes.
-fn newest_timeline(repository: &Repository, cluster: &ClusterName, catalog: &Catalog<'_>) -> Result<Option<Timeline>, Error> {
-    let mut ends = Vec::new();
-    for info in catalog.timelines() {
-        let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-        ends.push((info.clone(), recovery::last_commit(&log)?.map(|end| end.end.time)));
-    }
-    Ok(recovery::newest(&ends).and_then(|index| ends.get(index)).map(|(info, _)| info.timeline))
 }
 
 /// Whether it is known where a timeline began.
@@ -235,7 +202,7 @@ pub fn list(
     deadline: Deadline,
     visit: &mut dyn FnMut(&CatalogLine) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    let (repository, mut facts) = repositories::open_first(config, deadline)?;
+    let Opened { repository, mut facts } = repositories::first_to_answer(config, deadline)?;
     if let Some(wanted) = request.system_id {
         facts = repositories::of_system(&repositories::systems(&repository, &config.cluster)?, &config.cluster, wanted)?;
     }
@@ -243,7 +210,7 @@ pub fn list(
     let timeline = match request.timeline {
         Some(TargetTimeline::Number(timeline)) => Some(timeline),
         Some(TargetTimeline::Latest | TargetTimeline::Current) => catalog.timelines().last().map(|info| info.timeline),
-        None => newest_timeline(&repository, &config.cluster, &catalog)?,
+        None => ends::newest_timeline(&repository, &config.cluster, &catalog)?,
     };
     let Some(timeline) = timeline else { return Ok(()) };
     let log = PathLog::open_as_known(&repository, &config.cluster, &catalog, timeline)?;

@@ -23,8 +23,7 @@ pub struct RebuildRequest {
 /// [`Kind::Target`]: nothing is stored of the cluster or timeline; as [`rebuild`](crate::repo::Catalog::rebuild).
 pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Result<Vec<RebuildReport>, Error> {
     let mut reports = Vec::new();
-    for repository in &config.repositories {
-        let opened = repositories::open(repository, deadline)?;
+    repositories::every(config, deadline, &mut |opened| {
         let nothing = |what: String| {
             Error::new(Kind::Target, format!("nothing is stored of {what} in {}", opened.location()))
                 .hint("'walvis list' shows what is stored")
@@ -54,6 +53,7 @@ pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Res
                 incomplete_blocks: done.incomplete,
             });
         }
-    }
+        Ok(())
+    })?;
     Ok(reports)
 }

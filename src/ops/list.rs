@@ -4,15 +4,10 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
 use crate::format::extent::BackupId;
-use crate::format::manifest::{BackupSummary, Database};
-use crate::pg::scan::{PgTime, XactEntry};
-use crate::pg::{Lsn, SegmentName, WalFileName, WalSegmentSize};
-use crate::recovery;
-use crate::recovery::log::PathLog;
-use crate::recovery::reach::reaches;
-use crate::recovery::search::Log;
-use crate::repo::catalog::TimelineInfo;
-use crate::repo::{Binding, Catalog, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
+use crate::format::manifest::Database;
+use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
+use crate::recovery::ends::TimelineEnds;
+use crate::repo::{Binding, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
 use crate::report::list::{
     ListReport, ListedBackup, ListedCluster, ListedSystem, ListedTimeline, ReadableBackup, StoredFile, WindowEnd,
 };
@@ -58,8 +53,7 @@ pub fn run(
     let mut reports = Vec::new();
     // Of the clusters that were asked for, whichever system identifier they have.
     let mut has_clusters = false;
-    for repository in &config.repositories {
-        let opened = repositories::open(repository, deadline)?;
+    repositories::every(config, deadline, &mut |opened| {
         let mut clusters = Vec::new();
         let mut on_file = |cluster: &ClusterName, system_id: SystemId, file: &StoredName, stored_bytes| {
             if let Some(on_file) = on_file.as_mut().filter(|_| request.wants(system_id)) {
@@ -80,7 +74,8 @@ pub fn run(
             Ok(())
         })?;
         reports.push(ListReport { repository: opened.location().to_owned(), encrypted: is_encrypted(&opened), clusters });
-    }
+        Ok(())
+    })?;
     if reports.iter().any(|report| !report.clusters.is_empty()) {
         return Ok(reports);
     }
@@ -137,12 +132,12 @@ fn backups(
         Err(e) if matches!(e.kind, Kind::Damaged | Kind::Target) => Err(e),
         Err(e) => return Err(e),
     };
-    let windows = match catalog
+    let ends = match catalog
         .as_ref()
         .map_err(|e| Error::new(e.kind, e.what.clone()))
-        .and_then(|catalog| Windows::of(repository, cluster, catalog))
+        .and_then(|catalog| TimelineEnds::of(repository, cluster, catalog))
     {
-        Ok(windows) => Some(windows),
+        Ok(ends) => Some(ends),
         Err(e) if matches!(e.kind, Kind::Damaged | Kind::Target) => {
             tracing::warn!("how far the WAL of the backups reaches is not known: {e}");
             None
@@ -162,10 +157,14 @@ fn backups(
                     },
                     None => None,
                 };
-                let window_until = windows.as_ref().and_then(|windows| windows.until(&summary));
+                let reach = ends.as_ref().and_then(|ends| ends.reach_of(&summary));
                 ListedBackup::Readable(Box::new(ReadableBackup {
-                    has_wal: windows.as_ref().map(|_| window_until.is_some()),
-                    window_until,
+                    has_wal: ends.as_ref().map(|_| reach.is_some()),
+                    window_until: reach.map(|reach| WindowEnd {
+                        lsn: reach.until.to_string(),
+                        time: reach.time.map(Time::from),
+                        timeline: reach.timeline.0,
+                    }),
                     databases,
                     ..ReadableBackup::new(&summary)
                 }))
@@ -180,50 +179,6 @@ fn backups(
 fn databases(repository: &Repository, cluster: &ClusterName, facts: Facts, id: BackupId) -> Result<Vec<Database>, Error> {
     let read = repository.read_manifest(cluster, facts.system_id, id, &mut |_, _| Ok(ControlFlow::Break(())))?;
     Ok(read.map(|(_, head)| head.facts.databases).unwrap_or_default())
-}
-
-/// Where the archive leads on from each timeline.
-struct Windows<'a> {
-    lines: Vec<Line<'a>>,
-}
-
-/// The path to a timeline.
-struct Line<'a> {
-    info: TimelineInfo,
-    log: PathLog<'a>,
-    /// The last commit of each stretch without a gap.
-    last: Vec<(Lsn, Option<XactEntry>)>,
-}
-
-impl<'a> Windows<'a> {
-    fn of(repository: &'a Repository, cluster: &'a ClusterName, catalog: &'a Catalog<'a>) -> Result<Self, Error> {
-        let mut lines = Vec::new();
-        for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
-            let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-            let mut last = Vec::new();
-            for window in log.windows() {
-                last.push((window.until, log.last_commit(window.from, window.until)?));
-            }
-            lines.push(Line { info: info.clone(), log, last });
-        }
-        Ok(Self { lines })
-    }
-
-    /// How far a recovery from a backup to the end gets: on the timeline whose last transaction is newest, of those that it leads to.
-    fn until(&self, backup: &BackupSummary) -> Option<WindowEnd> {
-        let mut ends = Vec::new();
-        for line in &self.lines {
-            let Some(reach) = reaches(&line.log, std::slice::from_ref(backup), &[]).pop() else { continue };
-            let last = line.last.iter().find(|(until, _)| *until == reach.until).and_then(|(_, last)| *last);
-            ends.push((line, reach.until, last));
-        }
-        let keys: Vec<_> = ends.iter().map(|(line, _, last)| (line.info.clone(), last.map(|last| last.end.time))).collect();
-        let (line, until, last) = ends.get(recovery::newest(&keys)?)?;
-        // What is before the backup's end is no end of what can be restored from it.
-        let time = last.filter(|last| last.lsn >= backup.stop_lsn).map(|last| last.end.time);
-        let time = time.or(PgTime::from_unix_us(backup.stopped_unix_us));
-        Some(WindowEnd { lsn: until.to_string(), time: time.map(Time::from), timeline: line.info.timeline.0 })
-    }
 }
 
 fn is_encrypted(repository: &Repository) -> bool {

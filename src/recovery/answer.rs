@@ -1,17 +1,22 @@
 //! What one repository answers, about one system identifier.
+//!
+//! Lives here: the answer put together, and the words for what is out of reach. May not live here: the rules of the server, and every choice.
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::target::{Target, now, show};
 use crate::pg::{Lsn, SegmentName, Timeline};
-use crate::recovery::backups::{self, Backups, usable};
-use crate::recovery::log::PathLog;
-use crate::recovery::reach::{Reach, begin_of, end_of, nearest, reach_from, reaches, transaction};
+use crate::recovery::choice_of_backup::{Backups, estimate, usable};
+use crate::recovery::choice_of_timeline::Decision;
+use crate::recovery::fewest_locks::fewest_locks;
+use crate::recovery::log::{BackupEnd, Log as _, WantedMarks, minimal_from};
+use crate::recovery::path_log::PathLog;
+use crate::recovery::reach::{Reach, begin_of, end_of, nearest, occurrence, reach_from, reaches, transaction};
 use crate::recovery::replay::Replay;
-use crate::recovery::search::{BackupEnd, Found, Log as _, Stop, Unreachable, Wanted, WantedMarks, find, minimal_from};
-use crate::recovery::timelines::{Decision, Line, place};
-use crate::recovery::{ResolveRequest, quiet};
+use crate::recovery::request::ResolveRequest;
+use crate::recovery::resolver::{Line, Resolver};
+use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find};
 use crate::repo::catalog::Leg;
-use crate::repo::{Catalog, ClusterName, Facts, Repository};
+use crate::repo::{ClusterName, Facts, Repository};
 use crate::report::resolve::{LegReport, LockReport, ResolveReport, ResolvedBackup, StopReport, TargetOccurrence, WalReport};
 use crate::report::segments::SegmentRange;
 use crate::report::setting::Setting;
@@ -19,17 +24,6 @@ use std::ops::ControlFlow;
 
 /// How the newest WAL gets into the archive.
 const ARCHIVE_NOW: &str = "wait for archive_timeout, or run SELECT pg_switch_wal() on the primary, and ask again";
-
-/// What answers.
-pub(super) struct Resolver<'a> {
-    pub(super) repository: &'a Repository,
-    pub(super) cluster: &'a ClusterName,
-    pub(super) catalog: &'a Catalog<'a>,
-    pub(super) request: &'a ResolveRequest,
-    pub(super) backups: &'a Backups,
-    /// The backup that was named.
-    pub(super) named: Option<&'a BackupSummary>,
-}
 
 /// Resolves a target in an opened repository, for one system identifier of the cluster.
 ///
@@ -92,7 +86,7 @@ impl<'a> Resolver<'a> {
             && !candidates.is_empty()
             && self.request.from.is_none()
         {
-            report.candidates = found.stop.map(|stop| place(&line.log, stop.lsn)).transpose()?.into_iter().collect();
+            report.candidates = found.stop.map(|stop| occurrence(&line.log, stop.lsn)).transpose()?.into_iter().collect();
             report.candidates.extend(candidates);
             report.is_ambiguous = true;
             // After a fork transactions of both timelines have the same ids, so this is common.
@@ -301,7 +295,7 @@ impl<'a> Resolver<'a> {
                 (report.nearest_before, report.nearest_after) = nearest(log, &reaches, *gap)?;
             }
         }
-        report.estimate = stored.map(|backup| backups::estimate(backup, wal.segments, wal.stored_bytes));
+        report.estimate = stored.map(|backup| estimate(backup, wal.segments, wal.stored_bytes));
         report.wal = Some(wal);
         Ok(())
     }
@@ -334,17 +328,17 @@ impl<'a> Resolver<'a> {
             let included = found.last_included.map_or(consistent, |end| end.lsn);
             // What was asked for in so many words is not moved.
             let lowest = if own.after { Lsn(own.lsn.0.saturating_add(1)) } else { included.max(consistent) };
-            if let Some(quiet) = quiet::quiet(&line.log, found.start, lowest, own)? {
-                stop = quiet.stop;
+            if let Some(found) = fewest_locks(&line.log, found.start, lowest, own)? {
+                stop = found.stop;
                 said = StopReport {
                     lsn: stop.lsn.to_string(),
                     replayed: stop.after,
                     instead_of_lsn: (stop != own).then(|| own.lsn.to_string()),
-                    locks: quiet.held.iter().map(LockReport::new).collect(),
-                    locks_known: quiet.is_all,
+                    locks: found.held.iter().map(LockReport::new).collect(),
+                    locks_known: found.is_all,
                     is_fork: false,
                 };
-                if quiet.removed {
+                if found.removed {
                     report.notes.push(
                         "the files of a database or tablespace are removed before this point, by a transaction that is not included: it \
                          cannot be used there; choose a target before the last commit that is included"
@@ -536,7 +530,7 @@ impl<'a> Resolver<'a> {
                 (reason, hint)
             }
             Unreachable::Ambiguous(places) => {
-                report.candidates = places.iter().map(|lsn| place(&line.log, *lsn)).collect::<Result<_, _>>()?;
+                report.candidates = places.iter().map(|lsn| occurrence(&line.log, *lsn)).collect::<Result<_, _>>()?;
                 report.candidates.extend(elsewhere);
                 (
                     format!("more than one fits {}", describe(&self.request.target)),

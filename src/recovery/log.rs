@@ -1,544 +1,171 @@
-//! A path of the catalog as the search sees it: stretches without a gap, and what is in them.
-use crate::error::{Error, Kind};
-use crate::format::node::{Aggregate, Edge, Entry};
-use crate::pg::scan::{End, Mark, PgTime, Record, Scanner, Segment, Visitor, XactEntry};
-use crate::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
-use crate::recovery::search::{BackupEnd, Log, Minimal, WantedEnds, WantedMarks, Window};
-use crate::repo::catalog::{Leg, Path, Step};
-use crate::repo::{Catalog, ClusterName, Fetched, Repository};
-use std::io::{self, Write};
+//! What a path of timelines holds, as far as the search for a stop needs it: stretches without a gap, ends of transactions, marks.
+//!
+//! Lives here: the trait [`Log`] and the plain values that it speaks of. May not live here: the rules of the server ([`stop`](super::stop)),
+//! and the catalog, which is one log ([`path_log`](super::path_log)); tests have another one.
+use crate::error::Error;
+use crate::pg::Lsn;
+use crate::pg::scan::{Mark, PgTime, Record, RestorePointName, XactEntry, Xid};
+use std::fmt;
 use std::ops::ControlFlow;
 
-/// One path.
-pub struct PathLog<'a> {
-    repository: &'a Repository,
-    cluster: &'a ClusterName,
-    catalog: &'a Catalog<'a>,
-    path: Path,
-    has_history: bool,
-    windows: Vec<Window>,
-    minimal: Vec<Minimal>,
+/// A stretch of the path through which a recovery can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Where its first segment begins; after a stretch of `wal_level = minimal`, where that ends.
+    pub from: Lsn,
+    /// Up to where it can be read, or recovery gets.
+    pub until: Lsn,
 }
 
-impl<'a> PathLog<'a> {
-    /// The path to a timeline, with its stretches found.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn open(
-        repository: &'a Repository,
-        cluster: &'a ClusterName,
-        catalog: &'a Catalog<'a>,
-        target: Timeline,
-    ) -> Result<Self, Error> {
-        Self::of_path(repository, cluster, catalog, catalog.path(target)?)
-    }
+/// What was written with `wal_level = minimal`. Recovery ends at the record that begins it: "WAL was generated with wal_level=minimal,
+/// cannot continue recovering" (`CheckRequiredParameterValues`; 13 only warns without a hot standby, and data are missing). Backups
+/// cannot begin in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Minimal {
+    /// Where the `PARAMETER_CHANGE` begins that starts it.
+    pub from: Lsn,
+    /// Where the one begins that ends it; `None` where it goes on to the end of what is archived, or to a gap.
+    pub until: Option<Lsn>,
+}
 
-    /// The path to a timeline whose own history may be missing.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn open_as_known(
-        repository: &'a Repository,
-        cluster: &'a ClusterName,
-        catalog: &'a Catalog<'a>,
-        target: Timeline,
-    ) -> Result<Self, Error> {
-        Self::of_path(repository, cluster, catalog, catalog.path_as_known(target)?)
-    }
-
-    fn of_path(
-        repository: &'a Repository,
-        cluster: &'a ClusterName,
-        catalog: &'a Catalog<'a>,
-        path: Path,
-    ) -> Result<Self, Error> {
-        let (windows, may_be_minimal) = windows(catalog, &path)?;
-        let has_history = catalog.has_history(path.target());
-        let mut log = Self { repository, cluster, catalog, path, has_history, windows, minimal: Vec::new() };
-        if may_be_minimal {
-            log.end_at_minimal()?;
+impl fmt::Display for Minimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WAL was written with wal_level=minimal from {} ", self.from)?;
+        match self.until {
+            Some(until) => write!(f, "to {until}")?,
+            None => f.write_str("on")?,
         }
-        Ok(log)
-    }
-
-    /// Ends stretches where `wal_level = minimal` begins; the rest of each begins again where that ends.
-    fn end_at_minimal(&mut self) -> Result<(), Error> {
-        let (mut windows, mut minimal) = (Vec::new(), Vec::new());
-        for window in &self.windows {
-            let mut changes: Vec<(Lsn, bool)> = Vec::new();
-            self.marks(window.from, window.until, WantedMarks::Parameters, &mut |mark| {
-                if let Mark::ParameterChange(parameters) = &mark.what {
-                    changes.push((mark.start, parameters.is_minimal()));
-                }
-                ControlFlow::Continue(())
-            })?;
-            let (mut from, mut ended): (Lsn, Option<Lsn>) = (window.from, None);
-            for (at, is_minimal) in changes {
-                match (ended, is_minimal) {
-                    (None, true) => {
-                        windows.extend((from < at).then_some(Window { from, until: at }));
-                        ended = Some(at);
-                    }
-                    (Some(begun), false) => {
-                        minimal.push(Minimal { from: begun, until: Some(at) });
-                        (from, ended) = (at, None);
-                    }
-                    (None, false) | (Some(_), true) => {}
-                }
-            }
-            match ended {
-                None => windows.push(Window { from, until: window.until }),
-                Some(begun) => minimal.push(Minimal { from: begun, until: None }),
-            }
-        }
-        (self.windows, self.minimal) = (windows, minimal);
-        Ok(())
-    }
-
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether the history of the path's last timeline is stored, or none is needed. Without it the server does not know the timeline as
-    /// a target, and stays on it only if the backup is of it.
-    pub fn has_history(&self) -> bool {
-        self.has_history
-    }
-
-    /// The legs on which a backup may be from which the server gets to the end of the path.
-    pub fn legs(&self) -> &[Leg] {
-        let legs = self.path.legs();
-        if self.has_history { legs } else { legs.get(legs.len().saturating_sub(1)..).unwrap_or(legs) }
-    }
-
-    /// The leg on which a record begins.
-    pub fn leg(&self, lsn: Lsn) -> Option<&Leg> {
-        self.path.legs().iter().find(|leg| leg.begin <= lsn && lsn < leg.end)
-    }
-
-    fn size(&self) -> WalSegmentSize {
-        self.catalog.facts().wal_segment_size
-    }
-
-    /// The earliest time that is known at or after a position.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn first_time(&self, from: Lsn) -> Result<Option<PgTime>, Error> {
-        let mut first = None;
-        self.entries(from, Lsn(u64::MAX), &is_timed, &mut |entry| {
-            first = self.times(entry, from)?.min();
-            Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(first)
-    }
-
-    /// The latest time that is known, of records that begin at or after a position.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn last_time(&self, from: Lsn) -> Result<Option<PgTime>, Error> {
-        let mut last = None;
-        self.catalog.walk_back(&self.path, from, Lsn(u64::MAX), &is_timed, &mut |step| {
-            if let Some(entry) = self.entry_of(step)? {
-                last = self.times(&entry, from)?.max();
-            }
-            Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(last)
-    }
-
-    /// The times in a segment. Those of checkpoints are in whole seconds, cut off.
-    fn times(&self, entry: &Entry, from: Lsn) -> Result<impl Iterator<Item = PgTime>, Error> {
-        let ends = self.catalog.transactions(&self.path, entry)?;
-        let marks = self.catalog.marks(&self.path, entry, false)?;
-        let of_ends = ends.into_iter().filter(move |end| end.lsn >= from).map(|end| end.end.time);
-        let of_marks = marks.into_iter().filter(move |mark| mark.start >= from).filter_map(|mark| match mark.what {
-            Mark::RestorePoint { time, .. } | Mark::EndOfRecovery { time, .. } => Some(time),
-            Mark::Checkpoint { time_unix_s, .. } => time_unix_s.checked_mul(1_000_000).and_then(PgTime::from_unix_us),
-            _ => None,
-        });
-        Ok(of_ends.chain(of_marks))
-    }
-
-    /// Whether a transaction ends at or after a position.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn has_transactions(&self, from: Lsn) -> Result<bool, Error> {
-        let mut has = false;
-        self.ends(from, Lsn(u64::MAX), WantedEnds::All, &mut |_| {
-            has = true;
-            ControlFlow::Break(())
-        })?;
-        Ok(has)
-    }
-
-    /// How many transactions commit in records that begin at or after a position. What nodes say of whole blocks is taken as it is.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn count_commits(&self, from: Lsn) -> Result<u64, Error> {
-        let size = self.size().bytes();
-        let next = Lsn((from.0 / size).saturating_add(1).saturating_mul(size));
-        let mut count = 0;
-        // A fork is somewhere within a segment.
-        self.ends(from, next, WantedEnds::All, &mut |end| {
-            count += u64::from(end.end.kind.is_commit());
-            ControlFlow::Continue(())
-        })?;
-        Ok(self.count_in(next, Lsn(u64::MAX), u64::MAX)?.saturating_add(count))
-    }
-
-    /// Commits in whole segments; of blocks of at least so many the parts are looked at.
-    fn count_in(&self, from: Lsn, to: Lsn, part: u64) -> Result<u64, Error> {
-        let (mut count, mut larger) = (0, Vec::new());
-        let commits = |aggregate: &Aggregate| aggregate.xacts.map_or(0, |xacts| xacts.count.saturating_sub(xacts.aborts));
-        self.catalog.walk(&self.path, from, to, &|aggregate| aggregate.segments >= part, &mut |step| {
-            match step {
-                // At the edges a node may be of more segments than those asked for.
-                Step::Skipped { first, last, aggregate } => match (first.start(self.size()), last.start(self.size())) {
-                    (Some(first), Some(last)) if (last.0 - first.0) / self.size().bytes() + 1 < aggregate.segments => {
-                        larger.push((first, last, aggregate.segments));
-                    }
-                    _ => count = commits(&aggregate).saturating_add(count),
-                },
-                step => count = self.entry_of(step)?.map_or(0, |entry| commits(&entry.aggregate)).saturating_add(count),
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for (first, last, segments) in larger {
-            count = self.count_in(first, last, segments)?.saturating_add(count);
-        }
-        Ok(count)
-    }
-
-    /// Where reading ends in a stretch that nothing follows: behind its last whole record.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn end_of_records(&self, window: &Window) -> Result<Lsn, Error> {
-        let mut end = window.until;
-        self.catalog.walk_back(&self.path, window.from, Lsn(window.until.0.saturating_sub(1)), &|_| true, &mut |step| {
-            let Some(entry) = self.entry_of(step)? else { return Ok(ControlFlow::Continue(())) };
-            let Some(last) = entry.last_record else { return Ok(ControlFlow::Continue(())) };
-            let summary = self.catalog.summary(entry.segment)?;
-            if let Some(End::Continues(_)) = summary.map(|summary| summary.end) {
-                end = end.min(last);
-            }
-            Ok(ControlFlow::Break(()))
-        })?;
-        Ok(end)
-    }
-
-    /// Where the segment begins that the server needs last to read the record at `lsn` whole.
-    ///
-    /// # Errors
-    /// As the catalog's.
-    pub fn segment_of_end(&self, lsn: Lsn) -> Result<Lsn, Error> {
-        let Some(entry) = self.catalog.entry_at(&self.path, lsn)? else { return Err(gone(lsn)) };
-        if let Some(crossing) = entry.crossing.as_ref().filter(|crossing| crossing.start == lsn) {
-            return Ok(Lsn(crossing.end.0.saturating_sub(1)));
-        }
-        // Of all records only the last that begins in a segment can cross its end, and the first that begins after it begins where it
-        // ends or later.
-        let crosses = entry.edge == Edge::Follows && entry.last_record == Some(lsn) && {
-            let summary = self.catalog.summary(entry.segment)?.ok_or_else(|| gone(lsn))?;
-            matches!(summary.end, End::Continues(tail) if tail.start == lsn)
-        };
-        let mut end = entry.start;
-        if crosses {
-            let next = Lsn(entry.start.0.saturating_add(self.size().bytes()));
-            self.entries(next, Lsn(u64::MAX), &|_| true, &mut |entry| {
-                end = entry.start;
-                Ok(if entry.first_record.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
-        }
-        Ok(end)
-    }
-
-    /// Walks over the entries between two positions that are wanted.
-    fn entries(
-        &self,
-        from: Lsn,
-        to: Lsn,
-        wanted: &dyn Fn(&Aggregate) -> bool,
-        visit: &mut dyn FnMut(&Entry) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        if from >= to {
-            return Ok(());
-        }
-        let mut on_step = |step| match self.entry_of(step)? {
-            Some(entry) => visit(&entry),
-            None => Ok(ControlFlow::Continue(())),
-        };
-        self.catalog.walk(&self.path, from, Lsn(to.0 - 1), wanted, &mut on_step)
-    }
-
-    /// The entry of a step; one is made of a segment that was stored without.
-    fn entry_of(&self, step: Step) -> Result<Option<Entry>, Error> {
-        match step {
-            Step::Segment(entry) => Ok(Some(entry)),
-            Step::Unscanned(name) => scanned(self.catalog, &self.path, name).map(Some),
-            // Between stretches, which is where nobody looks, or deleted since.
-            Step::Skipped { .. } | Step::Missing { .. } => Ok(None),
-        }
-    }
-
-    /// Has a visitor read the segments that hold `from..to`, which lies in one window. `None` when one of them is gone.
-    ///
-    /// # Errors
-    /// As the repository's.
-    pub fn read<V: Visitor>(&self, from: Lsn, to: Lsn, visitor: V) -> Result<Option<V>, Error> {
-        let (mut visitor, mut carry) = (Some(visitor), None);
-        let begin = Lsn(from.0 - from.0 % self.size().bytes());
-        self.entries(begin, to, &|_| true, &mut |entry| {
-            let segment = Segment::new(entry.segment, self.size()).ok_or_else(|| gone(entry.start))?;
-            let Some(taken) = visitor.take() else { return Ok(ControlFlow::Break(())) };
-            let mut sink = Sink(Scanner::resume(segment, carry.take(), taken));
-            let file = WalFileName::Segment(entry.segment);
-            match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut sink)? {
-                Fetched::Served(_) => {}
-                Fetched::Absent | Fetched::Missing { .. } => return Ok(ControlFlow::Break(())),
-            }
-            let scanned = sink.0.finish();
-            (visitor, carry) = (Some(scanned.visitor), scanned.carry);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(visitor)
-    }
-
-    /// Where the segment of a position begins that is so many segments before it.
-    pub fn segments_before(&self, lsn: Lsn, segments: u64) -> Lsn {
-        let size = self.size().bytes();
-        Lsn((lsn.0 - lsn.0 % size).saturating_sub(segments.saturating_mul(size)))
-    }
-
-    /// The first record that begins and ends in the stretch, in this segment.
-    fn first_in(&self, entry: &Entry, from: Lsn) -> Result<Option<Lsn>, Error> {
-        let (Some(first), Some(last)) = (entry.first_record, entry.last_record) else { return Ok(None) };
-        if last < from {
-            return Ok(None);
-        }
-        let follows = entry.edge == Edge::Follows;
-        if follows && first >= from {
-            return Ok(Some(first));
-        }
-        let segment = Segment::new(entry.segment, self.size()).ok_or_else(|| gone(from))?;
-        let mut sink = Sink(Scanner::new(segment, FirstRecord { from, found: None }));
-        let file = WalFileName::Segment(entry.segment);
-        match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut sink)? {
-            Fetched::Served(_) => {}
-            Fetched::Absent | Fetched::Missing { .. } => return Err(gone(from)),
-        }
-        let complete = sink.0.finish().visitor.found;
-        // What the segment's end cuts is complete when the next segment follows.
-        Ok(complete.or(follows.then_some(last)))
+        f.write_str(", and no recovery gets over that")
     }
 }
 
-/// Whether anything in a part of the log has a time.
-fn is_timed(Aggregate { xacts, marks, .. }: &Aggregate) -> bool {
-    xacts.is_some() || marks.incomplete || marks.restore_points > 0 || marks.checkpoints > 0
-}
-
-/// The entry of a segment that was stored without one.
-///
-/// # Errors
-/// As the catalog's.
-pub(crate) fn scanned(catalog: &Catalog<'_>, path: &Path, name: SegmentName) -> Result<Entry, Error> {
-    let start = name.start(catalog.facts().wal_segment_size).unwrap_or(Lsn(0));
-    catalog.entry_at(path, start)?.ok_or_else(|| gone(start))
-}
-
-fn gone(lsn: Lsn) -> Error {
-    Error::new(Kind::Unreachable, format!("the segment that holds {lsn} was there a moment ago and is gone"))
-        .hint("is somebody deleting from the repository? try again")
-}
-
-/// The stretches of a path in which no segment is missing or damaged, and whether in any of them `wal_level` may be `minimal`.
-fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<(Vec<Window>, bool), Error> {
-    let (mut windows, mut may_be_minimal): (Vec<Window>, bool) = (Vec::new(), false);
-    let mut open: Option<Window> = None;
-    let size = catalog.facts().wal_segment_size;
-    let Some((first, _)) = path.stored() else { return Ok((windows, false)) };
-    let from = first.start(size).unwrap_or(Lsn(0));
-    catalog.walk(path, from, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
-        let (first, last, stops_at) = match step {
-            Step::Missing { .. } => {
-                windows.extend(open.take());
-                return Ok(ControlFlow::Continue(()));
-            }
-            Step::Skipped { first, last, aggregate } => {
-                may_be_minimal |= aggregate.marks.may_be_minimal();
-                (first, last, None)
-            }
-            Step::Segment(entry) => {
-                may_be_minimal |= entry.aggregate.marks.may_be_minimal();
-                (entry.segment, entry.segment, stops_at(&entry))
-            }
-            Step::Unscanned(name) => {
-                let entry = scanned(catalog, path, name)?;
-                may_be_minimal |= entry.aggregate.marks.may_be_minimal();
-                (name, name, stops_at(&entry))
-            }
-        };
-        let bounds = first.start(size).zip(last.start(size));
-        let (from, until) = bounds.ok_or_else(|| Error::new(Kind::Damaged, format!("{first} is impossible")))?;
-        let until = Lsn(until.0.saturating_add(size.bytes()));
-        // A parent's segment stands for a child's that is not there: only up to the fork.
-        let forked = path.legs().iter().find(|leg| leg.timeline == last.timeline).map(|leg| leg.end).filter(|end| *end < until);
-        let stops_at = stops_at.into_iter().chain(forked).min();
-        let window = open.get_or_insert(Window { from, until });
-        window.until = stops_at.unwrap_or(until);
-        if stops_at.is_some() {
-            windows.extend(open.take().filter(|window| window.from < window.until));
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    windows.extend(open);
-    Ok((windows, may_be_minimal))
-}
-
-/// Where recovery ends in a segment, if it does.
-fn stops_at(entry: &Entry) -> Option<Lsn> {
-    matches!(entry.edge, Edge::Stops | Edge::Broken).then_some(entry.good_until)
-}
-
-impl Log for PathLog<'_> {
-    fn windows(&self) -> &[Window] {
-        &self.windows
+impl Window {
+    /// Whether a record that begins there is in it.
+    pub fn holds(&self, lsn: Lsn) -> bool {
+        self.from <= lsn && lsn < self.until
     }
+}
 
+/// Which ends of transactions are looked for; all others may be passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WantedEnds {
+    /// Every one.
+    All,
+    /// At this time or later.
+    AtOrAfter(PgTime),
+    /// Between two times, these included.
+    Between(PgTime, PgTime),
+    /// Of this transaction, or of one whose id is not known.
+    Xid(Xid),
+}
+
+/// Which marks are looked for; all others may be passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WantedMarks<'a> {
+    /// Restore points and checkpoints, which have times.
+    Timed,
+    /// Restore points of this name.
+    Named(&'a RestorePointName),
+    /// Restore points.
+    RestorePoints,
+    /// Ends of base backups.
+    BackupEnds,
+    /// Tablespaces and databases that were created or dropped.
+    Files,
+    /// Changes of the parameters that a standby follows.
+    Parameters,
+}
+
+/// What one path of timelines holds, in LSN order.
+pub trait Log {
+    /// The stretches without a gap, ascending.
+    fn windows(&self) -> &[Window];
+
+    /// What lies between some of them, or after the last, because it was written with `wal_level = minimal`; ascending.
     fn minimal(&self) -> &[Minimal] {
-        &self.minimal
+        &[]
     }
 
+    /// Visits the ends of transactions whose records begin in `from..to`, which lies in one window. Of those that are not `wanted`
+    /// any may be left out.
+    ///
+    /// # Errors
+    /// Of the repository. Nothing is left out because it cannot be read.
     fn ends(
         &self,
         from: Lsn,
         to: Lsn,
         wanted: WantedEnds,
         visit: &mut dyn FnMut(&XactEntry) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let may_have = |aggregate: &Aggregate| match wanted {
-            WantedEnds::All => aggregate.xacts.is_some(),
-            WantedEnds::AtOrAfter(time) => aggregate.may_end_at_or_after(time),
-            WantedEnds::Between(from, to) => aggregate.may_end_at_or_after(from) && aggregate.may_end_at_or_before(to),
-            WantedEnds::Xid(xid) => aggregate.may_have_xid(xid),
-        };
-        self.entries(from, to, &may_have, &mut |entry| {
-            if !may_have(&entry.aggregate) {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let found = self.catalog.transactions(&self.path, entry)?;
-            let mut within = found.iter().filter(|end| from <= end.lsn && end.lsn < to);
-            Ok(if within.any(|end| visit(end).is_break()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-    }
+    ) -> Result<(), Error>;
 
-    fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error> {
-        let mut last = None;
-        if from >= to {
-            return Ok(last);
-        }
-        let commits = |aggregate: &Aggregate| aggregate.xacts.is_some_and(|xacts| xacts.count > xacts.aborts);
-        self.catalog.walk_back(&self.path, from, Lsn(to.0 - 1), &commits, &mut |step| {
-            if let Some(entry) = self.entry_of(step)?
-                && entry.aggregate.xacts.is_some()
-            {
-                let found = self.catalog.transactions(&self.path, &entry)?;
-                last = found.into_iter().rfind(|end| from <= end.lsn && end.lsn < to && end.end.kind.is_commit());
-            }
-            Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(last)
-    }
+    /// The last commit that begins in `from..to`, which lies in one window.
+    ///
+    /// # Errors
+    /// As above.
+    fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error>;
 
-    fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error> {
-        let mut last = None;
-        if from >= to {
-            return Ok(last);
-        }
-        let may_have = |aggregate: &Aggregate| aggregate.marks.incomplete || aggregate.marks.backup_ends > 0;
-        self.catalog.walk_back(&self.path, from, Lsn(to.0 - 1), &may_have, &mut |step| {
-            if let Some(entry) = self.entry_of(step)?
-                && may_have(&entry.aggregate)
-            {
-                let found = self.catalog.marks(&self.path, &entry, false)?;
-                let within = |mark: &&Record<Mark>| from <= mark.start && mark.start < to;
-                last = found.iter().filter(within).filter_map(BackupEnd::of).rfind(|backup| backup.start >= from);
-            }
-            Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(last)
-    }
+    /// The last backup whose ending record begins in `from..to`, which lies in one window, and that does not begin before `from`.
+    ///
+    /// # Errors
+    /// As above.
+    fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error>;
 
+    /// Visits what is remembered besides transactions, of records that begin in `from..to`, which lies in one window. Of those that
+    /// are not `wanted` any may be left out.
+    ///
+    /// # Errors
+    /// As above.
     fn marks(
         &self,
         from: Lsn,
         to: Lsn,
         wanted: WantedMarks<'_>,
         visit: &mut dyn FnMut(&Record<Mark>) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let may_have = |Aggregate { marks, .. }: &Aggregate| {
-            marks.incomplete
-                || match wanted {
-                    WantedMarks::Timed => marks.restore_points > 0 || marks.checkpoints > 0,
-                    WantedMarks::RestorePoints | WantedMarks::Named(_) => marks.restore_points > 0,
-                    WantedMarks::BackupEnds => marks.backup_ends > 0,
-                    WantedMarks::Files => marks.may_have_files(),
-                    WantedMarks::Parameters => marks.may_have_parameters(),
-                }
-        };
-        let named = |aggregate: &Aggregate| match wanted {
-            WantedMarks::Named(name) => may_have(aggregate) && aggregate.may_have_restore_point(name.as_bytes()),
-            _ => may_have(aggregate),
-        };
-        self.entries(from, to, &named, &mut |entry| {
-            if !named(&entry.aggregate) {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let found = self.catalog.marks(&self.path, entry, wanted == WantedMarks::Files)?;
-            let mut within = found.iter().filter(|mark| from <= mark.start && mark.start < to);
-            Ok(if within.any(|mark| visit(mark).is_break()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-    }
+    ) -> Result<(), Error>;
 
-    fn first_record(&self, from: Lsn, to: Lsn) -> Result<Option<Lsn>, Error> {
-        let mut found = None;
-        self.entries(from, to, &|_| true, &mut |entry| {
-            found = self.first_in(entry, from)?;
-            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(found.filter(|lsn| *lsn < to))
-    }
+    /// Where the first record begins that does so in `from..to`, which lies in one window.
+    ///
+    /// # Errors
+    /// As above.
+    fn first_record(&self, from: Lsn, to: Lsn) -> Result<Option<Lsn>, Error>;
 }
 
-struct FirstRecord {
-    from: Lsn,
-    found: Option<Lsn>,
+/// A backup whose end is in the log: one that was taken from a primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupEnd {
+    /// Where recovery from it begins (its redo position).
+    pub start: Lsn,
+    /// Where the record begins that ends it. Recovery must replay it.
+    pub record: Lsn,
+    /// Its stop LSN: where that record ends.
+    pub stop: Lsn,
 }
 
-impl Visitor for FirstRecord {
-    fn record(&mut self, start: Lsn) {
-        if start >= self.from {
-            self.found.get_or_insert(start);
+impl BackupEnd {
+    /// From the record that ends it; `None` if it is another mark.
+    pub fn of(mark: &Record<Mark>) -> Option<Self> {
+        match mark.what {
+            Mark::BackupEnd { start } => Some(Self { start, record: mark.start, stop: mark.end }),
+            _ => None,
         }
     }
 }
 
-struct Sink<V>(Scanner<V>);
+/// What was written with `wal_level = minimal` after the stretch that ends there.
+pub fn minimal_from(log: &dyn Log, until: Lsn) -> Option<Minimal> {
+    log.minimal().iter().find(|minimal| minimal.from == until).copied()
+}
 
-impl<V: Visitor> Write for Sink<V> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// The backup that begins at `from`, if it ends before `until`.
+///
+/// # Errors
+/// As the log's.
+pub fn backup_from(log: &dyn Log, from: Lsn, until: Lsn) -> Result<Option<BackupEnd>, Error> {
+    let mut found = None;
+    log.marks(from, until, WantedMarks::BackupEnds, &mut |mark| {
+        found = BackupEnd::of(mark).filter(|backup| backup.start == from);
+        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(found)
 }

@@ -2,11 +2,13 @@
 //! before the first backup of a stretch is archived, and nothing leads there.
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
-use crate::pg::scan::XactEntry;
+use crate::pg::scan::{Mark, PgTime, XactEntry};
 use crate::pg::{Lsn, Timeline};
-use crate::recovery::backups::on_path;
-use crate::recovery::log::PathLog;
-use crate::recovery::search::{Log, WantedEnds, Window, backup_from};
+use crate::recovery::choice_of_backup::on_path;
+use crate::recovery::log::{Log as _, WantedEnds, WantedMarks, Window, backup_from};
+use crate::recovery::path_log::PathLog;
+use crate::report::resolve::TargetOccurrence;
+use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
 use std::ops::ControlFlow;
 
@@ -97,4 +99,25 @@ pub fn end_of(log: &PathLog<'_>, from: Lsn, until: Lsn) -> Result<Moment, Error>
 /// The end of a transaction with the timeline that its record was written on.
 pub fn transaction(log: &PathLog<'_>, end: &XactEntry) -> Transaction {
     Transaction::new(end, log.leg(end.lsn).map_or(Timeline(1), |leg| leg.timeline))
+}
+
+/// When and where a restore point or the end of a transaction is.
+///
+/// # Errors
+/// As the log's.
+pub(super) fn occurrence(log: &PathLog<'_>, lsn: Lsn) -> Result<TargetOccurrence, Error> {
+    let mut time: Option<PgTime> = None;
+    let after = Lsn(lsn.0.saturating_add(1));
+    log.marks(lsn, after, WantedMarks::RestorePoints, &mut |mark| {
+        if let Mark::RestorePoint { time: at, .. } = mark.what {
+            time = Some(at);
+        }
+        ControlFlow::Break(())
+    })?;
+    log.ends(lsn, after, WantedEnds::All, &mut |end| {
+        time = Some(end.end.time);
+        ControlFlow::Break(())
+    })?;
+    let timeline = log.leg(lsn).map_or(0, |leg| leg.timeline.0);
+    Ok(TargetOccurrence { time: time.map(Time::from), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
 }

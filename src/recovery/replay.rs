@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, Parameters};
 use crate::raw_text::RawText;
-use crate::recovery::search::{Log, WantedEnds, WantedMarks};
+use crate::recovery::log::{Log, WantedEnds, WantedMarks};
 use crate::report::resolve::{DatabaseCreated, RequiredSetting, TablespaceCreated, TablespaceDropped};
 use crate::report::time::Time;
 use std::collections::HashSet;
@@ -111,7 +111,7 @@ fn time_after(log: &dyn Log, lsn: Lsn, edge: Lsn) -> Result<Option<Time>, Error>
 mod tests {
     use super::*;
     use crate::pg::scan::{DatabaseFiles, PgTime, TablespacePath, XactEnd, XactKind, Xid};
-    use crate::recovery::search::Window;
+    use crate::recovery::log::Window;
     use crate::recovery::tests::{History, What};
 
     fn commit(lsn: u64) -> (Lsn, What) {

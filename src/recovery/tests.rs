@@ -3,7 +3,8 @@ use crate::error::Error;
 use crate::pg::scan::{CheckpointKind, Mark, PgTime, Record, RestorePointName, XactEnd, XactEntry, XactKind, Xid};
 use crate::pg::target::Target;
 use crate::pg::{Lsn, Timeline};
-use crate::recovery::search::{BackupEnd, Found, Log, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, Window, find};
+use crate::recovery::log::{BackupEnd, Log, WantedEnds, WantedMarks, Window};
+use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 

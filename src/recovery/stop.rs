@@ -1,4 +1,6 @@
-//! Where the server would stop: the semantics of recovery targets, over whatever can tell what a path of timelines holds.
+//! Where the server would stop: [`find`] computes the stop LSN of a target, over whatever can tell what a path of timelines holds.
+//!
+//! Lives here: the rules of recovery targets. May not live here: which path, which backup and which repository.
 //!
 //! The rules are those of `recoveryStopsBefore` and `recoveryStopsAfter` (`access/transam/xlogrecovery.c`, `xlog.c` in 13 and 14):
 //! - time: only the ends of transactions count, commits and aborts, prepared ones too. Recovery stops before the first in LSN order
@@ -16,132 +18,10 @@
 //! would stop at the first transaction all the same. Here that is out of reach, unless something in the stretch is earlier.
 use crate::error::Error;
 use crate::pg::Lsn;
-use crate::pg::scan::{Mark, PgTime, Record, RestorePointName, XactEntry, Xid};
+use crate::pg::scan::{Mark, PgTime, XactEntry};
 use crate::pg::target::Target;
-use std::fmt;
+use crate::recovery::log::{BackupEnd, Log, Minimal, WantedEnds, WantedMarks, Window, backup_from, minimal_from};
 use std::ops::ControlFlow;
-
-/// A stretch of the path through which a recovery can run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Window {
-    /// Where its first segment begins; after a stretch of `wal_level = minimal`, where that ends.
-    pub from: Lsn,
-    /// Up to where it can be read, or recovery gets.
-    pub until: Lsn,
-}
-
-/// What was written with `wal_level = minimal`. Recovery ends at the record that begins it: "WAL was generated with wal_level=minimal,
-/// cannot continue recovering" (`CheckRequiredParameterValues`; 13 only warns without a hot standby, and data are missing). Backups
-/// cannot begin in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Minimal {
-    /// Where the `PARAMETER_CHANGE` begins that starts it.
-    pub from: Lsn,
-    /// Where the one begins that ends it; `None` where it goes on to the end of what is archived, or to a gap.
-    pub until: Option<Lsn>,
-}
-
-impl fmt::Display for Minimal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WAL was written with wal_level=minimal from {} ", self.from)?;
-        match self.until {
-            Some(until) => write!(f, "to {until}")?,
-            None => f.write_str("on")?,
-        }
-        f.write_str(", and no recovery gets over that")
-    }
-}
-
-impl Window {
-    fn holds(&self, lsn: Lsn) -> bool {
-        self.from <= lsn && lsn < self.until
-    }
-}
-
-/// Which ends of transactions are looked for; all others may be passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WantedEnds {
-    /// Every one.
-    All,
-    /// At this time or later.
-    AtOrAfter(PgTime),
-    /// Between two times, these included.
-    Between(PgTime, PgTime),
-    /// Of this transaction, or of one whose id is not known.
-    Xid(Xid),
-}
-
-/// Which marks are looked for; all others may be passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WantedMarks<'a> {
-    /// Restore points and checkpoints, which have times.
-    Timed,
-    /// Restore points of this name.
-    Named(&'a RestorePointName),
-    /// Restore points.
-    RestorePoints,
-    /// Ends of base backups.
-    BackupEnds,
-    /// Tablespaces and databases that were created or dropped.
-    Files,
-    /// Changes of the parameters that a standby follows.
-    Parameters,
-}
-
-/// What one path of timelines holds, in LSN order.
-pub trait Log {
-    /// The stretches without a gap, ascending.
-    fn windows(&self) -> &[Window];
-
-    /// What lies between some of them, or after the last, because it was written with `wal_level = minimal`; ascending.
-    fn minimal(&self) -> &[Minimal] {
-        &[]
-    }
-
-    /// Visits the ends of transactions whose records begin in `from..to`, which lies in one window. Of those that are not `wanted`
-    /// any may be left out.
-    ///
-    /// # Errors
-    /// Of the repository. Nothing is left out because it cannot be read.
-    fn ends(
-        &self,
-        from: Lsn,
-        to: Lsn,
-        wanted: WantedEnds,
-        visit: &mut dyn FnMut(&XactEntry) -> ControlFlow<()>,
-    ) -> Result<(), Error>;
-
-    /// The last commit that begins in `from..to`, which lies in one window.
-    ///
-    /// # Errors
-    /// As above.
-    fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error>;
-
-    /// The last backup whose ending record begins in `from..to`, which lies in one window, and that does not begin before `from`.
-    ///
-    /// # Errors
-    /// As above.
-    fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error>;
-
-    /// Visits what is remembered besides transactions, of records that begin in `from..to`, which lies in one window. Of those that
-    /// are not `wanted` any may be left out.
-    ///
-    /// # Errors
-    /// As above.
-    fn marks(
-        &self,
-        from: Lsn,
-        to: Lsn,
-        wanted: WantedMarks<'_>,
-        visit: &mut dyn FnMut(&Record<Mark>) -> ControlFlow<()>,
-    ) -> Result<(), Error>;
-
-    /// Where the first record begins that does so in `from..to`, which lies in one window.
-    ///
-    /// # Errors
-    /// As above.
-    fn first_record(&self, from: Lsn, to: Lsn) -> Result<Option<Lsn>, Error>;
-}
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,27 +48,6 @@ impl Stop {
     pub fn excluded_from(self) -> Lsn {
         // Records are aligned to 8 bytes.
         if self.after { Lsn(self.lsn.0.saturating_add(1)) } else { self.lsn }
-    }
-}
-
-/// A backup whose end is in the log: one that was taken from a primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackupEnd {
-    /// Where recovery from it begins (its redo position).
-    pub start: Lsn,
-    /// Where the record begins that ends it. Recovery must replay it.
-    pub record: Lsn,
-    /// Its stop LSN: where that record ends.
-    pub stop: Lsn,
-}
-
-impl BackupEnd {
-    /// From the record that ends it; `None` if it is another mark.
-    pub fn of(mark: &Record<Mark>) -> Option<Self> {
-        match mark.what {
-            Mark::BackupEnd { start } => Some(Self { start, record: mark.start, stop: mark.end }),
-            _ => None,
-        }
     }
 }
 
@@ -368,11 +227,6 @@ fn by_time<'a>(log: &dyn Log, windows: &'a [Window], target: PgTime, wanted: &Wa
     Ok(Err(before.map_or(Unreachable::After, |window| beyond(log, window.until))))
 }
 
-/// What was written with `wal_level = minimal` after the stretch that ends there.
-pub(super) fn minimal_from(log: &dyn Log, until: Lsn) -> Option<Minimal> {
-    log.minimal().iter().find(|minimal| minimal.from == until).copied()
-}
-
 /// What is after the stretch that ends there: a gap, if another stretch follows.
 fn beyond(log: &dyn Log, until: Lsn) -> Unreachable {
     if let Some(minimal) = minimal_from(log, until) {
@@ -450,17 +304,4 @@ fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Res
         (Some(_), _) => Err(Unreachable::Ambiguous(found.iter().map(|(_, stop)| stop.lsn).collect())),
         (None, _) => Err(Unreachable::NotFound(unknown)),
     })
-}
-
-/// The backup that begins at `from`, if it ends before `until`.
-///
-/// # Errors
-/// As the log's.
-pub fn backup_from(log: &dyn Log, from: Lsn, until: Lsn) -> Result<Option<BackupEnd>, Error> {
-    let mut found = None;
-    log.marks(from, until, WantedMarks::BackupEnds, &mut |mark| {
-        found = BackupEnd::of(mark).filter(|backup| backup.start == from);
-        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    Ok(found)
 }

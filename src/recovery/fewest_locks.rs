@@ -10,8 +10,8 @@
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Effect, Event, Lock, Record, RelFile, StorageChange, Visitor};
-use crate::recovery::log::PathLog;
-use crate::recovery::search::Stop;
+use crate::recovery::path_log::PathLog;
+use crate::recovery::stop::Stop;
 use std::collections::HashSet;
 
 /// How far back from the server's own stop another one is looked for, in segments.
@@ -23,7 +23,7 @@ const MAX_REMEMBERED: usize = 100_000;
 
 /// Where recovery stops, and what is locked there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quiet {
+pub struct FewestLocks {
     /// The stop, with the same data as at the server's own.
     pub stop: Stop,
     /// `AccessExclusiveLock`s that replay holds there.
@@ -39,7 +39,7 @@ pub struct Quiet {
 ///
 /// # Errors
 /// As the repository's.
-pub fn quiet(log: &PathLog<'_>, begin: Lsn, lowest: Lsn, stop: Stop) -> Result<Option<Quiet>, Error> {
+pub fn fewest_locks(log: &PathLog<'_>, begin: Lsn, lowest: Lsn, stop: Stop) -> Result<Option<FewestLocks>, Error> {
     let leg = log.leg(stop.lsn).map_or(begin, |leg| leg.begin);
     let lowest = lowest.max(leg).max(log.segments_before(stop.lsn, MAX_BACK_SEGMENTS)).max(begin);
     let mut found = None;
@@ -47,9 +47,9 @@ pub fn quiet(log: &PathLog<'_>, begin: Lsn, lowest: Lsn, stop: Stop) -> Result<O
         let from = log.segments_before(lowest, back).max(begin);
         let Some(watch) = log.read(from, Lsn(stop.lsn.0.saturating_add(1)), Watch::new(from, lowest, stop))? else { break };
         let is_from_begin = from == begin;
-        let quiet = watch.finish(is_from_begin);
-        let is_known = quiet.is_all;
-        found = Some(quiet);
+        let least = watch.finish(is_from_begin);
+        let is_known = least.is_all;
+        found = Some(least);
         if is_known || is_from_begin {
             break;
         }
@@ -158,13 +158,13 @@ impl Watch {
         }
     }
 
-    fn finish(self, is_from_begin: bool) -> Quiet {
+    fn finish(self, is_from_begin: bool) -> FewestLocks {
         let own = self.candidate(self.stop);
         let best = match self.best {
             Some(best) if best.held.len() < own.held.len() || (own.removed && !best.removed) => best,
             _ => own,
         };
-        Quiet { stop: best.stop, held: best.held, is_all: self.is_all || is_from_begin, removed: best.removed }
+        FewestLocks { stop: best.stop, held: best.held, is_all: self.is_all || is_from_begin, removed: best.removed }
     }
 }
 
@@ -268,8 +268,8 @@ mod tests {
                 _ => {}
             }
         }
-        let quiet = watch.finish(false);
-        (quiet.stop, quiet.held.iter().map(|lock| lock.xid).collect(), quiet.is_all, quiet.removed)
+        let least = watch.finish(false);
+        (least.stop, least.held.iter().map(|lock| lock.xid).collect(), least.is_all, least.removed)
     }
 
     fn after(lsn: u64) -> Stop {

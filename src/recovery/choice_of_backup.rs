@@ -14,7 +14,8 @@ use crate::format::manifest::BackupSummary;
 use crate::pg::Lsn;
 use crate::pg::scan::PgTime;
 use crate::pg::target::Target;
-use crate::recovery::search::{Found, Log, Unreachable, Wanted, find};
+use crate::recovery::log::Log;
+use crate::recovery::stop::{Found, Unreachable, Wanted, find};
 use crate::repo::catalog::Leg;
 use crate::repo::{ClusterName, Repository, SystemId};
 use crate::report::resolve::Estimate;
@@ -258,7 +259,7 @@ mod tests {
     use crate::pg::scan::{Mark, RestorePointName, XactEnd, XactKind, Xid};
     use crate::pg::{Lsn, Timeline};
     use crate::raw_text::RawText;
-    use crate::recovery::search::Window;
+    use crate::recovery::log::Window;
     use crate::recovery::tests::{History, What};
 
     /// 2000-01-01 and so many seconds.

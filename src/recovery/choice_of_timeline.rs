@@ -1,24 +1,19 @@
-//! Which timeline a target is on. `docs/CATALOG.md` has the rules; `--target-timeline` always decides.
+//! The choice of the timeline: which path a recovery to a target takes, where nobody says it.
+//!
+//! `docs/CATALOG.md` has the rules; `--target-timeline` always decides.
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
-use crate::pg::scan::{Mark, PgTime, XactEntry};
+use crate::pg::scan::{PgTime, XactEntry};
 use crate::pg::target::{Target, TargetTimeline};
 use crate::pg::{Lsn, Timeline, WalFileName};
-use crate::recovery::answer::Resolver;
-use crate::recovery::backups::on_path;
-use crate::recovery::log::PathLog;
-use crate::recovery::reach::transaction;
-use crate::recovery::search::{Found, Log as _, Stop, Unreachable, Wanted, WantedEnds, WantedMarks, find};
+use crate::recovery::choice_of_backup::on_path;
+use crate::recovery::ends::{last_commit, newest};
+use crate::recovery::log::Log as _;
+use crate::recovery::reach::{occurrence, transaction};
+use crate::recovery::resolver::{Line, Resolver};
+use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find};
 use crate::repo::catalog::{Leg, TimelineInfo};
 use crate::report::resolve::{OtherTimeline, TargetOccurrence};
-use crate::report::time::Time;
-use std::ops::ControlFlow;
-
-/// A timeline, and the path to it.
-pub(super) struct Line<'a> {
-    pub(super) timeline: Timeline,
-    pub(super) log: PathLog<'a>,
-}
 
 /// From when to when a timeline was alive, as far as its own WAL says.
 #[derive(Debug, Clone, Copy)]
@@ -90,30 +85,7 @@ impl Line<'_> {
     }
 }
 
-/// The last commit of a path.
-pub fn last_commit(log: &PathLog<'_>) -> Result<Option<XactEntry>, Error> {
-    for window in log.windows().iter().rev() {
-        if let Some(commit) = log.last_commit(window.from, window.until)? {
-            return Ok(Some(commit));
-        }
-    }
-    Ok(None)
-}
-
-/// Which of several paths a recovery to the end takes: the one whose last transaction is newest; of those that are equal the one that
-/// has WAL of its own, the highest of them.
-pub fn newest(ends: &[(TimelineInfo, Option<PgTime>)]) -> Option<usize> {
-    let key = |(info, last): &(TimelineInfo, Option<PgTime>)| (*last, info.segments.is_some(), info.timeline);
-    (0..ends.len()).max_by_key(|index| ends.get(*index).map(key))
-}
-
 impl<'a> Resolver<'a> {
-    /// The line to a timeline.
-    pub(super) fn open(&self, timeline: Timeline) -> Result<Line<'a>, Error> {
-        let log = PathLog::open_as_known(self.repository, self.cluster, self.catalog, timeline)?;
-        Ok(Line { timeline, log })
-    }
-
     fn lines(&self) -> Result<Vec<Line<'a>>, Error> {
         let known = self.catalog.timelines().iter().filter(|info| info.segments.is_some() || info.history.is_some());
         let mut lines = known.map(|info| self.open(info.timeline)).collect::<Result<Vec<_>, _>>()?;
@@ -367,7 +339,7 @@ impl<'a> Resolver<'a> {
                 // What both paths have was found on the first.
                 let is_shared = base.log.leg(lsn).is_some_and(|leg| leg.timeline == own);
                 if !is_shared && elsewhere.iter().all(|(timeline, at, _)| (*timeline, *at) != (own, lsn)) {
-                    elsewhere.push((own, lsn, place(&line.log, lsn)?));
+                    elsewhere.push((own, lsn, occurrence(&line.log, lsn)?));
                 }
             }
         }
@@ -383,7 +355,7 @@ impl<'a> Resolver<'a> {
                 timeline: line.timeline.0,
                 last_included: last_included.as_ref().map(report),
                 first_excluded: first_excluded.as_ref().map(report),
-                ..place(&line.log, stop.lsn)?
+                ..occurrence(&line.log, stop.lsn)?
             },
             _ => {
                 let last = line.last_commit()?;
@@ -406,22 +378,4 @@ impl<'a> Resolver<'a> {
             Err(error) => (error.what, error.hint.unwrap_or_else(|| format!("push {}", WalFileName::History(timeline)))),
         }
     }
-}
-
-/// When and where a restore point or the end of a transaction is.
-pub(super) fn place(log: &PathLog<'_>, lsn: Lsn) -> Result<TargetOccurrence, Error> {
-    let mut time: Option<PgTime> = None;
-    let after = Lsn(lsn.0.saturating_add(1));
-    log.marks(lsn, after, WantedMarks::RestorePoints, &mut |mark| {
-        if let Mark::RestorePoint { time: at, .. } = mark.what {
-            time = Some(at);
-        }
-        ControlFlow::Break(())
-    })?;
-    log.ends(lsn, after, WantedEnds::All, &mut |end| {
-        time = Some(end.end.time);
-        ControlFlow::Break(())
-    })?;
-    let timeline = log.leg(lsn).map_or(0, |leg| leg.timeline.0);
-    Ok(TargetOccurrence { time: time.map(Time::from), lsn: lsn.to_string(), timeline, last_included: None, first_excluded: None })
 }

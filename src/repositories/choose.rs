@@ -1,0 +1,96 @@
+//! Which of the configured repositories are asked, in which order, and how long each is waited for.
+//!
+//! The policy, for all commands but those that work on WAL files (`wal` asks several at once):
+//! - Repositories are asked in the order of the settings, one after the other.
+//! - Where one answer will do ([`ask_in_order`], [`first_to_answer`]), one that fails is passed over, and the next is asked. When all fail, the
+//!   error is the first one's.
+//! - One that falls silent leaves time for those after it. Whether it answers at all is found out within an equal share of the time limit for
+//!   each that is left; with a time limit on the whole, all but the last have to be done within three quarters of what is left of it.
+//! - Where every repository counts ([`every`]: listing, rebuilding), the first that cannot be opened ends the command.
+//! - Base backups go to the first ([`for_backups`]).
+use super::{facts, open};
+use crate::config::{Config, RepositoryConfig};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::repo::{Facts, Repository};
+use std::ops::ControlFlow;
+
+/// A repository that answers and knows the cluster.
+pub struct Opened {
+    /// The repository.
+    pub repository: Repository,
+    /// The cluster, with its current system identifier.
+    pub facts: Facts,
+}
+
+/// The error of a command for which no repository is configured.
+pub fn none_configured() -> Error {
+    Error::new(Kind::Config, "no repository is configured")
+}
+
+/// Opens one repository after the other, has each asked, and hands answers and failures, with the location, to `hear`, until that breaks.
+pub fn ask_in_order<T, B>(
+    config: &Config,
+    deadline: Deadline,
+    ask: &dyn Fn(Opened) -> Result<T, Error>,
+    hear: &mut dyn FnMut(&str, Result<T, Error>) -> ControlFlow<B>,
+) -> Option<B> {
+    for (index, repository) in config.repositories.iter().enumerate() {
+        let is_last = index + 1 == config.repositories.len();
+        // Where each request has a time limit of its own, there is time.
+        let within = if is_last || deadline.is_each() { deadline } else { deadline.at_most(deadline.remaining() / 4 * 3) };
+        let answered = open_known(config, index, within).and_then(ask);
+        if let ControlFlow::Break(done) = hear(&repository.store.location(), answered) {
+            return Some(done);
+        }
+    }
+    None
+}
+
+/// Opens the first repository that answers and knows the cluster; logs why those before it did not.
+///
+/// # Errors
+/// The first one's, when none does.
+pub fn first_to_answer(config: &Config, deadline: Deadline) -> Result<Opened, Error> {
+    let mut failure = None;
+    let opened = ask_in_order(config, deadline, &Ok, &mut |location, answered| match answered {
+        Ok(opened) => ControlFlow::Break(opened),
+        Err(error) => {
+            if config.repositories.len() > 1 {
+                tracing::warn!("{location} is not asked: {error}");
+            }
+            failure.get_or_insert(error);
+            ControlFlow::Continue(())
+        }
+    });
+    opened.ok_or_else(|| failure.unwrap_or_else(none_configured))
+}
+
+/// Opens every repository, one after the other, and has `visit` work on it.
+///
+/// # Errors
+/// The first one's that cannot be opened; as `visit`'s.
+pub fn every(config: &Config, deadline: Deadline, visit: &mut dyn FnMut(Repository) -> Result<(), Error>) -> Result<(), Error> {
+    config.repositories.iter().try_for_each(|repository| visit(open(repository, deadline)?))
+}
+
+/// Opens the repository that base backups go to, with its settings.
+///
+/// # Errors
+/// [`Kind::Config`] when none is configured; as [`Repository::open`].
+pub fn for_backups(config: &Config, deadline: Deadline) -> Result<(&RepositoryConfig, Repository), Error> {
+    let settings = config.repositories.first().ok_or_else(none_configured)?;
+    Ok((settings, open(settings, deadline)?))
+}
+
+/// Opens the repository at a place in the settings, with the cluster's facts.
+fn open_known(config: &Config, index: usize, deadline: Deadline) -> Result<Opened, Error> {
+    let settings = config.repositories.get(index).ok_or_else(none_configured)?;
+    let left = u32::try_from(config.repositories.len() - index).unwrap_or(u32::MAX);
+    if left > 1 {
+        facts(&open(settings, deadline.at_most(deadline.remaining() / left))?, &config.cluster)?;
+    }
+    let repository = open(settings, deadline)?;
+    let facts = facts(&repository, &config.cluster)?;
+    Ok(Opened { repository, facts })
+}

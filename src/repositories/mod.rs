@@ -1,0 +1,12 @@
+//! The configured repositories: opening them, and choosing among them.
+//!
+//! Lives here: the one policy by which commands open repositories ([`mod@choose`]). May not live here: what is asked of them, and which answer
+//! counts. Depends on the settings and on what a repository is.
+
+pub mod choose;
+mod open;
+mod systems;
+
+pub use choose::{Opened, ask_in_order, every, first_to_answer, for_backups, none_configured};
+pub use open::{UNENCRYPTED, open, open_for, refuse_writable_by_everybody};
+pub use systems::{facts, of_system, systems};
