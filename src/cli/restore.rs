@@ -5,11 +5,11 @@ use super::render::{duration_of, size};
 use super::{recovery, targets};
 use crate::config::Config;
 use crate::error::{Error, Kind};
-use crate::ops::pitr_restore::{PlanReport, RestoreReport};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
 use crate::repo::KeySource;
 use crate::report::end_recovery::EndReport;
+use crate::report::restore::{DirectoryState, PlanReport, RestoreReport, ServerState};
 use crate::restore::recovery_settings::ARCHIVE_AGAIN;
 use crate::restore::request::{RestoreRequest, TablespaceKey};
 use std::ffi::OsStr;
@@ -142,29 +142,30 @@ pub(super) fn plan(report: &PlanReport, zone: &Zone) -> Lines {
     let mut line = |name: &str, text: String| {
         writeln!(out, "{name:<15} {text}");
     };
-    let place = match plan.place {
-        "absent" => "which will be made",
-        "empty" => "which is empty",
-        "unfinished" => "which has an unfinished restore: what is right is kept",
-        _ => "which has a cluster: what is the same is kept, the rest is REPLACED OR REMOVED",
+    let place = match plan.directory_state {
+        DirectoryState::Absent => "which will be made",
+        DirectoryState::Empty => "which is empty",
+        DirectoryState::Unfinished => "which has an unfinished restore: what is right is kept",
+        DirectoryState::Cluster => "which has a cluster: what is the same is kept, the rest is REPLACED OR REMOVED",
     };
-    line("restore into", format!("{}, {place}", plan.pgdata));
+    line("restore into", format!("{}, {place}", plan.data_directory));
     let owner = plan.owner.as_ref().map_or_else(String::new, |owner| format!(", owned by {owner}"));
     line("files", format!("{}, {}; {} free{owner}", plan.files, size(plan.bytes), size(plan.available_bytes)));
     for tablespace in &plan.tablespaces {
-        let from = if tablespace.from == tablespace.to { String::new() } else { format!(", was in {}", tablespace.from) };
-        let (oid, to, bytes) = (tablespace.oid, &tablespace.to, size(tablespace.bytes));
+        let from =
+            if tablespace.from_path == tablespace.to_path { String::new() } else { format!(", was in {}", tablespace.from_path) };
+        let (oid, to, bytes) = (tablespace.oid, &tablespace.to_path, size(tablespace.bytes));
         line("tablespace", format!("{oid} in {to}, {bytes}{from}"));
     }
-    if let Some(waldir) = &plan.waldir {
+    if let Some(waldir) = &plan.wal_directory {
         line("pg_wal", format!("in {}", waldir));
     }
     for file in &plan.attachments {
-        match &file.to {
+        match &file.to_path {
             Some(to) if file.replaces => line("settings", format!("{to}, which is there: it is renamed to *.before-restore")),
-            Some(to) if *to == file.from => line("settings", to.to_string()),
-            Some(to) => line("settings", format!("{to}, was {}", file.from)),
-            None => line("settings", format!("{} stays in the backup", file.from)),
+            Some(to) if *to == file.from_path => line("settings", to.to_string()),
+            Some(to) => line("settings", format!("{to}, was {}", file.from_path)),
+            None => line("settings", format!("{} stays in the backup", file.from_path)),
         }
     }
     for file in &plan.unarchived_wal {
@@ -188,7 +189,7 @@ pub(super) fn plan(report: &PlanReport, zone: &Zone) -> Lines {
         .to_owned(),
     );
     line("threads", plan.jobs.to_string());
-    if let Some(programs) = &plan.programs {
+    if let Some(programs) = &plan.bin_directory {
         line("then start", format!("PostgreSQL {} in {}", plan.postgres_major, programs));
     }
     for note in &plan.notes {
@@ -207,12 +208,12 @@ pub(super) fn restored(report: &RestoreReport) -> Lines {
             "restored        {} files, {} in {}: {} read with {} requests, {} kept, {} zeros, {} removed",
             restored.files,
             size(restored.bytes),
-            duration_of(restored.seconds),
+            duration_of(restored.duration_s),
             size(restored.read_bytes),
             restored.requests,
             size(restored.kept_bytes),
             size(restored.zero_bytes),
-            restored.removed
+            restored.removed_items
         );
     }
     let archives_not = report.plan.restore.as_ref().is_some_and(|plan| !plan.archiving) && report.restored.is_some();
@@ -220,15 +221,15 @@ pub(super) fn restored(report: &RestoreReport) -> Lines {
         (Some(server), _) => {
             let at = server.lsn.as_ref().map_or_else(String::new, |lsn| format!(" at {lsn}"));
             let timeline = server.timeline.map_or_else(String::new, |timeline| format!(" on timeline {timeline}"));
-            writeln!(out, "recovered       {}{at}{timeline} after {}", server.state, duration_of(server.seconds));
-            if let Some(process) = server.process {
-                writeln!(out, "server          process {process}, first messages in {}", server.log);
+            writeln!(out, "recovered       {}{at}{timeline} after {}", server.state, duration_of(server.duration_s));
+            if let Some(process) = server.pid {
+                writeln!(out, "server          process {process}, first messages in {}", server.log_path);
             }
-            if !server.environment.is_empty() {
+            if !server.environment_variables.is_empty() {
                 writeln!(
                     out,
                     "                it has {} from this environment: restore_command needs them",
-                    server.environment.join(", ")
+                    server.environment_variables.join(", ")
                 );
             }
             for locked in server.locked.iter().take(LOCKS) {
@@ -243,7 +244,7 @@ pub(super) fn restored(report: &RestoreReport) -> Lines {
                     "                a transaction that is not included has locked these, and queries on them wait until recovery ends"
                 );
             }
-            if server.state == "paused" {
+            if server.state == ServerState::Paused {
                 writeln!(
                     out,
                     "                look around; SELECT pg_wal_replay_resume() ends recovery, and the server takes writes"

@@ -9,34 +9,13 @@ use crate::pg::Timeline;
 use crate::pg::target::Target;
 use crate::recovery::{self, Answer};
 use crate::report::resolve::ResolveReport;
+use crate::report::restore::{PlanReport, RestoreReport};
 use crate::repositories;
 use crate::restore::environment::Needs;
-use crate::restore::files::{Restored, Source};
+use crate::restore::files::Source;
 use crate::restore::job::Job;
-use crate::restore::plan::RestorePlan;
 use crate::restore::request::RestoreRequest;
-use crate::restore::start::{self, Goal, Started};
-use serde::Serialize;
-
-/// What will be done, and what came of the target.
-#[derive(Debug, Serialize)]
-pub struct PlanReport {
-    /// Where recovery stops, and from which backup.
-    pub resolve: ResolveReport,
-    /// The rest; nothing where the target is not reached.
-    pub restore: Option<RestorePlan>,
-}
-
-/// What was done.
-#[derive(Debug, Serialize)]
-pub struct RestoreReport {
-    /// The plan.
-    pub plan: PlanReport,
-    /// The files; nothing if only the plan was asked for.
-    pub restored: Option<Restored>,
-    /// The server, if it was started.
-    pub server: Option<Started>,
-}
+use crate::restore::start::{self, Goal};
 
 /// Is shown the plan before anything is done.
 pub type OnPlan<'a> = &'a mut dyn FnMut(&PlanReport) -> Result<(), Error>;

@@ -14,6 +14,7 @@ pub mod key;
 pub mod list;
 pub mod push;
 pub mod resolve;
+pub mod restore;
 pub mod segments;
 pub mod setting;
 pub mod time;

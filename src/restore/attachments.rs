@@ -8,12 +8,12 @@ use crate::format::manifest::{Attachment, BackupFacts, Content, FileEntry};
 use crate::fsio::{self, Dir, Found, Identity, ItemKind, Missing, Problem, Rooted};
 use crate::limits::MAX_ATTACHMENT_BYTES;
 use crate::pg::settings::{quote_bytes, value_in};
-use crate::raw_text::{RawText, shown};
+use crate::raw_text::shown;
 use crate::repo::backups::PackReader;
+use crate::report::restore::AttachmentPlan;
 use crate::restore::extents::read_whole;
 use crate::restore::files::Source;
 use crate::restore::target_directory::local;
-use serde::Serialize;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -26,21 +26,6 @@ const BEFORE: &str = ".before-restore";
 const NAMING: [&str; 7] =
     ["hba_file", "ident_file", "ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_dh_params_file"];
 
-/// A file of the backup from outside the data directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AttachmentPlan {
-    /// Where it was.
-    pub from: RawText,
-    /// The setting that led to it.
-    pub setting: String,
-    /// Where it will be; nothing without `--config-to`.
-    pub to: Option<RawText>,
-    /// Its length.
-    pub bytes: u64,
-    /// Whether something else lies there, which is renamed.
-    pub replaces: bool,
-}
-
 /// The main file of settings, if it was outside the data directory.
 pub(crate) fn main_of(facts: &BackupFacts) -> Option<&Attachment> {
     facts.attachments.iter().find(|attachment| attachment.setting == "config_file")
@@ -49,9 +34,9 @@ pub(crate) fn main_of(facts: &BackupFacts) -> Option<&Attachment> {
 /// The plan where they stay in the backup.
 pub(crate) fn left_there(facts: &BackupFacts) -> Vec<AttachmentPlan> {
     let plan = |attachment: &Attachment| AttachmentPlan {
-        from: attachment.path.clone(),
+        from_path: attachment.path.clone(),
         setting: attachment.setting.clone(),
-        to: None,
+        to_path: None,
         bytes: attachment.size_bytes,
         replaces: false,
     };
@@ -151,9 +136,9 @@ impl Arrangement {
                 .hint("name an empty directory with --config-to, or say --delta: what is there is renamed then"));
             }
             plan.push(AttachmentPlan {
-                from: attachment.path.clone(),
+                from_path: attachment.path.clone(),
                 setting: attachment.setting.clone(),
-                to: Some(to.as_path().into()),
+                to_path: Some(to.as_path().into()),
                 bytes: attachment.size_bytes,
                 replaces,
             });

@@ -7,6 +7,7 @@ use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::repo::backups::{PackReader, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId};
+use crate::report::restore::Restored;
 use crate::restore::extents::{Batches, ExtentWorker, RestoreCounters};
 use crate::restore::extraneous::{BACKUP_MANIFEST, Extraneous};
 use crate::restore::target_directory::{LOST_AND_FOUND, local};
@@ -131,27 +132,6 @@ fn tablespace_of(path: &[u8]) -> Option<u32> {
     std::str::from_utf8(oid).ok()?.parse().ok()
 }
 
-/// What was restored.
-#[derive(Debug, Default, serde::Serialize)]
-pub struct Restored {
-    /// Files.
-    pub files: u64,
-    /// Their length.
-    pub bytes: u64,
-    /// Of that, what was there already with the right content.
-    pub kept_bytes: u64,
-    /// Of that, zeros.
-    pub zero_bytes: u64,
-    /// Read from packs, as it is stored there.
-    pub read_bytes: u64,
-    /// With so many requests.
-    pub requests: u64,
-    /// What lay in the directory and did not belong to the backup.
-    pub removed: u64,
-    /// How long it took.
-    pub seconds: f64,
-}
-
 /// What is written after all others, and last.
 pub struct Last {
     /// Content of `global/pg_control`.
@@ -224,7 +204,7 @@ pub fn restore(source: &Source<'_>, how: How<'_>) -> Result<(Restored, Last), Er
     restored.zero_bytes = count(&workshop.tally.zeros);
     restored.read_bytes = count(&workshop.tally.read);
     restored.requests = count(&workshop.tally.requests);
-    restored.seconds = started.elapsed().as_secs_f64();
+    restored.duration_s = started.elapsed().as_secs_f64();
     Ok((restored, Last { control: workshop.content(&control)?, control_attributes, mode }))
 }
 
@@ -342,7 +322,7 @@ fn dispatch(
     batches.finish().map_err(ended)?;
     if let Some(sweep) = sweep.as_mut().filter(|_| !workshop.failed.load(Ordering::Acquire)) {
         sweep.finish()?;
-        restored.removed = sweep.removed;
+        restored.removed_items = sweep.removed;
     }
     let range = WalRange { timeline: Timeline(summary.timeline), start: summary.start_lsn, end: summary.stop_lsn };
     list.finish(&[range]).and_then(|mut buffer| buffer.flush()).map_err(list_error)?;

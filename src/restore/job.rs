@@ -12,15 +12,16 @@ use crate::postgres::programs;
 use crate::raw_text::{RawText, shown};
 use crate::repo::Facts;
 use crate::report::resolve::ResolveReport;
+use crate::report::restore::{Restored, UnarchivedFile};
 use crate::restore::attachments::{self, Arrangement};
-use crate::restore::files::{self, How, Restored, Source, Survey};
+use crate::restore::files::{self, How, Source, Survey};
 use crate::restore::owner;
 use crate::restore::recovery_settings::{self, AddedSettings};
 use crate::restore::request::RestoreRequest;
 use crate::restore::room;
 use crate::restore::tablespaces::{self, Created, ForReplay};
 use crate::restore::target_directory::{self, Base, MARKER, RestoreMarker, Taken, TargetState, is_nothing, local};
-use crate::restore::unarchived::{self, UnarchivedFile};
+use crate::restore::unarchived;
 use crate::waiting;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -255,7 +256,7 @@ impl<'a> Job<'a> {
         tree.remove(MARKER.as_bytes()).map_err(local)?;
         tree.sync_parent(MARKER.as_bytes()).map_err(local)?;
         drop(lock);
-        restored.seconds = began.elapsed().as_secs_f64();
+        restored.duration_s = began.elapsed().as_secs_f64();
         Ok((restored, directory))
     }
 

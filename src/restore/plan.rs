@@ -5,70 +5,15 @@ use crate::format::descriptor::RepositoryCipher;
 use crate::fsio;
 use crate::pg::target::Target;
 use crate::raw_text::{RawText, shown};
+use crate::report::restore::{DirectoryState, RestorePlan, TablespacePlan};
 use crate::report::setting::Setting;
 use crate::repositories::UNENCRYPTED;
-use crate::restore::attachments::{self, AttachmentPlan};
+use crate::restore::attachments;
 use crate::restore::job::Job;
 use crate::restore::tablespaces;
 use crate::restore::target_directory::{TargetState, local};
-use crate::restore::unarchived::UnarchivedFile;
 use crate::restore::{recovery_settings, room};
-use serde::Serialize;
 use std::path::{Path, PathBuf};
-
-/// What will be done.
-#[derive(Debug, Serialize)]
-pub struct RestorePlan {
-    /// The data directory.
-    pub pgdata: RawText,
-    /// `absent`, `empty`, `unfinished` or `cluster`: what is there now.
-    pub place: &'static str,
-    /// PostgreSQL's major version.
-    pub postgres_major: u32,
-    /// Files.
-    pub files: u64,
-    /// Their length.
-    pub bytes: u64,
-    /// Bytes that are free there, for an ordinary user.
-    pub available_bytes: u64,
-    /// Tablespaces, and where they go.
-    pub tablespaces: Vec<TablespacePlan>,
-    /// Where `pg_wal` will be, if it is not in the data directory.
-    pub waldir: Option<RawText>,
-    /// Files of the backup from outside the data directory.
-    pub attachments: Vec<AttachmentPlan>,
-    /// WAL that is nowhere else, and will be gone.
-    pub unarchived_wal: Vec<UnarchivedFile>,
-    /// The user that files will belong to.
-    pub owner: Option<String>,
-    /// Settings that are added for the recovery. When it is over they are taken out again, but for those of a standby.
-    pub settings: Vec<Setting>,
-    /// Settings that are added and stay.
-    pub lasting_settings: Vec<Setting>,
-    /// Whether the restored server is a standby.
-    pub standby: bool,
-    /// Whether the restored server archives as the original does.
-    pub archiving: bool,
-    /// Threads.
-    pub jobs: usize,
-    /// The programs that start the server, if they do.
-    pub programs: Option<RawText>,
-    /// What else to know.
-    pub notes: Vec<String>,
-}
-
-/// Where a tablespace goes.
-#[derive(Debug, Serialize)]
-pub struct TablespacePlan {
-    /// Object id.
-    pub oid: u32,
-    /// Where it was.
-    pub from: RawText,
-    /// Where it will be.
-    pub to: RawText,
-    /// Length of its files.
-    pub bytes: u64,
-}
 
 impl Job<'_> {
     /// What will be done, with what an operator has to know of it.
@@ -112,24 +57,24 @@ impl Job<'_> {
         notes.extend(self.survey.facts.warnings.iter().map(|warning| format!("when the backup was taken: {warning}")));
         let tablespace = |(oid, from, to): &(u32, RawText, PathBuf)| TablespacePlan {
             oid: *oid,
-            from: from.clone(),
-            to: to.as_path().into(),
+            from_path: from.clone(),
+            to_path: to.as_path().into(),
             bytes: self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default(),
         };
         Ok(RestorePlan {
-            pgdata: self.pgdata.as_path().into(),
-            place: match self.target_state {
-                TargetState::Absent => "absent",
-                TargetState::Empty => "empty",
-                TargetState::Unfinished(_) => "unfinished",
-                TargetState::Cluster => "cluster",
+            data_directory: self.pgdata.as_path().into(),
+            directory_state: match self.target_state {
+                TargetState::Absent => DirectoryState::Absent,
+                TargetState::Empty => DirectoryState::Empty,
+                TargetState::Unfinished(_) => DirectoryState::Unfinished,
+                TargetState::Cluster => DirectoryState::Cluster,
             },
             postgres_major: self.source.postgres_major(),
             files: self.survey.files,
             bytes: self.source.summary.bytes,
             available_bytes: fsio::available_bytes(room::existing(&self.pgdata)?).map_err(local)?,
             tablespaces: self.tablespaces.iter().map(tablespace).collect(),
-            waldir: self.request.waldir.clone().map(RawText::from),
+            wal_directory: self.request.waldir.clone().map(RawText::from),
             attachments: match &self.arrangement {
                 Some(arrangement) => arrangement.plan.clone(),
                 None => attachments::left_there(&self.survey.facts),
@@ -141,7 +86,7 @@ impl Job<'_> {
             standby: self.request.standby,
             archiving: self.request.archiving,
             jobs: self.jobs,
-            programs: self.programs.clone().map(RawText::from),
+            bin_directory: self.programs.clone().map(RawText::from),
             notes,
         })
     }

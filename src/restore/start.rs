@@ -14,11 +14,10 @@ use crate::pg::settings::TargetAction;
 use crate::pg::{ClusterState, Lsn, Timeline};
 use crate::postgres::server_process::{Environment, RecoveryState, Seen, ServerProcess, StartRequest, recovery_end};
 use crate::postgres::{Server, control_file};
-use crate::raw_text::RawText;
+use crate::report::restore::{Locked, ServerState, StartedServer};
 use crate::restore::environment::Needs;
 use crate::restore::{attachments, recovery_settings};
 use crate::waiting;
-use serde::Serialize;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -48,36 +47,6 @@ pub struct Goal {
     pub standby: bool,
 }
 
-/// A relation on which queries wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Locked {
-    /// Name of the database.
-    pub database: String,
-    /// Schema and name, or the OID where the name is not known.
-    pub relation: String,
-}
-
-/// How it went.
-#[derive(Debug, Serialize)]
-pub struct Started {
-    /// `paused`, `promoted`, `shut down` or `standby`.
-    pub state: &'static str,
-    /// Up to where it has replayed, where that is known.
-    pub lsn: Option<String>,
-    /// The timeline that it writes now.
-    pub timeline: Option<u32>,
-    /// From its start until it had reached the target.
-    pub seconds: f64,
-    /// Its process, if it runs.
-    pub process: Option<u32>,
-    /// Of a paused one, what queries wait for: locks of transactions that are not included.
-    pub locked: Vec<Locked>,
-    /// Where its first messages are.
-    pub log: RawText,
-    /// The variables of this process's environment that may hold a secret and that it has, because `restore_command` needs them.
-    pub environment: Vec<String>,
-}
-
 fn server_error(what: impl Into<String>) -> Error {
     Error::new(Kind::Server, what)
 }
@@ -93,7 +62,7 @@ pub fn start(
     needs: Needs,
     goal: &Goal,
     deadline: &Deadline,
-) -> Result<Started, Error> {
+) -> Result<StartedServer, Error> {
     let Environment { variables, told } = Environment::of_server(&|name| needs.judge(name), directory.identity().owner());
     let arguments = settings.map(|settings| attachments::arguments(settings, directory.path()).to_vec());
     let request = StartRequest {
@@ -116,7 +85,7 @@ pub fn start(
     let _waiting = waiting::on("the server to reach the target of its recovery");
     let mut watch = Watch { directory, goal, deadline: *deadline, began, told: began };
     let reached = process.wait(&mut |process, seen| watch.look(process, seen))?;
-    Ok(Started { environment: told, ..reached })
+    Ok(StartedServer { environment_variables: told, ..reached })
 }
 
 /// Watches a server until it has reached its goal.
@@ -131,10 +100,10 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn look(&mut self, process: &ServerProcess, seen: Seen<'_>) -> Result<Option<Started>, Error> {
+    fn look(&mut self, process: &ServerProcess, seen: Seen<'_>) -> Result<Option<StartedServer>, Error> {
         match seen {
             Seen::Ended(status) => self.ended(process, status).map(Some),
-            Seen::TakesNobody => Ok(self.goal.standby.then(|| self.started(process, "standby", None))),
+            Seen::TakesNobody => Ok(self.goal.standby.then(|| self.started(process, ServerState::Standby, None))),
             Seen::Answers(state, server) => {
                 let mut started = self.judge(process, state)?;
                 if let Some(started) = started.as_mut().filter(|_| state.in_recovery) {
@@ -145,23 +114,23 @@ impl Watch<'_> {
         }
     }
 
-    fn started(&self, process: &ServerProcess, state: &'static str, lsn: Option<Lsn>) -> Started {
-        Started {
+    fn started(&self, process: &ServerProcess, state: ServerState, lsn: Option<Lsn>) -> StartedServer {
+        StartedServer {
             state,
             lsn: lsn.map(|lsn| lsn.to_string()),
             timeline: None,
-            seconds: self.began.elapsed().as_secs_f64(),
-            process: Some(process.id()),
+            duration_s: self.began.elapsed().as_secs_f64(),
+            pid: Some(process.id()),
             locked: Vec::new(),
-            log: process.log().into(),
-            environment: Vec::new(),
+            log_path: process.log().into(),
+            environment_variables: Vec::new(),
         }
     }
 
     /// Whether a server that answers has reached the goal.
-    fn judge(&mut self, process: &ServerProcess, state: &RecoveryState) -> Result<Option<Started>, Error> {
+    fn judge(&mut self, process: &ServerProcess, state: &RecoveryState) -> Result<Option<StartedServer>, Error> {
         let started =
-            |name, lsn| Started { timeline: state.timeline.map(|timeline| timeline.0), ..self.started(process, name, lsn) };
+            |name, lsn| StartedServer { timeline: state.timeline.map(|timeline| timeline.0), ..self.started(process, name, lsn) };
         if self.goal.standby {
             if !state.in_recovery {
                 return Err(server_error("the server ended recovery, and was to be a standby")
@@ -172,7 +141,7 @@ impl Watch<'_> {
                 return Err(paused_short(process, state));
             }
             let replayed = state.replayed.filter(|at| self.goal.consistent_at.is_none_or(|consistent| *at >= consistent));
-            return Ok(replayed.map(|at| started("standby", Some(at))));
+            return Ok(replayed.map(|at| started(ServerState::Standby, Some(at))));
         }
         if !state.in_recovery {
             let ended = match state.timeline {
@@ -191,7 +160,7 @@ impl Watch<'_> {
                 }
             }
             self.clear_recovery_settings();
-            return Ok(Some(started("promoted", ended.map(|(_, ended)| ended))));
+            return Ok(Some(started(ServerState::Promoted, ended.map(|(_, ended)| ended))));
         }
         if state.paused {
             // Without a target nobody asks for a pause.
@@ -200,7 +169,7 @@ impl Watch<'_> {
             }
             let replayed = state.replayed.unwrap_or(Lsn(0));
             self.check(process, replayed, PAUSED)?;
-            return Ok(Some(started("paused", Some(replayed))));
+            return Ok(Some(started(ServerState::Paused, Some(replayed))));
         }
         if self.told.elapsed() > PROGRESS_EVERY {
             self.told = Instant::now();
@@ -248,7 +217,7 @@ impl Watch<'_> {
     }
 
     /// The server ended by itself: at the target, or before it.
-    fn ended(&self, process: &ServerProcess, status: ExitStatus) -> Result<Started, Error> {
+    fn ended(&self, process: &ServerProcess, status: ExitStatus) -> Result<StartedServer, Error> {
         if status.success()
             && self.goal.action != TargetAction::Promote
             && !self.goal.standby
@@ -258,7 +227,7 @@ impl Watch<'_> {
             if let Some(replayed) = replayed {
                 self.check(process, replayed, "shut down")?;
             }
-            return Ok(Started { process: None, ..self.started(process, "shut down", replayed) });
+            return Ok(StartedServer { pid: None, ..self.started(process, ServerState::ShutDown, replayed) });
         }
         Err(server_error(format!("the server ended ({status}) before it reached the target"))
             .detail(process.tail())

@@ -8,9 +8,10 @@ use crate::pg::{Lsn, SegmentCheck, SegmentName, Timeline, WalFileName};
 use crate::raw_text::shown;
 use crate::repo::Facts;
 use crate::repo::catalog::Catalog;
+use crate::report::restore::UnarchivedFile;
+use crate::report::time::Time;
 use crate::restore::files::Source;
 use crate::restore::target_directory::local;
-use serde::Serialize;
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write};
 use std::path::Path;
@@ -19,33 +20,6 @@ use std::path::Path;
 const MAX_NAMED: usize = 5;
 /// What a segment's first page header takes.
 const HEAD_BYTES: u64 = 64;
-
-/// A file of `pg_wal` whose content the repository does not have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct UnarchivedFile {
-    /// Its name.
-    pub file: String,
-    /// Whether the server meant to archive it (`.ready`); otherwise it is one that was still written to, or archiving was off.
-    pub waits: bool,
-    /// Commits in it that the repository does not have; nothing when that cannot be told.
-    pub commits: Option<u64>,
-    /// When the last of them was made, microseconds since 1970 UTC.
-    pub last_commit_unix_us: Option<i64>,
-}
-
-impl UnarchivedFile {
-    /// For people.
-    pub fn describe(&self) -> String {
-        let mut out = self.file.clone();
-        match (self.commits, self.waits) {
-            (Some(0), true) => out.push_str(" (waits to be archived)"),
-            (Some(0) | None, _) => {}
-            (Some(1), _) => out.push_str(" (1 commit)"),
-            (Some(n), _) => out.push_str(&format!(" ({n} commits)")),
-        }
-        out
-    }
-}
 
 /// What to say when there is some, and nobody allowed it to go.
 pub(crate) fn refusal(pgdata: &Path, location: &str, files: &[UnarchivedFile]) -> Error {
@@ -112,13 +86,13 @@ impl<'a> Look<'a> {
         let path = self.directory.path().join(file.to_string());
         let Some((open, _)) = self.directory.open_regular(file.to_string()).map_err(local)? else { return Ok(None) };
         let digest = Digest::of(&mut fsio::reader(&open)).map_err(|e| unreadable(&path, &e))?;
-        let found = || UnarchivedFile { file: file.to_string(), waits: true, commits: Some(0), last_commit_unix_us: None };
+        let found = || UnarchivedFile { file: file.to_string(), waits: true, commits: Some(0), last_commit_at: None };
         Ok((!self.is_stored(file, &digest)?).then(found))
     }
 
     fn segment(&mut self, file: &WalFileName, name: SegmentName, waits: bool) -> Result<Option<UnarchivedFile>, Error> {
         let path = self.directory.path().join(file.to_string());
-        let unknown = || UnarchivedFile { file: file.to_string(), waits, commits: None, last_commit_unix_us: None };
+        let unknown = || UnarchivedFile { file: file.to_string(), waits, commits: None, last_commit_at: None };
         let Some((open, stat)) = self.directory.open_regular(file.to_string()).map_err(local)? else { return Ok(None) };
         let mut head = Vec::new();
         fsio::reader(&open).take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| unreadable(&path, &e))?;
@@ -152,7 +126,7 @@ impl<'a> Look<'a> {
         }
         Ok(Some(UnarchivedFile {
             commits: Some(missing.len() as u64),
-            last_commit_unix_us: missing.iter().map(|commit| commit.2).max(),
+            last_commit_at: missing.iter().map(|commit| commit.2).max().and_then(Time::from_unix_us),
             ..unknown()
         }))
     }

@@ -107,7 +107,7 @@ impl Site {
     fn starts(&self, arguments: &str) -> (Value, Option<Server>) {
         let programs = self.primary.postgres().home.join("bin");
         let report = self.restores(&format!("--start --bin-dir '{}' {arguments}", programs.display()));
-        let server = report["server"]["process"].as_i64().map(|pid| Server {
+        let server = report["server"]["pid"].as_i64().map(|pid| Server {
             pid: Pid::from_raw(i32::try_from(pid).unwrap()),
             conninfo: self.primary.conninfo(),
             data: self.data(),
@@ -254,7 +254,7 @@ fn every_target_is_reached_as_it_was_asked_for() {
     drop(server);
     let (report, server) = site
         .starts(&format!("--target-time '{time}' --target-action shutdown --delta --discard-unarchived-wal --target-timeline 1"));
-    assert_eq!(report["server"]["state"], "shut down", "{report:#}");
+    assert_eq!(report["server"]["state"], "shut_down", "{report:#}");
     assert!(server.is_none() && !site.data().join("postmaster.pid").exists());
 }
 
@@ -324,7 +324,7 @@ fn damage_stops_the_restore_and_the_next_run_goes_on() {
     site.cannot_start();
     flip(pack);
     let report = site.restores("--target latest");
-    assert_eq!(report["plan"]["restore"]["place"], "unfinished");
+    assert_eq!(report["plan"]["restore"]["directory_state"], "unfinished");
     assert!(report["restored"]["kept_bytes"].as_u64().unwrap() > 0, "{report:#}");
     site.is_restored(&backup);
     site.is_verified();
@@ -384,7 +384,7 @@ fn delta_mends_whatever_differs() {
     site.is_verified();
     assert!(outside.join("precious").exists());
     let count = |name: &str| report["restored"][name].as_u64().unwrap();
-    assert!(count("removed") >= 6, "{report:#}");
+    assert!(count("removed_items") >= 6, "{report:#}");
     assert!(count("kept_bytes") > count("bytes") / 2 && count("read_bytes") < count("bytes") / 20, "{report:#}");
 }
 
@@ -478,7 +478,7 @@ fn tablespaces_are_mapped_and_never_overwritten() {
     assert!(!site.data().exists() && was.join("PG_15_202209061/live").exists());
     site.fails("--target latest --tablespace-map 1=/x", 2, &["no tablespace 1"]);
     let plan = site.restores(&format!("--target latest --plan --tablespace-map '{}={}'", was.display(), other.display()));
-    assert_eq!(plan["plan"]["restore"]["tablespaces"][0]["to"], other.to_str().unwrap());
+    assert_eq!(plan["plan"]["restore"]["tablespaces"][0]["to_path"], other.to_str().unwrap());
     site.restores(&format!("--target latest --tablespace-map 16399={}", other.display()));
     let linked = |to: &Path| {
         assert_eq!(fs::read_link(site.data().join("pg_tblspc/16399")).unwrap(), to);
@@ -607,7 +607,7 @@ fn root_gives_files_to_their_owners() {
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let pid = Pid::from_raw(i32::try_from(report["server"]["process"].as_i64().unwrap()).unwrap());
+    let pid = Pid::from_raw(i32::try_from(report["server"]["pid"].as_i64().unwrap()).unwrap());
     let _server = Server { pid, conninfo: String::new(), data: site.data() };
     assert_eq!(site.primary.sql(COUNT), expected);
     let owner = |path: PathBuf| fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).unwrap();

@@ -66,7 +66,7 @@ fn pg15_tablespaces_of_the_original_are_not_touched() {
     let report: Value = serde_json::from_str(&restore(&site, "mapped", &before, &mapped).exits(0).stdout).unwrap();
     let hex = |path: &Path| serde_json::json!({"hex": hex::encode(path.as_os_str().as_bytes())});
     let tablespace = &report["plan"]["restore"]["tablespaces"][0];
-    assert_eq!((&tablespace["from"], &tablespace["to"]), (&hex(&odd), &hex(&elsewhere)), "{report:#}");
+    assert_eq!((&tablespace["from_path"], &tablespace["to_path"]), (&hex(&odd), &hex(&elsewhere)), "{report:#}");
     let mut clone = site.restored("mapped", 15);
     clone.spawn();
     clone.wait_paused();

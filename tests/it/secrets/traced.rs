@@ -358,7 +358,7 @@ fn a_backup_and_a_restore() {
     let arguments = [&arguments[..], &["--bin-dir", bin.to_str().unwrap()]].concat();
     let (ran, trace) = traced_host(&host, &arguments.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(report["server"]["environment"], serde_json::json!(["WALVIS_PASSPHRASE"]));
+    assert_eq!(report["server"]["environment_variables"], serde_json::json!(["WALVIS_PASSPHRASE"]));
     assert!(ran.stderr.contains("the server has WALVIS_PASSPHRASE from this environment"), "{}", ran.stderr);
     // The server has it for its restore_command, and so have the shells between them; who is asked for a version has not.
     let is_asked = |exec: &Exec| exec.arguments.iter().any(|argument| argument == b"--version" || argument == b"--bindir");
