@@ -1,12 +1,14 @@
-//! Time of lookups in the catalog of a long log, from opening the repository to the answer: `cargo bench --bench catalog`.
+//! Time of lookups in the catalog of a long log, from opening the repository to the answer:
+//! `cargo bench --bench catalog`.
 //!
-//! The log has `WALVIS_BENCH_LOG` segments, 1,000,000 unless told otherwise; the repository is made in `WALVIS_BENCH_KEEP` and
-//! left there, or in a temporary directory.
+//! The log has `WALVIS_BENCH_LOG` segments, 1,000,000 unless told otherwise; the repository is made in
+//! `WALVIS_BENCH_KEEP` and left there, or in a temporary directory.
 //!
-//! What is made: an unencrypted repository with the nodes of all levels, and real segments of 1 MiB (made-up WAL, scanned and sealed as
-//! a push does) at both ends of the log, where no node covers them, and around what is looked for. What is faked: all other segments
-//! are empty files, there to be listed and never read; the entries in the nodes over them are invented. Files are written without
-//! syncing them. A second round answers each read and each listing 30 ms late.
+//! What is made: an unencrypted repository with the nodes of all levels, and real segments of 1 MiB (made-up WAL,
+//! scanned and sealed as a push does) at both ends of the log, where no node covers them, and around what is looked
+//! for. What is faked: all other segments are empty files, there to be listed and never read; the entries in the nodes
+//! over them are invented. Files are written without syncing them. A second round answers each read and each listing 30
+//! ms late.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,

@@ -1,8 +1,9 @@
 //! What this machine can do at best: `cargo bench --bench limit -- [--threads N] SEGMENT…`.
 //!
-//! zstd at its level 1, ChaCha20-Poly1305 and BLAKE3 over segments in memory, each as its library does it best, on so many threads
-//! (all cores unless told). No file is read or written meanwhile, nothing is scanned or synced, no process is started: the limit that
-//! `benches/archive.sh` holds a push against. A throughput of all cores at once, so not one of criterion's.
+//! zstd at its level 1, ChaCha20-Poly1305 and BLAKE3 over segments in memory, each as its library does it best, on so
+//! many threads (all cores unless told). No file is read or written meanwhile, nothing is scanned or synced, no process
+//! is started: the limit that `benches/archive.sh` holds a push against. A throughput of all cores at once, so not one
+//! of criterion's.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

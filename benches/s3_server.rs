@@ -1,7 +1,8 @@
-//! The tests' S3 server as a program, for `benches/archive.sh`: `cargo bench --bench s3_server -- [--tls] [--delay-ms N]`.
+//! The tests' S3 server as a program, for `benches/archive.sh`:
+//! `cargo bench --bench s3_server -- [--tls] [--delay-ms N]`.
 //!
-//! It prints what a client needs as `NAME=value` lines and runs until its standard input ends. Objects lie in the directory for
-//! temporary files. Every request waits for the delay first.
+//! It prints what a client needs as `NAME=value` lines and runs until its standard input ends. Objects lie in the
+//! directory for temporary files. Every request waits for the delay first.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(clippy::indexing_slicing, unreachable_pub, dead_code)]
 

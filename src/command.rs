@@ -1,11 +1,13 @@
-//! Running a command of the operator's: a shell, a bound on what it prints, and a time limit after which it is gone, with everything
-//! that it started.
+//! Running a command of the operator's: a shell, a bound on what it prints, and a time limit after which it is gone,
+//! with everything that it started.
 //!
-//! Lives here: [`run`], for `key_command` and whatever else the settings name. May not live here: which commands there are, and whose
-//! word is taken for them ([`config`](crate::config) refuses settings that another user could have written). Depends on `limits` and `process`.
+//! Lives here: [`run`], for `key_command` and whatever else the settings name. May not live here: which commands there
+//! are, and whose word is taken for them ([`config`](crate::config) refuses settings that another user could have
+//! written). Depends on `limits` and `process`.
 //!
-//! The command has a process group of its own. At the time limit the group is told to end, and killed where it does not. A command that
-//! has ended is done, also where something that it started goes on and holds its output open: what it printed is there by then.
+//! The command has a process group of its own. At the time limit the group is told to end, and killed where it does
+//! not. A command that has ended is done, also where something that it started goes on and holds its output open: what
+//! it printed is there by then.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -36,7 +38,7 @@ pub enum Failure {
     System(io::Error),
     /// It did not end within its time; it is gone now.
     TooLate,
-    /// It printed more than so many bytes; it is gone now.
+    /// It printed more than this many bytes; it is gone now.
     TooMuch(usize),
     /// It asked something at the terminal, where it may not; it is gone now.
     Asks,
@@ -56,7 +58,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs a command under the shell, without input, and gives what it printed to standard output; the rest of its output is ours.
+/// Runs a command under the shell, without input, and gives what it printed to standard output; the rest of its output
+/// is ours.
 ///
 /// # Errors
 /// A [`Failure`], whose words complete "the command …".

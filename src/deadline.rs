@@ -1,7 +1,7 @@
 //! The moment by which a command has to have answered.
 //!
-//! One value per process, handed down to whatever waits. A watchdog in `cli` ends the process shortly after it, should a system
-//! call hang; everything below tries to fail with a good message before that.
+//! One value per process, handed down to whatever waits. A watchdog in `cli` ends the process shortly after it, should
+//! a system call hang; everything below tries to fail with a good message before that.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ impl Deadline {
         Self { at: Some(Instant::now() + limit), limit, is_patient: false }
     }
 
-    /// No moment: every single request, with its retries, and every wait may take so long, at most [`MAX_STALL`]. For commands
-    /// whose time depends on the size of a database.
+    /// No moment: every single request, with its retries, and every wait may take so long, at most [`MAX_STALL`]. For
+    /// commands whose time depends on the size of a database.
     pub fn each(limit: Duration) -> Self {
         Self { at: None, limit: limit.min(MAX_STALL), is_patient: true }
     }

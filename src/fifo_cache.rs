@@ -6,7 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Values by key, at most as many as it was made for. A new one replaces the oldest. Values are cheap to clone: an `Arc`, or small.
+/// Values by key, at most as many as it was made for. A new one replaces the oldest. Values are cheap to clone: an
+/// `Arc`, or small.
 pub struct FifoCache<K, V> {
     capacity: usize,
     entries: Mutex<Entries<K, V>>,
@@ -18,7 +19,7 @@ struct Entries<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> FifoCache<K, V> {
-    /// An empty cache for at most so many values.
+    /// An empty cache for at most this many values.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, entries: Mutex::new(Entries { values: HashMap::new(), oldest_first: VecDeque::new() }) }
     }

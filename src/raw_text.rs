@@ -1,7 +1,7 @@
 //! Names and paths as a server or file system has them: bytes, which need not be UTF-8.
 //!
-//! Lives here: [`RawText`], which keeps them, shows them and stores them without loss; which characters are not for a reader's terminal.
-//! Depends on nothing.
+//! Lives here: [`RawText`], which keeps them, shows them and stores them without loss; which characters are not for a
+//! reader's terminal. Depends on nothing.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A name or path. In JSON it is text, and where it is not UTF-8 an object `{"hex": "636166e9"}`; for people, what cannot be printed
-/// is `\xE9`.
+/// A name or path. In JSON it is text, and where it is not UTF-8 an object `{"hex": "636166e9"}`; for people, what
+/// cannot be printed is `\xE9`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RawText(Vec<u8>);
 
@@ -102,8 +102,9 @@ impl fmt::Display for RawText {
     }
 }
 
-/// Whether a terminal or a reader may be misled by a character: control characters, and those that turn the direction of writing, break
-/// lines or cannot be seen (Unicode's `Bidi_Control`, its separators, zero-width characters and tags).
+/// Whether a terminal or a reader may be misled by a character: control characters, and those that turn the direction
+/// of writing, break lines or cannot be seen (Unicode's `Bidi_Control`, its separators, zero-width characters and
+/// tags).
 pub fn is_hazardous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')

@@ -1,4 +1,5 @@
-//! What this process waits for at the moment: one register that whoever waits writes into and whoever shows progress reads.
+//! What this process waits for at the moment: one register: code that waits writes into it, and the progress display
+//! reads it.
 //!
 //! Lives here: [`on`], and [`longest`] for the line on a terminal (`cli/progress.rs`). Depends on nothing.
 

@@ -1,7 +1,8 @@
 //! Files that the server's settings name: those outside the data directory become attachments of the backup.
 //!
-//! The server's own views of them (`pg_file_settings`, `pg_hba_file_rules`) are for superusers, leave out files without a setting, and do
-//! not name the files of `pg_hba.conf` before 16. So the files are read here as the server reads them (`guc-file.l`, `hba.c`).
+//! The server's own views of them (`pg_file_settings`, `pg_hba_file_rules`) are for superusers, leave out files without
+//! a setting, and do not name the files of `pg_hba.conf` before 16. So the files are read here as the server reads them
+//! (`guc-file.l`, `hba.c`).
 use crate::error::Error;
 use crate::fsio::{self, Attributes, LiveKind, Problem};
 use crate::limits::{MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS};
@@ -47,7 +48,8 @@ pub(crate) struct Read {
     pub content: Vec<u8>,
 }
 
-/// Asks the server for its files, and reads what they include. What cannot be found out is a warning: the cluster is whole without.
+/// Asks the server for its files, and reads what they include. What cannot be found out is a warning: the cluster is
+/// whole without.
 pub(crate) fn find(server: &Server, data_directory: &Path) -> Named {
     let mut search = Search {
         data_directory,

@@ -19,14 +19,15 @@ use std::time::{Duration, Instant};
 
 /// Jobs that may be under way or done ahead of the first one that is not.
 const WINDOW: u64 = 256;
-/// A batch of small files is full with so many bytes, or lines.
+/// A batch of small files is full with this many bytes, or lines.
 const BATCH_BYTES: u64 = 4 * MIB as u64;
 /// See [`BATCH_BYTES`].
 const BATCH_LINES: usize = 64;
 /// How often the caller is asked whether to go on.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Copies everything on the list; one worker for each of `writers`. `tick` is asked several times a second whether to go on.
+/// Copies everything on the list; one worker for each of `writers`. `tick` is asked several times a second whether to
+/// go on.
 ///
 /// # Errors
 /// The first of any worker, of `tick`, or of the gathering.

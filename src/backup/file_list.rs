@@ -1,7 +1,7 @@
 //! The list of what a backup consists of, sorted by path.
 //!
-//! Memory: 24 bytes and the name for each file, so less than 50 bytes where names are relation numbers; a path per directory; about 50
-//! bytes more for each file of the one directory that is being looked at.
+//! Memory: 24 bytes and the name for each file, so less than 50 bytes where names are relation numbers; a path per
+//! directory; about 50 bytes more for each file of the one directory that is being looked at.
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DirectoryEntry, is_tablespace_path};
 use crate::fsio::{self, Attributes, FsError, LiveDir, LiveKind, OwnerNames, file_error};
@@ -27,7 +27,8 @@ pub(crate) struct Layout<'a> {
     pub version_directory: &'a str,
     /// A directory for temporary statistics below the data directory, relative to it (13 and 14).
     pub statistics: Option<&'a Path>,
-    /// Files below the data directory that the server's settings name, relative to it: where a link leads to them, it is followed.
+    /// Files below the data directory that the server's settings name, relative to it: where a link leads to them, it
+    /// is followed.
     pub named: &'a [Vec<u8>],
 }
 
@@ -162,7 +163,8 @@ pub(crate) fn open(data_directory: &Path, relative: &[u8]) -> Result<Option<(Fil
     }
 }
 
-/// Tablespaces that lie below the data directory itself: walked through their links, and not a second time where they are.
+/// Tablespaces that lie below the data directory itself: walked through their links, and not a second time where they
+/// are.
 fn locations_inside(layout: &Layout<'_>) -> Result<HashSet<Vec<u8>>, Error> {
     let config = |e| file_error(Kind::Config, e);
     let mut inside = HashSet::new();
@@ -220,7 +222,8 @@ impl Walk<'_> {
         Ok(index)
     }
 
-    /// Adds the files of a directory that is behind so many links; says which directories to go on with, and behind how many these are.
+    /// Adds the files of a directory that is behind this many links; says which directories to go on with, and behind
+    /// how many these are.
     fn items(&mut self, path: &[u8], index: u32, mut live: LiveDir, links: u32) -> Result<Vec<(Vec<u8>, u32)>, Error> {
         let database = DatabaseDirectory::parse(path).filter(DatabaseDirectory::is_of_a_database);
         let names = std::mem::take(&mut live.names);
@@ -297,13 +300,15 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether the server itself goes through a link here: where its data are, and on the way to files that its settings name.
+    /// Whether the server itself goes through a link here: where its data are, and on the way to files that its
+    /// settings name.
     fn is_followed(&self, path: &[u8]) -> bool {
         let leads_to = |named: &Vec<u8>| named == path || named.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
         rules::is_servers_own(path) || self.layout.named.iter().any(leads_to)
     }
 
-    /// What a link of the server's leads to, which belongs to the backup as if it were there itself; `None` when the link is gone.
+    /// What a link of the server's leads to, which belongs to the backup as if it were there itself; `None` when the
+    /// link is gone.
     fn follow(&mut self, directory: &[u8], link: &[u8], links: u32) -> Result<Option<Attributes>, Error> {
         let data_directory = self.layout.data_directory;
         let path = real(data_directory, link);

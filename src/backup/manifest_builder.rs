@@ -1,7 +1,7 @@
 //! Results, put together in the order of the list: the manifest.
 //!
-//! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items go to a temporary file first,
-//! and are copied into the manifest with these three at their places.
+//! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items go to a temporary
+//! file first, and are copied into the manifest with these three at their places.
 use crate::backup::worker::{Damage, Done, LargeFile, Outcome, PIECE_BYTES, Uses};
 use crate::error::Error;
 use crate::format::extent::{PackId, tables_in};

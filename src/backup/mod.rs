@@ -1,5 +1,5 @@
-//! Taking a base backup: the list of what a data directory holds, reading and verifying it, comparing it with the backup before, packs
-//! and the manifest. `docs/BACKUP.md` has the design.
+//! Taking a base backup: the list of what a data directory holds, reading and verifying it, comparing it with the
+//! backup before, packs and the manifest. `docs/BACKUP.md` has the design.
 //!
 //! Lives here: what makes a backup out of a running server. May not live here: the order of the steps
 //! ([`base_backup`](crate::ops::base_backup)), how packs and manifests are stored ([`backups`](crate::repo::backups)).

@@ -1,7 +1,7 @@
 //! Telling damaged pages from those that are merely being written.
 //!
-//! A page is damaged if its checksum does not fit, it is not new, its LSN is before the backup's start (a later one will be replayed
-//! over), and reading it again gives the same. Nor can a page be ahead of what the server has logged.
+//! A page is damaged if its checksum does not fit, it is not new, its LSN is before the backup's start (a later one
+//! will be replayed over), and reading it again gives the same. Nor can a page be ahead of what the server has logged.
 use crate::error::Error;
 use crate::fsio::{self, FsError};
 use crate::pg::Lsn;
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Pauses before each reading again: damaged is what reads the same after all of them. The server writes a page with one call, which
-/// rarely takes a millisecond.
+/// Pauses before each reading again: damaged is what reads the same after all of them. The server writes a page with
+/// one call, which rarely takes a millisecond.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(2), Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
@@ -95,8 +95,8 @@ impl PageFile<'_> {
         u64::from(self.segment) * PAGES_PER_SEGMENT + offset / PAGE_BYTES as u64
     }
 
-    /// Verifies the whole pages of `bytes`, which were read at `offset`, a multiple of the page size. A page that reads better the
-    /// second time is replaced.
+    /// Verifies the whole pages of `bytes`, which were read at `offset`, a multiple of the page size. A page that reads
+    /// better the second time is replaced.
     ///
     /// # Errors
     /// When the file or the server cannot be read any more.
@@ -140,7 +140,7 @@ impl PageFile<'_> {
             }
             suspects = open;
         }
-        // Never twice the same and never sound: whoever writes there does not do it as the server does.
+        // Never twice the same and never sound: anybody who writes there does not do it as the server does.
         for (index, _) in suspects {
             let at = offset + (index * PAGE_BYTES) as u64;
             let Some(page) = pages.get(index) else { continue };

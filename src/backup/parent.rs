@@ -1,4 +1,5 @@
-//! The backup that a new one is compared with. Its manifest is needed in step with the list of files, so it is copied first.
+//! The backup that a new one is compared with. Its manifest is needed in step with the list of files, so it is copied
+//! first.
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead};
@@ -40,17 +41,20 @@ pub(crate) struct ParentFiles {
     next: Option<FileEntry>,
 }
 
-/// Reads the newest backup whose manifest can be read; `None` when there is none, or the newest [`MAX_PARENTS_TRIED`] are damaged.
+/// Reads the newest backup whose manifest can be read; `None` when there is none, or the newest [`MAX_PARENTS_TRIED`]
+/// are damaged.
 ///
 /// # Errors
-/// As the store's; [`Kind::Config`] when the temporary file cannot be written. Backups that are damaged are passed over with a warning.
+/// As the store's; [`Kind::Config`] when the temporary file cannot be written. Backups that are damaged are passed over
+/// with a warning.
 pub(crate) fn read_newest(
     repository: &Repository,
     cluster: &ClusterName,
     system_id: SystemId,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
-    // Anybody who writes to the store can add objects that are none: so many are looked at, and then there is no parent.
+    // Anybody who writes to the store can add objects that are none: this many are looked at, and then there is no
+    // parent.
     for id in repository.backup_ids(cluster, system_id)?.into_iter().rev().take(MAX_PARENTS_TRIED) {
         match read(repository, cluster, system_id, id) {
             Ok(Some((mut head, files))) => {

@@ -1,4 +1,4 @@
-//! How far a backup is, for whoever watches.
+//! How far a backup is, for its observers.
 
 /// How far a backup is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Progress {
         done_bytes: u64,
         /// Of so much.
         total_bytes: u64,
-        /// Of so many files.
+        /// Of this many files.
         files: u64,
     },
     /// Waiting for WAL to be archived.

@@ -1,14 +1,16 @@
 //! Databases that a backup cannot bring back, because of what happened to them while it was taken.
 //!
-//! `CREATE DATABASE` by copying files (the only way before 15, later `STRATEGY file_copy`) and `ALTER DATABASE … SET TABLESPACE` are one
-//! record in the log: "copy this directory". Replay copies what the *restored* directory has there at that moment. That is what the
-//! original was then only if the backup has the source as it was or as the log can make it so. It has not when files of the source
-//! were removed afterwards, while the backup ran (moving a database removes them at once; so does dropping the template): the
-//! new database lacks what was not read in time, and no connection gets in. Nor when the source was changed afterwards: what was
-//! read may be later than the copy, and no page image mends the new one. Tried on 13, 15 and 18.
+//! `CREATE DATABASE` by copying files (the only way before 15, later `STRATEGY file_copy`) and
+//! `ALTER DATABASE … SET TABLESPACE` are one record in the log: "copy this directory". Replay copies what the
+//! *restored* directory has there at that moment. That is what the original was then only if the backup has the source
+//! as it was or as the log can make it so. It has not when files of the source were removed afterwards, while the
+//! backup ran (moving a database removes them at once; so does dropping the template): the new database lacks what was
+//! not read in time, and no connection gets in. Nor when the source was changed afterwards: what was read may be later
+//! than the copy, and no page image mends the new one. Tried on 13, 15 and 18.
 //!
-//! All else does no harm: a source that stays as it is, a copy that is dropped again, databases made block by block in the log, dropped
-//! databases, tablespaces made and dropped. What was made from the log alone is right, whatever the backup has of it.
+//! All else does no harm: a source that stays as it is, a copy that is dropped again, databases made block by block in
+//! the log, dropped databases, tablespaces made and dropped. What was made from the log alone is right, whatever the
+//! backup has of it.
 use crate::error::{Error, Kind};
 use crate::pg::scan::{BlockRef, DatabaseFiles, Mark, RelFile, StorageChange, Visitor};
 use crate::pg::{Lsn, Timeline};
@@ -148,7 +150,8 @@ impl Visitor for Changes {
     }
 }
 
-/// Looks for them in the WAL between the start and the stop of a backup, which the repository holds. `timelines` are those of the two.
+/// Looks for them in the WAL between the start and the stop of a backup, which the repository holds. `timelines` are
+/// those of the two.
 ///
 /// # Errors
 /// As the catalog's; [`Kind::Unreachable`] when a segment is gone.

@@ -125,8 +125,8 @@ impl NeededWal<'_> {
         fsio::exists(&source.data_directory.join(ready)).map_err(|e| file_error(Kind::Config, e))
     }
 
-    /// Holds the last segments that are still in `pg_wal` against what is stored. The archiver sends them in order, so those before
-    /// were not refused either. Of a standby's last one only what it has received counts.
+    /// Holds the last segments that are still in `pg_wal` against what is stored. The archiver sends them in order, so
+    /// those before were not refused either. Of a standby's last one only what it has received counts.
     fn compare(&self, source: &Source<'_>, go_on: &dyn Fn() -> Result<(), Error>) -> Result<(), Error> {
         let (first, last) = self.segments();
         let size = self.facts.wal_segment_size;

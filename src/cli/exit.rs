@@ -2,8 +2,8 @@
 
 use crate::error::Kind;
 
-/// PostgreSQL's recovery ends at exit codes 1 to 125 and stops the server above: `fetch-wal` answers this for everything but a
-/// proven absence.
+/// PostgreSQL's recovery ends at exit codes 1 to 125 and stops the server above: `fetch-wal` answers this for
+/// everything but a proven absence.
 pub(super) const FETCH_FAILED: u8 = 200;
 
 /// What `--help` prints of them.

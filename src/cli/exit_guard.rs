@@ -1,7 +1,8 @@
 //! What keeps an exit code within its range, whatever happens: panics, signals, allocation failures, calls that hang.
 //!
-//! PostgreSQL's archiver dies when `archive_command` exits above 125 or is killed by a signal. `fetch-wal` on the other hand leaves
-//! signals as they are: the server reads a SIGTERM as its own shutdown, and every other death as "stop", never as "no such file".
+//! PostgreSQL's archiver dies when `archive_command` exits above 125 or is killed by a signal. `fetch-wal` on the other
+//! hand leaves signals as they are: the server reads a SIGTERM as its own shutdown, and every other death as "stop",
+//! never as "no such file".
 
 use std::io::Write;
 use std::panic;
@@ -28,7 +29,8 @@ pub(super) fn against_dumps() {
     crate::process::close_memory(status_field("TracerPid:").is_some_and(|pid| pid != "0"));
 }
 
-/// Turns deadly signals into exit codes. Nothing is half-written by that: a killed process leaves the repository as it was.
+/// Turns deadly signals into exit codes. Nothing is half-written by that: a killed process leaves the repository as it
+/// was.
 pub(super) fn against_signals(ended: u8, bug: u8) {
     let always = || Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU] {
@@ -93,14 +95,14 @@ pub(super) struct Interruption {
     signal: Arc<AtomicUsize>,
 }
 
-/// From now on the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at once. What the caller had us ignore,
-/// as `nohup` does, stays ignored.
+/// From now on the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at once. What the
+/// caller had us ignore, as `nohup` does, stays ignored.
 pub(super) fn interruption() -> Interruption {
     let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let ignored = ignored_signals();
     for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored & (1 << (number - 1)) == 0) {
-        // They fail only for signals that cannot be caught, which these are not. The order matters: the flag is looked at before it
-        // is set.
+        // They fail only for signals that cannot be caught, which these are not. The order matters: the flag is looked
+        // at before it is set.
         let _ = signal_hook::flag::register_conditional_default(number, Arc::clone(&again));
         let _ = signal_hook::flag::register(number, Arc::clone(&again));
         let _ = signal_hook::flag::register_usize(number, Arc::clone(&signal), usize::try_from(number).unwrap_or_default());
@@ -130,7 +132,8 @@ impl Interruption {
         }
     }
 
-    /// If a signal came, says why, and lets it have the effect that it has by default: whoever waits for the process sees it.
+    /// If a signal came, says why, and lets it have the effect that it has by default: a process that waits for this
+    /// one sees it.
     pub(super) fn end_with(&self, error: Error) -> Error {
         let number = self.signal.load(Ordering::Relaxed);
         if number != 0 {

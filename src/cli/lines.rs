@@ -1,14 +1,16 @@
 //! Text for people, line by line.
 //!
-//! Lives here: [`Lines`], the only way to standard output and standard error for what is no JSON. Names come from the log, the server,
-//! the store and the settings, and whoever chose them may have had a terminal in mind: none of them moves a cursor, sets a title, turns
-//! the direction of writing, or begins a line of its own, whether a terminal reads it or a file that is read on one at night.
+//! Lives here: [`Lines`], the only way to standard output and standard error for what is no JSON. Names come from the
+//! log, the server, the store and the settings, and anybody who chose them may have had a terminal in mind: none of
+//! them moves a cursor, sets a title, turns the direction of writing, or begins a line of its own, whether a terminal
+//! reads it or a file that is read on one at night.
 
 use std::fmt;
 
 use crate::raw_text::plain;
 
-/// Lines of text. Each [`writeln!`] makes exactly one: what a value in it holds of line feeds and other control characters is escaped.
+/// Lines of text. Each [`writeln!`] makes exactly one: what a value in it holds of line feeds and other control
+/// characters is escaped.
 #[derive(Debug, Default)]
 pub(super) struct Lines(String);
 
@@ -36,7 +38,8 @@ impl Lines {
     }
 }
 
-/// JSON as it is, but with the characters escaped in it that JSON lets through and a terminal acts upon: the value stays the same.
+/// JSON as it is, but with the characters escaped in it that JSON lets through and a terminal acts upon: the value
+/// stays the same.
 pub(super) fn plain_json(text: &str) -> String {
     use fmt::Write as _;
     let mut out = String::with_capacity(text.len());

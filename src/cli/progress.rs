@@ -1,5 +1,5 @@
-//! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now and then
-//! elsewhere.
+//! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now
+//! and then elsewhere.
 use super::exit_guard;
 use super::render::size;
 use crate::backup::progress::Progress;
@@ -110,7 +110,7 @@ impl ProgressLine {
                 Progress::Reading { done_bytes, total_bytes, files } => {
                     tracing::info!(done_bytes, total_bytes, files, "{text}");
                 }
-                // What is waited for is told anyway.
+                // What is waited for is shown anyway.
                 Progress::Starting | Progress::WaitingForWal => {}
             }
         }

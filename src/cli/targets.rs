@@ -113,7 +113,8 @@ fn zone(arg: &ZoneArg, config: &Config) -> Result<Option<Zone>, Error> {
     }
 }
 
-/// The zone in which moments are shown: as for times without one, else that of the time which was given, so that it is recognized.
+/// The zone in which moments are shown: as for times without one, else that of the time which was given, so that it is
+/// recognized.
 fn shown_in(zone: Option<Zone>, given: Option<&str>) -> Zone {
     zone.or_else(|| given.and_then(stated_zone)).unwrap_or_else(Zone::utc)
 }

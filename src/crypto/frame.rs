@@ -1,5 +1,5 @@
-//! The cipher of one object's frames: ChaCha20-Poly1305 in the STREAM construction, or, in an unencrypted repository, a hash in
-//! the place of the tag.
+//! The cipher of one object's frames: ChaCha20-Poly1305 in the STREAM construction, or, in an unencrypted repository, a
+//! hash in the place of the tag.
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
@@ -127,8 +127,8 @@ mod tests {
         }
     }
 
-    /// Whatever instructions the processor has, another library's cipher makes the same of it, at every length of a block and around
-    /// the length of a frame.
+    /// Whatever instructions the processor has, another library's cipher makes the same of it, at every length of a
+    /// block and around the length of a frame.
     #[test]
     fn it_is_the_cipher_that_others_know() {
         use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};

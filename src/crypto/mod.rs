@@ -1,7 +1,8 @@
 //! Keys, sealed frames, hashes: everything that touches secret bytes.
 //!
-//! Lives here: key types (never `Debug`, never `Copy`, wiped when dropped), key files, wrapping, the cipher of one frame, and
-//! which certificates of servers are believed. May not live here: I/O, and the layout of objects (`format`). Depends on `limits` only. `docs/FORMAT.md` describes the bytes.
+//! Lives here: key types (never `Debug`, never `Copy`, wiped when dropped), key files, wrapping, the cipher of one
+//! frame, and which certificates of servers are believed. May not live here: I/O, and the layout of objects (`format`).
+//! Depends on `limits` only. `docs/FORMAT.md` describes the bytes.
 
 mod frame;
 mod key_file;

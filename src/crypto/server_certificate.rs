@@ -1,7 +1,9 @@
-//! Certificates of TLS servers that are believed because a file of the operator's holds them, be it an authority's or the server's own.
+//! Certificates of TLS servers that are believed because a file of the operator's holds them, be it an authority's or
+//! the server's own.
 //!
-//! A certificate made by `openssl req -x509` calls itself an authority and is used by a server. The TLS library refuses that by
-//! principle; curl, libpq and OpenSSL accept it where exactly this certificate is trusted. So do we, and nothing else differs.
+//! A certificate made by `openssl req -x509` calls itself an authority and is used by a server. The TLS library refuses
+//! that by principle; curl, libpq and OpenSSL accept it where exactly this certificate is trusted. So do we, and
+//! nothing else differs.
 
 use rustls::CertificateError;
 use rustls::client::WebPkiServerVerifier;

@@ -107,7 +107,8 @@ impl Descriptor {
         to_text(&json)
     }
 
-    /// What data keys are sealed with, so that who changes a field needs the wrapping key: anybody can compute the check.
+    /// What data keys are sealed with, so that who changes a field needs the wrapping key: anybody can compute the
+    /// check.
     fn seal(&self) -> [u8; 32] {
         blake3::derive_key("walvis 1 descriptor", DescriptorJson::from(self).fields().as_bytes())
     }

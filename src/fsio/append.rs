@@ -11,14 +11,15 @@ use zeroize::Zeroizing;
 
 use super::{FsError, Problem, own_user};
 
-/// Adds a line to a text file, durably, if `is_it` says of its content that it is the one that is meant. Whatever else is in it stays as it
-/// is, and so do its owner, group, mode and links to it from elsewhere: it is not replaced.
+/// Adds a line to a text file, durably, if `is_it` says of its content that it is the one that is meant. Whatever else
+/// is in it stays as it is, and so do its owner, group, mode and links to it from elsewhere: it is not replaced.
 ///
-/// It must belong to our own user, under this one name: as root nothing is written to a file that another user could have put there, nor
-/// through a link.
+/// It must belong to our own user, under this one name: as root nothing is written to a file that another user could
+/// have put there, nor through a link.
 ///
 /// # Errors
-/// [`Problem::Denied`], [`Problem::TooLarge`], [`Problem::Failed`], others; the file is as it was then, unless the disk failed.
+/// [`Problem::Denied`], [`Problem::TooLarge`], [`Problem::Failed`], others; the file is as it was then, unless the disk
+/// failed.
 pub fn append_line(path: &Path, max_bytes: usize, is_it: &dyn Fn(&[u8]) -> bool, line: &str) -> Result<(), FsError> {
     let file = std::fs::OpenOptions::new()
         .read(true)

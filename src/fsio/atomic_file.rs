@@ -1,7 +1,8 @@
 //! A file being written, and the one way to publish it.
 //!
-//! Order: the file is synced; then it gets its name, in one step that either does not replace (`publish_new`) or replaces
-//! atomically (`publish_over`); then the directory is synced. A process killed anywhere leaves the old state or the new one.
+//! Order: the file is synced; then it gets its name, in one step that either does not replace (`publish_new`) or
+//! replaces atomically (`publish_over`); then the directory is synced. A process killed anywhere leaves the old state
+//! or the new one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -64,8 +65,8 @@ pub(super) enum Linked {
     DirGone,
 }
 
-/// A file being written that nobody sees until it is published. Dropped before that, it leaves nothing behind; killed before
-/// that, at most a file that a later call removes (see [`sweep`](super::sweep)).
+/// A file being written that nobody sees until it is published. Dropped before that, it leaves nothing behind; killed
+/// before that, at most a file that a later call removes (see [`sweep`](super::sweep)).
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
@@ -84,7 +85,8 @@ impl AtomicFile {
     /// Begins a file that will be published as `target`, whose directory has to exist. `mode` is narrowed by the umask.
     ///
     /// # Errors
-    /// [`Problem::Absent`] when the directory does not exist; [`Problem::Denied`], [`Problem::ReadOnly`], [`Problem::NoSpace`], others.
+    /// [`Problem::Absent`] when the directory does not exist; [`Problem::Denied`], [`Problem::ReadOnly`],
+    /// [`Problem::NoSpace`], others.
     pub fn beside(target: &Path, mode: u32) -> Result<Self, FsError> {
         Self::beside_with(target, mode, TempFiles::Auto)
     }
@@ -147,8 +149,8 @@ impl AtomicFile {
     /// Gives it its name unless something of that name exists, durably.
     ///
     /// # Errors
-    /// [`Problem::Unsupported`] when the file system can neither link nor rename without replacing; others. After an error the
-    /// file may have its name or not.
+    /// [`Problem::Unsupported`] when the file system can neither link nor rename without replacing; others. After an
+    /// error the file may have its name or not.
     pub fn publish_new(mut self) -> Result<Published, FsError> {
         self.seal()?;
         let (dir, name) = self.destination()?;
@@ -280,8 +282,8 @@ impl AtomicFile {
     fn name_for_rename(&mut self) -> Result<(), FsError> {
         let scratch = self.scratch.open()?;
         temp::sweep(&scratch);
-        // Locked before it has a name, so no sweep takes it for dead. Nobody else can hold the lock of a file without a name, and
-        // where locks do not work its age protects it.
+        // Locked before it has a name, so no sweep takes it for dead. Nobody else can hold the lock of a file without a
+        // name, and where locks do not work its age protects it.
         let _ = try_lock(&self.file);
         let temp = TempName { dir: scratch, name: temp::fresh_name() };
         let linked = {
@@ -359,8 +361,8 @@ fn link_unnamed(file: &File, dir: &Dir, name: &OsStr) -> nix::Result<()> {
     nix::unistd::linkat(AT_FDCWD, path.as_str(), dir.fd(), name, AtFlags::AT_SYMLINK_FOLLOW)
 }
 
-/// One step where the file system can (rename), else two (link, remove the other name); killed in between, the other name is left
-/// to a sweep.
+/// One step where the file system can (rename), else two (link, remove the other name); killed in between, the other
+/// name is left to a sweep.
 fn link_named(temp: &TempName, dir: &Dir, name: &OsStr) -> nix::Result<()> {
     match rename_noreplace(temp, dir, name) {
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
@@ -386,7 +388,8 @@ fn rename_noreplace(_: &TempName, _: &Dir, _: &OsStr) -> nix::Result<()> {
 /// Writes a new file that only its owner can read (mode 0600), durably. Never overwrites.
 ///
 /// # Errors
-/// [`Problem::Exists`] when there is something under that name; [`Problem::Absent`] when its directory does not exist; others.
+/// [`Problem::Exists`] when there is something under that name; [`Problem::Absent`] when its directory does not exist;
+/// others.
 pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
     let mut file = AtomicFile::beside(path, 0o600)?;
     file.append(bytes)?;

@@ -1,5 +1,5 @@
-//! What is done with the names below an open directory: small files read and written whole, links, removing. Everything under the
-//! identity of the directory, and nothing that is changed is reached through a link.
+//! What is done with the names below an open directory: small files read and written whole, links, removing. Everything
+//! under the identity of the directory, and nothing that is changed is reached through a link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -131,8 +131,9 @@ impl Dir {
         self.dir_beneath(path)?.ok_or_else(|| fail(Errno::ENOENT))
     }
 
-    /// Writes a small file, durably and in one step: under another name first. What has that other name is removed, and what has the
-    /// file's own is replaced, never written to. The file is given to `owner` if that is not the directory's own identity.
+    /// Writes a small file, durably and in one step: under another name first. What has that other name is removed, and
+    /// what has the file's own is replaced, never written to. The file is given to `owner` if that is not the
+    /// directory's own identity.
     ///
     /// # Errors
     /// [`Problem::Denied`], [`Problem::NoSpace`], others.
@@ -177,7 +178,8 @@ impl Dir {
         nix::fcntl::renameat(self.fd(), from, self.fd(), to).map_err(|e| FsError::new("rename", self.path_of(from), e))
     }
 
-    /// Opens a file that every call adds to, making it with mode 0600 when it is not there. One that has a second name is refused.
+    /// Opens a file that every call adds to, making it with mode 0600 when it is not there. One that has a second name
+    /// is refused.
     ///
     /// # Errors
     /// [`Problem::Unsafe`], [`Problem::Denied`], others.
@@ -189,8 +191,8 @@ impl Dir {
         Ok(file)
     }
 
-    /// Makes sure that an open file may be written to: it is a regular one, has no second name, and belongs to the directory's user
-    /// where another process could have put it there for root to write to.
+    /// Makes sure that an open file may be written to: it is a regular one, has no second name, and belongs to the
+    /// directory's user where another process could have put it there for root to write to.
     ///
     /// # Errors
     /// [`Problem::Unsafe`] when not.
@@ -211,7 +213,8 @@ impl Dir {
         Ok(())
     }
 
-    /// Removes a file, a link, or a directory with everything below it; links are not followed. Says whether anything was there.
+    /// Removes a file, a link, or a directory with everything below it; links are not followed. Says whether anything
+    /// was there.
     ///
     /// # Errors
     /// [`Problem::Denied`], [`Problem::ReadOnly`], others.
@@ -286,8 +289,8 @@ impl Dir {
     }
 }
 
-/// Gives an open file its permissions, of those that PostgreSQL uses: nobody but owner and group, nobody but the owner writes, and no
-/// set-id bit.
+/// Gives an open file its permissions, of those that PostgreSQL uses: nobody but owner and group, nobody but the owner
+/// writes, and no set-id bit.
 pub(super) fn finish(file: &File, mode: u32) -> Result<(), Errno> {
     let wanted = (mode & 0o750) | 0o600;
     let is = file.metadata().map(|meta| meta.mode() & 0o7777);

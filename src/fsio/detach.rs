@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Dir;
 
-/// Leaves the session of whoever started this process, and closes every descriptor that came from there but the first three. To be
-/// called before anything is opened.
+/// Leaves the session of the process that started this one, and closes every descriptor that came from there but the
+/// first three. To be called before anything is opened.
 pub fn detach() {
     // It fails only for the leader of a process group, who is in no group of a caller.
     let _ = nix::unistd::setsid();

@@ -1,8 +1,9 @@
-//! An open directory. Whatever is done relative to it happens in this very directory, also when somebody removes it and makes
-//! another of the same name meanwhile: then the call fails instead of going astray. And it is done under the identity that the
-//! directory was opened under, whoever asks.
+//! An open directory. Whatever is done relative to it happens in this very directory, also when somebody removes it and
+//! makes another of the same name meanwhile: then the call fails instead of going astray. And it is done under the
+//! identity that the directory was opened under, no matter who asks.
 //!
-//! What lies below it by more than one name is reached with `*_beneath`: no symbolic link is followed, and nothing outside is reached.
+//! What lies below it by more than one name is reached with `*_beneath`: no symbolic link is followed, and nothing
+//! outside is reached.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -150,7 +151,8 @@ impl Dir {
     /// Everything in it but `.` and `..`, in no order. Memory grows with the number of names.
     ///
     /// # Errors
-    /// [`Problem::Denied`], [`Problem::Failed`]: a directory that could not be read to its end is never passed off as whole.
+    /// [`Problem::Denied`], [`Problem::Failed`]: a directory that could not be read to its end is never passed off as
+    /// whole.
     pub fn items(&self) -> Result<Vec<Item>, FsError> {
         let mut items = Vec::new();
         self.scan(|item| {
@@ -183,8 +185,8 @@ impl Dir {
         Ok(names)
     }
 
-    /// Whether a regular file is in it, those with a dot in front not counted: nobody publishes them. Reads no more of it than it
-    /// takes to find one.
+    /// Whether a regular file is in it, those with a dot in front not counted: nobody publishes them. Reads no more of
+    /// it than it takes to find one.
     pub(super) fn holds_a_file(&self) -> Result<bool, FsError> {
         let mut unknown = Vec::new();
         let mut found = false;
@@ -237,7 +239,8 @@ impl Dir {
     /// Makes the names in it durable.
     pub(super) fn sync(&self) -> Result<(), FsError> {
         match nix::unistd::fsync(self.fd()) {
-            // EINVAL: this file system knows no fsync of directories (some network and FUSE ones); PostgreSQL takes it so too.
+            // EINVAL: this file system knows no fsync of directories (some network and FUSE ones); PostgreSQL takes it
+            // so too.
             Ok(()) | Err(Errno::EINVAL) => Ok(()),
             Err(e) => Err(FsError::new("sync directory", &self.path, e)),
         }
@@ -320,7 +323,8 @@ fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> R
     Err(Errno::EAGAIN)
 }
 
-/// The same with the calls that every kernel has: each name is opened in the directory before it, and none may be a link.
+/// The same with the calls that every kernel has: each name is opened in the directory before it, and none may be a
+/// link.
 fn by_component(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
     use std::path::Component;
     let mut names = path.components().filter(|name| *name != Component::CurDir).peekable();

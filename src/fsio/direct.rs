@@ -1,7 +1,8 @@
 //! Reading and writing past the page cache (`O_DIRECT`), for large things that are written once and not read soon.
 //!
-//! Through the cache every byte is copied once more, and pages that the database server needs are pushed out for it. File systems that
-//! cannot do it, or not with this file, are read and written as usual: the first refusal is the answer.
+//! Through the cache every byte is copied once more, and pages that the database server needs are pushed out for it.
+//! File systems that cannot do it, or not with this file, are read and written as usual: the first refusal is the
+//! answer.
 
 use std::fs::File;
 use std::io;
@@ -58,7 +59,8 @@ fn is_aligned(value: u64) -> bool {
     value.is_multiple_of(ALIGNMENT as u64)
 }
 
-/// Writes a part of a file, past the cache but for its last bytes where it is large enough. The file is as usual afterwards.
+/// Writes a part of a file, past the cache but for its last bytes where it is large enough. The file is as usual
+/// afterwards.
 ///
 /// # Errors
 /// As `write`.
@@ -72,7 +74,8 @@ pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
     written
 }
 
-/// Gathers what is written into blocks. One for several files, one after the other: each has to be flushed before the next one.
+/// Gathers what is written into blocks. One for several files, one after the other: each has to be flushed before the
+/// next one.
 #[derive(Debug)]
 pub struct DirectWriter {
     block: Block,
@@ -164,12 +167,13 @@ impl Default for DirectReader {
 }
 
 impl DirectReader {
-    /// Whether to read so many bytes like this.
+    /// Whether to read this many bytes like this.
     pub fn is_worth_it(bytes: u64) -> bool {
         bytes >= MIN_BYTES as u64
     }
 
-    /// As `pread`. `offset` has to go on where the last call ended; `left` bytes will be asked for in all, this call's among them.
+    /// As `pread`. `offset` has to go on where the last call ended; `left` bytes will be asked for in all, this call's
+    /// among them.
     ///
     /// # Errors
     /// As `read`.

@@ -1,19 +1,20 @@
 //! Whose rights a path is followed with when the process runs as root.
 //!
-//! Root that follows a path through a directory which somebody else can change goes wherever that somebody wants: a link planted
-//! there, or put in a directory's place between two calls, ends in root's own files. No check beforehand helps, since it can be
-//! outdated by the next call. So root does not go there: in a tree that belongs to somebody it works with that user's rights, and
-//! reaches nothing that the user could not reach anyway.
+//! Root that follows a path through a directory which somebody else can change goes wherever that somebody wants: a
+//! link planted there, or put in a directory's place between two calls, ends in root's own files. No check beforehand
+//! helps, since it can be outdated by the next call. So root does not go there: in a tree that belongs to somebody it
+//! works with that user's rights, and reaches nothing that the user could not reach anyway.
 //!
 //! # How
-//! - [`Identity::enter`] changes the ids that the kernel checks paths with, of this thread alone, until the guard is dropped
-//!   (`setfsuid(2)`); the kernel takes the thread's `CAP_DAC_OVERRIDE`, `CAP_CHOWN` and the like away with them
-//!   (`capabilities(7)`), and that it did is checked. Files that are made meanwhile belong to the user. What is open stays open:
-//!   descriptors need no guard.
+//! - [`Identity::enter`] changes the ids that the kernel checks paths with, of this thread alone, until the guard is
+//!   dropped (`setfsuid(2)`); the kernel takes the thread's `CAP_DAC_OVERRIDE`, `CAP_CHOWN` and the like away with them
+//!   (`capabilities(7)`), and that it did is checked. Files that are made meanwhile belong to the user. What is open
+//!   stays open: descriptors need no guard.
 //! - A [`Dir`] remembers under whose identity it was opened, and does everything with a name in it under that one.
 //! - [`Rooted::open`] finds out whose a tree is: see there.
 //!
-//! Nothing of this happens where the process is not root. A thread that is started under a guard keeps the identity for good.
+//! Nothing of this happens where the process is not root. A thread that is started under a guard keeps the identity for
+//! good.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -67,8 +68,8 @@ impl Identity {
         if own.uid == 0 { Self::of_thread() } else { own }
     }
 
-    /// The one of a user, who need not have a name here, with the group that is his first here; otherwise the group given, but
-    /// never root's.
+    /// The one of a user, who need not have a name here, with the group that is his first here; otherwise the group
+    /// given, but never root's.
     pub fn of_user(uid: u32, group_otherwise: u32) -> Self {
         if uid == nix::unistd::geteuid().as_raw() {
             return Self::own();
@@ -78,7 +79,8 @@ impl Identity {
         Self { uid, gid: if gid == 0 { NO_GROUP } else { gid } }
     }
 
-    /// The one of an owner as he is given, for files that are to have that group. Of the process's own user it is the process's.
+    /// The one of an owner as he is given, for files that are to have that group. Of the process's own user it is the
+    /// process's.
     pub fn of_owner(owner: Owner) -> Self {
         if owner.uid == nix::unistd::geteuid().as_raw() { Self::own() } else { Self { uid: owner.uid, gid: owner.gid } }
     }
@@ -103,8 +105,8 @@ impl Identity {
         user_name(self.uid)
     }
 
-    /// Works under it from now on, in this thread, until the guard is dropped; then again as before. Guards may be nested, and must
-    /// be dropped in the opposite order, as guards in nested blocks are.
+    /// Works under it from now on, in this thread, until the guard is dropped; then again as before. Guards may be
+    /// nested, and must be dropped in the opposite order, as guards in nested blocks are.
     ///
     /// # Errors
     /// [`Problem::Denied`] where this process cannot take it, or would keep root's rights with it.
@@ -147,8 +149,8 @@ impl Identity {
         Self::of_thread() == self
     }
 
-    /// The other groups of this process would give rights that the user may not have. They go for good, for every thread: root
-    /// needs none of them.
+    /// The other groups of this process would give rights that the user may not have. They go for good, for every
+    /// thread: root needs none of them.
     fn drop_other_groups(self) -> Result<(), FsError> {
         static DROPPED: Mutex<bool> = Mutex::new(false);
         let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! What the kernel says about who uses a directory: its processes, their shared memory, when it was booted, and whether another
-//! kernel could have the file system mounted too.
+//! What the kernel says about who uses a directory: its processes, their shared memory, when it was booted, and whether
+//! another kernel could have the file system mounted too.
 
 use std::path::{Path, PathBuf};
 
@@ -34,13 +34,14 @@ impl Dir {
     }
 }
 
-/// Whether this process may make files in an existing directory, as far as permissions say. `false` when it cannot be told.
+/// Whether this process may make files in an existing directory, as far as permissions say. `false` when it is not
+/// known.
 pub fn may_write(directory: &Path) -> bool {
     use nix::unistd::{AccessFlags, eaccess};
     eaccess(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
 }
 
-/// When this kernel was booted, in Unix seconds by the clock as it is set now; `None` where that cannot be told.
+/// When this kernel was booted, in Unix seconds by the clock as it is set now; `None` where that is not known.
 pub fn booted_unix_s() -> Option<i64> {
     // In a namespace of clocks the time since the boot is whatever was written there.
     let clocks = stat(Path::new("/proc/self/ns/time")).ok()?;
@@ -64,8 +65,8 @@ pub struct Process {
     pub environment: Vec<u8>,
 }
 
-/// Looks at a process; `None` where none of that number can be seen. Nothing of another process is taken for this one's, should it end
-/// meanwhile.
+/// Looks at a process; `None` where none of that number can be seen. Nothing of another process is taken for this
+/// one's, should it end meanwhile.
 ///
 /// # Errors
 /// [`Problem::Denied`] where it may not be looked at; [`Problem::TooLarge`] for a longer environment.
@@ -105,8 +106,8 @@ pub struct Worker {
 
 /// The processes whose working directory is `directory`, of those that this process can see.
 ///
-/// Processes of other users than `user` are not looked at; one of `user` that does not let itself be looked at is an error when
-/// `program` is in the name of its program.
+/// Processes of other users than `user` are not looked at; one of `user` that does not let itself be looked at is an
+/// error when `program` is in the name of its program.
 ///
 /// # Errors
 /// [`Problem::Denied`] when a process cannot be looked at; others when there is no `/proc`.

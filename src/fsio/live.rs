@@ -1,5 +1,5 @@
-//! Reading a directory tree that somebody else writes to: what vanishes is not an error, links are not followed, and what was opened
-//! once is read through the same descriptor.
+//! Reading a directory tree that somebody else writes to: what vanishes is not an error, links are not followed, and
+//! what was opened once is read through the same descriptor.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,5 @@
-//! Locks that end with their holder, however that ends: one function tries, everything else says what the outcome means.
+//! Locks that end with their holder, however that ends: one function tries, everything else says what the outcome
+//! means.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -63,7 +64,7 @@ pub fn lock(path: &Path) -> Result<Option<Lock>, FsError> {
     Ok(None)
 }
 
-/// Whether a process holds this lock. `false` when it cannot be told.
+/// Whether a process holds this lock. `false` when it is not known.
 pub fn is_locked(path: &Path) -> bool {
     let Ok((file, _)) = open_regular(path) else { return false };
     matches!(outcome(file.try_lock_shared()), Tried::Busy)

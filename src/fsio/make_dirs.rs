@@ -4,19 +4,20 @@ use std::path::Path;
 
 use super::{Dir, FsError, Identity, Missing, Problem, Rooted, stat};
 
-/// Makes a directory and whatever is missing above it, mode 0750 less the umask, and makes them durable. Finding them there is
-/// fine, and then they are made durable too: who made them may have been killed before that.
+/// Makes a directory and whatever is missing above it, mode 0750 less the umask, and makes them durable. Finding them
+/// there is fine, and then they are made durable too: who made them may have been killed before that.
 ///
 /// # Errors
-/// [`Problem::Exists`] or [`Problem::Unsupported`] when something on the way is not a directory; [`Problem::Denied`], others.
+/// [`Problem::Exists`] or [`Problem::Unsupported`] when something on the way is not a directory; [`Problem::Denied`],
+/// others.
 pub fn make_dirs(path: &Path) -> Result<(), FsError> {
     use std::os::unix::fs::DirBuilderExt;
     let path = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
     std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&path).map_err(|e| FsError::new("make directory", &path, e))?;
     let mut child = stat(&path)?;
     for parent in path.ancestors().skip(1) {
-        // A mount point was not made by us, and what is above it is another file system's business. So is a directory that
-        // may be passed but not read: nothing could have been made in it either.
+        // A mount point was not made by us, and what is above it is another file system's business. So is a directory
+        // that may be passed but not read: nothing could have been made in it either.
         let here = stat(parent)?;
         if here.map(|s| s.dev) != child.map(|s| s.dev) {
             break;

@@ -1,10 +1,10 @@
 //! The file system, raw: the only module that opens, writes, renames or removes files.
 //!
-//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), the rights that root works with
-//! ([`Identity`], [`Rooted`]), the durable publish of one file ([`AtomicFile`]), a tree of published files ([`Tree`]), and the few
-//! helpers that the rest needs ([`read_bounded`], [`open_regular`], [`create_secret`], …). `clippy.toml` bans the calls of `std::fs`
-//! everywhere else, so that no caller can forget an fsync. May not live here: what the bytes mean, retries, store errors. Depends on
-//! `limits`, `error`, `process` and `raw_text`.
+//! Lives here: directory handles ([`Dir`]), reading a tree that others write to ([`scan_live`]), the rights that root
+//! works with ([`Identity`], [`Rooted`]), the durable publish of one file ([`AtomicFile`]), a tree of published files
+//! ([`Tree`]), and the few helpers that the rest needs ([`read_bounded`], [`open_regular`], [`create_secret`], …).
+//! `clippy.toml` bans the calls of `std::fs` everywhere else, so that no caller can forget an fsync. May not live here:
+//! what the bytes mean, retries, store errors. Depends on `limits`, `error`, `process` and `raw_text`.
 //!
 //! Every error names the path, what was being done, what the system said, and where possible what the operator can do.
 

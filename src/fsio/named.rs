@@ -4,7 +4,7 @@ use crate::error::{Error, Kind};
 use crate::raw_text::shown;
 use std::path::Path;
 
-/// As root, works with the rights of the user whom a directory belongs to until the guard is dropped: what lies there is that
+/// As root, works with the rights of the owner of a directory until the guard is dropped: what lies there is that
 /// user's, and nothing in it leads root elsewhere. Threads that are started meanwhile do so too.
 ///
 /// # Errors
@@ -41,7 +41,8 @@ pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// An error of a local file that the user or PostgreSQL named. Where root keeps out, it is refused, whatever it was for.
+/// An error of a local file that the user or PostgreSQL named. Where root keeps out, it is refused, whatever it was
+/// for.
 pub fn file_error(kind: Kind, error: FsError) -> Error {
     let what = error.to_string();
     let kind = if error.problem == Problem::Unsafe { Kind::Refused } else { kind };

@@ -1,5 +1,5 @@
-//! A directory that belongs to one user alone, for what processes of that user leave to each other on one host: small files that need
-//! not survive a power failure.
+//! A directory that belongs to one user alone, for what processes of that user leave to each other on one host: small
+//! files that need not survive a power failure.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -9,7 +9,8 @@ use nix::sys::stat::{Mode, SFlag};
 
 use super::{AtomicFile, Durability, FsError, Identity, Problem, Stat};
 
-/// The state of a directory that nobody but our own user can enter or change; `None` when there is nothing of that name.
+/// The state of a directory that nobody but our own user can enter or change; `None` when there is nothing of that
+/// name.
 ///
 /// # Errors
 /// [`Problem::Denied`] when it is a link, no directory, somebody else's, or open to others.

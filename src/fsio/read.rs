@@ -12,7 +12,8 @@ use super::{FsError, Problem, Stat, stat_open};
 /// Opens a regular file for reading. Anything else (directory, pipe, device) is refused without blocking.
 ///
 /// # Errors
-/// [`Problem::Absent`], [`Problem::Denied`], [`Problem::Unsupported`] when it is not a regular file, [`Problem::Failed`].
+/// [`Problem::Absent`], [`Problem::Denied`], [`Problem::Unsupported`] when it is not a regular file,
+/// [`Problem::Failed`].
 pub fn open_regular(path: &Path) -> Result<(File, Stat), FsError> {
     // O_NONBLOCK: opening a pipe without a writer would wait forever. It has no effect on regular files.
     let file = std::fs::OpenOptions::new()
@@ -44,7 +45,8 @@ pub(super) fn read_open(file: File, stat: &Stat, path: &Path, max_bytes: usize) 
     Ok(bytes)
 }
 
-/// Reads an open file from its beginning, wherever others read in it: the same file twice, even if its name is gone by then.
+/// Reads an open file from its beginning, wherever others read in it: the same file twice, even if its name is gone by
+/// then.
 pub fn reader(file: &File) -> impl Read + '_ {
     reader_from(file, 0)
 }

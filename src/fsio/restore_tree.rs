@@ -1,9 +1,9 @@
 //! A data directory that is being rebuilt: directories, files with all their attributes, links to tablespaces.
 //!
-//! Paths are relative to the data directory, as bytes. Those below `pg_tblspc/<oid>/PG_…`, and below a `pg_wal` that is elsewhere, lead
-//! into directories that were opened by themselves: never by a link that lies in the data directory. No link is followed, neither at
-//! the end of a path nor on the way, and a file with a second name is not written to. Of a tablespace's location only `PG_…` is within
-//! reach. Nothing is durable before [`sync`](RestoreTree::sync).
+//! Paths are relative to the data directory, as bytes. Those below `pg_tblspc/<oid>/PG_…`, and below a `pg_wal` that is
+//! elsewhere, lead into directories that were opened by themselves: never by a link that lies in the data directory. No
+//! link is followed, neither at the end of a path nor on the way, and a file with a second name is not written to. Of a
+//! tablespace's location only `PG_…` is within reach. Nothing is durable before [`sync`](RestoreTree::sync).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -68,7 +68,8 @@ impl RestoreTree {
         &self.root
     }
 
-    /// Makes the link `pg_tblspc/<oid>` lead to a location, whose directory `PG_…` is given. Whatever else has the link's name goes.
+    /// Makes the link `pg_tblspc/<oid>` lead to a location, whose directory `PG_…` is given. Whatever else has the
+    /// link's name goes.
     ///
     /// # Errors
     /// [`Problem::Denied`], others.
@@ -79,7 +80,8 @@ impl RestoreTree {
         Ok(())
     }
 
-    /// Makes `pg_wal` a link to a directory, which is given too. Whatever else has that name goes, with all that is in it.
+    /// Makes `pg_wal` a link to a directory, which is given too. Whatever else has that name goes, with all that is in
+    /// it.
     ///
     /// # Errors
     /// [`Problem::Denied`], others.
@@ -139,8 +141,8 @@ impl RestoreTree {
         }
     }
 
-    /// Makes a directory, if it is not there, and gives it its permissions, of those that PostgreSQL uses. A tablespace's location stays
-    /// as it is.
+    /// Makes a directory, if it is not there, and gives it its permissions, of those that PostgreSQL uses. A
+    /// tablespace's location stays as it is.
     ///
     /// # Errors
     /// [`Problem::Unsupported`] when something else has the name; [`Problem::Denied`], [`Problem::NoSpace`], others.
@@ -155,8 +157,8 @@ impl RestoreTree {
     /// Opens a file for reading and writing, and makes it when it is not there.
     ///
     /// # Errors
-    /// [`Problem::Unsupported`] when a link or a directory has the name; [`Problem::Unsafe`] when the file has a second name, or belongs
-    /// to somebody else; [`Problem::Denied`], [`Problem::NoSpace`], others.
+    /// [`Problem::Unsupported`] when a link or a directory has the name; [`Problem::Unsafe`] when the file has a second
+    /// name, or belongs to somebody else; [`Problem::Denied`], [`Problem::NoSpace`], others.
     pub fn open_file(&self, path: &[u8]) -> Result<File, FsError> {
         let (dir, rest) = self.file_place(path)?;
         let file = dir.file_beneath(rest, OFlag::O_RDWR | OFlag::O_CREAT, 0o600)?;
@@ -214,8 +216,8 @@ impl RestoreTree {
         }
     }
 
-    /// Removes a file, a link, or a directory with everything below it; links are not followed. Says whether anything was there. The
-    /// directories outside the data directory are only emptied.
+    /// Removes a file, a link, or a directory with everything below it; links are not followed. Says whether anything
+    /// was there. The directories outside the data directory are only emptied.
     ///
     /// # Errors
     /// [`Problem::Denied`], [`Problem::ReadOnly`], others.
@@ -227,8 +229,8 @@ impl RestoreTree {
         }
     }
 
-    /// Makes everything durable that was written to the file systems of the data directory and its tablespaces. An error of the disk
-    /// since this value was made is reported here.
+    /// Makes everything durable that was written to the file systems of the data directory and its tablespaces. An
+    /// error of the disk since this value was made is reported here.
     ///
     /// # Errors
     /// When a file system could not write everything.
@@ -246,8 +248,8 @@ impl RestoreTree {
     }
 }
 
-/// Makes a range of a file zeros that take no room, where the file system can; writes them otherwise. The file must reach at least
-/// to its end.
+/// Makes a range of a file zeros that take no room, where the file system can; writes them otherwise. The file must
+/// reach at least to its end.
 ///
 /// # Errors
 /// [`Problem::NoSpace`], others.

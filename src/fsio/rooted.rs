@@ -1,14 +1,14 @@
 //! Opening the directory that a tree begins with, so that root is not led astray on the way to it.
 //!
 //! # Whose is it?
-//! Root follows the path name by name. As long as every directory on the way is root's own and nobody else can write to it, what
-//! lies there was put there by root: links are followed. (In a sticky directory such as `/tmp` that is so for what belongs to root.)
-//! At the first name that belongs to somebody else the rest is looked up under that user's identity, and so is everything that is
-//! done in the tree later. The directory at the end must be the same user's: where two users could move each other's directories, it
-//! is not clear whose tree it is, and root keeps out.
+//! Root follows the path name by name. As long as every directory on the way is root's own and nobody else can write to
+//! it, what lies there was put there by root: links are followed. (In a sticky directory such as `/tmp` that is so for
+//! what belongs to root.) At the first name that belongs to somebody else the rest is looked up under that user's
+//! identity, and so is everything that is done in the tree later. The directory at the end must be the same user's:
+//! where two users could move each other's directories, it is not clear whose tree it is, and root keeps out.
 //!
 //! # Making it
-//! A directory that is missing is made by the one whom it is to belong to, where that user may. Where only root may, and nobody else
+//! A directory that is missing is made by its future owner, where that user may. Where only root may, and nobody else
 //! can write, root makes it and gives it away by its descriptor.
 
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ const OPEN_DIR: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O
 /// To look at what has a name, whatever it is.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// A directory that a tree begins with. Its [`Dir`] works under the identity of the one whom the tree belongs to.
+/// A directory that a tree begins with. Its [`Dir`] works under the identity of the owner of the tree.
 #[derive(Debug)]
 pub struct Rooted {
     /// The directory.
@@ -43,7 +43,7 @@ pub struct Rooted {
 pub enum Found {
     /// The directory.
     There(Dir),
-    /// Nothing. Where a directory above it belongs to somebody who is not root, he is the one whom the tree would belong to.
+    /// Nothing. Where a directory above it belongs to somebody who is not root, that user would own the tree.
     Absent(Option<Identity>),
 }
 
@@ -60,7 +60,7 @@ impl Rooted {
     /// Opens an existing directory.
     ///
     /// # Errors
-    /// [`Problem::Unsafe`] when it is not clear to whom the tree belongs; [`Problem::Absent`], [`Problem::Denied`], others.
+    /// [`Problem::Unsafe`] when it is not clear who owns the tree; [`Problem::Absent`], [`Problem::Denied`], others.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         Walk::new(path)?.go_on(None)
     }
@@ -91,8 +91,8 @@ impl Rooted {
         self.dir.identity()
     }
 
-    /// Gives a directory of root's own, in which there is nothing but what `counts_for_nothing`, to another user, and works as that
-    /// one from then on. One that is somebody else's already stays so.
+    /// Gives a directory of root's own, in which there is nothing but what `counts_for_nothing`, to another user, and
+    /// works as that one from then on. One that is somebody else's already stays so.
     ///
     /// # Errors
     /// [`Problem::Exists`] when there is something in it; others.

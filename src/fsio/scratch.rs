@@ -5,21 +5,22 @@ use std::io::Write as _;
 
 use super::{FsError, Identity};
 
-/// A file without a name in the directory for temporary files, for what is too long for memory: nobody else can open it, and it is
-/// gone when the process ends, however that is.
+/// A file without a name in the directory for temporary files, for what is too long for memory: nobody else can open
+/// it, and it is gone when the process ends, however that is.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn scratch() -> Result<File, FsError> {
     let directory = std::env::temp_dir();
-    // The environment names it, and so it is for this process, whomever a thread works as.
+    // The environment names it, and so it is for this process, no matter whom a thread works as.
     let _as = Identity::own().enter()?;
     tempfile::tempfile_in(&directory).map_err(|e| {
         FsError::new("make a temporary file in", directory, e).with_hint("set TMPDIR to a directory that can be written to")
     })
 }
 
-/// Whether the directory for temporary files takes any, so that it is known before hours of work rather than in the middle of them.
+/// Whether the directory for temporary files takes any, so that it is known before hours of work rather than in the
+/// middle of them.
 ///
 /// # Errors
 /// When it does not.

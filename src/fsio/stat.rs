@@ -23,8 +23,8 @@ pub enum ItemKind {
     Unknown,
 }
 
-/// What identifies a state of a file: a changed file differs in at least one field (on a file system that keeps times; the change
-/// time cannot be set by a program).
+/// What identifies a state of a file: a changed file differs in at least one field (on a file system that keeps times;
+/// the change time cannot be set by a program).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stat {
     /// Device number.
@@ -120,8 +120,8 @@ pub fn stat(path: &Path) -> Result<Option<Stat>, FsError> {
     }
 }
 
-/// The state of what has a name, a symbolic link itself and not what it leads to ([`ItemKind::Unknown`]); `None` when it is proven
-/// that nothing is there.
+/// The state of what has a name, a symbolic link itself and not what it leads to ([`ItemKind::Unknown`]); `None` when
+/// it is proven that nothing is there.
 ///
 /// # Errors
 /// As [`stat`].

@@ -1,15 +1,16 @@
 //! Temporary files that leave nothing behind.
 //!
-//! Where the file system can, a temp file has no name (`O_TMPFILE`): when its process is killed, the kernel frees it. Elsewhere it
-//! has a name and its writer holds an exclusive `flock` on it for as long as it lives. Whoever gets that lock knows that the
-//! writer is dead and may remove the file; [`sweep`] does, before the next named file is made in that directory.
+//! Where the file system can, a temp file has no name (`O_TMPFILE`): when its process is killed, the kernel frees it.
+//! Elsewhere it has a name and its writer holds an exclusive `flock` on it for as long as it lives. A process that gets
+//! that lock knows that the writer is dead and may remove the file; [`sweep`] does, before the next named file is made
+//! in that directory.
 //!
-//! A lock is only proof between processes of one kernel (a network file system may keep locks local to each host), so the name
-//! says which boot of which kernel it is from. Files of other boots and hosts, and files where locks do not work, are removed
-//! when nobody wrote to them for [`ABANDONED_AFTER`]: no writer lives that long.
+//! A lock is only proof between processes of one kernel (a network file system may keep locks local to each host), so
+//! the name says which boot of which kernel it is from. Files of other boots and hosts, and files where locks do not
+//! work, are removed when nobody wrote to them for [`ABANDONED_AFTER`]: no writer lives that long.
 //!
-//! Making a named file and locking it are two steps. A sweep between them sees a file without a lock and removes it. Its maker
-//! finds out, because after locking it looks whether the file still has a name, and makes another one.
+//! Making a named file and locking it are two steps. A sweep between them sees a file without a lock and removes it.
+//! Its maker finds out, because after locking it looks whether the file still has a name, and makes another one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -131,8 +132,8 @@ pub(super) fn named(dir: Dir, mode: u32) -> Result<(File, TempName), FsError> {
     Err(FsError::because(Problem::Failed, "make a temporary file in", dir.path(), "other processes removed every one at once"))
 }
 
-/// Removes the temp files in `dir` whose writer is dead, and says how many. Best effort: files of other users and files that
-/// cannot be judged stay.
+/// Removes the temp files in `dir` whose writer is dead, and says how many. Best effort: files of other users and files
+/// that cannot be judged stay.
 pub fn sweep(dir: &Dir) -> usize {
     let items = match dir.items() {
         Ok(items) => items,
@@ -146,7 +147,8 @@ pub fn sweep(dir: &Dir) -> usize {
         if !item.name.as_bytes().starts_with(TEMP_PREFIX.as_bytes()) || item.kind == ItemKind::Directory {
             continue;
         }
-        // Kept until the name is removed: the lock keeps a maker who has not locked it yet from thinking that it is safe.
+        // Kept until the name is removed: the lock keeps a maker who has not locked it yet from thinking that it is
+        // safe.
         if let Some(_locked) = take_abandoned(dir, &item.name) {
             tracing::debug!(file = %dir.path_of(&item.name).display(), "remove an abandoned temporary file");
             TempName { dir: dir.clone(), name: item.name }.remove();

@@ -1,29 +1,33 @@
 //! A tree of files that are published once: the file system under a repository.
 //!
 //! # Durable directories
-//! A file survives a power failure when its directory was synced after it got its name there, and when every directory from the
-//! root down to that one is durable in the one above. Syncing them all for every file would be slow, so this rule is kept:
+//! A file survives a power failure when its directory was synced after it got its name there, and when every directory
+//! from the root down to that one is durable in the one above. Syncing them all for every file would be slow, so this
+//! rule is kept:
 //!
 //! > The first file gets its name in a directory only after that directory is durable all the way up to the root.
 //!
-//! Whoever is about to publish looks whether the directory holds a file. If it does, the rule says that all above is durable, and
-//! syncing the directory afterwards is enough. If it does not, all directories above are synced before the file gets its name,
-//! whoever made them. So it does no harm when a process is killed between making a directory and syncing it: it has not put a
-//! file there, and the next process, which finds the directory there but without a file, syncs what is above. A subdirectory does
-//! not count as a file: it may have been made on the way to another one and never been synced.
+//! A process that is about to publish looks whether the directory holds a file. If it does, the rule says that all
+//! above is durable, and syncing the directory afterwards is enough. If it does not, all directories above are synced
+//! before the file gets its name, no matter who made them. So it does no harm when a process is killed between making a
+//! directory and syncing it: it has not put a file there, and the next process, which finds the directory there but
+//! without a file, syncs what is above. A subdirectory does not count as a file: it may have been made on the way to
+//! another one and never been synced.
 //!
-//! Directories that have become empty are removed when their last file is. That is safe because files are linked into an open
-//! directory, not into a path: into a directory that was removed nothing can be linked (`ENOENT`), and then all of the above is
-//! done again for the one that has taken its place. And as long as a directory is there, so are all above it.
+//! Directories that have become empty are removed when their last file is. That is safe because files are linked into
+//! an open directory, not into a path: into a directory that was removed nothing can be linked (`ENOENT`), and then all
+//! of the above is done again for the one that has taken its place. And as long as a directory is there, so are all
+//! above it.
 //!
 //! # As root
-//! Everything is done with the rights of the user whom the root directory belongs to ([`Rooted`]): what is made belongs to that user, and
-//! a link that was planted below leads no further than that user could go. Where that user is root itself, nothing is done in a
-//! directory below that somebody else could change.
+//! Everything is done with the rights of the owner of the root directory ([`Rooted`]): what is made belongs to that
+//! user, and a link that was planted below leads no further than that user could go. Where that user is root itself,
+//! nothing is done in a directory below that somebody else could change.
 //!
 //! # Absence
-//! That a file cannot be opened for lack of a name is no proof that it does not exist: the root may have been removed, or a
-//! symbolic link on the way may lead to a disk that is not mounted. [`Tree::open_file`] looks for the first name that is missing.
+//! That a file cannot be opened for lack of a name is no proof that it does not exist: the root may have been removed,
+//! or a symbolic link on the way may lead to a disk that is not mounted. [`Tree::open_file`] looks for the first name
+//! that is missing.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -41,11 +45,12 @@ use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others,
 /// The directory in the root where named temp files go. Its name starts with a dot, which no object's does.
 pub const TEMP_DIR: &str = ".walvis-tmp";
 
-/// Objects may be read by the group too, if the umask lets them: PostgreSQL starts its commands with umask 077, or 027 when the
-/// data directory is open to the group, so that one switch of the operator decides here too.
+/// Objects may be read by the group too, if the umask lets them: PostgreSQL starts its commands with umask 077, or 027
+/// when the data directory is open to the group, so that one switch of the operator decides here too.
 const FILE_MODE: u32 = 0o640;
 
-/// How often to begin anew when directories are removed meanwhile. Each time needs another process that does it in that instant.
+/// How often to begin anew when directories are removed meanwhile. Each time needs another process that does it in that
+/// instant.
 const MAX_ROUNDS: u32 = 100;
 
 /// A directory with everything below it. Paths are relative to it and contain no `..`; the caller sees to that.
@@ -56,11 +61,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Opens an existing root. It is kept open: a file system that is unmounted meanwhile does not turn into an empty directory.
+    /// Opens an existing root. It is kept open: a file system that is unmounted meanwhile does not turn into an empty
+    /// directory.
     ///
     /// # Errors
-    /// [`Problem::Absent`] when it does not exist; [`Problem::Unsupported`] when it is not a directory; [`Problem::Unsafe`] when root
-    /// cannot tell whose it is; [`Problem::Denied`], others.
+    /// [`Problem::Absent`] when it does not exist; [`Problem::Unsupported`] when it is not a directory;
+    /// [`Problem::Unsafe`] when root cannot tell whose it is; [`Problem::Denied`], others.
     pub fn open(root: &Path, files: TempFiles) -> Result<Self, FsError> {
         Ok(Self { root: Rooted::open(root)?.dir, files })
     }
@@ -73,7 +79,8 @@ impl Tree {
     /// Begins a file that will be published as `target`. Makes the directories it needs.
     ///
     /// # Errors
-    /// [`Problem::Absent`] when the root was removed; [`Problem::Denied`], [`Problem::ReadOnly`], [`Problem::NoSpace`], others.
+    /// [`Problem::Absent`] when the root was removed; [`Problem::Denied`], [`Problem::ReadOnly`], [`Problem::NoSpace`],
+    /// others.
     pub fn draft(&self, target: &Path) -> Result<AtomicFile, FsError> {
         self.with_parent(target, |parent, _| {
             let scratch = Scratch { home: self.root.clone(), below: Some(TEMP_DIR), files: self.files };
@@ -81,12 +88,12 @@ impl Tree {
         })
     }
 
-    /// Publishes a draft unless something has that name. Afterwards it is durable if it is new. After an error it may be called
-    /// again with the same draft.
+    /// Publishes a draft unless something has that name. Afterwards it is durable if it is new. After an error it may
+    /// be called again with the same draft.
     ///
     /// # Errors
-    /// As [`draft`](Self::draft); [`Problem::Unsupported`] when the file system cannot publish without replacing, or when something
-    /// that is not a file has that name.
+    /// As [`draft`](Self::draft); [`Problem::Unsupported`] when the file system cannot publish without replacing, or
+    /// when something that is not a file has that name.
     pub fn publish(&self, draft: &mut AtomicFile, target: &Path) -> Result<Published, FsError> {
         draft.seal()?;
         self.with_parent(target, |parent, name| {
@@ -104,7 +111,8 @@ impl Tree {
     /// Opens a file for reading; `None` when it is proven that there is none of that name.
     ///
     /// # Errors
-    /// [`Problem::Absent`] when the root was removed; [`Problem::Unsupported`] when it is not a regular file; [`Problem::Denied`], others.
+    /// [`Problem::Absent`] when the root was removed; [`Problem::Unsupported`] when it is not a regular file;
+    /// [`Problem::Denied`], others.
     pub fn open_file(&self, target: &Path) -> Result<Option<(File, Stat)>, FsError> {
         self.check_ground(parent_of(target))?;
         for _ in 0..MAX_ROUNDS {
@@ -195,8 +203,8 @@ impl Tree {
         Ok(true)
     }
 
-    /// Does something in the directory of `target`, which is made when missing, and again when it was removed meanwhile (the action
-    /// says so by `None`, or fails).
+    /// Does something in the directory of `target`, which is made when missing, and again when it was removed meanwhile
+    /// (the action says so by `None`, or fails).
     fn with_parent<T>(
         &self,
         target: &Path,
@@ -246,7 +254,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether the first missing name on the way to `target` is really missing. `false` when nothing is missing any more.
+    /// Whether the first missing name on the way to `target` is really missing. `false` when nothing is missing any
+    /// more.
     fn is_proven_absent(&self, target: &Path) -> Result<bool, FsError> {
         self.check()?;
         let mut way: Vec<&Path> = target.ancestors().filter(|step| !step.as_os_str().is_empty()).collect();
@@ -287,7 +296,8 @@ impl Tree {
         }
     }
 
-    /// Fails where root would work with its own rights in what somebody else could change: a directory below, or what a link leads to.
+    /// Fails where root would work with its own rights in what somebody else could change: a directory below, or what a
+    /// link leads to.
     fn check_ground(&self, dir: &Path) -> Result<(), FsError> {
         if dir.as_os_str().is_empty() || !self.root.identity().is_own() || !nix::unistd::geteuid().is_root() {
             return Ok(());

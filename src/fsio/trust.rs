@@ -60,13 +60,13 @@ impl Exposure {
 
 /// Whether anybody but root can change a file, or what its path leads to: `None` when nobody can.
 ///
-/// Every directory on the way counts, and every link, which root follows if it is root's own. A directory with the sticky bit lets
-/// nobody touch what belongs to root in it, but lets everybody make what is not there.
+/// Every directory on the way counts, and every link, which root follows if it is root's own. A directory with the
+/// sticky bit lets nobody touch what belongs to root in it, but lets everybody make what is not there.
 ///
 /// # Errors
 /// [`Problem::Absent`] when it is not there, and nobody but root could make it; what else the system says.
 pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
-    // Who asks may work as a user who cannot look at all of the way.
+    // The caller may work as a user who cannot look at all of the way.
     let _as = Identity::own().enter()?;
     let absolute = std::path::absolute(path).map_err(|e| FsError::new("find", path, e))?;
     let mut here = PathBuf::from("/");
@@ -81,7 +81,7 @@ pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
         }
         let next = here.join(&name);
         let meta = match metadata(&next) {
-            // Whoever can make it, can have made it a moment later.
+            // Anybody who can make it, can have made it a moment later.
             Err(e) if e.problem == Problem::Absent && is_for_everybody(&metadata(&here)?) => {
                 return Ok(Some(Exposure { path: here, by: ChangeableBy::Everybody }));
             }
@@ -118,8 +118,8 @@ fn changes(meta: &std::fs::Metadata) -> Option<ChangeableBy> {
     if meta.uid() != 0 {
         return Some(ChangeableBy::Owner(meta.uid()));
     }
-    // The bits of a link say nothing, what is written to a device such as /dev/null is not what is read from it, and a sticky directory's
-    // names belong to those whose the files are.
+    // The bits of a link say nothing, what is written to a device such as /dev/null is not what is read from it, and a
+    // sticky directory's names belong to those whose the files are.
     if meta.is_symlink() || meta.file_type().is_char_device() || (meta.is_dir() && meta.mode() & STICKY != 0) {
         return None;
     }
@@ -131,17 +131,17 @@ fn changes(meta: &std::fs::Metadata) -> Option<ChangeableBy> {
     }
 }
 
-/// Whether everybody may read a file, for a warning about secrets. `false` when it cannot be told.
+/// Whether everybody may read a file, for a warning about secrets. `false` when it is not known.
 pub fn others_can_read(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
 }
 
-/// Whether its group, or everybody, may write a file, for the same. `false` when it cannot be told.
+/// Whether its group, or everybody, may write a file, for the same. `false` when it is not known.
 pub fn others_can_write(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o022 != 0)
 }
 
-/// Whether everybody may write to a file or directory. `false` when it cannot be told.
+/// Whether everybody may write to a file or directory. `false` when it is not known.
 pub fn everybody_can_write(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o002 != 0)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// The user of this process, whomever this thread works as.
+/// The user of this process, no matter whom this thread works as.
 pub fn own_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }

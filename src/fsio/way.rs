@@ -1,6 +1,8 @@
-//! The way along a path, name by name and through symbolic links, for a walker that looks at each name before it goes on.
+//! The way along a path, name by name and through symbolic links, for a walker that looks at each name before it goes
+//! on.
 //!
-//! Lives here: which name comes next, and how many links are too many. May not live here: looking at anything. Depends on nothing.
+//! Lives here: which name comes next, and how many links are too many. May not live here: looking at anything. Depends
+//! on nothing.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! `walvis base-backup`: copies a running cluster into a repository. `docs/BACKUP.md` has the design.
 //!
-//! The backup counts from the moment its manifest is stored, which is the last thing that happens: whatever goes wrong before leaves
-//! packs that nothing refers to, and a session whose end ends the backup on the server, too.
+//! The backup counts from the moment its manifest is stored, which is the last thing that happens: whatever goes wrong
+//! before leaves packs that nothing refers to, and a session whose end ends the backup on the server, too.
 use crate::backup::attachments::{self, Named};
 use crate::backup::file_list::{self, FileList, Layout};
 use crate::backup::manifest_builder::{Manifest, ManifestBuilder};
@@ -68,8 +68,9 @@ pub struct Hooks<'a> {
     pub progress: &'a dyn Fn(Progress),
 }
 
-/// As root, acts as the user whom the data directory belongs to, so that nothing comes into the backup that this user could not read:
-/// neither by a link there, nor by what the server says of itself. Threads that are started meanwhile do the same.
+/// As root, acts as the owner of the data directory, so that nothing comes into the backup that this user could not
+/// read: neither by a link there, nor by what the server says of itself. Threads that are started meanwhile do the
+/// same.
 fn as_server(data_directory: &Path) -> Result<Entered, Error> {
     let entered = as_owner_of(data_directory)?;
     if Identity::current().owner().uid == 0 {
@@ -87,8 +88,9 @@ fn as_server(data_directory: &Path) -> Result<Entered, Error> {
 /// `deadline` bounds single requests, not the backup; it is also how long the archiver may make no progress at the end.
 ///
 /// # Errors
-/// [`Kind::Server`]: the server, its archiver, or the session; [`Kind::Config`]: a file cannot be read; [`Kind::Refused`]: another
-/// server's directory, or another cluster's name; as the store's. Damaged pages are no error here: they are in the report.
+/// [`Kind::Server`]: the server, its archiver, or the session; [`Kind::Config`]: a file cannot be read;
+/// [`Kind::Refused`]: another server's directory, or another cluster's name; as the store's. Damaged pages are no error
+/// here: they are in the report.
 pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: &Hooks<'_>) -> Result<BackupReport, Error> {
     let since = Instant::now();
     check_request(request)?;
@@ -313,8 +315,8 @@ impl Backup<'_> {
         Ok(Copied { stopped, stop_timeline, manifest, facts, pages, reused_bytes, packed, parent })
     }
 
-    /// The checkpoint that the server knows is the one in the directory: another proof that the two belong together, since a standby of
-    /// the same cluster has the same system identifier.
+    /// The checkpoint that the server knows is the one in the directory: another proof that the two belong together,
+    /// since a standby of the same cluster has the same system identifier.
     fn check_checkpoint(&self) -> Result<(), Error> {
         let mut seen = (String::new(), String::new());
         for _ in 0..10 {
@@ -366,8 +368,8 @@ impl Backup<'_> {
         self.check_archived(shared.start, archived.as_deref())
     }
 
-    /// What the server says it archived since the backup began has to be in the repository: better to find out now that it goes
-    /// elsewhere than after hours of copying.
+    /// What the server says it archived since the backup began has to be in the repository: better to find out now that
+    /// it goes elsewhere than after hours of copying.
     fn check_archived(&self, start: Lsn, archived: Option<&str>) -> Result<(), Error> {
         let size = self.source.wal_segment_size;
         let Some(name) = archived.and_then(SegmentName::parse).filter(|_| self.is_required && !self.source.in_recovery) else {
@@ -390,7 +392,8 @@ impl Backup<'_> {
         .hint("is archive_command 'walvis push-wal %p', with this repository and cluster name? 'walvis check' tells"))
     }
 
-    /// `pg_control`, read until its checksum fits, after everything else: on a standby it says how far recovery has to come.
+    /// `pg_control`, read until its checksum fits, after everything else: on a standby it says how far recovery has to
+    /// come.
     fn control_file(&self, worker: &mut Worker<'_, '_>) -> Result<(FileEntry, Uses), Error> {
         let found = control_file::control_of(&self.source.data_directory, &self.deadline)?;
         let path = file_list::real(&self.source.data_directory, CONTROL);
@@ -418,8 +421,8 @@ impl Backup<'_> {
         Ok(files)
     }
 
-    /// Stores the files outside the data directory that the server's settings name. One that cannot be read is a warning: the cluster
-    /// is whole without it.
+    /// Stores the files outside the data directory that the server's settings name. One that cannot be read is a
+    /// warning: the cluster is whole without it.
     fn attach(
         &self,
         worker: &mut Worker<'_, '_>,
@@ -446,7 +449,8 @@ impl Backup<'_> {
         Ok(attached)
     }
 
-    /// Puts the manifest together. A tablespace that was made after the backup began is in the log, and must not be in the backup.
+    /// Puts the manifest together. A tablespace that was made after the backup began is in the log, and must not be in
+    /// the backup.
     fn finish_manifest(
         &self,
         mut gather: ManifestBuilder<'_>,

@@ -1,7 +1,7 @@
 //! `walvis catalog`: every moment that the stored WAL can be recovered to. Touches nothing.
 //!
-//! The overview asks for the parts in which reading stops, and steps over all others. Lists are told line by line as they are found,
-//! so a year of WAL takes no memory.
+//! The overview asks for the parts in which reading stops, and steps over all others. Lists are reported line by line
+//! as they are found, so a year of WAL takes no memory.
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;

@@ -1,7 +1,7 @@
 //! `walvis init`: makes the configured repositories, and binds the cluster's name to its system identifier.
 //!
-//! As root a repository in a directory that is not there is made for the user whom the data directory belongs to, and one that is there is
-//! worked in as the user whom it belongs to.
+//! As root a repository in a directory that is not there is made for the owner of the data directory, and one that is
+//! there is worked in as its owner.
 use crate::config::{Config, RepositoryConfig};
 use crate::crypto::{KeyFile, KnownRepository, RepositoryId};
 use crate::deadline::Deadline;
@@ -21,7 +21,7 @@ const SHARE: &str = "say 'walvis init --share-key' to have one key open both";
 /// What is asked.
 #[derive(Debug, Default)]
 pub struct InitRequest {
-    /// The operator asks for an unencrypted repository, in so many words.
+    /// The operator asks for an unencrypted repository explicitly.
     pub unencrypted: bool,
     /// Bind the cluster name to this data directory.
     pub pgdata: Option<PathBuf>,
@@ -76,13 +76,13 @@ pub fn run(config: &Config, request: &InitRequest, deadline: Deadline) -> Result
     Ok(reports)
 }
 
-/// A key that opens another repository would let that one pass for this one, for whoever can write to both. Those of the same settings may
-/// share one.
+/// A key that opens another repository would let that one pass for this one, for anybody who can write to both. Those
+/// of the same settings may share one.
 fn refuse_shared(config: &Config, repository: &RepositoryConfig, secret: &Secret, deadline: Deadline) -> Result<(), Error> {
     if secret.repositories().is_empty() {
         return Ok(());
     }
-    // What cannot be read is told when it is that repository's turn.
+    // What cannot be read is reported when it is that repository's turn.
     let id_of = |other: &RepositoryConfig| Repository::id_at(&other.store, deadline).ok().flatten();
     let ours: Vec<RepositoryId> = config.repositories.iter().filter_map(id_of).collect();
     let foreign = secret.repositories().iter().filter(|known| !ours.contains(&known.id));
@@ -102,8 +102,8 @@ fn refuse_shared(config: &Config, repository: &RepositoryConfig, secret: &Secret
     .hint(format!("make a key of its own with 'walvis key generate PATH', or {SHARE}")))
 }
 
-/// As root, whose the repositories that are directories are to be: the user's whom the data directory belongs to, who has to write there.
-/// One that is there and is another user's is refused.
+/// As root, whose the repositories that are directories are to be: the user's whom the data directory belongs to, who
+/// has to write there. One that is there and is another user's is refused.
 fn owner_of(config: &Config, pgdata: &Path) -> Result<Identity, Error> {
     if fsio::own_user() != 0 {
         return Ok(Identity::own());

@@ -1,4 +1,5 @@
-//! `walvis list`: what the repositories hold. Reads names, sizes, bindings, and what is known of each base backup; no content.
+//! `walvis list`: what the repositories hold. Reads names, sizes, bindings, and what is known of each base backup; no
+//! content.
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -42,7 +43,8 @@ impl ListRequest<'_> {
 /// Lists all repositories. With `on_file` each stored file is reported as it is seen.
 ///
 /// # Errors
-/// The first repository that cannot be listed; [`Kind::Config`] when no repository has anything of what is asked for by name.
+/// The first repository that cannot be listed; [`Kind::Config`] when no repository has anything of what is asked for by
+/// name.
 pub fn run(
     config: &Config,
     request: &ListRequest<'_>,

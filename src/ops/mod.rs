@@ -1,7 +1,7 @@
 //! One module per command: request in, report out.
 //!
-//! Lives here: what a command does, readable top to bottom. May not live here: arguments, printing, exit codes (`cli`). No command uses
-//! another: what two of them share lives one layer below.
+//! Lives here: what a command does, readable top to bottom. May not live here: arguments, printing, exit codes (`cli`).
+//! No command uses another: what two of them share lives one layer below.
 
 pub mod base_backup;
 pub mod catalog;

@@ -1,4 +1,5 @@
-//! PostgreSQL's own `backup_manifest` (`backup/backup_manifest.c`), which `pg_verifybackup` and `pg_combinebackup` read.
+//! PostgreSQL's own `backup_manifest` (`backup/backup_manifest.c`), which `pg_verifybackup` and `pg_combinebackup`
+//! read.
 
 use std::io::{self, Write};
 
@@ -42,8 +43,9 @@ impl<W: Write> BackupManifest<W> {
         Ok(manifest)
     }
 
-    /// Adds a file, with its path relative to the data directory (`pg_tblspc/16399/PG_15_…/5/16401`), the time of its last change in
-    /// microseconds since 1970 UTC, and the CRC-32C of its content. `pg_wal` and the manifest itself do not belong in it.
+    /// Adds a file, with its path relative to the data directory (`pg_tblspc/16399/PG_15_…/5/16401`), the time of its
+    /// last change in microseconds since 1970 UTC, and the CRC-32C of its content. `pg_wal` and the manifest itself do
+    /// not belong in it.
     ///
     /// # Errors
     /// As the sink's.

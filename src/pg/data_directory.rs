@@ -1,5 +1,5 @@
-//! What a data directory holds: what belongs to a backup (`backup/basebackup.c`, in 13 and 14 `replication/basebackup.c`), and what
-//! the names of relation files say (`common/relpath.c`, `storage/file/reinit.c`).
+//! What a data directory holds: what belongs to a backup (`backup/basebackup.c`, in 13 and 14
+//! `replication/basebackup.c`), and what the names of relation files say (`common/relpath.c`, `storage/file/reinit.c`).
 
 /// Directories at the top whose content does not survive a restart or must not be copied; they themselves are needed.
 const EMPTIED: [&[u8]; 8] = [
@@ -27,8 +27,8 @@ const LEFT_OUT: [&[u8]; 8] = [
     b".DS_Store",
 ];
 
-/// Beginnings of the names of files that are left out in whatever directory: the cache of system relations with its temporary files,
-/// which is rebuilt; temporary files of queries.
+/// Beginnings of the names of files that are left out in whatever directory: the cache of system relations with its
+/// temporary files, which is rebuilt; temporary files of queries.
 const LEFT_OUT_PREFIXES: [&[u8]; 2] = [b"pg_internal.init", b"pgsql_tmp"];
 
 /// `pg_control`: copied by itself, after everything else.
@@ -40,8 +40,8 @@ pub const BACKUP_LABEL: &[u8] = b"backup_label";
 /// See [`BACKUP_LABEL`].
 pub const TABLESPACE_MAP: &[u8] = b"tablespace_map";
 
-/// What a server has at the top of its data directory and cannot do without, besides [`EMPTIED`]. Where it is a symbolic link, the server
-/// follows it.
+/// What a server has at the top of its data directory and cannot do without, besides [`EMPTIED`]. Where it is a
+/// symbolic link, the server follows it.
 const SERVERS_OWN: [&[u8]; 15] = [
     b"PG_VERSION",
     b"base",
@@ -60,7 +60,8 @@ const SERVERS_OWN: [&[u8]; 15] = [
     b"standby.signal",
 ];
 
-/// Whether something, by its path relative to the data directory, is the server's own: a cluster without it is not whole.
+/// Whether something, by its path relative to the data directory, is the server's own: a cluster without it is not
+/// whole.
 pub fn is_servers_own(path: &[u8]) -> bool {
     SERVERS_OWN.contains(&path.split(|byte| *byte == b'/').next().unwrap_or_default())
 }
@@ -80,8 +81,8 @@ pub fn is_left_out(name: &[u8]) -> bool {
     LEFT_OUT.contains(&name) || LEFT_OUT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The directory of a tablespace that a server of this version uses: `PG_15_202209061`. Others in it belong to other clusters, or to
-/// the one before `pg_upgrade`.
+/// The directory of a tablespace that a server of this version uses: `PG_15_202209061`. Others in it belong to other
+/// clusters, or to the one before `pg_upgrade`.
 pub fn tablespace_version_directory(postgres_major: u32, catalog_version: u32) -> String {
     format!("PG_{postgres_major}_{catalog_version}")
 }
@@ -177,15 +178,15 @@ impl DatabaseDirectory {
     }
 }
 
-/// The relation file that a path relative to the data directory names, with its directory: the files whose pages carry checksums.
-/// `PG_VERSION`, `pg_filenode.map`, `pg_control` and everything else outside these directories has no pages.
+/// The relation file that a path relative to the data directory names, with its directory: the files whose pages carry
+/// checksums. `PG_VERSION`, `pg_filenode.map`, `pg_control` and everything else outside these directories has no pages.
 pub fn relation_file(path: &[u8]) -> Option<(DatabaseDirectory, RelationFileName)> {
     let slash = path.iter().rposition(|byte| *byte == b'/')?;
     Some((DatabaseDirectory::parse(path.get(..slash)?)?, RelationFileName::parse(path.get(slash + 1..)?)?))
 }
 
-/// Whether a file of a database's directory can be rebuilt from the init fork of its relation (`unlogged` says whether it has one): the
-/// server does so after every crash or restore.
+/// Whether a file of a database's directory can be rebuilt from the init fork of its relation (`unlogged` says whether
+/// it has one): the server does so after every crash or restore.
 pub fn is_of_unlogged_relation(name: &RelationFileName, unlogged: impl Fn(u32) -> bool) -> bool {
     name.fork != Fork::Init && unlogged(name.number)
 }

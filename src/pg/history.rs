@@ -42,11 +42,13 @@ pub enum HistoryError {
 }
 
 impl TimelineHistory {
-    /// Reads the content of `<timeline>.history`. Blank lines and lines that begin with `#` are ignored, as is what follows the LSN.
+    /// Reads the content of `<timeline>.history`. Blank lines and lines that begin with `#` are ignored, as is what
+    /// follows the LSN.
     ///
-    /// Positions may fall from one line to the next: a recovery along timeline 3 that stops before 3 left its parent writes the whole
-    /// history of 3, and then a line for 3 itself with the position where it stopped (`writeTimeLineHistory`). What lies beyond that
-    /// position is the new timeline's (`tliOfPointInHistory` asks the newest first), so it ends the earlier entries too.
+    /// Positions may fall from one line to the next: a recovery along timeline 3 that stops before 3 left its parent
+    /// writes the whole history of 3, and then a line for 3 itself with the position where it stopped
+    /// (`writeTimeLineHistory`). What lies beyond that position is the new timeline's (`tliOfPointInHistory` asks the
+    /// newest first), so it ends the earlier entries too.
     ///
     /// # Errors
     /// The first line that is wrong, from 1.
@@ -133,7 +135,8 @@ mod tests {
         assert_eq!(history.first_segment(WalSegmentSize::new(1 << 20).unwrap()), Some(0xD0));
     }
 
-    /// What 18 wrote at the end of a recovery with `recovery_target_timeline = '3'` that stopped before 3, and before 2 too.
+    /// What 18 wrote at the end of a recovery with `recovery_target_timeline = '3'` that stopped before 3, and before 2
+    /// too.
     #[test]
     fn a_recovery_that_stopped_before_its_timeline_began_ends_the_others() {
         let text = b"1\t0/D58A90\tx\n\n2\t0/E9F1C8\tx\n\n3\t0/D31188\tafter LSN 0/D31150\n";

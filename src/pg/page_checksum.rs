@@ -1,4 +1,5 @@
-//! Checksums of data pages (`storage/checksum_impl.h`), and what they say about a page that was read from a running server.
+//! Checksums of data pages (`storage/checksum_impl.h`), and what they say about a page that was read from a running
+//! server.
 
 use super::lsn::Lsn;
 
@@ -91,7 +92,8 @@ pub enum PageState {
         /// Its last change.
         lsn: Lsn,
     },
-    /// Its checksum does not fit, but it was changed after the backup began, so replay writes it anew whatever was read.
+    /// Its checksum does not fit, but it was changed after the backup began, so replay writes it anew whatever was
+    /// read.
     Newer {
         /// Its last change, as far as these bytes can be trusted.
         lsn: Lsn,

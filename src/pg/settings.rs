@@ -1,7 +1,7 @@
 //! Lines of `postgresql.auto.conf`, and the shell commands in them.
 //!
-//! Lives here: quoting. The server reads a value in single quotes with backslash escapes (`GUC_scanstr`), replaces `%` letters of
-//! `restore_command`, and hands the result to `/bin/sh -c`: three layers, each with its own rule.
+//! Lives here: quoting. The server reads a value in single quotes with backslash escapes (`GUC_scanstr`), replaces `%`
+//! letters of `restore_command`, and hands the result to `/bin/sh -c`: three layers, each with its own rule.
 
 use std::fmt::Write as _;
 
@@ -69,8 +69,8 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// The value of `recovery_end_command` that takes the settings of the recovery out again. Recovery must not fail to end because of
-    /// it: the server takes a command that is not found for one that was killed.
+    /// The value of `recovery_end_command` that takes the settings of the recovery out again. Recovery must not fail to
+    /// end because of it: the server takes a command that is not found for one that was killed.
     pub fn end_command(&self) -> String {
         format!("{} {END_RECOVERY} --pgdata . || exit 0", quote_shell(&self.program).replace('%', "%%"))
     }
@@ -111,16 +111,16 @@ impl TargetAction {
     }
 }
 
-/// Every setting that says where recovery ends. Those that are not wanted have to be unset: others may be left from an earlier
-/// restore, and two targets are an error.
+/// Every setting that says where recovery ends. Those that are not wanted have to be unset: others may be left from an
+/// earlier restore, and two targets are an error.
 const TARGETS: [&str; 5] =
     ["recovery_target", "recovery_target_time", "recovery_target_xid", "recovery_target_name", "recovery_target_lsn"];
 
 /// The others that only a recovery has.
 const OF_TARGETS: [&str; 3] = ["recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
 
-/// What a restored server must not inherit from a standby: a command that would clean up the original's archive, and a delay that would
-/// make the recovery wait.
+/// What a restored server must not inherit from a standby: a command that would clean up the original's archive, and a
+/// delay that would make the recovery wait.
 const NOT_INHERITED: [(&str, &str); 2] = [("archive_cleanup_command", ""), ("recovery_min_apply_delay", "0")];
 
 /// What lets it pause at the target.
@@ -151,7 +151,8 @@ pub struct RecoverySettings<'a> {
 impl RecoverySettings<'_> {
     /// The lines to add at the end of `postgresql.auto.conf`, where later lines win.
     ///
-    /// Unset targets come first: the server looks at them one after the other and refuses one that is set while another is.
+    /// Unset targets come first: the server looks at them one after the other and refuses one that is set while another
+    /// is.
     pub fn lines(&self) -> String {
         let mut out = format!("\n{COMMENT}{}\n", plain(self.comment));
         // Writing into memory cannot fail.
@@ -181,9 +182,9 @@ impl RecoverySettings<'_> {
     }
 }
 
-/// `postgresql.auto.conf` without what is of a recovery: every target, and what [`RecoverySettings::lines`] adds for the recovery alone.
-/// The server drops comments when it writes the file, so names and values have to tell. Gives the new content and the names of what
-/// was taken out.
+/// `postgresql.auto.conf` without what is of a recovery: every target, and what [`RecoverySettings::lines`] adds for
+/// the recovery alone. The server drops comments when it writes the file, so names and values have to tell. Gives the
+/// new content and the names of what was taken out.
 pub fn without_recovery(content: &[u8]) -> (Vec<u8>, Vec<String>) {
     let (mut kept, mut removed) = (Vec::new(), Vec::new());
     for line in content.split_inclusive(|byte| *byte == b'\n') {

@@ -8,8 +8,8 @@ pub struct TablespaceMap {
 }
 
 impl TablespaceMap {
-    /// Reads the file: a line `<oid> <path>` each, in which line feeds, carriage returns and backslashes of the path follow a
-    /// backslash. `None` when it is not such a file.
+    /// Reads the file: a line `<oid> <path>` each, in which line feeds, carriage returns and backslashes of the path
+    /// follow a backslash. `None` when it is not such a file.
     pub fn parse(content: &[u8]) -> Option<Self> {
         let (mut entries, mut line) = (Vec::new(), Vec::new());
         let mut bytes = content.iter();

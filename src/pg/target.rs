@@ -1,11 +1,11 @@
 //! Recovery targets, as an operator writes them and as the server takes them.
 //!
-//! Lives here: text to values and back. The one thing that is not pure is a zone's name, which jiff looks up in the system's time
-//! zone database; offsets and UTC always work.
+//! Lives here: text to values and back. The one thing that is not pure is a zone's name, which jiff looks up in the
+//! system's time zone database; offsets and UTC always work.
 //!
-//! A moment is kept in microseconds, as the server does, and never rounded. A time without a zone is taken in the zone that the
-//! caller states, and refused where none is stated: this host's zone need not be that of whoever writes the time. Zone abbreviations
-//! are refused: CST is three zones, and the server's own list of them is a setting.
+//! A moment is kept in microseconds, as the server does, and never rounded. A time without a zone is taken in the zone
+//! that the caller states, and refused where none is stated: this host's zone need not be that of the person who writes
+//! the time. Zone abbreviations are refused: CST is three zones, and the server's own list of them is a setting.
 
 use std::fmt;
 
@@ -65,8 +65,8 @@ impl TargetTimeline {
     /// Reads `latest`, `current`, a decimal number, or a hexadecimal one after `0x`.
     ///
     /// # Errors
-    /// Anything else. A number that begins with 0 is refused: the server would read it as octal, and file names have them in
-    /// hexadecimal.
+    /// Anything else. A number that begins with 0 is refused: the server would read it as octal, and file names have
+    /// them in hexadecimal.
     pub fn parse(text: &str) -> Result<Self, InvalidTarget> {
         let invalid = |what: String| InvalidTarget::new(what, "write latest, current, a number such as 12, or 0xC");
         let number = match (text, text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))) {
@@ -87,7 +87,8 @@ impl TargetTimeline {
 }
 
 impl Xid {
-    /// Reads a transaction id; with an epoch (`txid_current()`, `pg_current_xact_id()`) as the server reads it: its lower 32 bits.
+    /// Reads a transaction id; with an epoch (`txid_current()`, `pg_current_xact_id()`) as the server reads it: its
+    /// lower 32 bits.
     ///
     /// # Errors
     /// No number, or one that is no transaction. One that begins with 0 is refused: the server would read it as octal.
@@ -161,7 +162,8 @@ impl fmt::Display for Zone {
     }
 }
 
-/// A moment in UTC to the microsecond, as RFC 3339 and the server read it. One beyond the year 9999 is a number of microseconds.
+/// A moment in UTC to the microsecond, as RFC 3339 and the server read it. One beyond the year 9999 is a number of
+/// microseconds.
 pub fn show(time: PgTime) -> String {
     match timestamp(time) {
         Some(moment) => moment.strftime("%Y-%m-%d %H:%M:%S%.6f+00:00").to_string(),
@@ -187,12 +189,13 @@ pub fn stated_zone(text: &str) -> Option<Zone> {
     Zone::parse(suffix).ok()
 }
 
-/// Reads a moment: date and time with an offset, `Z`, `UTC` or a zone's name; the same without, in `zone`; or `10 minutes ago`,
-/// counted from `now`.
+/// Reads a moment: date and time with an offset, `Z`, `UTC` or a zone's name; the same without, in `zone`; or
+/// `10 minutes ago`, counted from `now`.
 ///
 /// # Errors
-/// Anything else; a time without a zone where there is no `zone` to take it in; abbreviations of zones; more digits than
-/// microseconds have; a leap second; a local time that does not exist or exists twice where a clock is put forward or back.
+/// Anything else; a time without a zone where there is no `zone` to take it in; abbreviations of zones; more digits
+/// than microseconds have; a leap second; a local time that does not exist or exists twice where a clock is put forward
+/// or back.
 pub fn parse_time(text: &str, zone: Option<&Zone>, now: PgTime) -> Result<PgTime, InvalidTarget> {
     let text = text.trim();
     if let Some(span) = text.strip_suffix("ago") {

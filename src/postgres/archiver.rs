@@ -1,11 +1,11 @@
 //! The server's archiver: whether it works *now*.
 //!
-//! `pg_stat_archiver` counts failures, but not those that kill the archiver (exit codes above 125: a program that is not found), and it
-//! says nothing of the reason. So where nothing moves, `archive_command` is run once as the server would run it: same directory, same
-//! user, same environment. What it says is the reason.
+//! `pg_stat_archiver` counts failures, but not those that kill the archiver (exit codes above 125: a program that is
+//! not found), and it says nothing of the reason. So where nothing moves, `archive_command` is run once as the server
+//! would run it: same directory, same user, same environment. What it says is the reason.
 //!
-//! As root it is run as the user whom the data directory belongs to, never as root or as whomever the process in `postmaster.pid` is of:
-//! that file is the server's user's to write.
+//! As root it is run as the owner of the data directory, never as root or as whomever the process in `postmaster.pid`
+//! is of: that file is the server's user's to write.
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem};
 use crate::limits::{KIB, MIB};
@@ -29,11 +29,12 @@ const SILENCE: Duration = Duration::from_secs(5);
 const BETWEEN_TRIALS: Duration = Duration::from_secs(30);
 /// How long a trial may take.
 pub const TRIAL_LIMIT: Duration = Duration::from_secs(20);
-/// Where nothing can be tried, so many failures in a row are no accident: the server itself gives up for a minute then.
+/// Where nothing can be tried, this many failures in a row are no accident: the server itself gives up for a minute
+/// then.
 const FAILURES: u64 = 3;
 /// What is read of what the command says.
 const MAX_SAID_BYTES: usize = 16 * KIB;
-/// The lines of it that are told.
+/// The lines of it that are reported.
 const LINES: usize = 4;
 /// Exit code of `walvis push-wal` when its repository cannot be reached: the one failure that passes by itself.
 const UNREACHABLE: i32 = 11;
@@ -139,8 +140,8 @@ impl Host {
     }
 }
 
-/// Runs `archive_command` for a file in `pg_wal`, as the server would. Whoever archives with Walvis may do so twice at a time: the same
-/// content under one name is one object.
+/// Runs `archive_command` for a file in `pg_wal`, as the server would. With Walvis a file may be archived twice at a
+/// time: the same content under one name is one object.
 ///
 /// # Errors
 /// As `go_on`'s; [`Kind::Server`] when the server does not answer.
@@ -383,7 +384,8 @@ mod tests {
         assert_eq!(expanded, b"walvis --x 100% push-wal pg_wal/00000002.history \xe9 00000002.history %q %");
     }
 
-    /// Whoever the server runs as could name any process that works in the data directory: that of an administrator's shell.
+    /// The user that the server runs as could name any process that works in the data directory: that of an
+    /// administrator's shell.
     #[test]
     fn no_command_is_run_as_another_user_than_the_owner_of_the_data_directory() {
         if !nix::unistd::geteuid().is_root() {

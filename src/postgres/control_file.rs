@@ -6,7 +6,8 @@ use crate::pg::{ControlFile, ControlFileError, PG_CONTROL_BYTES};
 use crate::repo::{Facts, SystemId};
 use std::path::Path;
 
-/// How often a `pg_control` that seems damaged is read again: the server rewrites it without a lock that others could take.
+/// How often a `pg_control` that seems damaged is read again: the server rewrites it without a lock that others could
+/// take.
 const ATTEMPTS: usize = 20;
 const PG_CONTROL: &str = "global/pg_control";
 
@@ -31,7 +32,7 @@ pub fn control_of(data_directory: &Path, deadline: &Deadline) -> Result<Option<(
     control_from(&path, read, deadline)
 }
 
-/// As [`of_data_directory`], of an open one, with the rights of the user whom it belongs to.
+/// As [`of_data_directory`], of an open one, with the rights of its owner.
 ///
 /// # Errors
 /// As [`of_data_directory`].

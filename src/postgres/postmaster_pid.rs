@@ -1,9 +1,11 @@
 //! `postmaster.pid`: what a server that runs, or ran, in a data directory wrote about itself.
 //!
-//! The one reader of that file. May not live here: what follows from it; [`running`](super::running) has whether that server still runs.
+//! The one reader of that file. May not live here: what follows from it; [`running`](super::running) has whether that
+//! server still runs.
 //!
-//! The lines are those of `miscadmin.h` (`LOCK_FILE_LINE_…`): 1 the process, 2 the data directory, 3 the start, 4 the port, 5 the first
-//! directory for sockets, 6 the first address it listens at, 7 its shared memory, 8 its state. They come one after the other while it starts.
+//! The lines are those of `miscadmin.h` (`LOCK_FILE_LINE_…`): 1 the process, 2 the data directory, 3 the start, 4 the
+//! port, 5 the first directory for sockets, 6 the first address it listens at, 7 its shared memory, 8 its state. They
+//! come one after the other while it starts.
 use crate::fsio::{self, Dir, FsError, Problem};
 use crate::raw_text::RawText;
 use std::path::Path;
@@ -31,7 +33,7 @@ impl PostmasterPid {
         }
     }
 
-    /// As [`read`](Self::read), in an open directory, with the rights of the user whom it belongs to; with the time at which the file was
+    /// As [`read`](Self::read), in an open directory, with the rights of its owner; with the time at which the file was
     /// changed last, in seconds since 1970 UTC.
     ///
     /// # Errors
@@ -82,7 +84,8 @@ impl PostmasterPid {
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
     }
 
-    /// What the server says of itself: `starting`, `stopping`, `ready`, or `standby` where it recovers with `hot_standby` off.
+    /// What the server says of itself: `starting`, `stopping`, `ready`, or `standby` where it recovers with
+    /// `hot_standby` off.
     pub fn state(&self) -> &str {
         self.text(8)
     }

@@ -10,8 +10,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The directory of the programs of a major version: the one that is named, Debian's, Red Hat's, or what `PATH` and `pg_config` lead to.
-/// They are asked for their version as the user that the server will run as, never as root: others may have put them there.
+/// The directory of the programs of a major version: the one that is named, Debian's, Red Hat's, or what `PATH` and
+/// `pg_config` lead to. They are asked for their version as the user that the server will run as, never as root: others
+/// may have put them there.
 ///
 /// # Errors
 /// [`Kind::Config`] when there is none.

@@ -1,11 +1,11 @@
 //! Whether a server runs in a data directory: only what is proven counts.
 //!
-//! `postmaster.pid` names a process, and a process can be one of another host that has the directory mounted too, of another
-//! container, or of a machine before its last start. That no process of that id is here says nothing then. What proves that the
-//! server has ended:
+//! `postmaster.pid` names a process, and a process can be one of another host that has the directory mounted too, of
+//! another container, or of a machine before its last start. That no process of that id is here says nothing then. What
+//! proves that the server has ended:
 //! - its shared memory is here, made by that very process, and nobody uses it;
-//! - or nobody but this kernel can have the file system mounted, and the server was started before this kernel was, or every process
-//!   of this kernel can be seen and none is it.
+//! - or nobody but this kernel can have the file system mounted, and the server was started before this kernel was, or
+//!   every process of this kernel can be seen and none is it.
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir, local_error};
 use crate::postgres::postmaster_pid::PostmasterPid;
@@ -60,8 +60,8 @@ fn judge(evidence: &Evidence) -> Verdict {
         if memory.attached > 0 {
             return Verdict::Runs(evidence.process);
         }
-        // The same directory has the same key on every host and in every container, and ids begin at 0 in each: it must be of the
-        // very process, and of its time.
+        // The same directory has the same key on every host and in every container, and ids begin at 0 in each: it must
+        // be of the very process, and of its time.
         let is_of_it = |started: i64| memory.creator == evidence.process && memory.changed_unix_s + SAME_MOMENT_S >= started;
         if evidence.started_unix_s.is_some_and(is_of_it) {
             return Verdict::Ended;
@@ -82,8 +82,8 @@ fn judge(evidence: &Evidence) -> Verdict {
     }
 }
 
-/// Makes sure that no server runs in a data directory. `is_stopped`: the operator knows that none does; one that can be seen to run
-/// is respected all the same.
+/// Makes sure that no server runs in a data directory. `is_stopped`: the operator knows that none does; one that can be
+/// seen to run is respected all the same.
 ///
 /// # Errors
 /// [`Kind::Refused`] when one runs, or may.

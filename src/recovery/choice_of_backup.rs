@@ -1,13 +1,14 @@
 //! The choice of the base backup: the newest one in the repository from which the server would get to the target.
 //!
-//! A backup is usable when its timeline is on the path and the path leaves that timeline only after the backup's end; when the WAL
-//! from its start on is there; and when recovery from it stops no earlier than where it is consistent.
+//! A backup is usable when its timeline is on the path and the path leaves that timeline only after the backup's end;
+//! when the WAL from its start on is there; and when recovery from it stops no earlier than where it is consistent.
 //!
-//! For a time there is more to it. The server counts only what it replays: from a backup that began later than the time it would
-//! stop at the first transaction after the backup, and everything before would be there although it is later than the time. So a
-//! backup is taken only if the search from the beginning of the archive stops at the same record; or if the backup began by then
-//! and what was committed last before it is not later. The second rule is for logs in which an earlier transaction is later by its
-//! time, because the clock was wrong for a while: the answer is then where the server would stop from this backup.
+//! For a time there is more to it. The server counts only what it replays: from a backup that began later than the time
+//! it would stop at the first transaction after the backup, and everything before would be there although it is later
+//! than the time. So a backup is taken only if the search from the beginning of the archive stops at the same record;
+//! or if the backup began by then and what was committed last before it is not later. The second rule is for logs in
+//! which an earlier transaction is later by its time, because the clock was wrong for a while: the answer is then where
+//! the server would stop from this backup.
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::BackupSummary;
@@ -119,8 +120,9 @@ fn began_by(backup: &BackupSummary, time: PgTime) -> bool {
     PgTime::from_unix_us(backup.started_unix_us).is_some_and(|began| began <= time)
 }
 
-/// Where recovery from a backup stops, or why it cannot be used. `whole` is what the search from the beginning of the archive gave;
-/// without it, as for a backup that the operator named, the first restore point or transaction after the backup's start counts.
+/// Where recovery from a backup stops, or why it cannot be used. `whole` is what the search from the beginning of the
+/// archive gave; without it, as for a backup that the operator named, the first restore point or transaction after the
+/// backup's start counts.
 ///
 /// # Errors
 /// As the log's.
@@ -240,7 +242,7 @@ const RESTORED_PER_S: u64 = 200 * 1024 * 1024;
 const REPLAYED_PER_S: u64 = 50 * 1024 * 1024;
 const ASSUMPTION: &str = "assumes 200 MiB/s of files restored and 50 MiB/s of WAL replayed; measured nowhere";
 
-/// The estimate for a backup and so many segments of WAL.
+/// The estimate for a backup and this many segments of WAL.
 pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) -> Estimate {
     let replayed_bytes = segments.saturating_mul(backup.wal_segment_bytes);
     Estimate {
@@ -262,7 +264,7 @@ mod tests {
     use crate::recovery::log::Window;
     use crate::recovery::tests::{History, What};
 
-    /// 2000-01-01 and so many seconds.
+    /// 2000-01-01 plus this many seconds.
     fn at(seconds: i64) -> PgTime {
         PgTime(seconds * 1_000_000)
     }
@@ -338,7 +340,8 @@ mod tests {
             ])
         };
         let both = || vec![backup(1, 1, 1500, 2008, 15), backup(2, 1, 5000, 6008, 40)];
-        // The cluster was idle while the second backup was taken: from there the server would stop at 7000 as well, too late.
+        // The cluster was idle while the second backup was taken: from there the server would stop at 7000 as well, too
+        // late.
         assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(25))), Some((1, Some(4000))));
         assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(35))), Some((2, Some(7000))), "the same state");
         assert_eq!(choose(&records(30), &one_leg(), both(), Target::Time(at(45))), Some((2, Some(7000))));

@@ -24,8 +24,8 @@ pub fn last_commit(log: &PathLog<'_>) -> Result<Option<XactEntry>, Error> {
     Ok(None)
 }
 
-/// Which of several paths a recovery to the end takes: the one whose last transaction is newest; of those that are equal the one that
-/// has WAL of its own, the highest of them.
+/// Which of several paths a recovery to the end takes: the one whose last transaction is newest; of those that are
+/// equal the one that has WAL of its own, the highest of them.
 pub fn newest(ends: &[(TimelineInfo, Option<PgTime>)]) -> Option<usize> {
     let key = |(info, last): &(TimelineInfo, Option<PgTime>)| (*last, info.segments.is_some(), info.timeline);
     (0..ends.len()).max_by_key(|index| ends.get(*index).map(key))
@@ -106,7 +106,8 @@ impl<'a> TimelineEnds<'a> {
         Ok(Self { lines })
     }
 
-    /// How far a recovery from a backup to the end gets: on the timeline whose last transaction is newest, of those that it leads to.
+    /// How far a recovery from a backup to the end gets: on the timeline whose last transaction is newest, of those
+    /// that it leads to.
     pub fn reach_of(&self, backup: &BackupSummary) -> Option<BackupReach> {
         let mut ends = Vec::new();
         for line in &self.lines {

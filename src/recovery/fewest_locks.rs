@@ -1,10 +1,11 @@
 //! A stop without the locks of what is excluded.
 //!
-//! Just before the commit of a `DROP TABLE`, replay holds that transaction's `AccessExclusiveLock` already: while recovery is paused there,
-//! `SELECT` and `pg_dump` wait for the very table that somebody came for. Recovery can stop earlier with the same data: after the last record
-//! that leaves another state behind ([`Effect`] has what does so), which most often is the last commit that is included. Of the positions
-//! between that record and the stop, the first with the fewest locks is taken; the server's own stop where no other one has fewer. A stop is
-//! also moved before the record that removes the files of a database or tablespace whose drop is excluded.
+//! Just before the commit of a `DROP TABLE`, replay holds that transaction's `AccessExclusiveLock` already: while
+//! recovery is paused there, `SELECT` and `pg_dump` wait for the very table that somebody came for. Recovery can stop
+//! earlier with the same data: after the last record that leaves another state behind ([`Effect`] has what does so),
+//! which most often is the last commit that is included. Of the positions between that record and the stop, the first
+//! with the fewest locks is taken; the server's own stop where no other one has fewer. A stop is also moved before the
+//! record that removes the files of a database or tablespace whose drop is excluded.
 //!
 //! Which locks are held is known from the last snapshot of the running transactions on: it repeats them all.
 use crate::error::Error;
@@ -34,8 +35,8 @@ pub struct FewestLocks {
     pub removed: bool,
 }
 
-/// Looks for a stop between `lowest` and the server's own; where nothing may be moved, `lowest` is that stop's own record. `begin` is where
-/// recovery begins.
+/// Looks for a stop between `lowest` and the server's own; where nothing may be moved, `lowest` is that stop's own
+/// record. `begin` is where recovery begins.
 ///
 /// # Errors
 /// As the repository's.
@@ -134,7 +135,8 @@ impl Watch {
     }
 
     fn snapshot(&mut self, lsn: Lsn, overflowed: bool) {
-        // Each snapshot repeats what is held. What the last one did not is released: a subtransaction's, whose end has not its number.
+        // Each snapshot repeats what is held. What the last one did not is released: a subtransaction's, whose end has
+        // not its number.
         if let Some(last) = self.snapshots.1 {
             self.held.retain(|(_, told_at)| *told_at > last);
         }
@@ -298,7 +300,8 @@ mod tests {
         assert_eq!(stop_of(16, prepared).0, after(32));
         // Nothing has committed since the backup was consistent.
         assert_eq!(stop_of(16, vec![snapshot(false), Nothing, lock(7), Commit(7)]).0, before(16));
-        // Without a snapshot before it nobody could look around: the first must be replayed, and the next as long as it is not whole.
+        // Without a snapshot before it nobody could look around: the first must be replayed, and the next as long as it
+        // is not whole.
         let unready = |overflowed| vec![Commit(3), lock(7), snapshot(overflowed), lock(8), lock(7), snapshot(false), Commit(7)];
         assert_eq!(stop_of(8, unready(false)).0, after(24));
         assert_eq!(stop_of(8, unready(true)).0, before(56));

@@ -1,7 +1,8 @@
-//! What a path of timelines holds, as far as the search for a stop needs it: stretches without a gap, ends of transactions, marks.
+//! What a path of timelines holds, as far as the search for a stop needs it: stretches without a gap, ends of
+//! transactions, marks.
 //!
-//! Lives here: the trait [`Log`] and the plain values that it speaks of. May not live here: the rules of the server ([`stop`](super::stop)),
-//! and the catalog, which is one log ([`path_log`](super::path_log)); tests have another one.
+//! Lives here: the trait [`Log`] and the plain values that it speaks of. May not live here: the rules of the server
+//! ([`stop`](super::stop)), and the catalog, which is one log ([`path_log`](super::path_log)); tests have another one.
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, PgTime, Record, RestorePointName, XactEntry, Xid};
@@ -17,9 +18,9 @@ pub struct Window {
     pub until: Lsn,
 }
 
-/// What was written with `wal_level = minimal`. Recovery ends at the record that begins it: "WAL was generated with wal_level=minimal,
-/// cannot continue recovering" (`CheckRequiredParameterValues`; 13 only warns without a hot standby, and data are missing). Backups
-/// cannot begin in it.
+/// What was written with `wal_level = minimal`. Recovery ends at the record that begins it: "WAL was generated with
+/// wal_level=minimal, cannot continue recovering" (`CheckRequiredParameterValues`; 13 only warns without a hot standby,
+/// and data are missing). Backups cannot begin in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Minimal {
     /// Where the `PARAMETER_CHANGE` begins that starts it.
@@ -86,8 +87,8 @@ pub trait Log {
         &[]
     }
 
-    /// Visits the ends of transactions whose records begin in `from..to`, which lies in one window. Of those that are not `wanted`
-    /// any may be left out.
+    /// Visits the ends of transactions whose records begin in `from..to`, which lies in one window. Of those that are
+    /// not `wanted` any may be left out.
     ///
     /// # Errors
     /// Of the repository. Nothing is left out because it cannot be read.
@@ -105,14 +106,15 @@ pub trait Log {
     /// As above.
     fn last_commit(&self, from: Lsn, to: Lsn) -> Result<Option<XactEntry>, Error>;
 
-    /// The last backup whose ending record begins in `from..to`, which lies in one window, and that does not begin before `from`.
+    /// The last backup whose ending record begins in `from..to`, which lies in one window, and that does not begin
+    /// before `from`.
     ///
     /// # Errors
     /// As above.
     fn last_backup(&self, from: Lsn, to: Lsn) -> Result<Option<BackupEnd>, Error>;
 
-    /// Visits what is remembered besides transactions, of records that begin in `from..to`, which lies in one window. Of those that
-    /// are not `wanted` any may be left out.
+    /// Visits what is remembered besides transactions, of records that begin in `from..to`, which lies in one window.
+    /// Of those that are not `wanted` any may be left out.
     ///
     /// # Errors
     /// As above.

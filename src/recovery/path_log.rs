@@ -101,8 +101,8 @@ impl<'a> PathLog<'a> {
         &self.path
     }
 
-    /// Whether the history of the path's last timeline is stored, or none is needed. Without it the server does not know the timeline as
-    /// a target, and stays on it only if the backup is of it.
+    /// Whether the history of the path's last timeline is stored, or none is needed. Without it the server does not
+    /// know the timeline as a target, and stays on it only if the backup is of it.
     pub fn has_history(&self) -> bool {
         self.has_history
     }
@@ -176,7 +176,8 @@ impl<'a> PathLog<'a> {
         Ok(has)
     }
 
-    /// How many transactions commit in records that begin at or after a position. What nodes say of whole blocks is taken as it is.
+    /// How many transactions commit in records that begin at or after a position. What nodes say of whole blocks is
+    /// taken as it is.
     ///
     /// # Errors
     /// As the catalog's.
@@ -192,7 +193,7 @@ impl<'a> PathLog<'a> {
         Ok(self.count_in(next, Lsn(u64::MAX), u64::MAX)?.saturating_add(count))
     }
 
-    /// Commits in whole segments; of blocks of at least so many the parts are looked at.
+    /// Commits in whole segments; of blocks of at least this many the parts are looked at.
     fn count_in(&self, from: Lsn, to: Lsn, part: u64) -> Result<u64, Error> {
         let (mut count, mut larger) = (0, Vec::new());
         let commits = |aggregate: &Aggregate| aggregate.xacts.map_or(0, |xacts| xacts.count.saturating_sub(xacts.aborts));
@@ -242,8 +243,8 @@ impl<'a> PathLog<'a> {
         if let Some(crossing) = entry.crossing.as_ref().filter(|crossing| crossing.start == lsn) {
             return Ok(Lsn(crossing.end.0.saturating_sub(1)));
         }
-        // Of all records only the last that begins in a segment can cross its end, and the first that begins after it begins where it
-        // ends or later.
+        // Of all records only the last that begins in a segment can cross its end, and the first that begins after it
+        // begins where it ends or later.
         let crosses = entry.edge == Edge::Follows && entry.last_record == Some(lsn) && {
             let summary = self.catalog.summary(entry.segment)?.ok_or_else(|| gone(lsn))?;
             matches!(summary.end, End::Continues(tail) if tail.start == lsn)
@@ -310,7 +311,7 @@ impl<'a> PathLog<'a> {
         Ok(visitor)
     }
 
-    /// Where the segment of a position begins that is so many segments before it.
+    /// Where the segment of a position begins that is this many segments before it.
     pub fn segments_before(&self, lsn: Lsn, segments: u64) -> Lsn {
         let size = self.size().bytes();
         Lsn((lsn.0 - lsn.0 % size).saturating_sub(segments.saturating_mul(size)))
@@ -358,7 +359,8 @@ fn gone(lsn: Lsn) -> Error {
         .hint("is somebody deleting from the repository? try again")
 }
 
-/// The stretches of a path in which no segment is missing or damaged, and whether in any of them `wal_level` may be `minimal`.
+/// The stretches of a path in which no segment is missing or damaged, and whether in any of them `wal_level` may be
+/// `minimal`.
 fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<(Vec<Window>, bool), Error> {
     let (mut windows, mut may_be_minimal): (Vec<Window>, bool) = (Vec::new(), false);
     let mut open: Option<Window> = None;

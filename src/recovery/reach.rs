@@ -1,5 +1,5 @@
-//! What a repository can bring back: from where a base backup is consistent to where the stretch of WAL ends that it begins in. What is
-//! before the first backup of a stretch is archived, and nothing leads there.
+//! What a repository can bring back: from where a base backup is consistent to where the stretch of WAL ends that it
+//! begins in. What is before the first backup of a stretch is archived, and nothing leads there.
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{Mark, PgTime, XactEntry};
@@ -25,8 +25,8 @@ pub struct Reach<'b> {
     pub until: Lsn,
 }
 
-/// What can be restored on a path, ascending. `missing` are runs of segments, from where the first begins to where the last ends,
-/// that are known to be gone although the catalog has them.
+/// What can be restored on a path, ascending. `missing` are runs of segments, from where the first begins to where the
+/// last ends, that are known to be gone although the catalog has them.
 pub fn reaches<'b>(log: &PathLog<'_>, backups: &'b [BackupSummary], missing: &[(Lsn, Lsn)]) -> Vec<Reach<'b>> {
     let mut found = Vec::new();
     for window in log.windows().iter().flat_map(|window| without(window, missing)) {
@@ -40,7 +40,7 @@ pub fn reaches<'b>(log: &PathLog<'_>, backups: &'b [BackupSummary], missing: &[(
     found
 }
 
-/// What can be restored from a backup that begins there, whoever took it.
+/// What can be restored from a backup that begins there, no matter who took it.
 ///
 /// # Errors
 /// As the log's.

@@ -1,11 +1,13 @@
-//! What replay does besides changing tables: directories that it makes outside the data directory, and settings that it asks for.
+//! What replay does besides changing tables: directories that it makes outside the data directory, and settings that it
+//! asks for.
 //!
-//! - `XLOG_TBLSPC_CREATE` makes `pg_tblspc/<oid>` a link to the path that the original server had, whatever the restored directory or
-//!   `tablespace_map` say, and removes what is there by the name of this server's version (`create_tablespace_directories`, 13 to 18).
-//!   So a tablespace created in the WAL that is replayed is shared with the original, where that runs on the same host. It may also be
-//!   in the backup, when it was created between the checkpoint that the backup begins with and the end of `pg_backup_start`.
-//! - After a `PARAMETER_CHANGE` a hot standby needs at least the values in it (`CheckRequiredParameterValues`): with less it pauses,
-//!   or, in 13, stops. So it does at once with less than the `pg_control` of the backup has.
+//! - `XLOG_TBLSPC_CREATE` makes `pg_tblspc/<oid>` a link to the path that the original server had, whatever the
+//!   restored directory or `tablespace_map` say, and removes what is there by the name of this server's version
+//!   (`create_tablespace_directories`, 13 to 18). So a tablespace created in the WAL that is replayed is shared with
+//!   the original, where that runs on the same host. It may also be in the backup, when it was created between the
+//!   checkpoint that the backup begins with and the end of `pg_backup_start`.
+//! - After a `PARAMETER_CHANGE` a hot standby needs at least the values in it (`CheckRequiredParameterValues`): with
+//!   less it pauses, or, in 13, stops. So it does at once with less than the `pg_control` of the backup has.
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, Parameters};
@@ -32,7 +34,7 @@ pub struct Replay {
 /// One of [`Parameters`].
 type Setting = (&'static str, fn(&Parameters) -> i32);
 
-/// The settings of which a hot standby needs at least as much as its primary has.
+/// The settings that a hot standby needs at least as high as its primary has them.
 const SETTINGS: [Setting; 5] = [
     ("max_connections", |parameters| parameters.max_connections),
     ("max_worker_processes", |parameters| parameters.max_worker_processes),
@@ -42,7 +44,8 @@ const SETTINGS: [Setting; 5] = [
 ];
 
 impl Replay {
-    /// Of the records that begin in `from..edge`, which lies in one stretch of the log. `at_backup` is what the backup says.
+    /// Of the records that begin in `from..edge`, which lies in one stretch of the log. `at_backup` is what the backup
+    /// says.
     ///
     /// # Errors
     /// As the log's.

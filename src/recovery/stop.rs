@@ -1,21 +1,25 @@
-//! Where the server would stop: [`find`] computes the stop LSN of a target, over whatever can tell what a path of timelines holds.
+//! Where the server would stop: [`find`] computes the stop LSN of a target, over whatever can tell what a path of
+//! timelines holds.
 //!
 //! Lives here: the rules of recovery targets. May not live here: which path, which backup and which repository.
 //!
-//! The rules are those of `recoveryStopsBefore` and `recoveryStopsAfter` (`access/transam/xlogrecovery.c`, `xlog.c` in 13 and 14):
-//! - time: only the ends of transactions count, commits and aborts, prepared ones too. Recovery stops before the first in LSN order
-//!   that is later than the target (exclusive: not earlier), even when later ones are earlier again because the clock was put back.
+//! The rules are those of `recoveryStopsBefore` and `recoveryStopsAfter` (`access/transam/xlogrecovery.c`, `xlog.c` in
+//! 13 and 14):
+//! - time: only the ends of transactions count, commits and aborts, prepared ones too. Recovery stops before the first
+//!   in LSN order that is later than the target (exclusive: not earlier), even when later ones are earlier again
+//!   because the clock was put back.
 //! - xid: the end of that top-level transaction; inclusive after it, exclusive before it.
 //! - LSN: the first record that begins at or after it; inclusive after it, exclusive before it.
 //! - name: after the first restore point of that name.
 //! - immediate: after the record that ends the backup.
 //!
-//! Every answer is the beginning of a record, and whether that record is still replayed: so it can be handed to the server as
-//! `recovery_target_lsn` and `recovery_target_inclusive`, and means the same there.
+//! Every answer is the beginning of a record, and whether that record is still replayed: so it can be handed to the
+//! server as `recovery_target_lsn` and `recovery_target_inclusive`, and means the same there.
 //!
-//! Where nothing says from which backup the recovery starts, it starts where a stretch without a gap begins. What the server cannot
-//! see is looked at too: a moment before everything in a stretch may be before the stretch, or in the gap before it, and the server
-//! would stop at the first transaction all the same. Here that is out of reach, unless something in the stretch is earlier.
+//! Where nothing says from which backup the recovery starts, it starts where a stretch without a gap begins. What the
+//! server cannot see is looked at too: a moment before everything in a stretch may be before the stretch, or in the gap
+//! before it, and the server would stop at the first transaction all the same. Here that is out of reach, unless
+//! something in the stretch is earlier.
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, PgTime, XactEntry};
@@ -95,8 +99,8 @@ pub enum Unreachable {
         /// Where recovery would stop.
         stop: Lsn,
     },
-    /// No such transaction or restore point is on this path. The position is of a transaction whose id is not known and that may be
-    /// the one.
+    /// No such transaction or restore point is on this path. The position is of a transaction whose id is not known and
+    /// that may be the one.
     NotFound(Option<Lsn>),
     /// More than one fits.
     Ambiguous(Vec<Lsn>),
@@ -268,7 +272,8 @@ fn reaches_back(log: &dyn Log, from: Lsn, stop: Lsn, target: PgTime) -> Result<b
     Ok(earlier)
 }
 
-/// By xid or name. The server takes the first after its start; where that is not given, more than one is not guessed about.
+/// By xid or name. The server takes the first after its start; where that is not given, more than one is not guessed
+/// about.
 fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Result<Located<'a>, Error> {
     let mut found: Vec<(&Window, Stop)> = Vec::new();
     let mut unknown = None;

@@ -161,8 +161,8 @@ fn name(n: u8) -> RestorePointName {
     RestorePointName::new(format!("p{n}").as_bytes()).unwrap()
 }
 
-/// Histories in which times jump to and fro, with up to two gaps, backups, and restore points of few names. Times are from 0 to 30,
-/// so that many are equal.
+/// Histories in which times jump to and fro, with up to two gaps, backups, and restore points of few names. Times are
+/// from 0 to 30, so that many are equal.
 fn history() -> impl Strategy<Value = History> {
     let record = prop_oneof![
         6 => (0..4_u8, -3..6_i64).prop_map(|(kind, step)| (kind, step)),
@@ -272,8 +272,8 @@ proptest! {
                 prop_assert_eq!(found.first_excluded, ends.iter().find(|e| !replayed(e.lsn)).copied());
             }
             (Err(Unreachable::BeforeConsistency { .. }), Replayed::Stopped { consistent: false, .. }) => {}
-            // The server takes a position before its start for one that is reached at once; a backup without its end in the log
-            // would stop there before it is consistent.
+            // The server takes a position before its start for one that is reached at once; a backup without its end in
+            // the log would stop there before it is consistent.
             (Err(Unreachable::BeforeConsistency { backup: None, .. }), _) => {
                 prop_assert!(matches!(target, Target::Lsn(lsn) if lsn < start));
             }
@@ -282,8 +282,8 @@ proptest! {
         }
     }
 
-    /// Without a start: an answer holds from the beginning of its stretch and from the backup it names, and a target is refused only
-    /// when no stretch has it.
+    /// Without a start: an answer holds from the beginning of its stretch and from the backup it names, and a target is
+    /// refused only when no stretch has it.
     #[test]
     fn without_a_start_it_holds_from_the_stretch_and_the_backup(history in history(), target in target(), inclusive: bool) {
         let wanted = Wanted { target: target.clone(), inclusive, from: None };
@@ -300,7 +300,8 @@ proptest! {
                 }
                 if let Some(backup) = found.backup {
                     let same = replay(&history, &wanted, backup.start);
-                    // A restore point or a transaction that the backup has already is not met again; then the LSN is not either.
+                    // A restore point or a transaction that the backup has already is not met again; then the LSN is
+                    // not either.
                     prop_assert_eq!(same, expected, "from {:?}", backup);
                 }
                 if let Target::Time(time) = target {

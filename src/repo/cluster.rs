@@ -1,6 +1,8 @@
-//! What tells clusters apart: the name that the operator chose, the system identifier from `initdb`, and what goes with it.
+//! What tells clusters apart: the name that the operator chose, the system identifier from `initdb`, and what goes with
+//! it.
 //!
-//! Lives here: plain values. May not live here: how they are stored (that is `bindings`). Depends on `pg`, `limits` and `error`.
+//! Lives here: plain values. May not live here: how they are stored (that is `bindings`). Depends on `pg`, `limits` and
+//! `error`.
 
 use std::fmt;
 

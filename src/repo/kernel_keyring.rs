@@ -1,9 +1,11 @@
-//! Wrapping keys derived from passphrases, kept in the kernel's keyring: an Argon2id run per WAL file would cost more than all the rest.
+//! Wrapping keys derived from passphrases, kept in the kernel's keyring: an Argon2id run per WAL file would cost more
+//! than all the rest.
 //!
-//! A key lies in the keyring of the user (`user-keyring(7)`) for [`KEY_CACHE_TIME`]: in kernel memory, never on a disk, readable for this user
-//! alone, who can read the passphrase too. Its name says for which salt and parameters it is, and nothing of the passphrase; its payload
-//! proves by which passphrase it was made ([`WrappingKey::from_cached`]). Nothing depends on it: where the kernel has no keyring, or a
-//! container or a quota forbids it, every process derives the key again.
+//! A key lies in the keyring of the user (`user-keyring(7)`) for [`KEY_CACHE_TIME`]: in kernel memory, never on a disk,
+//! readable for this user alone, who can read the passphrase too. Its name says for which salt and parameters it is,
+//! and nothing of the passphrase; its payload proves by which passphrase it was made ([`WrappingKey::from_cached`]).
+//! Nothing depends on it: where the kernel has no keyring, or a container or a quota forbids it, every process derives
+//! the key again.
 
 use linux_keyutils::{Key, KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
 use zeroize::Zeroizing;
@@ -11,7 +13,8 @@ use zeroize::Zeroizing;
 use crate::crypto::{Argon2id, CACHED_KEY_BYTES, WrappingKey};
 use crate::limits::KEY_CACHE_TIME;
 
-/// Derives the wrapping key, or takes it from the keyring when it was derived before from this passphrase. The caller checks its id.
+/// Derives the wrapping key, or takes it from the keyring when it was derived before from this passphrase. The caller
+/// checks its id.
 ///
 /// # Errors
 /// When the parameters are out of range.
@@ -56,7 +59,8 @@ fn load(argon2id: &Argon2id, passphrase: &[u8]) -> Result<Option<WrappingKey>, K
 }
 
 fn store(argon2id: &Argon2id, passphrase: &[u8], key: &WrappingKey) -> Result<(), KeyError> {
-    // Made in a keyring of this thread, because only who possesses a key may limit its time and say who may read it; then shared.
+    // Made in a keyring of this thread, because only who possesses a key may limit its time and say who may read it;
+    // then shared.
     let mine = KeyRing::from_special_id(KeyRingIdentifier::Thread, true)?;
     let added = mine.add_key(&argon2id.cache_name(), &key.to_cached(passphrase)[..])?;
     let shared = (|| {

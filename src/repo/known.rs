@@ -1,11 +1,12 @@
 //! Is this the repository that its operator means?
 //!
-//! A key that serves several repositories opens each of them, under whatever URL. So who can write to two buckets could put all of one,
-//! descriptor and keys included, in place of the other: staging would be restored for production. Nothing in the bucket can tell, and
-//! binding more to the key would not either, since the key is the same; what tells is what the operator's side remembers: the lines of the
-//! key file that name the repositories it belongs to, and `id` in the settings. A copy of a repository has its id, and is as good.
-//! The generation that they remember is that of the newest data key: without it, who deletes that key's object would have writers go back
-//! to one that was given up.
+//! A key that serves several repositories opens each of them, under whatever URL. So anybody who can write to two
+//! buckets could put all of one, descriptor and keys included, in place of the other: staging would be restored for
+//! production. Nothing in the bucket can tell, and binding more to the key would not either, since the key is the same;
+//! what tells is what the operator's side remembers: the lines of the key file that name the repositories it belongs
+//! to, and `id` in the settings. A copy of a repository has its id, and is as good. The generation that they remember
+//! is that of the newest data key: without it, who deletes that key's object would have writers go back to one that was
+//! given up.
 
 use super::repository::Repository;
 use super::secret::Secret;

@@ -41,8 +41,8 @@ pub struct RepositoryCheck {
     pub encrypted: Option<bool>,
     /// Whether the store was seen to refuse overwriting, just now.
     pub store_refuses_overwrite: Option<bool>,
-    /// In how many rounds the store was asked for that by many writers of one object at the same moment. Only what it does wrong is
-    /// proven by that.
+    /// In how many rounds the store was asked for that by many writers of one object at the same moment. Only what it
+    /// does wrong is proven by that.
     pub store_races: Option<usize>,
     /// Whether these credentials can delete objects.
     pub can_delete: Option<bool>,

@@ -11,7 +11,7 @@ pub struct InitReport {
     pub repository_id: String,
     /// Whether it was made now, rather than found.
     pub created: bool,
-    /// Name of the user whom a new one in a directory belongs to.
+    /// Name of the owner of a new one in a directory.
     pub owner: Option<String>,
     /// Whether its objects are encrypted.
     pub encrypted: bool,

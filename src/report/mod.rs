@@ -1,7 +1,7 @@
 //! What commands answer with: one model for text and JSON, and one spelling for each field over all commands.
 //!
-//! Lives here: plain types that serialize, one file for each command or group of commands, and what they share. May not live here:
-//! how a report is come by, and how it is printed. `docs/JSON.md` has the vocabulary.
+//! Lives here: plain types that serialize, one file for each command or group of commands, and what they share. May not
+//! live here: how a report is come by, and how it is printed. `docs/JSON.md` has the vocabulary.
 
 pub mod backup;
 pub mod catalog;

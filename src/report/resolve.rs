@@ -52,8 +52,8 @@ pub struct ResolveReport {
     pub path: Vec<LegReport>,
     /// Where recovery begins: as given, where the backup begins, or where the archive does.
     pub start_lsn: Option<String>,
-    /// The newest backup from which recovery gets there, or the one that is the trouble: of those that the repository has, or else
-    /// of those known from the WAL.
+    /// The newest backup from which recovery gets there, or the one that is the trouble: of those that the repository
+    /// has, or else of those known from the WAL.
     pub backup: Option<ResolvedBackup>,
     /// The last commit that is replayed.
     pub last_included: Option<Transaction>,
@@ -65,15 +65,15 @@ pub struct ResolveReport {
     pub end_lsn: Option<String>,
     /// Settings of the server that make it stop there.
     pub settings: Vec<Setting>,
-    /// Tablespaces that are created in the WAL that is replayed, in its order: the server links them to these very paths, and removes
-    /// what it finds there, wherever the restored directory is.
+    /// Tablespaces that are created in the WAL that is replayed, in its order: the server links them to these very
+    /// paths, and removes what it finds there, wherever the restored directory is.
     pub tablespaces_created: Vec<TablespaceCreated>,
     /// Tablespaces that are dropped in it.
     pub tablespaces_dropped: Vec<TablespaceDropped>,
     /// Databases that are created in, or moved to, a tablespace that is created in it.
     pub databases_created: Vec<DatabaseCreated>,
-    /// What the server has to be started with so that a hot standby can replay it: at least these values. Of no setting where neither
-    /// the backup nor a record says anything.
+    /// What the server has to be started with so that a hot standby can replay it: at least these values. Of no setting
+    /// where neither the backup nor a record says anything.
     pub required_settings: Vec<RequiredSetting>,
     /// The WAL that it needs; null where it is not known which backup it starts from.
     pub wal: Option<WalReport>,
@@ -217,14 +217,16 @@ pub struct StopReport {
     pub lsn: String,
     /// Whether it is replayed: `recovery_target_inclusive`.
     pub replayed: bool,
-    /// Before which record PostgreSQL would stop by itself, with the same data and more locks, if this is another place.
+    /// Before which record PostgreSQL would stop by itself, with the same data and more locks, if this is another
+    /// place.
     pub instead_of_lsn: Option<String>,
-    /// Tables that replay has locked there for transactions that are not included: queries on them wait while recovery is paused.
+    /// Tables that replay has locked there for transactions that are not included: queries on them wait while recovery
+    /// is paused.
     pub locks: Vec<LockReport>,
     /// Whether these are all.
     pub locks_known: bool,
-    /// Whether it is there because the timeline, of which only the history is stored, has nothing of its own: the server would go on
-    /// in the WAL of the timeline that it left.
+    /// Whether it is there because the timeline, whose history alone is stored, has nothing of its own: the server
+    /// would go on in the WAL of the timeline that it left.
     pub is_fork: bool,
 }
 

@@ -106,9 +106,10 @@ pub struct AttachmentPlan {
 pub struct UnarchivedFile {
     /// Its name.
     pub file: String,
-    /// Whether the server meant to archive it (`.ready`); otherwise it is one that was still written to, or archiving was off.
+    /// Whether the server meant to archive it (`.ready`); otherwise it is one that was still written to, or archiving
+    /// was off.
     pub waits: bool,
-    /// Commits in it that the repository does not have; null when that cannot be told.
+    /// Commits in it that the repository does not have; null when that is not known.
     pub commits: Option<u64>,
     /// When the last of them was made.
     pub last_commit_at: Option<Time>,
@@ -178,7 +179,8 @@ pub struct StartedServer {
     pub locked: Vec<Locked>,
     /// Where its first messages are.
     pub log_path: RawText,
-    /// The variables of this process's environment that may hold a secret and that it has, because `restore_command` needs them.
+    /// The variables of this process's environment that may hold a secret and that it has, because `restore_command`
+    /// needs them.
     pub environment_variables: Vec<String>,
 }
 

@@ -4,7 +4,8 @@ use crate::pg::target::show;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// A moment in UTC, to the microsecond. People read it as the server writes it; JSON has it as RFC 3339 with `T` and `Z`.
+/// A moment in UTC, to the microsecond. People read it as the server writes it; JSON has it as RFC 3339 with `T` and
+/// `Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(PgTime);
 

@@ -1,7 +1,7 @@
 //! The configured repositories: opening them, and choosing among them.
 //!
-//! Lives here: the one policy by which commands open repositories ([`mod@choose`]). May not live here: what is asked of them, and which answer
-//! counts. Depends on the settings and on what a repository is.
+//! Lives here: the one policy by which commands open repositories ([`mod@choose`]). May not live here: what is asked of
+//! them, and which answer counts. Depends on the settings and on what a repository is.
 
 pub mod choose;
 mod open;

@@ -1,7 +1,7 @@
 //! Opening one configured repository, and what is said of one that is not encrypted.
 //!
-//! As root a caller may work under another user's identity; keys, credentials and settings are root's own all the same, and are read
-//! as such. What a repository's directory is worked in with is the business of the store.
+//! As root a caller may work under another user's identity; keys, credentials and settings are root's own all the same,
+//! and are read as such. What a repository's directory is worked in with is the business of the store.
 use crate::config::RepositoryConfig;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -15,12 +15,14 @@ fn as_ourselves() -> Result<Entered, Error> {
     Identity::own().enter().map_err(|e| file_error(Kind::Config, e))
 }
 
-/// What it means that a repository is not encrypted. Nothing in one is authenticated: pages of tables, functions in them, settings, WAL.
+/// What it means that a repository is not encrypted. Nothing in one is authenticated: pages of tables, functions in
+/// them, settings, WAL.
 pub const UNENCRYPTED: &str = "not encrypted: whoever can read the store can read the database, and whoever can write to it can run \
      programs as the server's user wherever a server is restored or recovered from it";
 
-/// Refuses to restore from a repository that every user of this host could have filled, and whose content nothing proves. Also as root no more
-/// than this is refused: root restores and starts as the user that the data will belong to, so what such a repository can do is what that user may.
+/// Refuses to restore from a repository that every user of this host could have filled, and whose content nothing
+/// proves. Also as root no more than this is refused: root restores and starts as the user that the data will belong
+/// to, so what such a repository can do is what that user may.
 ///
 /// # Errors
 /// [`Kind::Refused`].

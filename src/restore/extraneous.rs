@@ -1,5 +1,5 @@
-//! What lies in a directory already, in the order of a manifest, so that both can be walked side by side: what the manifest does not
-//! have is removed. Memory: the names of the directories on the way, never those of all.
+//! What lies in a directory already, in the order of a manifest, so that both can be walked side by side: what the
+//! manifest does not have is removed. Memory: the names of the directories on the way, never those of all.
 use crate::error::Error;
 use crate::fsio::{self, ItemKind, RestoreTree, Stat};
 use crate::raw_text::shown;
@@ -43,8 +43,8 @@ impl<'a> Extraneous<'a> {
         Ok(sweep)
     }
 
-    /// Goes on to a path that the manifest has, and removes what comes before it, and what has its name and cannot be gone on with: it
-    /// is of another kind, or a file that has a second name, is somebody else's or read-only.
+    /// Goes on to a path that the manifest has, and removes what comes before it, and what has its name and cannot be
+    /// gone on with: it is of another kind, or a file that has a second name, is somebody else's or read-only.
     ///
     /// # Errors
     /// As of reading directories and removing.
@@ -131,8 +131,8 @@ impl<'a> Extraneous<'a> {
         Ok(())
     }
 
-    /// What is not the manifest's business: our own note, what is written meanwhile, and what every root of a file system has (any of
-    /// these directories may be one).
+    /// What is not the manifest's business: our own note, what is written meanwhile, and what every root of a file
+    /// system has (any of these directories may be one).
     fn is_kept(path: &[u8]) -> bool {
         let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         match parts.as_slice() {

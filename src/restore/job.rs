@@ -1,7 +1,7 @@
 //! One restore: everything is checked first, then done in the order that makes an interruption at any moment harmless.
 //!
-//! Lives here: [`Job`], its checks and its steps. May not live here: what is asked ([`request`](super::request)), what is said of it before
-//! it is done ([`plan`](super::plan)), the server afterwards ([`start`](super::start)).
+//! Lives here: [`Job`], its checks and its steps. May not live here: what is asked ([`request`](super::request)), what
+//! is said of it before it is done ([`plan`](super::plan)), the server afterwards ([`start`](super::start)).
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -61,8 +61,8 @@ impl<'a> Job<'a> {
     /// Checks everything that can be checked without writing.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when the directory, or one outside it, may not be written to; [`Kind::Config`] when there is no room, or no program
-    /// to start; [`Kind::Usage`]; as the repository's.
+    /// [`Kind::Refused`] when the directory, or one outside it, may not be written to; [`Kind::Config`] when there is
+    /// no room, or no program to start; [`Kind::Usage`]; as the repository's.
     pub fn prepare(
         source: Source<'a>,
         facts: Facts,
@@ -207,8 +207,8 @@ impl<'a> Job<'a> {
     /// Restores, in the order that makes an interruption at any moment harmless.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when another restore writes there; [`Kind::Config`] where files cannot be written; [`Kind::Damaged`] when what is
-    /// stored is.
+    /// [`Kind::Refused`] when another restore writes there; [`Kind::Config`] where files cannot be written;
+    /// [`Kind::Damaged`] when what is stored is.
     pub fn restore(&self) -> Result<(Restored, Dir), Error> {
         let directory = self.take(&self.pgdata, Missing::Last)?;
         let in_use = || {

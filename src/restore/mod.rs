@@ -1,7 +1,8 @@
 //! Putting a base backup in place, and having a server recover from it.
 //!
-//! Lives here: what may be taken over, whose it will be, the files, the settings, the start of the server. May not live here: the order of
-//! the steps ([`pitr_restore`](crate::ops::pitr_restore)), where recovery stops ([`recovery`](crate::recovery)).
+//! Lives here: what may be taken over, whose it will be, the files, the settings, the start of the server. May not live
+//! here: the order of the steps ([`pitr_restore`](crate::ops::pitr_restore)), where recovery stops
+//! ([`recovery`](crate::recovery)).
 
 pub mod attachments;
 pub mod environment;

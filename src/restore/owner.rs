@@ -1,5 +1,5 @@
-//! Whose a restored data directory is. One user owns everything in it, as PostgreSQL wants it, and root does everything in it with that
-//! user's rights: see [`crate::fsio::Identity`].
+//! Whose a restored data directory is. One user owns everything in it, as PostgreSQL wants it, and root does everything
+//! in it with that user's rights: see [`crate::fsio::Identity`].
 use crate::error::{Error, Kind};
 use crate::format::manifest::DirectoryEntry;
 use crate::fsio::{Identity, Owner};
@@ -12,11 +12,11 @@ const USUAL: &str = "postgres";
 /// Users below this are for services, not for people (`UID_MIN` of `login.defs`).
 const FIRST_PERSON: u32 = 1000;
 
-/// Decides it. Whoever is not root owns what he makes. For root it is, in this order: the one whose the directory is, or whose the
-/// nearest directory above it is, if that is not root; the one that the backup recorded, if he exists here and is a user for services;
-/// `postgres`. It is never root.
+/// Decides it. A user other than root owns what it makes. For root it is, in this order: the one whose the directory
+/// is, or whose the nearest directory above it is, if that is not root; the one that the backup recorded, if he exists
+/// here and is a user for services; `postgres`. It is never root.
 ///
-/// A backup is a claim of whoever wrote it: it does not choose among the people of this host.
+/// A backup is a claim of its writer: it does not choose among the people of this host.
 ///
 /// # Errors
 /// [`Kind::Config`] where there is no such user.

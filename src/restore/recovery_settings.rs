@@ -1,5 +1,5 @@
-//! The settings of a recovery in `postgresql.auto.conf`: written before it, taken out when it is over. A standby that is cloned later
-//! would not start with them, or not follow.
+//! The settings of a recovery in `postgresql.auto.conf`: written before it, taken out when it is over. A standby that
+//! is cloned later would not start with them, or not follow.
 //!
 //! The server itself calls for it, as `recovery_end_command`, however the recovery ends, and when a pause is over.
 use crate::error::{Error, Kind};

@@ -67,8 +67,8 @@ impl RestoreRequest {
         Taking { delta: self.delta, server_is_stopped: self.server_is_stopped }
     }
 
-    /// What the server does where recovery stops. Of `latest` that is always to take writes, also where it needs a stop to end at a
-    /// fork.
+    /// What the server does where recovery stops. Of `latest` that is always to take writes, also where it needs a stop
+    /// to end at a fork.
     pub fn action_at(&self, resolved: &ResolveReport) -> TargetAction {
         let is_end = self.target.target == Target::Latest && resolved.stop.as_ref().is_none_or(|stop| stop.is_fork);
         if is_end { TargetAction::Promote } else { self.action }

@@ -1,7 +1,8 @@
 //! Tablespaces outside the data directory: where those of the backup go, and those that replay makes by itself.
 //!
-//! Replay of the record that made a tablespace links `pg_tblspc/<oid>` to the path of the original, whatever the restored directory says,
-//! and removes what is there. On the host of a living server that is its data. So such a directory must be empty, or this cluster's own.
+//! Replay of the record that made a tablespace links `pg_tblspc/<oid>` to the path of the original, whatever the
+//! restored directory says, and removes what is there. On the host of a living server that is its data. So such a
+//! directory must be empty, or this cluster's own.
 use crate::error::{Error, Kind};
 use crate::format::manifest::{BackupFacts, Tablespace};
 use crate::fsio::{Found, ItemKind, Problem, Rooted};
@@ -30,8 +31,8 @@ pub(crate) struct ForReplay {
     pub(crate) emptied: Vec<PathBuf>,
 }
 
-/// Looks at the directories of tablespaces that replay makes. `restored` are those that the backup has, and where they go. Replay
-/// touches only what has the name of its version there.
+/// Looks at the directories of tablespaces that replay makes. `restored` are those that the backup has, and where they
+/// go. Replay touches only what has the name of its version there.
 ///
 /// # Errors
 /// [`Kind::Refused`] when that is not empty, unless it is this cluster's own that is taken over, or `may_overwrite`.
@@ -91,8 +92,8 @@ pub(crate) fn for_replay(
     Ok(found)
 }
 
-/// What keeps a restore from writing outside the data directory, if anything does: the backup, or the log, names a place, and the operator
-/// has not. A backup is a claim of whoever wrote it.
+/// What keeps a restore from writing outside the data directory, if anything does: the backup, or the log, names a
+/// place, and the operator has not. A backup is a claim of its writer.
 pub(crate) fn unnamed(
     facts: &BackupFacts,
     map: &[(TablespaceKey, PathBuf)],

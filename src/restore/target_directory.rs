@@ -1,4 +1,5 @@
-//! The directory to restore into: what lies there, whether it may be taken, and the marker that says whose it is meanwhile.
+//! The directory to restore into: what lies there, whether it may be taken, and the marker that says whose it is
+//! meanwhile.
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// The file in a directory whose restore is not finished. A server does not start there: `global/pg_control` comes last.
+/// The file in a directory whose restore is not finished. A server does not start there: `global/pg_control` comes
+/// last.
 pub const MARKER: &str = "walvis.restore";
 /// What the root of a file system has, and only root may look into.
 pub(crate) const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -20,7 +22,7 @@ const MAX_MARKER_BYTES: usize = 1024 * 1024;
 /// Who restores what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreMarker {
-    /// For whoever finds it.
+    /// For the reader of the file.
     pub about: String,
     /// Id of the repository, hexadecimal.
     pub repository_id: String,
@@ -85,7 +87,7 @@ pub struct Taken {
 /// Looks what lies there, and whether this restore may take it.
 ///
 /// # Errors
-/// [`Kind::Refused`] when not; [`Kind::Config`] when it cannot be told.
+/// [`Kind::Refused`] when not; [`Kind::Config`] when it is not known.
 pub fn look(pgdata: &Path, taking: Taking, ours: &RestoreMarker, deadline: &Deadline) -> Result<(TargetState, Taken), Error> {
     match find(pgdata, "name another --pgdata")? {
         Found::Absent(whose) => Ok((TargetState::Absent, Taken { dir: None, whose })),
@@ -153,7 +155,8 @@ pub fn look_in(pgdata: &Dir, taking: Taking, ours: &RestoreMarker, deadline: &De
     }
 }
 
-/// What an empty directory may have: the root of a file system has it, or a restore that was killed before its first step left it.
+/// What an empty directory may have: the root of a file system has it, or a restore that was killed before its first
+/// step left it.
 pub(crate) fn is_nothing(name: &OsStr) -> bool {
     let is_unfinished = || name.as_encoded_bytes().starts_with(fsio::TEMP_PREFIX.as_bytes());
     name.as_encoded_bytes() == LOST_AND_FOUND || *name == fsio::unfinished_name(OsStr::new(MARKER)) || is_unfinished()
@@ -208,8 +211,9 @@ impl Base<'_> {
         }
     }
 
-    /// Checks that a tablespace can be put into a directory. What else is in it does not matter: the cluster has a directory of its own
-    /// there, by the name of its version. That one must be absent or empty, or this restore's already.
+    /// Checks that a tablespace can be put into a directory. What else is in it does not matter: the cluster has a
+    /// directory of its own there, by the name of its version. That one must be absent or empty, or this restore's
+    /// already.
     ///
     /// # Errors
     /// [`Kind::Refused`] when not.
@@ -237,7 +241,8 @@ impl Base<'_> {
         Err(outside.refused(&format!("is not empty: it has a {version_directory}; refused, nothing was touched")))
     }
 
-    /// Checks that a directory can be the one that `pg_wal` will be a link to: absent, empty, or this restore's already.
+    /// Checks that a directory can be the one that `pg_wal` will be a link to: absent, empty, or this restore's
+    /// already.
     ///
     /// # Errors
     /// [`Kind::Refused`] when not.

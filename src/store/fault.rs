@@ -41,16 +41,17 @@ pub enum Effect {
     Delay(Duration),
     /// It is done (a list: shown to its end), but the answer is an error of this kind.
     LoseAnswer(ErrorKind),
-    /// Reads: the body fails with an error of this kind after so many bytes. Lists: after so many objects.
+    /// Reads: the body fails with an error of this kind after this many bytes. Lists: after this many objects.
     CutAfter(u64, ErrorKind),
-    /// Reads: the body ends after so many bytes as if that were all. Lists: after so many objects.
+    /// Reads: the body ends after this many bytes as if that were all. Lists: after this many objects.
     EndAfter(u64),
-    /// Reads: the lowest bit of the byte at this offset of the object is flipped, if it is delivered. Creations and parts: of the
-    /// byte at this offset of what is stored.
+    /// Reads: the lowest bit of the byte at this offset of the object is flipped, if it is delivered. Creations and
+    /// parts: of the byte at this offset of what is stored.
     FlipBit(u64),
 }
 
-/// When it goes wrong: the calls `first..first + times` of an operation on the keys that contain a text, counted from 1.
+/// When it goes wrong: the calls `first..first + times` of an operation on the keys that contain a text, counted from
+/// 1.
 #[derive(Debug, Clone)]
 struct Rule {
     op: Op,
@@ -88,7 +89,8 @@ impl Fault {
         self
     }
 
-    /// As [`storm`](Self::storm), counting only calls whose key (for lists: prefix) contains `key_part`, on a store in use.
+    /// As [`storm`](Self::storm), counting only calls whose key (for lists: prefix) contains `key_part`, on a store in
+    /// use.
     pub fn add(&self, op: Op, key_part: &str, first: u64, times: u64, effect: Effect) {
         self.script().push(Rule { op, key_part: key_part.to_owned(), first, times, effect, seen: 0 });
     }
@@ -236,8 +238,8 @@ struct FaultUpload<'a> {
 }
 
 impl Upload for FaultUpload<'_> {
-    /// A part whose answer is lost is not stored: the contract lets the same part be given again, so a store that has it already
-    /// must be able to tell, and this one cannot. A failed part is thus always one that did not arrive.
+    /// A part whose answer is lost is not stored: the contract lets the same part be given again, so a store that has
+    /// it already must be able to tell, and this one cannot. A failed part is thus always one that did not arrive.
     fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
         let mut effects = self.fault.effects(Op::Part, self.key.as_str());
         for effect in &mut effects {

@@ -1,13 +1,13 @@
 //! A repository in a directory: a key is the path of a file below it.
 //!
-//! Lives here: keys to paths, listing in key order, file-system errors to store errors. How a file is published so that no kill
-//! and no power failure can halve it is the business of [`crate::fsio`]. Objects get mode 0640 less the umask, directories 0750;
-//! `fsio` says why.
+//! Lives here: keys to paths, listing in key order, file-system errors to store errors. How a file is published so that
+//! no kill and no power failure can halve it is the business of [`crate::fsio`]. Objects get mode 0640 less the umask,
+//! directories 0750; `fsio` says why.
 //!
-//! Names that no key can have (such as those that begin with a dot) are foreign and never shown; [`TEMP_DIR`] is one of them.
-//! Symbolic links are followed, so that a cluster may live on another disk, as long as a link's target and what is renamed into
-//! it are in one file system. Root works with the rights of the user whom the directory belongs to, and follows them no further than that
-//! user could.
+//! Names that no key can have (such as those that begin with a dot) are foreign and never shown; [`TEMP_DIR`] is one of
+//! them. Symbolic links are followed, so that a cluster may live on another disk, as long as a link's target and what
+//! is renamed into it are in one file system. Root works with the rights of the owner of the directory, and follows
+//! them no further than that user could.
 
 use std::fs::File;
 use std::io::Read;
@@ -238,8 +238,8 @@ impl Walk<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The names that can lead to a key asked for, directories with a `/` at the end, in byte order. That is the order of the keys
-    /// below them: `a-b/c` < `a.b` < `a/b`.
+    /// The names that can lead to a key asked for, directories with a `/` at the end, in byte order. That is the order
+    /// of the keys below them: `a-b/c` < `a.b` < `a/b`.
     fn names(&self, dir: &Dir, path: &str) -> Result<Vec<String>, FsError> {
         let items = match dir.items() {
             // Removed since it was opened: with everything in it.

@@ -1,7 +1,8 @@
-//! What this process has seen of a store: whether it answers. A store that was given up is not waited for again by every request.
+//! What this process has seen of a store: whether it answers. A store that was given up is not waited for again by
+//! every request.
 //!
-//! Lives here: [`Health`], which the [`retry`](super::retry) decorator keeps, and the one of each place. May not live here: what is
-//! remembered from one process to the next.
+//! Lives here: [`Health`], which the [`retry`](super::retry) decorator keeps, and the one of each place. May not live
+//! here: what is remembered from one process to the next.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,7 +76,8 @@ impl Health {
         is_first
     }
 
-    /// A request that failed since this moment is given up. If nothing else was answered meanwhile, nothing will be for a while.
+    /// A request that failed since this moment is given up. If nothing else was answered meanwhile, nothing will be for
+    /// a while.
     pub(super) fn gave_up(&self, kind: ErrorKind, since: Instant) {
         let mut state = self.lock();
         let is_silent = matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Busy);

@@ -32,8 +32,8 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// An empty store that behaves like an S3 service that ignores `If-None-Match`: `create` and `complete` overwrite and answer
-    /// [`Created::New`]. It breaks the contract; [`super::claims`] is made for it.
+    /// An empty store that behaves like an S3 service that ignores `If-None-Match`: `create` and `complete` overwrite
+    /// and answer [`Created::New`]. It breaks the contract; [`super::claims`] is made for it.
     pub fn without_conditions() -> Self {
         Self { ignores_conditions: true, ..Self::default() }
     }

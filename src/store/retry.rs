@@ -1,8 +1,9 @@
 //! Tries again what failed, as long as that can help.
 //!
-//! Each request is retried by itself: a part of an upload, its completion, a page of a listing (from the last object seen), the
-//! rest of a body (from the byte reached). Whether a retry can help is asked of the error ([`StoreError::is_permanent`]); when to
-//! give up is the deadline's business, and the policy's; a deadline of every single request counts alone, from the first attempt.
+//! Each request is retried by itself: a part of an upload, its completion, a page of a listing (from the last object
+//! seen), the rest of a body (from the byte reached). Whether a retry can help is asked of the error
+//! ([`StoreError::is_permanent`]); when to give up is the deadline's business, and the policy's; a deadline of every
+//! single request counts alone, from the first attempt.
 //!
 //! Under [`super::claims`], not above it: a claim is then held across the retries of the request that it guards.
 
@@ -27,7 +28,8 @@ pub struct Policy {
     pub first_delay: Duration,
     /// Upper end of any delay.
     pub max_delay: Duration,
-    /// Attempts of one request, the first included; progress within it (objects listed, bytes read) starts the count anew.
+    /// Attempts of one request, the first included; progress within it (objects listed, bytes read) starts the count
+    /// anew.
     pub attempts: u32,
 }
 

@@ -7,8 +7,8 @@ use std::thread;
 use super::start::{panicked, start_scoped, without_panic};
 use crate::error::Error;
 
-/// Does something for each of `things`, for at most `most` of them at once; the answers are in their order. One that fails does not keep
-/// the others from being done.
+/// Does something for each of `things`, for at most `most` of them at once; the answers are in their order. One that
+/// fails does not keep the others from being done.
 ///
 /// The calling thread works too: where no other can be started, it does all of them.
 ///

@@ -1,6 +1,7 @@
 //! A thread that is given up when it takes too long: a call to a file system or a network that may hang.
 //!
-//! Lives here: [`Detached`] and [`within`]. A thread that was given up goes on until the process ends. Depends on `error` alone.
+//! Lives here: [`Detached`] and [`within`]. A thread that was given up goes on until the process ends. Depends on
+//! `error` alone.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;

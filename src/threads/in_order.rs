@@ -1,5 +1,5 @@
-//! Jobs that workers do at once, and whose results are taken in the order of the jobs: progress never passes a gap. Depends on `error`
-//! alone.
+//! Jobs that workers do at once, and whose results are taken in the order of the jobs: progress never passes a gap.
+//! Depends on `error` alone.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -76,12 +76,13 @@ impl<W: Worker> Worker for Numbered<W> {
     }
 }
 
-/// Runs `feed` on a thread of its own, which hands jobs to `workers`, one thread for each, and gives their results to `take` on the
-/// calling thread, in the order of the jobs. `go_on` is asked there every [`Order::tick`]. `stop` is set by the first failure.
+/// Runs `feed` on a thread of its own, which hands jobs to `workers`, one thread for each, and gives their results to
+/// `take` on the calling thread, in the order of the jobs. `go_on` is asked there every [`Order::tick`]. `stop` is set
+/// by the first failure.
 ///
 /// # Errors
-/// The first of a worker, of `feed`, `take` or `go_on`; [`Kind::Bug`]: a thread panicked; where a thread cannot be started, see
-/// [`no_thread`](super::no_thread).
+/// The first of a worker, of `feed`, `take` or `go_on`; [`Kind::Bug`]: a thread panicked; where a thread cannot be
+/// started, see [`no_thread`](super::no_thread).
 pub fn in_order<W: Worker>(
     workers: Vec<W>,
     order: Order,

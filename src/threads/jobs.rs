@@ -92,7 +92,8 @@ impl<'a> Failure<'a> {
     }
 }
 
-/// Does jobs until there are no more. After a failure it goes on taking them, so that nobody waits for ever to hand one over.
+/// Does jobs until there are no more. After a failure it goes on taking them, so that nobody waits for ever to hand one
+/// over.
 pub(super) fn work_off<W: Worker>(
     mut worker: W,
     jobs: &Mutex<Receiver<W::Job>>,
@@ -117,12 +118,12 @@ pub(super) fn work_off<W: Worker>(
     }
 }
 
-/// Runs `lead` on this thread, which hands jobs to `workers`, one thread for each; `waiting` jobs may wait for one. When it returns `Ok`,
-/// and this does, every job is done. `stop` is set by the first failure.
+/// Runs `lead` on this thread, which hands jobs to `workers`, one thread for each; `waiting` jobs may wait for one.
+/// When it returns `Ok`, and this does, every job is done. `stop` is set by the first failure.
 ///
 /// # Errors
-/// The first error of a worker; otherwise that of `lead`; [`Kind::Bug`]: a worker panicked; where a thread cannot be started, see
-/// [`no_thread`](super::no_thread).
+/// The first error of a worker; otherwise that of `lead`; [`Kind::Bug`]: a worker panicked; where a thread cannot be
+/// started, see [`no_thread`](super::no_thread).
 pub fn with_workers<W: Worker<Output = ()>, R>(
     workers: Vec<W>,
     waiting: usize,

@@ -8,8 +8,9 @@
 //! | jobs are handed to workers, and their results are taken in order | [`in_order`] |
 //! | threads follow a state that this one steers | [`steered`] |
 //!
-//! What they have in common: a thread that panics is an error ([`Kind::Bug`](crate::error::Kind::Bug)), never a hang; the first error
-//! stops the others; and where no thread can be started that is an error too, or the work is done on the calling thread.
+//! What they have in common: a thread that panics is an error ([`Kind::Bug`](crate::error::Kind::Bug)), never a hang;
+//! the first error stops the others; and where no thread can be started that is an error too, or the work is done on
+//! the calling thread.
 //!
 //! May not live here: anything that knows what the threads do. Depends on `error` alone.
 

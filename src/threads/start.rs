@@ -63,7 +63,7 @@ pub(super) mod tests {
         pub(super) static THREADS_LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
-    /// Does something while this thread can start only so many others.
+    /// Does something while this thread can start only this many others.
     pub(in crate::threads) fn with_threads_left<T>(threads: usize, work: impl FnOnce() -> T) -> T {
         THREADS_LEFT.set(threads);
         let result = work();

@@ -7,12 +7,13 @@ use super::start::{start_scoped, without_panic};
 use super::stop::Stop;
 use crate::error::Error;
 
-/// Runs each of `work` on a thread of its own, and `steer` on this one. `end` tells all of them to return: it is called when `steer` has
-/// returned, when one of them panics, and when one cannot be started; it may be called several times. Returns when all have.
+/// Runs each of `work` on a thread of its own, and `steer` on this one. `end` tells all of them to return: it is called
+/// when `steer` has returned, when one of them panics, and when one cannot be started; it may be called several times.
+/// Returns when all have.
 ///
 /// # Errors
-/// That of `steer`; [`Kind::Bug`](crate::error::Kind::Bug): a thread or `steer` panicked; where a thread cannot be started, see
-/// [`no_thread`](super::no_thread): `steer` is not called then.
+/// That of `steer`; [`Kind::Bug`](crate::error::Kind::Bug): a thread or `steer` panicked; where a thread cannot be
+/// started, see [`no_thread`](super::no_thread): `steer` is not called then.
 pub fn steered<R>(
     work: impl IntoIterator<Item = impl FnOnce() + Send>,
     end: impl Fn() + Sync,

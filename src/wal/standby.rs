@@ -1,5 +1,5 @@
-//! For whom `fetch-wal` is called: a recovery, which must not go on without an answer, or a standby, which must not be kept waiting for
-//! one. docs/STANDBY.md has the argument.
+//! Which kind of server calls `fetch-wal`: a recovery, which must not go on without an answer, or a standby, which must
+//! not be kept waiting for one. docs/STANDBY.md has the argument.
 use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::fsio;
@@ -60,15 +60,16 @@ impl Caller {
         }
     }
 
-    /// How long a store that says nothing is waited for, if that is not as long as the time limit allows: a standby can stream, and
-    /// asks again.
+    /// How long a store that says nothing is waited for, if that is not as long as the time limit allows: a standby can
+    /// stream, and asks again.
     pub(super) fn patience(&self) -> Option<Duration> {
         let may_go_on = self.is_standby && self.on_error != OnError::Stop && !self.may_lose();
         (may_go_on || self.has_history()).then_some(STANDBY_PATIENCE)
     }
 
-    /// Whether a standby, or one that is being promoted, asks for a history that it has itself: told that there is none, it takes its
-    /// own. A server that has removed its signal file, and then fails, would come up on the old timeline.
+    /// Whether a standby, or one that is being promoted, asks for a history that it has itself: told that there is
+    /// none, it takes its own. A server that has removed its signal file, and then fails, would come up on the old
+    /// timeline.
     fn has_history(&self) -> bool {
         let (Some(directory), WalFileName::History(timeline)) = (&self.wal_directory, self.file) else { return false };
         let content = fsio::read_bounded(
@@ -78,9 +79,10 @@ impl Caller {
         !exists("recovery.signal") && content.is_ok_and(|content| TimelineHistory::parse(timeline, &content).is_ok())
     }
 
-    /// Whether the server would be promoted without something that may be in the repository alone: promotion was requested, and it has
-    /// nothing of this segment by streaming. (The server removes the file `promote` once it has seen it. It looks for it only after it
-    /// was told that the segment is not there, or while it streams; then it has what it could get.)
+    /// Whether the server would be promoted without something that may be in the repository alone: promotion was
+    /// requested, and it has nothing of this segment by streaming. (The server removes the file `promote` once it has
+    /// seen it. It looks for it only after it was told that the segment is not there, or while it streams; then it has
+    /// what it could get.)
     pub(super) fn may_lose(&self) -> bool {
         self.is_standby && exists("promote") && matches!(self.file, WalFileName::Segment(_)) && !self.has_begun()
     }
@@ -95,7 +97,7 @@ impl Caller {
             && SegmentCheck::run(segment, &head, stat.size_bytes).is_ok_and(|page| Some(SystemId(page.system_id)) == self.here)
     }
 
-    /// What to answer when it cannot be told whether the file exists.
+    /// What to answer when it is not known whether the file exists.
     pub(super) fn judge(&self, error: Error) -> Error {
         let may_go_on = match self.on_error {
             OnError::Stop => false,

@@ -1,5 +1,5 @@
-//! Helpers killed at every system call that changes a file system: what is on record is stored, what is in the spool is whole, and the
-//! calls that come afterwards do all that is left to do.
+//! Helpers killed at every system call that changes a file system: what is on record is stored, what is in the spool is
+//! whole, and the calls that come afterwards do all that is left to do.
 
 use std::fs;
 use std::path::Path;

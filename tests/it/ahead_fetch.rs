@@ -1,5 +1,5 @@
-//! Fetching ahead of recovery: what is served from the spool is what was authenticated, absence is never told from it, and no helper
-//! changes what a call answers.
+//! Fetching ahead of recovery: what is served from the spool is what was authenticated, absence is never told from it,
+//! and no helper changes what a call answers.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};

@@ -46,7 +46,8 @@ fn backlog_and_back(major: u32, archive: impl FnOnce(&Scratch) -> Archive) {
     reload(&primary, &not_yet(&options));
     make_backlog(&primary, 150);
     reload(&primary, &options);
-    // An immediate shutdown kills the process group of a call, and no helper. Whatever is in the middle of something is done again.
+    // An immediate shutdown kills the process group of a call, and no helper. Whatever is in the middle of something is
+    // done again.
     let spool = primary.data.join("pg_wal/walvis");
     let in_the_middle = poll(|| fs::read_dir(spool.join("pushed")).is_ok_and(|names| names.count() >= 3).then_some(()));
     assert!(in_the_middle.is_some(), "nothing is pushed ahead");

@@ -1,5 +1,5 @@
-//! Pushing ahead of the archiver: what is on record is stored, records are never believed beyond what they prove, and no helper changes
-//! what a call answers.
+//! Pushing ahead of the archiver: what is on record is stored, records are never believed beyond what they prove, and
+//! no helper changes what a call answers.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -203,7 +203,8 @@ fn the_flag_of_helpers_is_of_no_use_in_the_servers_settings() {
     site.run(["push-wal", &path, "--ahead"]).exits(2);
     site.run(["fetch-wal", &names[0], "pg_wal/RECOVERYXLOG", "--ahead"]).exits(200);
     assert!(site.stored().is_empty());
-    // As a helper it has no exit code but 0, whatever is wrong: a server that is the first process of a container inherits it.
+    // As a helper it has no exit code but 0, whatever is wrong: a server that is the first process of a container
+    // inherits it.
     site.set("WALVIS_REPOSITORY", "file:///nonexistent");
     fs::create_dir_all(site.spool()).unwrap();
     fs::set_permissions(site.spool(), fs::Permissions::from_mode(0o700)).unwrap();

@@ -128,7 +128,8 @@ enum Truth {
     Events(Vec<(Lsn, Event)>),
 }
 
-/// What the segments themselves say, read without any catalog. `stored` tells which are there, and which of these scanned.
+/// What the segments themselves say, read without any catalog. `stored` tells which are there, and which of these
+/// scanned.
 fn truth(legs: &[&Log], stored: &BTreeMap<SegmentName, bool>) -> BTreeMap<u64, Truth> {
     let end_of = |leg: usize| legs.get(leg + 1).map_or(u64::MAX, |child| child.begin.0);
     let file = |number: u64| {

@@ -1,4 +1,5 @@
-//! `walvis check` against real servers: what works is said to work, and each thing that is wrong is named with its remedy.
+//! `walvis check` against real servers: what works is said to work, and each thing that is wrong is named with its
+//! remedy.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -172,7 +173,8 @@ fn a_command_that_cannot_work_is_told_at_once_with_what_it_says() {
     let small = Options { wal_segsize_mib: 1, ..host.options() };
     let wrong = Options { archive_command: Some("/nonexistent/walvis push-wal %p".to_owned()), ..small.clone() };
     let cluster = host.cluster("server", 15, &wrong);
-    // The server does not count it: the archiver dies. Nobody waits until the end of the time limit, which would say something else.
+    // The server does not count it: the archiver dies. Nobody waits until the end of the time limit, which would say
+    // something else.
     let report = host.check(&cluster, 18, "300");
     one_problem(&report, &["archive_command for 0000", "ends with exit code 127", "not found", "whole path"]);
     assert_eq!((&report["server"]["archiver"]["failed_count"], &report["verdict"]), (&0.into(), &"not_working".into()));

@@ -1,7 +1,8 @@
-//! The one suite that every store and every decorator passes: the contract of `walvis::store::Store`, promise by promise.
+//! The one suite that every store and every decorator passes: the contract of `walvis::store::Store`, promise by
+//! promise.
 //!
-//! [`run`] works below a key prefix of its own and leaves nothing there, so that it can run against a bucket that others use. Most
-//! objects are a few bytes; one is an upload of 2.5 parts.
+//! [`run`] works below a key prefix of its own and leaves nothing there, so that it can run against a bucket that
+//! others use. Most objects are a few bytes; one is an upload of 2.5 parts.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -177,7 +178,8 @@ fn reads_ranges(store: &dyn Store, at: &str) {
 }
 
 fn lists_in_key_order(store: &dyn Store, at: &str) {
-    // In byte order: `-` < `.` < `/` < `0` < `A` < `_` < `a`. Siblings of a directory `a` sort before, into and after it.
+    // In byte order: `-` < `.` < `/` < `0` < `A` < `_` < `a`. Siblings of a directory `a` sort before, into and after
+    // it.
     let mut keys: Vec<String> =
         ["a-b/c", "a-b.c", "a.b", "a/b", "a/b.c", "a/c/d", "a0", "A/z", "_x", "ab", "b/a/a/a", "b/a-a", "b/a.a", "z"]
             .iter()

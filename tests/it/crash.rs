@@ -1,5 +1,5 @@
-//! Kills: at every system call that changes a file system, and at every request to S3. Afterwards all is as before or complete, the next
-//! call succeeds, and nothing piles up.
+//! Kills: at every system call that changes a file system, and at every request to S3. Afterwards all is as before or
+//! complete, the next call succeeds, and nothing piles up.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,8 @@ use crate::support::command::{DESTINATION, Ran, Running, Site, WALVIS, eventuall
 use crate::support::s3::{Action, S3Server};
 use crate::support::segment::{self, Content, Segment};
 
-/// The calls that change a file system or make it durable. Between two of them a kill finds the same state as at the second.
+/// The calls that change a file system or make it durable. Between two of them a kill finds the same state as at the
+/// second.
 const CALLS: &str = "openat,mkdirat,mkdir,linkat,link,renameat,renameat2,rename,unlinkat,unlink,fsync,fdatasync,pwrite64,write,ftruncate,flock,fchmod";
 
 /// A command under `strace`, which looks at these calls and does with them what the options say.
@@ -29,8 +30,8 @@ pub(crate) fn strace(site: &Site, log: &Path, options: &[&str], arguments: &[&st
     command
 }
 
-/// For every call of the kinds above that an undisturbed run makes, its name and its number among those of its name and thread, but
-/// not those that only read.
+/// For every call of the kinds above that an undisturbed run makes, its name and its number among those of its name and
+/// thread, but not those that only read.
 fn calls(log: &str) -> Vec<(String, usize)> {
     let (mut counts, mut calls) = (BTreeMap::<(String, String), usize>::new(), Vec::new());
     for line in log.lines() {
@@ -49,8 +50,8 @@ fn calls(log: &str) -> Vec<(String, usize)> {
     calls
 }
 
-/// Kills what `work` starts at each of its calls, in a fresh site each time, and looks at what is left. How many kills there were, of
-/// how many calls: threads that share work do not always come to the same ones.
+/// Kills what `work` starts at each of its calls, in a fresh site each time, and looks at what is left. How many kills
+/// there were, of how many calls: threads that share work do not always come to the same ones.
 pub(crate) fn kill_at_calls(
     make: impl Fn() -> Site,
     work: impl Fn(&Site, &Path, &[&str]) -> Ran,

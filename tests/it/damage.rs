@@ -1,5 +1,5 @@
-//! Stored bytes, attacked: whatever is flipped, cut, added or swapped, nothing wrong is served, nothing is called absent, and nobody is
-//! told that a damaged object is stored.
+//! Stored bytes, attacked: whatever is flipped, cut, added or swapped, nothing wrong is served, nothing is called
+//! absent, and nobody is told that a damaged object is stored.
 
 use std::fs;
 use std::path::Path;
@@ -64,7 +64,8 @@ fn both_ciphers() -> [Site; 2] {
     [Site::new(), Site::unencrypted()]
 }
 
-/// Offsets at which something else lies: every header field, metadata, its tag, first, middle and last frame and their tags.
+/// Offsets at which something else lies: every header field, metadata, its tag, first, middle and last frame and their
+/// tags.
 fn places(object: &[u8]) -> Vec<usize> {
     let metadata = u32::from_le_bytes(object[64..68].try_into().unwrap()) as usize;
     let frames = HEADER_BYTES + metadata + 16;

@@ -1,4 +1,5 @@
-//! Exit codes under every kind of mistreatment: `push-wal` never above 125 nor dead by a signal, `fetch-wal` never "not there".
+//! Exit codes under every kind of mistreatment: `push-wal` never above 125 nor dead by a signal, `fetch-wal` never "not
+//! there".
 
 use std::fs;
 use std::io::Write;
@@ -145,9 +146,10 @@ fn hardly_any_memory() {
             {
                 break;
             }
-            // Rust and zstd answer to an allocation that fails. But a stack that may not grow is a SIGSEGV, and so may be what the C code
-            // below TLS makes of it: no program can catch these. PostgreSQL's archiver goes down with it, is started again, and the
-            // segment is still to be archived: what is not stored was not called stored.
+            // Rust and zstd answer to an allocation that fails. But a stack that may not grow is a SIGSEGV, and so may
+            // be what the C code below TLS makes of it: no program can catch these. PostgreSQL's archiver goes down
+            // with it, is started again, and the segment is still to be archived: what is not stored was not called
+            // stored.
             let code = ran.status.code().unwrap_or(70);
             assert!((0..=125).contains(&code), "{kib} KiB: {ran:?}");
             failed += usize::from(code != 0);

@@ -1,4 +1,5 @@
-//! `fetch-wal`, attacked: 0 with the very bytes, 1 only for a proven absence, 200 for everything else, and never half a file.
+//! `fetch-wal`, attacked: 0 with the very bytes, 1 only for a proven absence, 200 for everything else, and never half a
+//! file.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

@@ -1,6 +1,7 @@
-//! Golden vectors of what is read before any data key is known: descriptor, key file, key objects. `tests/golden/repository` holds two
-//! repositories of version 1 without data, which must be opened for ever, and `edits.json` says what must be refused, and by which layer.
-//! `WALVIS_TEST_BLESS=1` writes them anew, for a new version of the format only.
+//! Golden vectors of what is read before any data key is known: descriptor, key file, key objects.
+//! `tests/golden/repository` holds two repositories of version 1 without data, which must be opened for ever, and
+//! `edits.json` says what must be refused, and by which layer. `WALVIS_TEST_BLESS=1` writes them anew, for a new
+//! version of the format only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ struct Edit {
     replace: String,
     /// Whether the check is made to fit again, as a forger does.
     recheck: bool,
-    /// The layer that must refuse it: `key file`, `parser`, `key` (the sealed data key does not open) or `known` (it is another one).
+    /// The layer that must refuse it: `key file`, `parser`, `key` (the sealed data key does not open) or `known` (it is
+    /// another one).
     rejected_by: String,
     says: String,
 }

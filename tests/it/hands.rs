@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::pitr::Site;
 use crate::support::command;
 
-/// A server that lets nobody in is not asked whether it runs; a directory for temporary files is tried before a backup begins; the plan of
-/// a restore is in the result, not among the messages.
+/// A server that lets nobody in is not asked whether it runs; a directory for temporary files is tried before a backup
+/// begins; the plan of a restore is in the result, not among the messages.
 #[test]
 fn pg15_says_what_is_the_case() {
     let site = Site::new();

@@ -1,7 +1,8 @@
-//! Peak memory of the program: 64 MiB for 16 MiB segments, 128 MiB for a segment of 1 GiB, whatever is in them and wherever they go.
+//! Peak memory of the program: 64 MiB for 16 MiB segments, 128 MiB for a segment of 1 GiB, whatever is in them and
+//! wherever they go.
 //!
-//! The kernel tells the peak of the largest child that was waited for. So a process of its own, this very test binary running
-//! [`measure`], starts the program and asks.
+//! The kernel tells the peak of the largest child that was waited for. So a process of its own, this very test binary
+//! running [`measure`], starts the program and asks.
 
 use std::process::Command;
 use std::time::Duration;
@@ -32,7 +33,8 @@ fn measure() {
     let wrapper = std::env::var("WALVIS_TEST_WRAPPER").unwrap_or_default();
     let mut words = wrapper.split_whitespace().chain([WALVIS]).chain(arguments.split(' '));
     let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
-    // A child begins as a copy of us, and that counts as its own. (Our own usage would count our parent's in the same way.)
+    // A child begins as a copy of us, and that counts as its own. (Our own usage would count our parent's in the same
+    // way.)
     let memory = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").to_owned();
     println!("peak: {} own: {own} code: {:?}", getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss(), status.code());
@@ -114,8 +116,8 @@ fn sixteen_mib_segments() {
     }
 }
 
-/// Where the kernel keeps no keys, every process derives the key of a passphrase, and that takes what Argon2id takes. It is given back
-/// before anything else is done.
+/// Where the kernel keeps no keys, every process derives the key of a passphrase, and that takes what Argon2id takes.
+/// It is given back before anything else is done.
 #[test]
 fn the_key_of_a_passphrase() {
     let server = S3Server::start();
@@ -152,7 +154,8 @@ fn a_one_gib_segment() {
 /// Commits in each segment of [`long_log`].
 const COMMITS: u32 = 400;
 
-/// A repository with a log of that many segments, and its catalog. Of the segments only what a list reads is stored: the summaries.
+/// A repository with a log of that many segments, and its catalog. Of the segments only what a list reads is stored:
+/// the summaries.
 fn long_log(segments: u32) -> Site {
     let site = Site::unencrypted();
     let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None, known: None };
@@ -197,7 +200,8 @@ fn lists_of_a_long_log() {
     assert_eq!(lines, 600 * COMMITS as usize);
 }
 
-/// What works ahead, as processes that we wait for: with segments that do not compress, so that every buffer is as long as it gets.
+/// What works ahead, as processes that we wait for: with segments that do not compress, so that every buffer is as long
+/// as it gets.
 fn helpers_stay_below(mut site: Site, segments: &[Segment], make: impl Fn(&Segment, &std::path::Path), bound_mib: u64) {
     site.become_cluster(segment::SYSTEM_ID, segments[0].size);
     for (name, value) in walvis::wal::spool::HELPER_ENVIRONMENT {

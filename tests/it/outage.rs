@@ -1,5 +1,6 @@
-//! Outages: a full disk, missing permissions, a store that is gone, refuses, hangs or lies. The right exit code within the time limit, a
-//! message that names the thing and the way out, nothing half-stored; and when the fault is gone, the same call succeeds.
+//! Outages: a full disk, missing permissions, a store that is gone, refuses, hangs or lies. The right exit code within
+//! the time limit, a message that names the thing and the way out, nothing half-stored; and when the fault is gone, the
+//! same call succeeds.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,8 +17,8 @@ fn name(number: u64) -> String {
     Segment::new(number).name()
 }
 
-/// The watchdog ends a process two seconds after its time limit, and says something for half a second at most; the rest is for a
-/// machine that is busy with other tests.
+/// The watchdog ends a process two seconds after its time limit, and says something for half a second at most; the rest
+/// is for a machine that is busy with other tests.
 fn limit(timeout_s: u64) -> Duration {
     Duration::from_secs(timeout_s + 3 + 10)
 }

@@ -1,5 +1,6 @@
-//! Patience that fits the caller: a recovery waits for an answer, a standby goes on without one unless something could be lost by it, what
-//! is optional holds up nothing and gets later what it missed, and the server's log has one message per call.
+//! Patience that fits the caller: a recovery waits for an answer, a standby goes on without one unless something could
+//! be lost by it, what is optional holds up nothing and gets later what it missed, and the server's log has one message
+//! per call.
 
 use std::fs;
 use std::sync::Arc;
@@ -120,7 +121,8 @@ fn a_standby_is_told_within_seconds_and_loses_nothing_by_it() {
     assert!(!server.log().is_empty());
     site.fetch_fails("00000001.history", 1).says(&["has no history"]);
 
-    // Promotion was requested: what may be in the repository alone is waited for, and the server not promoted without it.
+    // Promotion was requested: what may be in the repository alone is waited for, and the server not promoted without
+    // it.
     fs::write(site.data().join("promote"), "").unwrap();
     site.fetch_fails(&name(2), 200).tells_the_way_out().says(&["promotion", "empty restore_command"]);
     site.run(["fetch-wal", &name(2), DESTINATION, "--on-error", "unavailable"]).exits(200);

@@ -1,4 +1,5 @@
-//! Two servers promoted off one segment: what recovery never asks for does not stop archiving, and what it asks for is never guessed.
+//! Two servers promoted off one segment: what recovery never asks for does not stop archiving, and what it asks for is
+//! never guessed.
 
 use std::fs;
 use std::path::Path;
@@ -82,7 +83,8 @@ fn of_two_promotions_off_one_segment_both_partials_are_kept() {
     promoted(&mut third, 4);
     assert_eq!(third.sql("select string_agg(i::text, ' ' order by i) from t"), "1 2 3");
 
-    // One that does not see the archive takes timeline 2, which is taken. Its history is what a recovery goes by: it is refused.
+    // One that does not see the archive takes timeline 2, which is taken. Its history is what a recovery goes by: it is
+    // refused.
     let sees_segments = format!("case %f in *.history) exit 1;; esac; {}", archive.options().restore_command.unwrap());
     let blind = Options { restore_command: Some(sees_segments), ..options };
     let mut fourth = Cluster::restore(&scratch, "fourth", &backup, Role::Recovery, &blind);

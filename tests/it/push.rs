@@ -1,4 +1,5 @@
-//! `push-wal`, attacked: nothing is overwritten, nothing foreign gets in, two at once do no harm, and the way out is told.
+//! `push-wal`, attacked: nothing is overwritten, nothing foreign gets in, two at once do no harm, and the way out is
+//! told.
 
 use std::fs;
 use std::time::Duration;
@@ -52,7 +53,8 @@ fn the_same_again_is_fine_and_anything_else_is_a_conflict() {
     assert_eq!(site.stored().len(), 6);
 }
 
-/// Lets two hosts push files of one name at the same moment, over and over. `are_equal` content: both succeed; else exactly one.
+/// Lets two hosts push files of one name at the same moment, over and over. `are_equal` content: both succeed; else
+/// exactly one.
 fn race(site: &Site, rounds: u64, are_equal: bool, size: usize) {
     let twin = site.twin();
     for host in [site, &twin] {

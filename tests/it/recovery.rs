@@ -1,4 +1,5 @@
-//! The whole way with real servers: a cluster under load archives, is destroyed, and comes back from a base copy and its archive.
+//! The whole way with real servers: a cluster under load archives, is destroyed, and comes back from a base copy and
+//! its archive.
 //!
 //! What must hold afterwards is what clients were told, not what the archive says: see [`Load`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
@@ -237,9 +238,9 @@ fn large_segments() {
     loses_nothing(17, 64, Archive::walvis);
 }
 
-/// After a crash the last segment is only in `pg_wal`. With it put into the restored directory nothing at all is lost, the server
-/// promotes in the middle of a segment, and archives that one as `.partial`. The next recovery, from the copy of timeline 1, has to
-/// find its way to timeline 2.
+/// After a crash the last segment is only in `pg_wal`. With it put into the restored directory nothing at all is lost,
+/// the server promotes in the middle of a segment, and archives that one as `.partial`. The next recovery, from the
+/// copy of timeline 1, has to find its way to timeline 2.
 fn crosses_timelines(major: u32) {
     let scratch = Scratch::new();
     let archive = Archive::walvis(&scratch);
@@ -373,8 +374,8 @@ impl Disaster {
     }
 }
 
-/// What the other tests of this file prevent, and a proof that they would notice: with `cp`, a lost segment is a promotion and a
-/// silent loss of what came after it.
+/// What the other tests of this file prevent, and a proof that they would notice: with `cp`, a lost segment is a
+/// promotion and a silent loss of what came after it.
 #[test]
 fn with_cp_a_missing_segment_promotes_early() {
     let disaster = Disaster::strike(15, Archive::plain);

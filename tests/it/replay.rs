@@ -1,5 +1,6 @@
-//! What WAL makes a recovering server do besides changing tables, seen before it is replayed: tablespaces at the paths of the original,
-//! settings that a hot standby needs, `wal_level = minimal`, and records that make a base backup unusable.
+//! What WAL makes a recovering server do besides changing tables, seen before it is replayed: tablespaces at the paths
+//! of the original, settings that a hot standby needs, `wal_level = minimal`, and records that make a base backup
+//! unusable.
 
 use std::path::Path;
 
@@ -28,8 +29,8 @@ fn restart_with(cluster: &mut Cluster, site: &Site, settings: &[(&str, &str)]) {
     cluster.start();
 }
 
-/// `resolve`, and so the plan, lists what replay makes at the original's paths, and the settings that it asks for; of the range that is replayed,
-/// and of no more.
+/// `resolve`, and so the plan, lists what replay makes at the original's paths, and the settings that it asks for; of
+/// the range that is replayed, and of no more.
 fn lists_what_replay_makes(major: u32) {
     let site = Site::new();
     let mut primary = site.primary(major);
@@ -128,7 +129,8 @@ fn push_by_hand(site: &Site, cluster: &Cluster) {
     }
 }
 
-/// A stretch of `wal_level = minimal` ends every recovery that comes to it, and is told from a gap: the files are all there.
+/// A stretch of `wal_level = minimal` ends every recovery that comes to it, and is told from a gap: the files are all
+/// there.
 fn minimal_ends_a_window(major: u32) {
     let site = Site::new();
     let mut primary = site.primary(major);
@@ -224,8 +226,9 @@ fn go_on(running: Running) -> Ran {
     running.wait()
 }
 
-/// A database that is moved, or copied from one that is then changed or dropped, while a backup runs, is lost in it: replay copies what the
-/// backup has of its source. Such a backup does not count. What else is done to databases does no harm.
+/// A database that is moved, or copied from one that is then changed or dropped, while a backup runs, is lost in it:
+/// replay copies what the backup has of its source. Such a backup does not count. What else is done to databases does
+/// no harm.
 fn a_spoiled_backup_does_not_count(major: u32) {
     let site = Site::new();
     let primary = site.primary(major);

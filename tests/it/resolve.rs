@@ -136,7 +136,8 @@ impl Site {
         if of_one != of_other {
             one.fail(&format!("recovered by {own:?}:\n{of_one}\nby {resolved:?}:\n{of_other}\n{json:#}"));
         }
-        // The timelines fork at the same position; or earlier, at the end of the record that is named, to have fewer locks.
+        // The timelines fork at the same position; or earlier, at the end of the record that is named, to have fewer
+        // locks.
         let fork = |cluster: &Cluster| {
             parse_lsn(cluster.sql("select pg_read_file('pg_wal/00000002.history')").split_whitespace().nth(1).unwrap())
         };
@@ -168,7 +169,8 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Random targets of all kinds in a busy load of several clients, with rollbacks, prepared transactions and restore points.
+/// Random targets of all kinds in a busy load of several clients, with rollbacks, prepared transactions and restore
+/// points.
 fn recovers_as_resolved(major: u32) {
     let site = Site::new(1);
     let mut primary = site.primary(major);

@@ -1,5 +1,6 @@
-//! Which timeline and which backup are chosen, on random stored histories, against a naive reading of them: forks of forks that are alive
-//! one after the other or at a time, orphans of which only the history is stored, histories, segments and backups that are missing.
+//! Which timeline and which backup are chosen, on random stored histories, against a naive reading of them: forks of
+//! forks that are alive one after the other or at a time, orphans of which only the history is stored, histories,
+//! segments and backups that are missing.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -110,8 +111,8 @@ impl World {
         log.found.iter().filter(move |r| is_there(r.start) && is_there(Lsn(r.end.0 - 1)))
     }
 
-    /// Whether a timeline whose history is missing may have been alive: where it began nobody knows, so what its first segment has of
-    /// the parent counts as its own.
+    /// Whether a timeline whose history is missing may have been alive: where it began nobody knows, so what its first
+    /// segment has of the parent counts as its own.
     fn may_have_been_alive(&self, index: usize, time: PgTime) -> bool {
         let times = || self.held(index).filter_map(time_of);
         index > 0

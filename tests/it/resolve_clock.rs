@@ -1,5 +1,5 @@
-//! A server whose clock is set back and forth under load: times are not monotonic in LSN, and still what is resolved is what
-//! PostgreSQL does.
+//! A server whose clock is set back and forth under load: times are not monotonic in LSN, and still what is resolved is
+//! what PostgreSQL does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::io::{Read, Write};
@@ -19,9 +19,10 @@ fn libfaketime() -> PathBuf {
 
 /// How far a server's clock is off: in a file that libfaketime reads.
 ///
-/// The library keeps a semaphore and shared memory, made by the first process that loads it and used by the programs below that. But a
-/// child that is not a program of its own takes them away when it ends, as every backend of PostgreSQL does; then `archive_command`
-/// cannot be run any more. So they belong to a process that does nothing but wait.
+/// The library keeps a semaphore and shared memory, made by the first process that loads it and used by the programs
+/// below that. But a child that is not a program of its own takes them away when it ends, as every backend of
+/// PostgreSQL does; then `archive_command` cannot be run any more. So they belong to a process that does nothing but
+/// wait.
 struct Clock {
     file: PathBuf,
     env: Vec<(String, String)>,

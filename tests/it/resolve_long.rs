@@ -1,4 +1,5 @@
-//! A commit record of several megabytes: segments that hold nothing but a part of it, and recovery to it and to just before it.
+//! A commit record of several megabytes: segments that hold nothing but a part of it, and recovery to it and to just
+//! before it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use crate::resolve::{Site, waldump};

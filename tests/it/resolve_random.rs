@@ -1,5 +1,5 @@
-//! Targets on random stored histories, against a naive reading of them: three timelines, times that go to and fro, records over one
-//! boundary or several, holes, segments without a summary, with nodes of the catalog and without.
+//! Targets on random stored histories, against a naive reading of them: three timelines, times that go to and fro,
+//! records over one boundary or several, holes, segments without a summary, with nodes of the catalog and without.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What cannot be reached, and what has more than one answer: gaps, forks, abandoned timelines, names used twice, damage.
+//! What cannot be reached, and what has more than one answer: gaps, forks, abandoned timelines, names used twice,
+//! damage.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::fs;
@@ -43,8 +44,8 @@ fn server_refuses(site: &Site, name: &str, backup: &Backup, settings: &[(&str, &
     assert!(cluster.log().contains(words), "{}", cluster.log());
 }
 
-/// Before everything, after everything, in an idle stretch, and before the end of the backup: what is refused here the server
-/// refuses too.
+/// Before everything, after everything, in an idle stretch, and before the end of the backup: what is refused here the
+/// server refuses too.
 #[test]
 fn pg18_ends_of_the_archive() {
     let site = Site::new(1);
@@ -72,7 +73,8 @@ fn pg18_ends_of_the_archive() {
         assert_eq!(lsn(&json["oldest_backup"]["stop_lsn"]), backup.stop_lsn);
         assert!(json["wal"]["stored_bytes"].as_u64().unwrap() > 0);
     }
-    // Nothing is later than that, and the server would fail. `latest` would be another moment as soon as more is archived: it is not offered.
+    // Nothing is later than that, and the server would fail. `latest` would be another moment as soon as more is
+    // archived: it is not offered.
     let json = site.does_not_reach(&format!("--target-time '{after}'"));
     assert_eq!(json["nearest_before"]["transaction"]["xid"].as_u64(), Some(second), "{json:#}");
     let hint = json["hint"].as_str().unwrap();
@@ -136,8 +138,8 @@ fn pg18_ends_of_the_archive() {
     let json = site.reaches(&format!("--target-time '{after}'"));
     assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(second), Some(mistake)), "{json:#}");
 
-    // A time without a zone is several moments, whatever the zone of this host; with one, both readings are printed. It is the same
-    // for every command that takes times.
+    // A time without a zone is several moments, whatever the zone of this host; with one, both readings are printed. It
+    // is the same for every command that takes times.
     let local = idle.strip_suffix("+00:00").unwrap();
     let plus_one: jiff::Timestamp = idle.parse().unwrap();
     let plus_one = plus_one.to_zoned(jiff::tz::Offset::constant(1).to_time_zone()).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
@@ -274,7 +276,8 @@ fn forks(major: u32) {
     assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(fork_xid), Some(child)), "{json:#}");
     assert_eq!(json["last_included"]["timeline"], 1);
     assert_eq!(json["first_excluded"]["timeline"], 2);
-    // In the time in which the abandoned timeline went on, and the other was not there yet. There that time means something else.
+    // In the time in which the abandoned timeline went on, and the other was not there yet. There that time means
+    // something else.
     let json = site.reaches(&format!("--target-time '{abandoned_time}' --target-timeline 2"));
     assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(fork_xid), Some(child)), "{json:#}");
     let json = site.reaches(&format!("--target-time '{abandoned_time}'"));
@@ -355,8 +358,8 @@ fn pg18_forks() {
     forks(18);
 }
 
-/// A standby that archives too (`archive_mode = always`) takes over: both push the same segments, the old primary's last one is a
-/// `.partial`, and the answer leads from the one timeline to the other.
+/// A standby that archives too (`archive_mode = always`) takes over: both push the same segments, the old primary's
+/// last one is a `.partial`, and the answer leads from the one timeline to the other.
 #[test]
 fn pg17_failover_to_a_standby_that_archives() {
     let site = Site::new(1);

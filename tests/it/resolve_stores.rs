@@ -1,5 +1,5 @@
-//! `walvis resolve` and `walvis catalog` over a bucket: the same answers as over a directory, also about an object that is gone. And over
-//! several repositories.
+//! `walvis resolve` and `walvis catalog` over a bucket: the same answers as over a directory, also about an object that
+//! is gone. And over several repositories.
 
 use std::path::PathBuf;
 use std::time::Duration;

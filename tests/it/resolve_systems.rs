@@ -1,4 +1,5 @@
-//! A cluster whose system identifier changed, as `pg_upgrade` changes it: two logs under one name, and which of them is asked.
+//! A cluster whose system identifier changed, as `pg_upgrade` changes it: two logs under one name, and which of them is
+//! asked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use crate::resolve::Site;

@@ -1,5 +1,5 @@
-//! `walvis pitr-restore` on copied data directories and real servers: what it promises by itself. That whole backups come back is
-//! told elsewhere.
+//! `walvis pitr-restore` on copied data directories and real servers: what it promises by itself. That whole backups
+//! come back is told elsewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! The WAL scan against real servers: what it finds must be what the server did, to the microsecond and the byte.
 //!
-//! On 15 every record is compared with `pg_waldump`; on all versions with what the server says itself: `pg_xact_commit_timestamp`,
-//! and the LSNs that restore points and backups return.
+//! On 15 every record is compared with `pg_waldump`; on all versions with what the server says itself:
+//! `pg_xact_commit_timestamp`, and the LSNs that restore points and backups return.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
@@ -69,8 +69,8 @@ fn scan(path: &Path, carry: Option<Carry>, events: &mut Events) -> (Summary, Opt
     (scanned.summary, scanned.carry)
 }
 
-/// What is in the archive's segments: found with records carried over, and found in summaries joined by a chain. Both must be the
-/// same but for xids that summaries may not know.
+/// What is in the archive's segments: found with records carried over, and found in summaries joined by a chain. Both
+/// must be the same but for xids that summaries may not know.
 fn scan_all(paths: &[PathBuf]) -> (Events, Vec<Summary>) {
     let (mut carried, mut joined, mut chain, mut carry) = (Events::new(), Events::new(), Chain::new(), None);
     let mut summaries = Vec::new();
@@ -514,7 +514,8 @@ fn pg15_goes_on_after_a_dead_record_at_a_boundary() {
     dead_record(15, true);
 }
 
-/// A promotion in the middle of a segment: the child's first segment has a copy of the parent's, the parent's is a `.partial`.
+/// A promotion in the middle of a segment: the child's first segment has a copy of the parent's, the parent's is a
+/// `.partial`.
 fn promotion(major: u32) {
     let scratch = Scratch::new();
     let archive = Archive::new(&scratch, 1);

@@ -1,4 +1,5 @@
-//! TLS to a real server: every `sslmode`, with certificates that are right and wrong, and servers that insist on TLS or have none.
+//! TLS to a real server: every `sslmode`, with certificates that are right and wrong, and servers that insist on TLS or
+//! have none.
 
 use std::path::PathBuf;
 use std::sync::Arc;

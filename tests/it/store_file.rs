@@ -1,8 +1,8 @@
-//! The store in a directory and the file-system layer under it: kills at every system call, the order of syncs, full and read-only
-//! file systems, permissions, roots that are not there, foreign names.
+//! The store in a directory and the file-system layer under it: kills at every system call, the order of syncs, full
+//! and read-only file systems, permissions, roots that are not there, foreign names.
 //!
-//! What happens inside one process is watched, broken and killed from outside with `strace`, in a driver: this very test binary,
-//! told by environment variables to do one thing.
+//! What happens inside one process is watched, broken and killed from outside with `strace`, in a driver: this very
+//! test binary, told by environment variables to do one thing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -217,8 +217,8 @@ fn temp_names(dir: &Path) -> Vec<String> {
     names.filter(|name| name.starts_with(TEMP_PREFIX)).collect()
 }
 
-/// Kills a creation at the entry of each of its system calls, that is, between any two of them. All in one repository, so that
-/// whatever a kill leaves behind has the chance to pile up.
+/// Kills a creation at the entry of each of its system calls, that is, between any two of them. All in one repository,
+/// so that whatever a kill leaves behind has the chance to pile up.
 fn kill_everywhere(job: Job, files: TempFiles) {
     let place = tempfile::tempdir().unwrap();
     // The second run: the first one makes the directory of temporary files.
@@ -349,8 +349,8 @@ fn synced(calls: &[(String, String)], root: &Path) -> Vec<String> {
     steps
 }
 
-/// What keeps an object through a power failure cannot be tried here, but its order can be seen: the data before the name, all new
-/// directories before the name, the directory of the name after it.
+/// What keeps an object through a power failure cannot be tried here, but its order can be seen: the data before the
+/// name, all new directories before the name, the directory of the name after it.
 #[test]
 fn names_come_after_data_and_directories() {
     for files in [TempFiles::Auto, TempFiles::Named] {
@@ -588,8 +588,8 @@ impl Drop for Mount {
     }
 }
 
-/// Waits until files that are gone have given their space back: a child that another test has just forked has them open until it
-/// executes its program.
+/// Waits until files that are gone have given their space back: a child that another test has just forked has them open
+/// until it executes its program.
 fn wait_for_space(dir: &Path) {
     let free = || nix::sys::statvfs::statvfs(dir).unwrap();
     eventually("space is given back", || free().blocks_available() * 10 > free().blocks() * 9);

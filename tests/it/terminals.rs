@@ -1,5 +1,5 @@
-//! Names that were chosen with a terminal in mind: of databases and tablespaces, labels and restore points, files and settings, objects
-//! and answers of a store. Wherever they show up, they are text, in the line that they belong to.
+//! Names that were chosen with a terminal in mind: of databases and tablespaces, labels and restore points, files and
+//! settings, objects and answers of a store. Wherever they show up, they are text, in the line that they belong to.
 
 use std::fs;
 

@@ -31,7 +31,8 @@ fn contents(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files_below(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// The forged one is what its check says; without a key nothing more can be known, and this shows that the forgery is a good one.
+/// The forged one is what its check says; without a key nothing more can be known, and this shows that the forgery is a
+/// good one.
 #[test]
 fn a_rewritten_descriptor_opens_no_encrypted_repository() {
     for (field, value) in [
@@ -99,7 +100,8 @@ fn announcements_tell_nothing_of_contents() {
     assert_eq!((contents.len(), contents.iter().collect::<BTreeSet<_>>().len()), (2, 2), "{contents:?}");
 }
 
-/// Two hosts with repositories of their own under one key: the first, and where the second keeps its repository. What they hold differs.
+/// Two hosts with repositories of their own under one key: the first, and where the second keeps its repository. What
+/// they hold differs.
 fn two_of_one_key() -> (Site, Site) {
     let production = Site::new();
     let mut staging = Site::without_repository();
@@ -242,9 +244,9 @@ fn a_key_file_that_cannot_be_written_is_not() {
     }
 }
 
-/// As the README sets it up: the key is root's, readable for the server's group, and the repository is the server's. Root makes both known to
-/// each other, and what is written stays whose it was.
-/// A limit on the length of files stands for the disk: of the line only the beginning fits.
+/// As the README sets it up: the key is root's, readable for the server's group, and the repository is the server's.
+/// Root makes both known to each other, and what is written stays whose it was. A limit on the length of files stands
+/// for the disk: of the line only the beginning fits.
 #[test]
 fn a_key_file_on_a_full_disk_stays_as_it_was() {
     const LIMIT: usize = 4096;
@@ -440,8 +442,8 @@ fn who_writes_to_an_unencrypted_repository_chooses_what_comes_back() {
     }
 }
 
-/// What is gone at the end cannot be told from what was never archived; what is gone in the middle is missed. A repository that is set back
-/// to an earlier state takes up again what is pushed.
+/// What is gone at the end cannot be told from what was never archived; what is gone in the middle is missed. A
+/// repository that is set back to an earlier state takes up again what is pushed.
 #[test]
 fn what_is_withheld_is_missed_in_the_middle() {
     let site = Site::new();

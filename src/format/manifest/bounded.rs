@@ -1,4 +1,5 @@
-//! Lists in JSON that end with an error where they have too many members: a name takes three bytes there, and ten times that in memory.
+//! Lists in JSON that end with an error where they have too many members: a name takes three bytes there, and ten times
+//! that in memory.
 
 use std::collections::BTreeMap;
 use std::fmt;

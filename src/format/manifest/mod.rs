@@ -1,7 +1,7 @@
 //! The manifest of a base backup: what it is, and of every file its attributes and where its content is.
 //!
-//! Written last, it is the backup's commit point. It is written and read as a stream: header, then directories and files in the
-//! order of their paths. `docs/FORMAT.md` has the layout.
+//! Written last, it is the backup's commit point. It is written and read as a stream: header, then directories and
+//! files in the order of their paths. `docs/FORMAT.md` has the layout.
 
 mod bounded;
 mod read;
@@ -29,7 +29,8 @@ const DIRECTORY: u8 = 1;
 const FILE_WITH_EXTENTS: u8 = 2;
 const FILE_WITH_TABLES: u8 = 3;
 
-/// What `list` and the choice of a backup need: JSON in the metadata of the manifest's envelope, read with one small request.
+/// What `list` and the choice of a backup need: JSON in the metadata of the manifest's envelope, read with one small
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupSummary {
     /// The backup.
@@ -46,7 +47,8 @@ pub struct BackupSummary {
     /// The record of that checkpoint.
     #[serde(with = "lsn_text")]
     pub checkpoint_lsn: crate::pg::Lsn,
-    /// Where a restored cluster is consistent: the first position after its backup-end record (standby: minimum recovery point).
+    /// Where a restored cluster is consistent: the first position after its backup-end record (standby: minimum
+    /// recovery point).
     #[serde(with = "lsn_text")]
     pub stop_lsn: crate::pg::Lsn,
     /// The timeline that it was taken on.
@@ -126,14 +128,14 @@ pub struct BackupFacts {
     pub attachments: Vec<Attachment>,
 }
 
-/// A file outside the data directory that the server reads: its settings, who may connect, certificates. It is no part of the cluster;
-/// whoever restores says where to put it.
+/// A file outside the data directory that the server reads: its settings, who may connect, certificates. It is no part
+/// of the cluster; the restore says where to put it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Where it was, from the root on, by the name that the server has for it.
     pub path: RawText,
-    /// The setting that names it (`config_file`, `hba_file`, `ident_file`, `ssl_cert_file`, …); of a file that another one includes,
-    /// the setting that names that one.
+    /// The setting that names it (`config_file`, `hba_file`, `ident_file`, `ssl_cert_file`, …); of a file that another
+    /// one includes, the setting that names that one.
     pub setting: String,
     /// Permissions.
     pub mode: u32,

@@ -17,7 +17,7 @@ enum Op {
     Checkpoint,
     Switch,
     Die(usize),
-    /// Fills the segment but for so many bytes.
+    /// Fills the segment but for this many bytes.
     Until(u64),
 }
 
@@ -113,7 +113,8 @@ fn stream() -> impl Strategy<Value = (u16, u64, Vec<Op>)> {
     (13..=18_u16, prop::sample::select(vec![SMALL, 2 * SMALL, 8 * SMALL]), prop::collection::vec(op(), 1..40))
 }
 
-/// An xid may be unknown only of a prepared transaction with a GID that crosses segments and is too long to be kept whole.
+/// An xid may be unknown only of a prepared transaction with a GID that crosses segments and is too long to be kept
+/// whole.
 fn same(found: &Record<Event>, expected: &Record<Event>) -> bool {
     match (&found.what, &expected.what) {
         (Event::XactEnd(a), Event::XactEnd(b)) if a.xid.is_none() => {

@@ -19,7 +19,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The segment of this name. `None` when the name is impossible with this size, or is the very last one there can be.
+    /// The segment of this name. `None` when the name is impossible with this size, or is the very last one there can
+    /// be.
     pub fn new(name: SegmentName, size: WalSegmentSize) -> Option<Self> {
         let start = name.start(size)?;
         start.0.checked_add(size.bytes())?;
@@ -64,14 +65,14 @@ impl Segment {
 
 /// What a segment says. It depends on the bytes and the name of the segment only.
 ///
-/// Counts, times, xids and lists are of records that lie in this segment whole. The records that cross its boundaries are for
-/// [`Chain`](super::Chain) to report.
+/// Counts, times, xids and lists are of records that lie in this segment whole. The records that cross its boundaries
+/// are for [`Chain`](super::Chain) to report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Which segment.
     pub segment: Segment,
-    /// Whether the scan looked for tablespaces and databases that were created or dropped. An earlier version did not: nothing is
-    /// known of these, and whoever needs to know scans the segment anew.
+    /// Whether the scan looked for tablespaces and databases that were created or dropped. An earlier version did not:
+    /// nothing is known of these, and anybody who needs to know scans the segment anew.
     pub knows_files: bool,
     /// Who wrote it; `None` when its first page can't be read.
     pub origin: Option<Origin>,
@@ -84,7 +85,8 @@ pub struct Summary {
     /// Each of them, in LSN order. `None` when they would take more than
     /// [`MAX_XACT_LIST_BYTES`], or were left out by [`encode_within`](Self::encode_within).
     pub xacts: Option<XactList>,
-    /// Restore points, checkpoints and the like, in LSN order. `None` when there are more than [`MAX_MARKS`], or as above.
+    /// Restore points, checkpoints and the like, in LSN order. `None` when there are more than [`MAX_MARKS`], or as
+    /// above.
     pub marks: Option<Vec<Record<Mark>>>,
     /// How it ends.
     pub end: End,
@@ -108,8 +110,8 @@ pub enum Head {
     Overwrite,
     /// In the middle of a record.
     Continuation {
-        /// Bytes left of the record where the segment begins, at least 1. More than the piece has: the record goes on in the next
-        /// segment, or died, or the segment is damaged there.
+        /// Bytes left of the record where the segment begins, at least 1. More than the piece has: the record goes on
+        /// in the next segment, or died, or the segment is damaged there.
         rem_len: u32,
         /// What of them is here.
         piece: Piece,
@@ -298,8 +300,8 @@ impl XidRange {
         xid.get().wrapping_sub(oldest) <= self.newest.get().wrapping_sub(oldest)
     }
 
-    /// The shortest range that has all of both. In contrast to the ranges of single segments these may be of any width: the xids
-    /// of a year go around more than once.
+    /// The shortest range that has all of both. In contrast to the ranges of single segments these may be of any width:
+    /// the xids of a year go around more than once.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         let within = |range: Self, xid: Xid| range.contains(xid);
@@ -440,7 +442,8 @@ impl Summary {
         }
     }
 
-    /// Whether recovery reads on in the next segment after this one. `false` for a segment that was meant to be complete is a gap.
+    /// Whether recovery reads on in the next segment after this one. `false` for a segment that was meant to be
+    /// complete is a gap.
     pub fn is_complete(&self) -> bool {
         !matches!(self.end, End::EndOfData { .. } | End::Damaged(_))
     }

@@ -1,4 +1,5 @@
-//! A small writer of valid WAL for tests, after `CopyXLogRecordToWAL` and `ReserveXLogSwitch`. It keeps what a scan must find.
+//! A small writer of valid WAL for tests, after `CopyXLogRecordToWAL` and `ReserveXLogSwitch`. It keeps what a scan
+//! must find.
 //!
 //! The integration tests include this file too (`tests/it/support/wal.rs`).
 
@@ -108,7 +109,8 @@ impl Wal {
         Self { major, segment_bytes, timeline: 1, start, bytes: Vec::new(), last, found: Vec::new() }
     }
 
-    /// The log of a timeline that leaves this one here, from the segment in which it does: that begins with a copy of this one's.
+    /// The log of a timeline that leaves this one here, from the segment in which it does: that begins with a copy of
+    /// this one's.
     #[allow(dead_code)]
     pub(super) fn fork(&self, timeline: u32) -> Self {
         let cut = self.bytes.len() / self.segment_bytes as usize * self.segment_bytes as usize;

@@ -1,5 +1,6 @@
-//! The little that is needed of an X.509 certificate beyond what the TLS library says: by what hash it is signed, and the name in its
-//! subject. The library has parsed it before; what makes no sense here all the same is taken for absent.
+//! The little that is needed of an X.509 certificate beyond what the TLS library says: by what hash it is signed, and
+//! the name in its subject. The library has parsed it before; what makes no sense here all the same is taken for
+//! absent.
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
@@ -44,8 +45,8 @@ fn values(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// What `tls-server-end-point` binds to (RFC 5929): the hash of a certificate by the function that it is signed with, or a better one.
-/// `None` for signatures that name no hash function.
+/// What `tls-server-end-point` binds to (RFC 5929): the hash of a certificate by the function that it is signed with,
+/// or a better one. `None` for signatures that name no hash function.
 pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     let (certificate, _) = tagged(der, SEQUENCE)?;
     let (_, rest) = tagged(certificate, SEQUENCE)?;

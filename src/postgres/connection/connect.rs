@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio_postgres::config::{ChannelBinding, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config};
 
-/// A TCP connection that is silent for so long is probed: a host that is gone is noticed within two minutes, and no router forgets it.
+/// A TCP connection that is silent for so long is probed: a host that is gone is noticed within two minutes, and no
+/// router forgets it.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Between probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

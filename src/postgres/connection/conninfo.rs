@@ -1,7 +1,7 @@
 //! Connection strings as libpq reads them, and what libpq adds to them: a service file, the environment, its defaults.
 //!
-//! Lives here: which options there are, and where each comes from. May not live here: connecting. No message of an error has a value in
-//! it, because a value may be a password.
+//! Lives here: which options there are, and where each comes from. May not live here: connecting. No message of an
+//! error has a value in it, because a value may be a password.
 //!
 //! <https://www.postgresql.org/docs/current/libpq-connect.html>
 use crate::error::{Error, Kind};
@@ -60,7 +60,7 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 17] = [
     ("min_protocol_version", &["3.0"]),
     ("max_protocol_version", &[]),
 ];
-/// Options that libpq has and that cannot be obeyed here: whoever sets one relies on it.
+/// Options that libpq has and that cannot be obeyed here: a user who sets one relies on it.
 const NOT_SUPPORTED: [&str; 13] = [
     "sslpassword",
     "sslcrldir",
@@ -79,8 +79,8 @@ const NOT_SUPPORTED: [&str; 13] = [
 /// Options that are secrets.
 const SECRETS: [&str; 5] = ["password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"];
 
-/// The variables that stand for options. Whether a server is the right one, and how it is spoken to, is as important there as in the
-/// string.
+/// The variables that stand for options. Whether a server is the right one, and how it is spoken to, is as important
+/// there as in the string.
 const VARIABLES: [(&str, &str); 18] = [
     ("PGHOST", "host"),
     ("PGHOSTADDR", "hostaddr"),

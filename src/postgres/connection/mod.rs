@@ -1,7 +1,8 @@
 //! The PostgreSQL connection.
 //!
-//! Lives here: connecting, in TLS where `sslmode` says so, and asking for values as text. May not live here: what the values mean for a
-//! command (`ops`). Connection strings and everything that completes them mean what they mean to libpq.
+//! Lives here: connecting, in TLS where `sslmode` says so, and asking for values as text. May not live here: what the
+//! values mean for a command (`ops`). Connection strings and everything that completes them mean what they mean to
+//! libpq.
 
 #[cfg(feature = "tls")]
 mod certificate;

@@ -26,8 +26,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Connects with a libpq connection string (`host=/var/run/postgresql dbname=postgres`, `postgresql://…`), which a service file, the
-    /// libpq variables, a password file and the usual defaults complete.
+    /// Connects with a libpq connection string (`host=/var/run/postgresql dbname=postgres`, `postgresql://…`), which a
+    /// service file, the libpq variables, a password file and the usual defaults complete.
     ///
     /// # Errors
     /// [`Kind::Server`] when it cannot connect; [`Kind::Config`] when the string makes no sense.
@@ -40,7 +40,7 @@ impl Server {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn connect_to(conninfo: Option<&str>, database: Option<&str>, deadline: Deadline) -> Result<Self, Error> {
-        // Password files and certificates are the process's own, whomever a thread of root's works as.
+        // Password files and certificates are the process's own, no matter whom a thread of root's works as.
         let _as = Identity::own().enter().map_err(|e| {
             let what = e.to_string();
             Error { hint: e.hint, ..Error::new(Kind::Config, what) }
@@ -62,8 +62,8 @@ impl Server {
         Ok(Self { runtime, client, targets, deadline })
     }
 
-    /// Takes from this session what a role or database sets to end idle sessions and long statements: for commands that wait for
-    /// checkpoints and archiving, and have a time limit of their own.
+    /// Takes from this session what a role or database sets to end idle sessions and long statements: for commands that
+    /// wait for checkpoints and archiving, and have a time limit of their own.
     ///
     /// # Errors
     /// [`Kind::Server`] with what the server says.
@@ -92,8 +92,8 @@ impl Server {
         Ok(self.rows(sql)?.into_iter().next())
     }
 
-    /// The first row of a statement that may take as long as it likes, such as one that waits for a checkpoint. `go_on` is asked
-    /// several times a second; with its error the statement is cancelled.
+    /// The first row of a statement that may take as long as it likes, such as one that waits for a checkpoint. `go_on`
+    /// is asked several times a second; with its error the statement is cancelled.
     ///
     /// # Errors
     /// As `go_on`'s; [`Kind::Server`] with what the server says, also for no row.
@@ -132,8 +132,8 @@ impl Server {
         first.ok_or_else(|| server_error(format!("the server answers '{sql}' with nothing")))
     }
 
-    /// The value of an SQL expression, byte by byte as the server has it, whatever the encodings of database and session are: a name
-    /// that came from another database need not be of this one's.
+    /// The value of an SQL expression, byte by byte as the server has it, whatever the encodings of database and
+    /// session are: a name that came from another database need not be of this one's.
     ///
     /// # Errors
     /// [`Kind::Server`].

@@ -8,8 +8,9 @@ pub fn quoted(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// An SQL expression for the bytes of another one as hexadecimal digits. Neither converts nor checks an encoding, as `convert_to` and
-/// the session's would: the way from text to `bytea` goes through the latter's text form, in which only backslashes mean something.
+/// An SQL expression for the bytes of another one as hexadecimal digits. Neither converts nor checks an encoding, as
+/// `convert_to` and the session's would: the way from text to `bytea` goes through the latter's text form, in which
+/// only backslashes mean something.
 pub fn hex_of(expression: &str) -> String {
     format!(
         "pg_catalog.encode(pg_catalog.replace(({expression})::pg_catalog.text COLLATE pg_catalog.\"C\", E'\\\\', E'\\\\\\\\')\

@@ -1,7 +1,7 @@
 //! TLS to a server, as libpq's `sslmode` means it.
 //!
-//! Lives here: which certificates are believed, and the connector that `tokio-postgres` asks for one. Nothing is read or made before a
-//! server has agreed to speak TLS, but for the modes that insist on it.
+//! Lives here: which certificates are believed, and the connector that `tokio-postgres` asks for one. Nothing is read
+//! or made before a server has agreed to speak TLS, but for the modes that insist on it.
 //!
 //! <https://www.postgresql.org/docs/current/libpq-ssl.html>
 use super::certificate;

@@ -1,7 +1,8 @@
-//! The environment of a server that this program starts. The server outlives this program, hands its environment on to whatever it runs, and
-//! shows it to everybody who may look at its processes: so it gets no secret that nothing in it needs.
+//! The environment of a server that this program starts. The server outlives this program, hands its environment on to
+//! whatever it runs, and shows it to everybody who may look at its processes: so it gets no secret that nothing in it
+//! needs.
 //!
-//! Lives here: what any server needs. May not live here: what its `restore_command` needs; whoever starts the server decides that.
+//! Lives here: what any server needs. May not live here: what its `restore_command` needs; its caller decides that.
 use crate::fsio::{self, Owner};
 use crate::process;
 use std::ffi::{OsStr, OsString};

@@ -1,7 +1,7 @@
 //! Which tables a server has locked that is paused in recovery.
 //!
-//! Replay holds the `AccessExclusiveLock` of every transaction that has taken one and has not ended by then. Where no stop avoids it, whoever
-//! looks for that very table is told, rather than left waiting.
+//! Replay holds the `AccessExclusiveLock` of every transaction that has taken one and has not ended by then. Where no
+//! stop avoids it, anybody who looks for that very table is told, rather than left waiting.
 use crate::error::Error;
 use crate::postgres::Server;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct LockedRelation {
 /// What is locked. `connect` leads to a database.
 ///
 /// # Errors
-/// As the server's. What cannot be named is told by its OID.
+/// As the server's. What has no known name is named by its OID.
 pub(super) fn locked(server: &Server, connect: &dyn Fn(&str) -> Result<Server, Error>) -> Result<Vec<LockedRelation>, Error> {
     // No client of a hot standby can have such a lock.
     let sql = format!(

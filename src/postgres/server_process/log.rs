@@ -9,7 +9,8 @@ const TAIL_LINES: usize = 15;
 const MAX_LOG_TAIL_BYTES: u64 = 64 * 1024;
 const MAX_LOGFILE_LIST_BYTES: usize = 1024 * 1024;
 
-/// The last lines that a server wrote: to the file it was started with, and to that of its logging collector, where it has one.
+/// The last lines that a server wrote: to the file it was started with, and to that of its logging collector, where it
+/// has one.
 pub(super) fn tail(data_directory: &Path, log: &Path) -> String {
     let mut text = tail_of(log);
     // With the logging collector the rest is elsewhere.

@@ -1,7 +1,7 @@
 //! A server that this program starts in a data directory: start, wait, ask, stop, and read its log.
 //!
-//! Lives here: what holds for any such server. May not live here: what it is started for, and when it has come far enough; whoever starts it
-//! decides that ([`Seen`]). It knows nothing of restores.
+//! Lives here: what holds for any such server. May not live here: what it is started for, and when it has come far
+//! enough; its caller decides that ([`Seen`]). It knows nothing of restores.
 
 mod environment;
 mod locks;

@@ -159,7 +159,8 @@ impl ServerProcess {
         }
     }
 
-    /// What queries wait for on a server that is paused in recovery: relations that are locked by transactions that had not ended.
+    /// What queries wait for on a server that is paused in recovery: relations that are locked by transactions that had
+    /// not ended.
     ///
     /// # Errors
     /// As the server's.
@@ -245,7 +246,8 @@ impl ServerProcess {
     }
 }
 
-/// The arguments that have a server listen at a socket in this directory, which only its own user may use, and nowhere else.
+/// The arguments that have a server listen at a socket in this directory, which only its own user may use, and nowhere
+/// else.
 fn private_socket(directory: &Path) -> [OsString; 6] {
     // It is a list of names, in which quotes keep commas and blanks from ending one.
     let mut directories = b"unix_socket_directories=\"".to_vec();

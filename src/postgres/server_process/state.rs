@@ -26,7 +26,8 @@ pub struct RecoveryState {
 /// # Errors
 /// [`Kind::Server`].
 pub(super) fn ask(server: &Server) -> Result<RecoveryState, Error> {
-    // 14 and later tell a pause that was asked for from one that has begun. In 13 recovery asks itself, and has paused then.
+    // 14 and later tell a pause that was asked for from one that has begun. In 13 recovery asks itself, and has paused
+    // then.
     let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(), \
                CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() END, \
                CASE WHEN NOT pg_catalog.pg_is_in_recovery() \

@@ -5,8 +5,8 @@ use crate::process;
 
 /// Acts as the owner of the data directory: a server that asks the system who connects (`peer`) lets only him in.
 ///
-/// What is read in the directory meanwhile is read with his rights, too. ([`crate::fsio::Identity`] is not enough: the server looks at the
-/// effective user, which all threads have together.)
+/// What is read in the directory meanwhile is read with his rights, too. ([`crate::fsio::Identity`] is not enough: the
+/// server looks at the effective user, which all threads have together.)
 pub(super) struct Acting {
     is_changed: bool,
 }

@@ -1,8 +1,8 @@
 //! A manifest in a temporary file.
 //!
-//! Three things need one: a backup being taken, whose items come before its head is known; the backup that it is compared with; and a
-//! restore. The latter two work for hours on what one request brings, and no store keeps a connection open that long. Copying the
-//! manifest first also proves that it is whole before anything relies on it.
+//! Three things need one: a backup being taken, whose items come before its head is known; the backup that it is
+//! compared with; and a restore. The latter two work for hours on what one request brings, and no store keeps a
+//! connection open that long. Copying the manifest first also proves that it is whole before anything relies on it.
 //!
 //! The file has no name, so it is gone when it is closed, however the process ends.
 

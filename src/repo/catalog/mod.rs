@@ -1,7 +1,7 @@
 //! The catalog: what the stored WAL holds, found with few requests. `docs/CATALOG.md` has the design and its rules.
 //!
-//! Lives here: timelines and paths, walks over segments and nodes, transactions of a segment, the writing of nodes. May not live
-//! here: what a recovery target means (that is `recovery`), how a segment is scanned (`pg::scan`).
+//! Lives here: timelines and paths, walks over segments and nodes, transactions of a segment, the writing of nodes. May
+//! not live here: what a recovery target means (that is `recovery`), how a segment is scanned (`pg::scan`).
 
 mod listing;
 mod names_cache;

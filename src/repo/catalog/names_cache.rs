@@ -1,6 +1,6 @@
 //! What a catalog remembers of the names that it listed.
 //!
-//! Only readers ask here, for whom the log is as it was when they looked. Whoever writes nodes lists and reads anew.
+//! Only readers ask here, for whom the log is as it was when they looked. A writer of nodes lists and reads again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use crate::pg::Timeline;
 pub(super) struct NamesCache(Mutex<HashMap<(Timeline, u32), Names>>);
 
 impl NamesCache {
-    /// What is known of a level from `low` on, at most `limit` numbers up to `high`, and up to where that is all there is; `None` if
-    /// nothing is known of `low`.
+    /// What is known of a level from `low` on, at most `limit` numbers up to `high`, and up to where that is all there
+    /// is; `None` if nothing is known of `low`.
     pub(super) fn known(&self, (timeline, level): (Timeline, u32), low: u64, high: u64, limit: usize) -> Option<(Vec<u64>, u64)> {
         self.lock().get(&(timeline, level)).and_then(|names| names.known(low, high, limit))
     }
@@ -46,8 +46,8 @@ struct Part {
 }
 
 impl Names {
-    /// What is known from `low` on, at most `limit` numbers up to `high`, and up to where that is all there is; `None` if nothing is
-    /// known of `low`.
+    /// What is known from `low` on, at most `limit` numbers up to `high`, and up to where that is all there is; `None`
+    /// if nothing is known of `low`.
     fn known(&self, low: u64, high: u64, limit: usize) -> Option<(Vec<u64>, u64)> {
         let part = self.0.iter().find(|part| part.low <= low && low <= part.high)?;
         let from = part.numbers.partition_point(|number| *number < low);

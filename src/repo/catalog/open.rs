@@ -1,4 +1,5 @@
-//! A catalog that is open, and what it remembers: the walks of one command go over the same ends of the log and the same nodes.
+//! A catalog that is open, and what it remembers: the walks of one command go over the same ends of the log and the
+//! same nodes.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::pg::{SegmentName, WalSegmentSize};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::repository::Repository;
 
-/// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read lately.
+/// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read
+/// lately.
 pub struct Catalog<'a> {
     pub(super) repository: &'a Repository,
     pub(super) cluster: ClusterName,

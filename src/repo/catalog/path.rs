@@ -1,9 +1,9 @@
 //! Timelines and the paths through them: which segments a server would read on its way to a timeline.
 //!
 //! # Which file stands for a segment
-//! On a path every segment number has one file, the one that the server would read: that of the newest timeline of the path that
-//! exists at this position. At a fork the child's first segment begins with a copy of the parent's, so it stands for both; only
-//! while it is not stored the parent's is taken, and of that only what begins before the fork.
+//! On a path every segment number has one file, the one that the server would read: that of the newest timeline of the
+//! path that exists at this position. At a fork the child's first segment begins with a copy of the parent's, so it
+//! stands for both; only while it is not stored the parent's is taken, and of that only what begins before the fork.
 
 use crate::pg::{Lsn, SegmentName, Timeline, TimelineHistory, WalSegmentSize};
 
@@ -83,8 +83,9 @@ impl Path {
         self.number(Lsn(leg.end.0.saturating_sub(1)))
     }
 
-    /// Whether the parent's copy of the segment in which a leg begins is what the server reads: nothing says that the leg's own ever
-    /// existed. Once a later segment of it is stored, or a later timeline left it in one, its absence is a hole.
+    /// Whether the parent's copy of the segment in which a leg begins is what the server reads: nothing says that the
+    /// leg's own ever existed. Once a later segment of it is stored, or a later timeline left it in one, its absence is
+    /// a hole.
     pub fn is_begun_by_parent(&self, leg: &Leg) -> bool {
         let first = self.number(leg.begin);
         let is_left_later = leg.end.0 != u64::MAX && self.last_usable(leg) > first;
@@ -107,7 +108,8 @@ impl Path {
         self.legs.iter().rev().filter(move |leg| self.number(leg.begin) <= number && number <= self.last_usable(leg))
     }
 
-    /// Where the path leaves this segment's timeline within the segment, if it does: what begins there or later does not count.
+    /// Where the path leaves this segment's timeline within the segment, if it does: what begins there or later does
+    /// not count.
     pub(super) fn cut(&self, segment: SegmentName) -> Option<Lsn> {
         let leg = self.legs.iter().find(|leg| leg.timeline == segment.timeline)?;
         (segment.number(self.size)? >= self.last_usable(leg)).then_some(leg.end).filter(|end| end.0 != u64::MAX)

@@ -29,8 +29,8 @@ pub(super) struct Joined {
 }
 
 impl Catalog<'_> {
-    /// A segment's summary as it is stored; if it is stored without one, the segment is fetched and scanned. `None` when the segment
-    /// is not there. Its list of transactions may have been left out.
+    /// A segment's summary as it is stored; if it is stored without one, the segment is fetched and scanned. `None`
+    /// when the segment is not there. Its list of transactions may have been left out.
     ///
     /// # Errors
     /// Damaged, denied, unreachable.
@@ -42,7 +42,8 @@ impl Catalog<'_> {
         }
     }
 
-    /// The ends of transactions whose records begin in a segment of the path, in LSN order; also the one that ends in a later segment.
+    /// The ends of transactions whose records begin in a segment of the path, in LSN order; also the one that ends in a
+    /// later segment.
     ///
     /// # Errors
     /// Damaged, denied, unreachable; damaged when the segment is gone.
@@ -72,8 +73,9 @@ impl Catalog<'_> {
         Ok(found)
     }
 
-    /// Restore points, checkpoints and the like whose records begin in a segment of the path, as [`transactions`](Self::transactions).
-    /// Those of tablespaces and databases are there for sure only with `files`: it may cost a scan of the segment.
+    /// Restore points, checkpoints and the like whose records begin in a segment of the path, as
+    /// [`transactions`](Self::transactions). Those of tablespaces and databases are there for sure only with `files`:
+    /// it may cost a scan of the segment.
     ///
     /// # Errors
     /// As [`transactions`](Self::transactions).
@@ -137,8 +139,8 @@ impl Catalog<'_> {
         self.entry_of(summary, joined)
     }
 
-    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries by
-    /// number, and is told whether one is needed to know a record.
+    /// Follows the record that crosses a segment's end, and holds the next segment against it. `next` gives summaries
+    /// by number, and is told whether one is needed to know a record.
     pub(super) fn join(
         &self,
         summary: &Summary,
@@ -172,8 +174,8 @@ impl Catalog<'_> {
         }
     }
 
-    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it. One that
-    /// is stored without is scanned if it is needed.
+    /// The summary of a segment number on the path, without transactions, from the newest timeline that has it. One
+    /// that is stored without is scanned if it is needed.
     pub(super) fn on_path(&self, path: &Path, number: u64, needed: bool) -> Result<Option<Arc<Summary>>, Error> {
         for leg in path.legs_of(number) {
             let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { return Ok(None) };
@@ -191,7 +193,8 @@ impl Catalog<'_> {
         Ok(None)
     }
 
-    /// What is stored of a segment, from the cache if it was read lately. Only presence is remembered: what is missing may come.
+    /// What is stored of a segment, from the cache if it was read lately. Only presence is remembered: what is missing
+    /// may come.
     pub(super) fn stored(&self, segment: SegmentName) -> Result<Stored, Error> {
         let summary = match self.summaries.get(&segment) {
             Some(summary) => summary,

@@ -18,8 +18,8 @@ use crate::threads::at_once;
 pub enum Step {
     /// A segment.
     Segment(Entry),
-    /// Consecutive segments that were passed over because their aggregate was not wanted. All are stored. At a timeline's end the
-    /// aggregate may be of more segments than these.
+    /// Consecutive segments that were passed over because their aggregate was not wanted. All are stored. At a
+    /// timeline's end the aggregate may be of more segments than these.
     Skipped {
         /// The first in LSN order.
         first: SegmentName,
@@ -44,12 +44,12 @@ const MAX_WINDOW: u64 = 1 << 16;
 
 /// Whether a part of the log is worth looking into.
 pub type Wanted<'a> = &'a dyn Fn(&Aggregate) -> bool;
-/// Is told of every step, and says whether to go on.
+/// Receives every step, and says whether to go on.
 pub type Visit<'a> = &'a mut dyn FnMut(Step) -> Result<ControlFlow<()>, Error>;
 
 impl Catalog<'_> {
-    /// Walks from the segment that holds `from` to the one that holds `to`, or the last stored one if that is earlier, in LSN order.
-    /// Parts that are not wanted are passed over in one step, without looking inside.
+    /// Walks from the segment that holds `from` to the one that holds `to`, or the last stored one if that is earlier,
+    /// in LSN order. Parts that are not wanted are passed over in one step, without looking inside.
     ///
     /// # Errors
     /// As the visitor's; damaged, denied, unreachable.
@@ -112,13 +112,13 @@ struct Walker<'w, 'r> {
     back: bool,
     wanted: Wanted<'w>,
     visit: Visit<'w>,
-    /// Missing segments not told of yet: more may follow.
+    /// Missing segments not reported yet: more may follow.
     missing: Option<(u64, u64)>,
-    /// How many wanted nodes are read at once. Who finds what he looks for in the first should not pay for sixteen.
+    /// How many wanted nodes are read at once. A search that succeeds in the first should not pay for sixteen.
     ramp: usize,
 }
 
-/// What is known of a part of the log and not told of yet.
+/// What is known of a part of the log and not reported yet.
 enum Item {
     /// A node to be read.
     Node(NodeId),
@@ -241,8 +241,8 @@ impl Walker<'_, '_> {
 
     /// Nodes in the order of the walk; of these only what is in the range.
     ///
-    /// What is known and not told of yet stands in a queue. When a node is next that is not read, the first few such in the queue are
-    /// read at once, wherever they stand, and each gives way to its children.
+    /// What is known and not reported yet stands in a queue. When a node is next that is not read, the first few such
+    /// in the queue are read at once, wherever they stand, and each gives way to its children.
     fn nodes(&mut self, leg: Leg, level: u32, numbers: &[u64], range: (u64, u64)) -> Flow {
         let id = |number: &u64| Item::Node(self.catalog.node_id(leg.timeline, level, *number));
         let mut queue: VecDeque<Item> = numbers.iter().map(id).collect();
@@ -324,7 +324,7 @@ impl Walker<'_, '_> {
         let mut rest = names.as_slice();
         while !rest.is_empty() {
             let count = CATALOG_READERS.min(rest.len());
-            // One more than is told of: an entry needs the segment after it.
+            // One more than is reported: an entry needs the segment after it.
             let ahead = if self.back { count } else { (count + 1).min(rest.len()) };
             let read = at_once(rest.get(..ahead).unwrap_or_default(), CATALOG_READERS + 1, |name| self.catalog.stored(*name));
             let (batch, later) = rest.split_at(count);
@@ -354,7 +354,8 @@ impl Walker<'_, '_> {
         }
     }
 
-    /// Segments that are not stored on their timeline. Of a timeline of which nothing is stored the first may be on its parent's.
+    /// Segments that are not stored on their timeline. Of a timeline of which nothing is stored the first may be on its
+    /// parent's.
     fn hole(&mut self, leg: Leg, low: u64, high: u64) -> Flow {
         if low != self.path.number(leg.begin) || !self.path.is_begun_by_parent(&leg) {
             self.miss(low, high);
@@ -385,7 +386,7 @@ impl Walker<'_, '_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Remembers missing segments, so that neighbours are told of together.
+    /// Remembers missing segments, so that neighbours are reported together.
     fn miss(&mut self, low: u64, high: u64) {
         self.missing = Some(match self.missing {
             None => (low, high),

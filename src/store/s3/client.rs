@@ -47,7 +47,8 @@ pub(super) struct Engine {
     settings: S3Settings,
     ca_pem: Option<Vec<u8>>,
     deadline: Deadline,
-    /// `None` until the first request: a process that never asks the store never pays for threads, TLS and profile files.
+    /// `None` until the first request: a process that never asks the store never pays for threads, TLS and profile
+    /// files.
     started: Mutex<Option<Started>>,
 }
 
@@ -94,7 +95,7 @@ impl Engine {
     pub(super) fn new(settings: S3Settings, deadline: Deadline) -> Result<Self, InvalidSettings> {
         settings.check()?;
         let ca_pem = settings.read_ca_file()?;
-        // One that is malformed is told of at once.
+        // One that is malformed is reported at once.
         Proxy::of(settings.endpoint.as_deref().unwrap_or(AWS))?;
         Ok(Self { settings, ca_pem, deadline, started: Mutex::new(None) })
     }
@@ -141,8 +142,8 @@ impl Engine {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        // Credentials are read meanwhile, and threads may start that others share: those are the process's own, whomever the caller
-        // works as.
+        // Credentials are read meanwhile, and threads may start that others share: those are the process's own, no
+        // matter whom the caller works as.
         let _as = Identity::own().enter().map_err(|e| Failure::new(ErrorKind::Denied, e.to_string()).permanently())?;
         let started = self.started()?;
         let limit = self.limit()?;
@@ -157,7 +158,8 @@ impl Engine {
         }
     }
 
-    /// Says more of a failure than the request itself knew, and gets other credentials where it is these that were refused.
+    /// Says more of a failure than the request itself knew, and gets other credentials where it is these that were
+    /// refused.
     fn explain(&self, started: &Started, failure: Failure) -> Failure {
         let session = &started.session;
         if failure.lacks_credentials() {
@@ -166,7 +168,7 @@ impl Engine {
         if let Some(refusal) = failure.refusal() {
             return match self.renew(started, refusal) {
                 Ok(true) => failure.may_pass("the credentials have changed since"),
-                // Whoever renews them may be late.
+                // Their renewal may be late.
                 Ok(false) if refusal == Refusal::Expired && session.may_change() => failure.may_pass("no others are there yet"),
                 Ok(false) => failure,
                 // A file may be half-written.
@@ -183,8 +185,8 @@ impl Engine {
     /// Reads the credentials again after the store refused those of `started`. Whether there are others now.
     fn renew(&self, started: &Started, refusal: Refusal) -> Result<bool, String> {
         let origin = &started.session.origin;
-        // Asking for credentials may cost a program run or a request. Many a refusal has nothing to do with them, and those that never
-        // worked were asked for just now.
+        // Asking for credentials may cost a program run or a request. Many a refusal has nothing to do with them, and
+        // those that never worked were asked for just now.
         let is_doubtful = refusal != Refusal::Denied && started.session.may_change();
         if !is_doubtful && !origin.has_changed() {
             return Ok(self.slot().as_ref().is_some_and(|now| now.generation != started.generation));
@@ -219,7 +221,7 @@ impl Engine {
         self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The runtime and the client; made by whoever asks first, while others wait. A failure is not remembered.
+    /// The runtime and the client; made for the first caller, while others wait. A failure is not remembered.
     fn started(&self) -> Result<Started, Failure> {
         let mut slot = self.slot();
         if let Some(started) = &*slot {
@@ -351,8 +353,8 @@ impl Engine {
         }
     }
 
-    /// The HTTP client: TLS with the system's roots and those of `ca_file` (none of which are loaded for an `http://` endpoint); a
-    /// proxy as the environment says (`HTTPS_PROXY`, `NO_PROXY`), but never for this very host.
+    /// The HTTP client: TLS with the system's roots and those of `ca_file` (none of which are loaded for an `http://`
+    /// endpoint); a proxy as the environment says (`HTTPS_PROXY`, `NO_PROXY`), but never for this very host.
     fn http_client(&self, endpoint: Option<&str>) -> SharedHttpClient {
         let proxied = !endpoint.is_some_and(is_loopback);
         let plain = endpoint.is_some_and(|e| e.starts_with("http://"));
@@ -377,8 +379,8 @@ impl Engine {
     }
 }
 
-/// Starts so many threads, all at once, and ends them. The runtime panics where it cannot have its threads, and then waits for ever
-/// for those that it has.
+/// Starts this many threads, all at once, and ends them. The runtime panics where it cannot have its threads, and then
+/// waits for ever for those that it has.
 fn threads_can_be_had(number: usize) -> std::io::Result<()> {
     let mut waiting = Vec::new();
     for _ in 0..number {

@@ -164,8 +164,8 @@ impl Remembering {
         Self { inner, given: Arc::default(), in_clear }
     }
 
-    /// A secret key signs requests and never leaves this host; a session token goes with each of them. With it alone nobody can sign,
-    /// but it is a secret all the same.
+    /// A secret key signs requests and never leaves this host; a session token goes with each of them. With it alone
+    /// nobody can sign, but it is a secret all the same.
     fn warn_of_listeners(&self, credentials: &Credentials) {
         if let Some(store) = self.in_clear.as_ref().filter(|_| credentials.session_token().is_some())
             && !TOLD.swap(true, Ordering::Relaxed)
@@ -183,7 +183,7 @@ impl Remembering {
         of(self).is_some() && of(self) == of(other)
     }
 
-    /// Gets credentials now, for whoever asks next.
+    /// Gets credentials now, for the next caller.
     pub(super) async fn fetch(&self) -> Result<(), CredentialsError> {
         let credentials = self.provide_credentials().await?;
         self.given.lock().unwrap_or_else(PoisonError::into_inner).next = Some(credentials);

@@ -1,4 +1,5 @@
-//! `walvis base-backup` of real servers: what it copies, what it leaves out, what it finds damaged, and when it must not count.
+//! `walvis base-backup` of real servers: what it copies, what it leaves out, what it finds damaged, and when it must
+//! not count.
 
 mod around;
 mod content;
@@ -202,8 +203,8 @@ fn pages_of(cluster: &Cluster, relation: &str) -> (PathBuf, u64) {
     (path, bytes / 8192)
 }
 
-/// Number and process of the session that has begun a backup, and waits for the files; 0 while there is none. Before it begins it asks
-/// for the archiver too, but goes on at once.
+/// Number and process of the session that has begun a backup, and waits for the files; 0 while there is none. Before it
+/// begins it asks for the archiver too, but goes on at once.
 const COPYING: &str = "select count(*), min(pid) from pg_stat_activity where application_name = 'walvis' and state = 'idle' \
                        and (query like '%pg_control_checkpoint%' or query like '%last_archived_wal%') \
                        and clock_timestamp() - state_change > '300 ms'";

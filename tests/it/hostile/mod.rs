@@ -1,8 +1,8 @@
-//! A writer that knows the format and the key, and means harm: random manifests, nodes, summaries, histories, bindings, key objects and
-//! descriptors, mutated as values and not only as bytes, and read by the code that commands run.
+//! A writer that knows the format and the key, and means harm: random manifests, nodes, summaries, histories, bindings,
+//! key objects and descriptors, mutated as values and not only as bytes, and read by the code that commands run.
 //!
-//! Whatever it writes: no panic, nothing outside the target changes, memory and work stay bounded, and what comes out is "damaged" (14) or
-//! "refused" (16), or what was asked for, if the change is one that a reader need not mind.
+//! Whatever it writes: no panic, nothing outside the target changes, memory and work stay bounded, and what comes out
+//! is "damaged" (14) or "refused" (16), or what was asked for, if the change is one that a reader need not mind.
 //!
 //! The rounds run in a process of their own, this very test binary, so that their memory can be limited and measured.
 //! `WALVIS_TEST_SEED` repeats a run; a failure prints it. `tests/long.sh hostile` runs many more.

@@ -1,4 +1,5 @@
-//! What becomes of a restored server: the settings of its recovery end with it, others can be made from it, and it can be a standby.
+//! What becomes of a restored server: the settings of its recovery end with it, others can be made from it, and it can
+//! be a standby.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +19,8 @@ fn has(cluster: &Cluster, rows: &str) {
     }
 }
 
-/// Restored to a pause, looked at, changed a little, and resumed. Nobody but the server itself knows when recovery is over.
+/// Restored to a pause, looked at, changed a little, and resumed. Nobody but the server itself knows when recovery is
+/// over.
 fn promoted_after_a_pause(site: &Site, major: u32) -> Cluster {
     let mut primary = site.primary(major);
     primary.sql("create table t as select 1 as i");

@@ -1,9 +1,11 @@
-//! One truth: what `resolve` says of a target, what the plan of `pitr-restore` says, what it ends with, and where a real server stops
-//! are the same, on a history that has everything at once: a tablespace made after a backup, settings raised, a stretch with
-//! `wal_level = minimal`, a hole, a fork, a fork of the fork, and a timeline of which only the history was archived.
+//! One truth: what `resolve` says of a target, what the plan of `pitr-restore` says, what it ends with, and where a
+//! real server stops are the same, on a history that has everything at once: a tablespace made after a backup, settings
+//! raised, a stretch with `wal_level = minimal`, a hole, a fork, a fork of the fork, and a timeline of which only the
+//! history was archived.
 //!
-//! What a target means is known from the journals of the servers that wrote it, not from Walvis: see `support::postgres::journal`.
-//! `WALVIS_TEST_RESTORES` says how many targets each version is recovered to, `WALVIS_TEST_SEED` which.
+//! What a target means is known from the journals of the servers that wrote it, not from Walvis: see
+//! `support::postgres::journal`. `WALVIS_TEST_RESTORES` says how many targets each version is recovered to,
+//! `WALVIS_TEST_SEED` which.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -277,9 +279,9 @@ fn restore(history: &History, name: &str, words: &[&str]) -> Cluster {
     Cluster::restored(&site.scratch, name, history.major, &site.options.clone().setting("max_connections", connections))
 }
 
-/// Whether a server gave up at the end of a recovery that was planned rightly. Where recovery stops before a fork, in the fork's segment,
-/// and a transaction is prepared there, the server reads what was prepared from the segment of the earlier timeline
-/// (`XlogReadTwoPhaseData`; seen on 13 and 18); but it was given the later timeline's alone.
+/// Whether a server gave up at the end of a recovery that was planned rightly. Where recovery stops before a fork, in
+/// the fork's segment, and a transaction is prepared there, the server reads what was prepared from the segment of the
+/// earlier timeline (`XlogReadTwoPhaseData`; seen on 13 and 18); but it was given the later timeline's alone.
 fn gave_up_what_was_prepared(log: &str, timeline: u32) -> bool {
     let last = |what: &str| log.lines().rev().find_map(|line| line.split_once(what)).map(|(_, rest)| rest);
     let wanted = last("FATAL:  requested WAL segment pg_wal/").and_then(|rest| rest.strip_suffix(" has already been removed"));
@@ -290,7 +292,8 @@ fn gave_up_what_was_prepared(log: &str, timeline: u32) -> bool {
     (of + 1..=timeline).any(|later| log.contains(&format!("restored log file \"{later:08X}{segment}\" from archive")))
 }
 
-/// A real server ends where it was said, with the transactions that the target has. `false` where it could not end there at all.
+/// A real server ends where it was said, with the transactions that the target has. `false` where it could not end
+/// there at all.
 fn recovers(history: &History, question: &Question, timeline: u32, name: &str) -> bool {
     let arguments = question.arguments();
     let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();

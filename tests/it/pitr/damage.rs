@@ -1,5 +1,5 @@
-//! Damage: in packs and manifests, in what a restore finds in its way, and in the cluster that is backed up. Found, named, and never
-//! started.
+//! Damage: in packs and manifests, in what a restore finds in its way, and in the cluster that is backed up. Found,
+//! named, and never started.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -40,7 +40,8 @@ fn flip(path: &Path, at: u64, bit: u8) {
     file.write_all_at(&[byte[0] ^ 1 << bit], at).unwrap();
 }
 
-/// The exit code of who meets damage. A damaged key id cannot be told from that of a key which was not given: both are said.
+/// The exit code of who meets damage. A damaged key id cannot be told from that of a key which was not given: both are
+/// said.
 #[track_caller]
 fn says_damaged(ran: &Ran) {
     let names_a_key = ran.stderr.contains("is sealed with data key") && ran.stderr.contains("the object is damaged");

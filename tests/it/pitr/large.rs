@@ -1,4 +1,5 @@
-//! Clusters that are large in one way or another: a relation of two segment files, ten thousand tables. And what they cost in memory.
+//! Clusters that are large in one way or another: a relation of two segment files, ten thousand tables. And what they
+//! cost in memory.
 
 use std::fs;
 
@@ -7,8 +8,8 @@ use crate::support::command::Running;
 use crate::support::postgres::{Cluster, Options, Stop};
 use crate::support::s3::S3Server;
 
-/// Waits for the end of a process, and gives its peak resident memory in MiB. The kernel keeps the peak; only what a process takes
-/// in its very last instant can be missed.
+/// Waits for the end of a process, and gives its peak resident memory in MiB. The kernel keeps the peak; only what a
+/// process takes in its very last instant can be missed.
 fn peak_mib(running: &mut Running) -> u64 {
     let status = format!("/proc/{}/status", running.id());
     let mut peak = 0;

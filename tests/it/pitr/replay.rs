@@ -78,7 +78,8 @@ fn pg15_tablespaces_of_the_original_are_not_touched() {
     primary.sql("checkpoint");
     assert_eq!((count(&primary).as_str(), primary.sql("select count(*) from l").as_str()), ("101", "7"));
 
-    // It is lost. Its directories come back under their own names; what is left of the late one has to be given up in words.
+    // It is lost. Its directories come back under their own names; what is left of the late one has to be given up in
+    // words.
     let oid = primary.sql("select oid from pg_tablespace where spcname = 'late'");
     primary.destroy();
     fs::remove_dir_all(&odd).unwrap();

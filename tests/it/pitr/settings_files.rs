@@ -1,4 +1,5 @@
-//! Settings outside the data directory, as Debian has them: they come back with the backup, and the server starts with them.
+//! Settings outside the data directory, as Debian has them: they come back with the backup, and the server starts with
+//! them.
 
 use std::fs;
 use std::path::Path;

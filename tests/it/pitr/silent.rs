@@ -1,5 +1,5 @@
-//! Two repositories, of which the first does not answer: what a recovery needs comes from the second, and the first is not asked for every
-//! object anew.
+//! Two repositories, of which the first does not answer: what a recovery needs comes from the second, and the first is
+//! not asked for every object anew.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::pitr::Site;
 use crate::support::command;
 use crate::support::s3::{Action, S3Server, Seen};
 
-/// How often two processes may ask a store that never answers: each opens the repository with two requests at once, which are given up
-/// after so many attempts. Whoever asks for every object anew asks many times as often.
+/// How often two processes may ask a store that never answers: each opens the repository with two requests at once,
+/// which are given up after so many attempts. Whoever asks for every object anew asks many times as often.
 const AT_MOST: usize = 2 * 2 * walvis::limits::RETRY_ATTEMPTS as usize;
 
 /// Takes connections and closes them; how many there were.

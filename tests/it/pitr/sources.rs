@@ -1,5 +1,5 @@
-//! What base backups are taken of: tablespaces, unlogged and temporary tables, prepared transactions, a data directory that the group may
-//! read, a `pg_wal` elsewhere, files that come, go, grow and shrink meanwhile, a standby.
+//! What base backups are taken of: tablespaces, unlogged and temporary tables, prepared transactions, a data directory
+//! that the group may read, a `pg_wal` elsewhere, files that come, go, grow and shrink meanwhile, a standby.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +17,8 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Unlogged and temporary tables, a prepared transaction, group access, `pg_wal` behind a link, strange names, empty directories.
+/// Unlogged and temporary tables, a prepared transaction, group access, `pg_wal` behind a link, strange names, empty
+/// directories.
 fn keeps_what_is_special(major: u32) {
     let mut site = Site::new();
     let wal = site.scratch.path().join("wal elsewhere");
@@ -43,7 +44,8 @@ fn keeps_what_is_special(major: u32) {
     fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
     let made = site.backup(&primary, &[]);
     assert!(made.number("files") > 900, "{:#}", made.json);
-    // A lock file of the server, and what it writes into pg_wal, are not in it: the manifest's check below would notice.
+    // A lock file of the server, and what it writes into pg_wal, are not in it: the manifest's check below would
+    // notice.
     primary.switch_and_archive();
     drop(session);
     primary.stop(Stop::Fast);

@@ -1,5 +1,5 @@
-//! `--delta` over a data directory: a server that may run there, WAL that is nowhere else, a `pg_wal` behind a link, the roots of file
-//! systems.
+//! `--delta` over a data directory: a server that may run there, WAL that is nowhere else, a `pg_wal` behind a link,
+//! the roots of file systems.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,8 +17,8 @@ fn delta<'a>(data: &'a Path, further: &[&'a str]) -> Vec<&'a str> {
     [&["pitr-restore", "--pgdata", data.to_str().unwrap(), "--target", "latest", "--delta"], further].concat()
 }
 
-/// Runs `walvis` as in another container: it sees neither the processes of this one nor their shared memory. `None` where no such
-/// namespaces may be made.
+/// Runs `walvis` as in another container: it sees neither the processes of this one nor their shared memory. `None`
+/// where no such namespaces may be made.
 fn in_another_container(site: &Site, arguments: &[&str]) -> Option<Ran> {
     const NAMESPACES: [&str; 6] = ["--user", "--map-current-user", "--pid", "--ipc", "--fork", "--mount-proc"];
     let may = site.scratch.command(Path::new("unshare")).args(NAMESPACES).arg("true").output();

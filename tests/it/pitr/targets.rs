@@ -47,7 +47,8 @@ fn target(kind: usize, entries: &[Entry], points: &[Point], random: &mut fastran
     Target { arguments, n }
 }
 
-/// A load, two base backups in the middle of it, and afterwards restores to targets of each kind, each checked in all ways there are.
+/// A load, two base backups in the middle of it, and afterwards restores to targets of each kind, each checked in all
+/// ways there are.
 fn recovers_to_random_targets(site: &Site, major: u32) {
     let mut primary = site.primary(major);
     let journal = Journal::start(&primary, 3);
@@ -182,8 +183,8 @@ fn pg18_to_random_targets_on_s3() {
     in_s3(18);
 }
 
-/// `--start`: the command itself starts the server and says when the target is reached. Then, further along another timeline: a
-/// promoted clone that archives under the same name, and targets on both sides of the fork.
+/// `--start`: the command itself starts the server and says when the target is reached. Then, further along another
+/// timeline: a promoted clone that archives under the same name, and targets on both sides of the fork.
 fn starts_and_follows_forks(major: u32) {
     let site = Site::new();
     let mut primary = site.primary(major);
@@ -291,8 +292,8 @@ fn pg16_shuts_down_at_the_target() {
     cluster.assert_journal(point.n);
 }
 
-/// What all of the above rests on, without a backup by Walvis: the journal knows what PostgreSQL recovers to, and notices when it is
-/// one transaction off.
+/// What all of the above rests on, without a backup by Walvis: the journal knows what PostgreSQL recovers to, and
+/// notices when it is one transaction off.
 fn the_journal_knows(major: u32) {
     let site = Site::new();
     let mut primary = site.primary(major);

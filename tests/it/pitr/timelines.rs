@@ -1,5 +1,5 @@
-//! Several timelines, and none named; timelines of which little is stored; several repositories: what `resolve` says is what the plan says
-//! and what PostgreSQL recovers to.
+//! Several timelines, and none named; timelines of which little is stored; several repositories: what `resolve` says is
+//! what the plan says and what PostgreSQL recovers to.
 
 use std::fs;
 
@@ -175,7 +175,8 @@ fn pg16_timelines_alive_at_a_time_and_a_history_that_is_lost() {
     assert!(json["reason"].as_str().unwrap().contains("00000002.history"), "{json:#}");
 }
 
-/// Each repository by itself: one that has lost something is passed over, and what is lost in all is named, with what is around it.
+/// Each repository by itself: one that has lost something is passed over, and what is lost in all is named, with what
+/// is around it.
 #[test]
 fn pg15_a_segment_is_missing_on_the_way() {
     let site = Site::new();

@@ -1,4 +1,5 @@
-//! `base-backup` and `check` as root: what comes into a backup is what the server's user could read, and nothing is run as root.
+//! `base-backup` and `check` as root: what comes into a backup is what the server's user could read, and nothing is run
+//! as root.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};

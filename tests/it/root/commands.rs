@@ -1,5 +1,5 @@
-//! Archiving, fetching, `init`, `key generate` and repositories in directories: root does what it does in another user's directory as that
-//! user, and nothing that was planted there leads it elsewhere.
+//! Archiving, fetching, `init`, `key generate` and repositories in directories: root does what it does in another
+//! user's directory as that user, and nothing that was planted there leads it elsewhere.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -83,8 +83,8 @@ fn push_wal_as_root_sends_nothing_that_the_owner_of_the_files_could_not_read() {
     let Some(host) = Host::new() else { return };
     let (site, name) = (&host.site, Segment::new(9).name());
     host.archive(1);
-    // A link in the place of a segment, a second name of a file of root's (as where the system lets everybody make one), and a link in
-    // the place of the directory.
+    // A link in the place of a segment, a second name of a file of root's (as where the system lets everybody make
+    // one), and a link in the place of the directory.
     plant(&host.roots.join(&name), &site.wal(&name));
     site.push(&name).exits(10).tells_the_way_out().says(&[&name, "give user nobody access"]);
     fs::remove_file(site.wal(&name)).unwrap();

@@ -1,4 +1,5 @@
-//! Directories that are swapped for links while root archives and fetches there: nothing of root's is sent, written or removed.
+//! Directories that are swapped for links while root archives and fetches there: nothing of root's is sent, written or
+//! removed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -50,7 +51,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A site whose data directory and repository are the other user's, and a directory of root's that looks like a `pg_wal`.
+/// A site whose data directory and repository are the other user's, and a directory of root's that looks like a
+/// `pg_wal`.
 fn host() -> Option<(Site, PathBuf)> {
     if !is_root() {
         eprintln!("skipped: not root");

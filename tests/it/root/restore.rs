@@ -1,5 +1,6 @@
-//! `pitr-restore` as root, fresh and with `--delta`, into a place where user `postgres` can write and has prepared something. Whatever
-//! it is: a tree outside that is root's, and one that is another user's, are as they were, to the last inode.
+//! `pitr-restore` as root, fresh and with `--delta`, into a place where user `postgres` can write and has prepared
+//! something. Whatever it is: a tree outside that is root's, and one that is another user's, are as they were, to the
+//! last inode.
 
 use std::cell::Cell;
 use std::fs::{self, Permissions};
@@ -282,7 +283,8 @@ fn mode(path: &Path, mode: u32) {
 
 /// Where links lead that the server's user plants: into root's tree, and into another user's.
 const TREES: [&str; 2] = ["root", "other"];
-/// Below the data directory nothing leads outside, not even to what the server's user may change: no permission keeps that.
+/// Below the data directory nothing leads outside, not even to what the server's user may change: no permission keeps
+/// that.
 const TREES_BELOW: [&str; 3] = ["root", "other", "server"];
 
 #[test]

@@ -1,5 +1,5 @@
-//! What a push, a fetch, a backup and a restore really do, as `strace` sees it: no secret is in an argument, in the environment of
-//! anybody who does not need it, or in anything that is written, sent or stored.
+//! What a push, a fetch, a backup and a restore really do, as `strace` sees it: no secret is in an argument, in the
+//! environment of anybody who does not need it, or in anything that is written, sent or stored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -296,8 +296,8 @@ fn a_key_is_written_into_its_file_and_nowhere_else() {
     assert_eq!(secrets.found_in(format!("{ran:?}").as_bytes()), Vec::<&str>::new());
 }
 
-/// The whole way with a server: the repository has a passphrase, which the restored server needs; credentials of a cloud and a password
-/// are in the environment too, and nobody needs them.
+/// The whole way with a server: the repository has a passphrase, which the restored server needs; credentials of a
+/// cloud and a password are in the environment too, and nobody needs them.
 #[test]
 fn a_backup_and_a_restore() {
     let scratch = Scratch::new();
@@ -360,7 +360,8 @@ fn a_backup_and_a_restore() {
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["server"]["environment_variables"], serde_json::json!(["WALVIS_PASSPHRASE"]));
     assert!(ran.stderr.contains("the server has WALVIS_PASSPHRASE from this environment"), "{}", ran.stderr);
-    // The server has it for its restore_command, and so have the shells between them; who is asked for a version has not.
+    // The server has it for its restore_command, and so have the shells between them; who is asked for a version has
+    // not.
     let is_asked = |exec: &Exec| exec.arguments.iter().any(|argument| argument == b"--version" || argument == b"--bindir");
     assert!(trace.execs.iter().any(is_asked), "nobody was asked for a version");
     trace.keeps(&passphrase, |exec| !is_asked(exec));

@@ -8,7 +8,8 @@ use walvis::store::{Created, Store};
 use super::{create, id, key, read_all};
 use crate::support::s3::{Op, S3Server, Seen, open};
 
-/// Stores one object with a single request and one in parts; the requests that created them: put, begin, part, complete.
+/// Stores one object with a single request and one in parts; the requests that created them: put, begin, part,
+/// complete.
 fn requests(server: &S3Server, settings: S3Settings) -> [Seen; 4] {
     let store = open(settings);
     server.clear_log();

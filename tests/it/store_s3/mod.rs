@@ -1,4 +1,5 @@
-//! The S3 store against real servers: what it promises, what it makes of broken answers, and what a killed process leaves behind.
+//! The S3 store against real servers: what it promises, what it makes of broken answers, and what a killed process
+//! leaves behind.
 #![allow(clippy::print_stdout)]
 
 mod absence;

@@ -1,4 +1,5 @@
-//! Stores that look first and write then are found out, good ones are not suspected, and probes at the same time don't meet.
+//! Stores that look first and write then are found out, good ones are not suspected, and probes at the same time don't
+//! meet.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Processes: what the environment says, what a killed one leaves, how much memory one takes. The other process is this very test
-//! binary, running [`child`] alone.
+//! Processes: what the environment says, what a killed one leaves, how much memory one takes. The other process is this
+//! very test binary, running [`child`] alone.
 
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! Stores that answer in their own way, as they were seen to: rclone's S3 server, s3rver, versitygw. `tests/stores.sh` asks the real ones.
+//! Stores that answer in their own way, as they were seen to: rclone's S3 server, s3rver, versitygw. `tests/stores.sh`
+//! asks the real ones.
 
 use bytes::Bytes;
 use walvis::store::{ErrorKind, ReadRange, Store};

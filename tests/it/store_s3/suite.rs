@@ -54,8 +54,9 @@ fn with_claims_on_a_store_that_ignores_conditions() {
     conformance::run(&Claims::new(Arc::new(retry), quick(), deadline()), "suite");
 }
 
-/// Any server that the environment names: `WALVIS_TEST_S3_URL` (`s3://bucket/prefix`), `WALVIS_TEST_S3_ENDPOINT` (none for AWS),
-/// `WALVIS_TEST_S3_CA_FILE`, `WALVIS_TEST_S3_CONDITIONAL=false` for a store without create-if-absent; credentials and region as usual.
+/// Any server that the environment names: `WALVIS_TEST_S3_URL` (`s3://bucket/prefix`), `WALVIS_TEST_S3_ENDPOINT` (none
+/// for AWS), `WALVIS_TEST_S3_CA_FILE`, `WALVIS_TEST_S3_CONDITIONAL=false` for a store without create-if-absent;
+/// credentials and region as usual.
 #[test]
 fn named_by_the_environment() {
     let Ok(url) = std::env::var("WALVIS_TEST_S3_URL") else { return };

@@ -19,7 +19,8 @@ impl Canary {
         Self { root: root.to_owned(), with_names: true, was: manifest(root, true) }
     }
 
-    /// As it is now, but for how many names files have and when that changed: others give names to what they may write to.
+    /// As it is now, but for how many names files have and when that changed: others give names to what they may write
+    /// to.
     pub(crate) fn but_for_names(root: &Path) -> Self {
         Self { root: root.to_owned(), with_names: false, was: manifest(root, false) }
     }

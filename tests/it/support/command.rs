@@ -351,8 +351,8 @@ pub struct Running {
     since: Instant,
 }
 
-/// Lets every process that is started from now on have signals as usual: a test run under `nohup`, or in the background of a script,
-/// ignores some of them, and would hand that on. One that is caught is handed on as unset.
+/// Lets every process that is started from now on have signals as usual: a test run under `nohup`, or in the background
+/// of a script, ignores some of them, and would hand that on. One that is caught is handed on as unset.
 fn signals_as_usual() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
     static DONE: std::sync::Once = std::sync::Once::new();

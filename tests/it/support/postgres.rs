@@ -1,8 +1,9 @@
 //! Real PostgreSQL servers: made, filled, crashed, copied, restored and removed without a trace.
 //!
-//! Servers listen on a Unix socket in a short temporary directory only, so no port is needed and tests run side by side. The
-//! server refuses to run as root, so as root everything it runs and owns belongs to `postgres` or `nobody` ([`Scratch`]). Nothing
-//! here sleeps to synchronise: [`poll`] asks until a deadline, and every failure shows the end of the server's log.
+//! Servers listen on a Unix socket in a short temporary directory only, so no port is needed and tests run side by
+//! side. The server refuses to run as root, so as root everything it runs and owns belongs to `postgres` or `nobody`
+//! ([`Scratch`]). Nothing here sleeps to synchronise: [`poll`] asks until a deadline, and every failure shows the end
+//! of the server's log.
 //!
 //! Installations come from `tests/install-postgres.sh`; a missing one is a failure that says so, never a skipped test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
@@ -157,8 +158,8 @@ pub(crate) enum Recovery {
     Exited(ExitStatus),
 }
 
-/// A data directory and, when started, its server. Dropping it kills the server and all its children; the files go with the
-/// [`Scratch`] they are in.
+/// A data directory and, when started, its server. Dropping it kills the server and all its children; the files go with
+/// the [`Scratch`] they are in.
 pub(crate) struct Cluster {
     postgres: Postgres,
     scratch: Arc<Scratch>,
@@ -317,8 +318,8 @@ impl Cluster {
         Some(status)
     }
 
-    /// Waits until recovery is over one way or the other. `pg_ctl start` answering 0 would prove nothing: a server in recovery
-    /// takes queries and may still fail.
+    /// Waits until recovery is over one way or the other. `pg_ctl start` answering 0 would prove nothing: a server in
+    /// recovery takes queries and may still fail.
     pub(crate) fn wait_recovery(&mut self) -> Recovery {
         let end = poll(|| {
             if let Some(status) = self.exited() {
@@ -342,8 +343,8 @@ impl Cluster {
         }
     }
 
-    /// Kills the server and every process below it with SIGKILL, as a machine does that loses power. Does nothing when no server
-    /// runs.
+    /// Kills the server and every process below it with SIGKILL, as a machine does that loses power. Does nothing when
+    /// no server runs.
     pub(crate) fn kill(&mut self) {
         if self.server.is_none() && !self.foreign {
             return;

@@ -1,4 +1,5 @@
-//! Files as PostgreSQL archives them, made without a server: segments, `.partial`, `.history`, `.backup`, and `pg_control`.
+//! Files as PostgreSQL archives them, made without a server: segments, `.partial`, `.history`, `.backup`, and
+//! `pg_control`.
 
 use std::path::Path;
 
@@ -111,7 +112,8 @@ impl Segment {
         }
     }
 
-    /// A file of zeros with the first page's header and some noise in between, without holding it in memory: a GiB is cheap so.
+    /// A file of zeros with the first page's header and some noise in between, without holding it in memory: a GiB is
+    /// cheap so.
     pub fn write_sparse(&self, path: &Path, noise_every: usize, noise_bytes: usize) {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::create(path).unwrap();

@@ -46,7 +46,8 @@ pub struct Log {
     pub found: Vec<Record<Event>>,
 }
 
-/// Writes a log at random: transactions with times that go back and forth, restore points, records that cross one boundary or several.
+/// Writes a log at random: transactions with times that go back and forth, restore points, records that cross one
+/// boundary or several.
 pub struct Writer {
     wal: Wal,
     timeline: Timeline,

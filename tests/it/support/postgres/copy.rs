@@ -81,7 +81,8 @@ impl Cluster {
         Backup { dir, major, wal_segsize_mib: u32::try_from(self.wal_segment_bytes >> 20).unwrap(), stop_lsn: parse_lsn(lsn) }
     }
 
-    /// Copies what this crashed cluster has in `pg_wal`, and could not archive, into the one of `other`; says how many segments.
+    /// Copies what this crashed cluster has in `pg_wal`, and could not archive, into the one of `other`; says how many
+    /// segments.
     pub(crate) fn save_wal(&self, other: &Self) -> usize {
         let mut saved = 0;
         for entry in fs::read_dir(self.data.join("pg_wal")).unwrap() {

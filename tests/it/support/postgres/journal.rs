@@ -1,10 +1,12 @@
-//! A load whose transactions write down what all its tables hold, so that any moment of it can be checked after a recovery.
+//! A load whose transactions write down what all its tables hold, so that any moment of it can be checked after a
+//! recovery.
 //!
-//! Several clients change several tables in every transaction: rows updated in place, inserted and deleted, values out of line, an
-//! index each. A lock makes transaction *n* see *n − 1* and nothing of *n + 1*, until its commit is in the log. Its last act is a row of
-//! `journal`: its number, its id, a position in the log before anything it wrote, and a checksum of all the tables as they are now.
-//! So a recovered server that ends with row *n* must hold tables of that checksum, and the primary knows of every target, by its
-//! own commit times, which *n* that is. Some transactions are rolled back, some are prepared first.
+//! Several clients change several tables in every transaction: rows updated in place, inserted and deleted, values out
+//! of line, an index each. A lock makes transaction *n* see *n − 1* and nothing of *n + 1*, until its commit is in the
+//! log. Its last act is a row of `journal`: its number, its id, a position in the log before anything it wrote, and a
+//! checksum of all the tables as they are now. So a recovered server that ends with row *n* must hold tables of that
+//! checksum, and the primary knows of every target, by its own commit times, which *n* that is. Some transactions are
+//! rolled back, some are prepared first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
@@ -54,8 +56,8 @@ pub(crate) struct Point {
 }
 
 impl Journal {
-    /// Makes the tables (unless they are there) and starts so many clients. The server needs `track_commit_timestamp` and
-    /// `max_prepared_transactions`.
+    /// Makes the tables (unless they are there) and starts so many clients. The server needs `track_commit_timestamp`
+    /// and `max_prepared_transactions`.
     pub(crate) fn start(cluster: &Cluster, clients: usize) -> Self {
         cluster.sql(&format!(
             "create table if not exists accounts (id int primary key, balance bigint not null);
@@ -191,8 +193,8 @@ impl Cluster {
         rows.iter().map(entry).collect()
     }
 
-    /// Whether the tables hold what they held when transaction `n` of the journal had been committed, and nothing later: the number of
-    /// the last transaction, how many there are, and whether the checksum is that of `n`.
+    /// Whether the tables hold what they held when transaction `n` of the journal had been committed, and nothing
+    /// later: the number of the last transaction, how many there are, and whether the checksum is that of `n`.
     pub(crate) fn journal_end(&self, n: u64) -> String {
         self.sql(&format!("select max(n), count(*), {DIGEST} = (select digest from journal where n = {n}) from journal"))
     }

@@ -52,8 +52,9 @@ fn describe(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |server| format!("{}: {}", server.severity(), server.message()))
 }
 
-/// Several clients that insert into the table `ledger`, one row per transaction, each client numbering its rows from 1 without a
-/// gap. The number of the last acknowledged row is kept here, outside the database: a recovery must bring back every one.
+/// Several clients that insert into the table `ledger`, one row per transaction, each client numbering its rows from 1
+/// without a gap. The number of the last acknowledged row is kept here, outside the database: a recovery must bring
+/// back every one.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Vec<AtomicU64>>,

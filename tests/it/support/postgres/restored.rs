@@ -18,7 +18,8 @@ const PAGE_BYTES: usize = 8192;
 const OWN: [&str; 4] = ["backup_manifest", "postgresql.auto.conf", "recovery.signal", "standby.signal"];
 
 impl Cluster {
-    /// A data directory that was restored as `name` into the scratch directory, with sockets of its own. It is not started.
+    /// A data directory that was restored as `name` into the scratch directory, with sockets of its own. It is not
+    /// started.
     pub(crate) fn restored(scratch: &Arc<Scratch>, name: &str, major: u32, options: &Options) -> Self {
         let cluster = Self::prepare(scratch, name, major, options);
         assert!(cluster.data.join("PG_VERSION").exists(), "nothing is restored in {}", cluster.data.display());
@@ -26,7 +27,8 @@ impl Cluster {
         cluster
     }
 
-    /// A data directory on which somebody else starts a server: `sockets_of` has made its settings. It is killed in the end.
+    /// A data directory on which somebody else starts a server: `sockets_of` has made its settings. It is killed in the
+    /// end.
     pub(crate) fn started_by_others(
         scratch: &Arc<Scratch>,
         name: &str,
@@ -72,7 +74,8 @@ impl Cluster {
         }
     }
 
-    /// Checks every page of a stopped cluster: by ourselves, and with `pg_checksums` where there is one that knows this version.
+    /// Checks every page of a stopped cluster: by ourselves, and with `pg_checksums` where there is one that knows this
+    /// version.
     pub(crate) fn assert_checksums(&self) {
         let (pages, wrong) = wrong_pages(&self.data);
         assert!(pages > 500 && wrong.is_empty(), "{pages} pages, of wrong checksum: {wrong:?}");
@@ -113,7 +116,8 @@ impl Cluster {
     }
 }
 
-/// Every file of the manifest is there with its length and CRC, nothing else is, and the manifest's own checksum is right.
+/// Every file of the manifest is there with its length and CRC, nothing else is, and the manifest's own checksum is
+/// right.
 pub(crate) fn assert_manifest(data: &Path, major: u32) {
     let text = fs::read_to_string(data.join("backup_manifest")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("backup_manifest: {e}"));

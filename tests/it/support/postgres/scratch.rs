@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use super::{Postgres, SUPERUSER, create_private, run};
 
-/// A temporary directory with a short path (a Unix socket's is limited to 107 bytes). As root it belongs to an unprivileged
-/// user, and so does all that is made through it. Removed when the last user of it is dropped.
+/// A temporary directory with a short path (a Unix socket's is limited to 107 bytes). As root it belongs to an
+/// unprivileged user, and so does all that is made through it. Removed when the last user of it is dropped.
 pub(crate) struct Scratch {
     dir: TempDir,
     user: Option<(Uid, Gid)>,
@@ -76,7 +76,8 @@ impl Scratch {
         }
     }
 
-    /// A command that runs as the server's user, in this directory, without settings of the caller that could interfere.
+    /// A command that runs as the server's user, in this directory, without settings of the caller that could
+    /// interfere.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.path()).env("LC_ALL", "C").env("HOME", self.path());
@@ -111,8 +112,8 @@ impl Scratch {
         Some(self.reachable(home, &program).join("bin").join(name))
     }
 
-    /// `tree` itself if the server's user can run the `program` in it, else a copy. (A checkout below `/root` is closed to all
-    /// others.)
+    /// `tree` itself if the server's user can run the `program` in it, else a copy. (A checkout below `/root` is closed
+    /// to all others.)
     fn reachable(&self, tree: &Path, program: &Path) -> PathBuf {
         let runs = || self.command(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
         if self.user.is_none() || runs() {
@@ -158,7 +159,8 @@ impl Staged {
     }
 }
 
-/// As root in `/tmp`, which every user can enter; else where the caller wants it, unless that makes socket paths too long.
+/// As root in `/tmp`, which every user can enter; else where the caller wants it, unless that makes socket paths too
+/// long.
 fn temp_dir(root: bool) -> TempDir {
     let wanted = std::env::temp_dir();
     let parent = if root || wanted.as_os_str().len() > 40 { PathBuf::from("/tmp") } else { wanted };

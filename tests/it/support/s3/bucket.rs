@@ -1,9 +1,11 @@
-//! What a bucket does, for `s3s` to speak the protocol around it: objects in files of a temporary directory, names in a sorted map.
+//! What a bucket does, for `s3s` to speak the protocol around it: objects in files of a temporary directory, names in a
+//! sorted map.
 //!
-//! Not `s3s-fs`: its `If-None-Match` looks first and publishes later (two writers can both win), it cannot list uploads, answers
-//! `AccessDenied` for an upload that is no more and `NoSuchKey` for a missing bucket, limits names to about 150 bytes, and walks the
-//! whole directory for every page of a listing. Here all decisions are taken under one lock, as in S3. Not there: versions, object
-//! lock (its headers are in the request log; moto has the behaviour), copies, access control.
+//! Not `s3s-fs`: its `If-None-Match` looks first and publishes later (two writers can both win), it cannot list
+//! uploads, answers `AccessDenied` for an upload that is no more and `NoSuchKey` for a missing bucket, limits names to
+//! about 150 bytes, and walks the whole directory for every page of a listing. Here all decisions are taken under one
+//! lock, as in S3. Not there: versions, object lock (its headers are in the request log; moto has the behaviour),
+//! copies, access control.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -169,8 +171,8 @@ fn file_body(bytes: Vec<u8>) -> StreamingBlob {
     StreamingBlob::from(Body::from(bytes))
 }
 
-/// Marks a request that is to be served as by a store that does not know conditional writes. (Its header can't be taken away: it is
-/// under the signature.)
+/// Marks a request that is to be served as by a store that does not know conditional writes. (Its header can't be taken
+/// away: it is under the signature.)
 #[derive(Clone, Copy)]
 pub struct IgnoreCondition;
 

@@ -204,7 +204,8 @@ impl Front {
         seen
     }
 
-    /// Serves one request, to its end even if the client is gone meanwhile: what has arrived at a store is done. An error closes the connection without an answer.
+    /// Serves one request, to its end even if the client is gone meanwhile: what has arrived at a store is done. An
+    /// error closes the connection without an answer.
     pub async fn serve(self: Arc<Self>, request: Request<Incoming>) -> io::Result<Response<Scripted>> {
         tokio::spawn(self.follow_script(request)).await.map_err(io::Error::other)?
     }

@@ -61,8 +61,8 @@ impl S3Server {
         Self::launch(Some(acceptor()))
     }
 
-    /// A server that speaks TLS with a certificate such as `openssl req -x509` makes: signed by itself, and an authority's. It is for
-    /// 127.0.0.1 and for `walvis.test`.
+    /// A server that speaks TLS with a certificate such as `openssl req -x509` makes: signed by itself, and an
+    /// authority's. It is for 127.0.0.1 and for `walvis.test`.
     pub fn start_self_signed() -> Self {
         Self::launch(Some(self_signed()))
     }
@@ -132,7 +132,8 @@ impl S3Server {
         open(self.settings(prefix))
     }
 
-    /// What a `walvis` process needs in its environment to use this server, and nothing else of the host's AWS configuration.
+    /// What a `walvis` process needs in its environment to use this server, and nothing else of the host's AWS
+    /// configuration.
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let mut env = client_env(&self.endpoint(), ACCESS_KEY, SECRET_KEY);
         if let Some(path) = &self.ca_file {

@@ -103,8 +103,8 @@ impl Moto {
         .unwrap();
     }
 
-    /// Makes a user who may do what `statements` (of an IAM policy) say, checks every request from now on, and returns the settings
-    /// of a store as that user.
+    /// Makes a user who may do what `statements` (of an IAM policy) say, checks every request from now on, and returns
+    /// the settings of a store as that user.
     pub fn restrict(&self, bucket: &str, prefix: &str, statements: &str) -> S3Settings {
         let policy = format!("{{\"Version\":\"2012-10-17\",\"Statement\":[{statements}]}}");
         self.iam("Action=CreateUser&UserName=walvis");
