@@ -5,6 +5,7 @@ use crate::format::manifest::{DamagedPage, Database};
 use crate::fsio::file_error;
 use crate::pg::data_directory::relation_file;
 use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, SegmentName, Timeline, WalSegmentSize};
+use crate::postgres::archiving_settings::{ArchivingProblem, ArchivingSettings};
 use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::postgres::{Server, archiver, hex_of, of_hex, quoted};
 use crate::raw_text::RawText;
@@ -190,12 +191,12 @@ impl<'a> Source<'a> {
             // The primary archives, or this server with archive_mode = always.
             return Ok(());
         }
-        let setting = |name: &str| self.server.setting(name).map(Option::unwrap_or_default);
+        let problems = ArchivingSettings::read(&self.server)?.problems();
         let hint = "set archive_mode = on and archive_command = 'walvis push-wal %p' and restart; 'walvis check' tells more";
-        if setting("wal_level")? == "minimal" {
+        if problems.contains(&ArchivingProblem::MinimalWal) {
             return Err(server_error("wal_level is minimal: no backup can be taken").hint("set wal_level = replica and restart"));
         }
-        if setting("archive_mode")? == "off" {
+        if problems.contains(&ArchivingProblem::Off) {
             // Something else may send WAL there.
             return if arrives()? {
                 Ok(())
@@ -207,7 +208,7 @@ impl<'a> Source<'a> {
                 .hint(hint))
             };
         }
-        if setting("archive_command")?.is_empty() && setting("archive_library")?.is_empty() && !arrives()? {
+        if problems.contains(&ArchivingProblem::NoCommand) && !arrives()? {
             return Err(server_error("archive_command is empty: WAL is kept, but not archived").hint(hint));
         }
         if archiver::would_work(&self.server, &self.data_directory, go_on)? {

@@ -9,6 +9,7 @@ use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::fsio::as_owner_of;
 use crate::pg::{SegmentCheck, SegmentName, WalFileName};
 use crate::postgres::archiver::{Status, Watch};
+use crate::postgres::archiving_settings::{ArchivingProblem, ArchivingSettings};
 use crate::postgres::{Server, control_file};
 use crate::repo::{Facts, Fetched, KeySource, Probed, Repository, SystemId};
 use crate::report::check::{ArchiverCheck, CheckReport, RepositoryCheck, ServerCheck, Severity};
@@ -232,21 +233,22 @@ fn check_server(
     report: &mut CheckReport,
     deadline: Deadline,
 ) -> Result<(), Error> {
-    let setting = |name: &str| server.setting(name).map(Option::unwrap_or_default);
+    let settings = ArchivingSettings::read(server)?;
+    let problems = settings.problems();
     let facts = ServerCheck {
-        postgres_version: setting("server_version")?,
+        postgres_version: server.setting("server_version")?.unwrap_or_default(),
         system_id: server.value("SELECT system_identifier FROM pg_catalog.pg_control_system()")?,
         in_recovery: server.value("SELECT pg_catalog.pg_is_in_recovery()")? == "t",
-        archive_mode: setting("archive_mode")?,
-        archive_command: setting("archive_command")?,
-        archive_library: server.setting("archive_library")?,
-        wal_level: setting("wal_level")?,
+        archive_mode: settings.archive_mode,
+        archive_command: settings.archive_command,
+        archive_library: settings.archive_library,
+        wal_level: settings.wal_level,
         archive_timeout_s: number(server, "archive_timeout")?,
         wal_segment_bytes: number(server, "wal_segment_size")?,
         switched_segment: None,
         archiver: None,
     };
-    let archives = check_settings(&facts, report);
+    let archives = check_settings(&facts, &problems, report);
     for repository in opened.iter().flatten() {
         check_binding(repository, config, &facts, report);
     }
@@ -300,26 +302,28 @@ fn number(server: &Server, name: &str) -> Result<u64, Error> {
 }
 
 /// Says whether a switched segment can be expected to arrive.
-fn check_settings(facts: &ServerCheck, report: &mut CheckReport) -> bool {
-    let before = report.findings.len();
+fn check_settings(facts: &ServerCheck, problems: &[ArchivingProblem], report: &mut CheckReport) -> bool {
     let command = &facts.archive_command;
-    let library = facts.archive_library.as_deref().unwrap_or_default();
-    let is_off = facts.archive_mode == "off";
-    if is_off {
-        let hint = "ALTER SYSTEM SET archive_mode = on; then restart the server";
-        report.add(Severity::Problem, "server", "archive_mode is off: nothing is archived", hint);
+    for problem in problems {
+        let (what, hint) = match problem {
+            ArchivingProblem::Off => (
+                "archive_mode is off: nothing is archived".to_owned(),
+                "ALTER SYSTEM SET archive_mode = on; then restart the server",
+            ),
+            ArchivingProblem::MinimalWal => (
+                "wal_level is minimal: WAL cannot be replayed".to_owned(),
+                "ALTER SYSTEM SET wal_level = replica; then restart the server",
+            ),
+            ArchivingProblem::LibraryInstead => {
+                let library = facts.archive_library.as_deref().unwrap_or_default();
+                let what = format!("archive_library is '{library}', so archive_command is not used");
+                (what, "ALTER SYSTEM RESET archive_library; SELECT pg_reload_conf();")
+            }
+            ArchivingProblem::NoCommand => ("archive_command is empty: WAL piles up in pg_wal".to_owned(), SET_COMMAND),
+        };
+        report.add(Severity::Problem, "server", what, hint);
     }
-    if facts.wal_level == "minimal" {
-        let hint = "ALTER SYSTEM SET wal_level = replica; then restart the server";
-        report.add(Severity::Problem, "server", "wal_level is minimal: WAL cannot be replayed", hint);
-    }
-    if !library.is_empty() {
-        let what = format!("archive_library is '{library}', so archive_command is not used");
-        report.add(Severity::Problem, "server", what, "ALTER SYSTEM RESET archive_library; SELECT pg_reload_conf();");
-    } else if !is_off && (command.is_empty() || command == "(disabled)") {
-        report.add(Severity::Problem, "server", "archive_command is empty: WAL piles up in pg_wal", SET_COMMAND);
-    }
-    let works = report.findings.len() == before;
+    let works = problems.is_empty();
     if works && !(command.contains("push-wal") && command.contains("%p")) {
         let what = format!("archive_command does not seem to call 'walvis push-wal %p': {command}");
         report.add(Severity::Warning, "server", what, SET_COMMAND);

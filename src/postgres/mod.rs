@@ -4,6 +4,7 @@
 //! (`ops`), and anything of a repository, a backup or a restore. Depends on file system, PostgreSQL's formats and processes.
 
 pub mod archiver;
+pub mod archiving_settings;
 mod connection;
 pub mod control_file;
 pub mod postmaster_pid;

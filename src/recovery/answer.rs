@@ -3,27 +3,23 @@
 //! Lives here: the answer put together, and the words for what is out of reach. May not live here: the rules of the server, and every choice.
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
-use crate::pg::target::{Target, now, show};
-use crate::pg::{Lsn, SegmentName, Timeline};
+use crate::pg::target::Target;
+use crate::pg::{Lsn, Timeline};
 use crate::recovery::choice_of_backup::{Backups, estimate, usable};
 use crate::recovery::choice_of_timeline::Decision;
 use crate::recovery::fewest_locks::fewest_locks;
 use crate::recovery::log::{BackupEnd, Log as _, WantedMarks, minimal_from};
+use crate::recovery::out_of_reach::describe;
 use crate::recovery::path_log::PathLog;
-use crate::recovery::reach::{Reach, begin_of, end_of, nearest, occurrence, reach_from, reaches, transaction};
+use crate::recovery::reach::{begin_of, end_of, nearest, occurrence, transaction};
 use crate::recovery::replay::Replay;
 use crate::recovery::request::ResolveRequest;
 use crate::recovery::resolver::{Line, Resolver};
 use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find};
-use crate::repo::catalog::Leg;
 use crate::repo::{ClusterName, Facts, Repository};
-use crate::report::resolve::{LegReport, LockReport, ResolveReport, ResolvedBackup, StopReport, TargetOccurrence, WalReport};
-use crate::report::segments::SegmentRange;
+use crate::report::resolve::{LegReport, LockReport, ResolveReport, ResolvedBackup, StopReport};
 use crate::report::setting::Setting;
 use std::ops::ControlFlow;
-
-/// How the newest WAL gets into the archive.
-const ARCHIVE_NOW: &str = "wait for archive_timeout, or run SELECT pg_switch_wal() on the primary, and ask again";
 
 /// Resolves a target in an opened repository, for one system identifier of the cluster.
 ///
@@ -280,7 +276,7 @@ impl<'a> Resolver<'a> {
         report.tablespaces_dropped = replay.tablespaces_dropped;
         report.databases_created = replay.databases_created;
         report.required_settings = replay.required_settings;
-        let wal = self.wal(log, start, last)?;
+        let wal = self.needed_wal(log, start, last)?;
         if let (Some(first), Some(last)) = (wal.missing.first(), wal.missing.last()) {
             let (first, last) = (&first.first_segment, &last.last_segment);
             report.reachable = false;
@@ -289,7 +285,7 @@ impl<'a> Resolver<'a> {
             report.hint = Some(
                 "look for it in another repository, or on a server that still has it; or choose a target on one side".to_owned(),
             );
-            let missing = self.positions(&wal);
+            let missing = self.missing_wal(&wal);
             let reaches = self.reaches(line, &missing)?;
             if let Some((gap, _)) = missing.first() {
                 (report.nearest_before, report.nearest_after) = nearest(log, &reaches, *gap)?;
@@ -365,202 +361,6 @@ impl<'a> Resolver<'a> {
         let beyond = log.first_record(parent.end, window.until)?;
         Ok(beyond.map(|lsn| Stop { lsn, after: false }))
     }
-
-    /// What can be restored: from the backups of the repository, or from the start that was given.
-    fn reaches(&self, line: &Line<'a>, missing: &[(Lsn, Lsn)]) -> Result<Vec<Reach<'_>>, Error> {
-        match (self.request.from, self.named) {
-            (Some(from), _) => reach_from(&line.log, from, missing),
-            (None, Some(backup)) => Ok(reaches(&line.log, std::slice::from_ref(backup), missing)),
-            (None, None) => Ok(reaches(&line.log, &self.backups.readable, missing)),
-        }
-    }
-
-    /// The segments of a gap, where it is one of whole segments.
-    fn segments_of(&self, line: &Line<'a>, from: Lsn, until: Lsn) -> String {
-        let size = self.catalog.facts().wal_segment_size;
-        let name = |lsn: Lsn| {
-            let leg =
-                line.log.path().legs().iter().rev().find(|leg| line.log.path().number(leg.begin) <= line.log.path().number(lsn));
-            SegmentName::holding(leg.map_or(line.timeline, |leg| leg.timeline), lsn, size)
-        };
-        match (name(from), name(Lsn(until.0.saturating_sub(1)))) {
-            (Some(first), Some(last)) if from < until && first == last => format!(" ({first})"),
-            (Some(first), Some(last)) if from < until => format!(" ({first} to {last})"),
-            _ => String::new(),
-        }
-    }
-
-    /// From where to where the missing segments would go.
-    fn positions(&self, wal: &WalReport) -> Vec<(Lsn, Lsn)> {
-        let size = self.catalog.facts().wal_segment_size;
-        let start = |name: &str| SegmentName::parse(name)?.start(size);
-        let run = |range: &SegmentRange| {
-            Some((start(&range.first_segment)?, Lsn(start(&range.last_segment)?.0.saturating_add(size.bytes()))))
-        };
-        wal.missing.iter().filter_map(run).collect()
-    }
-
-    /// Lists what recovery needs from one position to another.
-    fn wal(&self, log: &PathLog<'_>, from: Lsn, to: Lsn) -> Result<WalReport, Error> {
-        let (facts, path) = (self.catalog.facts(), log.path());
-        let (first, last) = (path.number(from), path.number(to));
-        let name = |number| {
-            let leg = path.legs().iter().rev().find(|leg| path.number(leg.begin) <= number);
-            let timeline = leg.map_or(Timeline(1), |leg| leg.timeline);
-            SegmentName::from_number(timeline, number, facts.wal_segment_size).map_or_else(String::new, |name| name.to_string())
-        };
-        let mut wal = WalReport {
-            first_segment: name(first),
-            last_segment: name(last),
-            segments: last - first + 1,
-            ..WalReport::default()
-        };
-        // The next number that is to come.
-        let mut next = first;
-        for leg in path.legs() {
-            let mut end = path.number(Lsn(leg.end.0.saturating_sub(1)));
-            let is_own =
-                |child: &&Leg| child.begin >= leg.end && path.number(child.begin) == end && !path.is_begun_by_parent(child);
-            if path.legs().iter().any(|child| is_own(&child)) {
-                // The child's own stands for it, or is missing.
-                end = end.saturating_sub(1);
-            }
-            let range = (path.number(leg.begin).max(first), end.min(last));
-            if range.0 > range.1 {
-                continue;
-            }
-            self.repository.visit_segments(self.cluster, facts, leg.timeline, range, &mut |number, bytes| {
-                if next < number {
-                    wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(number - 1) });
-                }
-                wal.present += 1;
-                wal.stored_bytes = wal.stored_bytes.saturating_add(bytes);
-                next = number + 1;
-            })?;
-        }
-        if next <= last {
-            wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(last) });
-        }
-        Ok(wal)
-    }
-
-    fn out_of_reach(
-        &self,
-        report: &mut ResolveReport,
-        line: &Line<'a>,
-        why: &Unreachable,
-        elsewhere: Vec<TargetOccurrence>,
-    ) -> Result<(), Error> {
-        let reaches = self.reaches(line, &[])?;
-        let around = |at: Lsn| nearest(&line.log, &reaches, at);
-        let (reason, hint) = match why {
-            Unreachable::Empty => {
-                ("nothing is stored on the path to this timeline".to_owned(), "see 'walvis catalog'".to_owned())
-            }
-            Unreachable::Before => {
-                (report.nearest_before, report.nearest_after) = around(Lsn(0))?;
-                (
-                    "it is before everything that is archived".to_owned(),
-                    "look for older WAL in another repository; from this one nothing earlier can be recovered".to_owned(),
-                )
-            }
-            Unreachable::After => {
-                (report.nearest_before, report.nearest_after) = around(Lsn(u64::MAX))?;
-                let reason = match self.request.target {
-                    Target::Time(time) if time > now() => "that moment is still to come, by the clock of this host",
-                    Target::Time(_) => "that moment is not archived yet: no transaction that ended later is",
-                    _ => "it is not archived yet: it is after everything that is",
-                };
-                (reason.to_owned(), not_yet(report))
-            }
-            Unreachable::Gap { from, until } => {
-                (report.nearest_before, report.nearest_after) = around(*from)?;
-                let reason = format!(
-                    "it is in or beyond a gap in the archive: nothing leads from {from} to {until}{}",
-                    self.segments_of(line, *from, *until)
-                );
-                (reason, "look for the missing WAL in another repository, or choose a target on one side".to_owned())
-            }
-            Unreachable::Minimal(minimal) => {
-                (report.nearest_before, report.nearest_after) = around(minimal.from)?;
-                let from = minimal.from;
-                let hint = match minimal.until {
-                    Some(until) => {
-                        format!("choose a target before {from}, or one that a backup leads to which was taken after {until}")
-                    }
-                    None => format!(
-                        "choose a target before {from}; then set wal_level to replica again, and take a backup: no earlier one leads \
-                         further"
-                    ),
-                };
-                (minimal.to_string(), hint)
-            }
-            Unreachable::NoStart => {
-                let from = self.request.from.unwrap_or(Lsn(0));
-                (format!("the WAL at {from}, where recovery would begin, is not archived"), "see 'walvis catalog'".to_owned())
-            }
-            Unreachable::BeforeConsistency { backup, stop } => {
-                report.backup = backup.map(|backup| ResolvedBackup::in_wal(backup.start, backup.stop));
-                let reason = match backup {
-                    Some(backup) => format!("recovery would stop at {stop}, before the backup ends at {}", backup.stop),
-                    None => format!("{stop} is before the start of recovery"),
-                };
-                let hint = match self.request.from {
-                    Some(_) => "begin at an older backup: leave --from out to have one looked for",
-                    None => "look for an older backup in another repository",
-                };
-                (reason, hint.to_owned())
-            }
-            Unreachable::NotFound(unknown) => {
-                let mut reason = format!("no {} is on the path to timeline {}", describe(&self.request.target), report.timeline);
-                for minimal in line.log.minimal() {
-                    reason.push_str(&format!("; {minimal}"));
-                }
-                if let Some(lsn) = unknown {
-                    reason.push_str(&format!("; of the prepared transaction that ends at {lsn} the id is not known"));
-                }
-                let hint = match elsewhere.first() {
-                    Some(place) => format!("it is on timeline {}: use --target-timeline {0}", place.timeline),
-                    None => format!(
-                        "if it is new, it may not be archived yet: {ARCHIVE_NOW}; 'walvis catalog --commits' and '--restore-points' list \
-                         what is"
-                    ),
-                };
-                report.candidates = elsewhere;
-                (reason, hint)
-            }
-            Unreachable::Ambiguous(places) => {
-                report.candidates = places.iter().map(|lsn| occurrence(&line.log, *lsn)).collect::<Result<_, _>>()?;
-                report.candidates.extend(elsewhere);
-                (
-                    format!("more than one fits {}", describe(&self.request.target)),
-                    "choose one: with --from, recovery takes the first after that position; or its LSN with --target-lsn"
-                        .to_owned(),
-                )
-            }
-            Unreachable::NoBackup => (
-                "the end of no base backup is known from the WAL, so nothing says where a recovery is consistent".to_owned(),
-                "name the start LSN of a backup with --from".to_owned(),
-            ),
-        };
-        (report.reason, report.hint) = (Some(reason), Some(hint));
-        Ok(())
-    }
-}
-
-/// What to do about a target that may still be archived. `latest` is no way out: by the time of the restore it may have the mistake.
-fn not_yet(report: &ResolveReport) -> String {
-    // One that no backup leads to is no way out either.
-    let last = report.nearest_before.as_ref().and_then(|nearest| nearest.transaction.as_ref());
-    let timeline =
-        report.timeline_reason.as_ref().map_or_else(String::new, |_| format!(" --target-timeline {}", report.timeline));
-    let now = last.map_or_else(String::new, |last| {
-        format!(
-            "; --target-lsn {}{timeline} stops after the newest transaction that is, whatever is archived meanwhile",
-            last.lsn
-        )
-    });
-    format!("{ARCHIVE_NOW}{now}")
 }
 
 /// How to choose among candidates.
@@ -584,16 +384,4 @@ fn oldest_backup(log: &PathLog<'_>) -> Result<Option<BackupEnd>, Error> {
         }
     }
     Ok(oldest)
-}
-
-/// A target in words.
-fn describe(target: &Target) -> String {
-    match target {
-        Target::Time(time) => format!("time {}", show(*time)),
-        Target::Lsn(lsn) => format!("LSN {lsn}"),
-        Target::Xid(xid) => format!("transaction {xid}"),
-        Target::Name(name) => format!("restore point {name:?}"),
-        Target::Latest => "latest".to_owned(),
-        Target::Immediate => "immediate".to_owned(),
-    }
 }

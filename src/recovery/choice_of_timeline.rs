@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{PgTime, XactEntry};
 use crate::pg::target::{Target, TargetTimeline};
-use crate::pg::{Lsn, Timeline, WalFileName};
+use crate::pg::{Lsn, Timeline};
 use crate::recovery::choice_of_backup::on_path;
 use crate::recovery::ends::{last_commit, newest};
 use crate::recovery::log::Log as _;
@@ -369,13 +369,5 @@ impl<'a> Resolver<'a> {
                 }
             }
         })
-    }
-
-    /// What to say of a timeline whose history is missing.
-    pub(super) fn history_missing(&self, timeline: Timeline) -> (String, String) {
-        match self.catalog.path(timeline) {
-            Ok(_) => (String::new(), String::new()),
-            Err(error) => (error.what, error.hint.unwrap_or_else(|| format!("push {}", WalFileName::History(timeline)))),
-        }
     }
 }

@@ -5,6 +5,8 @@
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::extent::BackupId;
+use crate::format::manifest::BackupSummary;
 use crate::pg::Lsn;
 use crate::pg::target::Target;
 use crate::recovery::answer::answer;
@@ -22,6 +24,20 @@ pub struct Answer {
     pub facts: Facts,
     /// What it says.
     pub report: ResolveReport,
+}
+
+impl Answer {
+    /// The base backup that the answer begins with.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] when it was deleted meanwhile; [`Kind::Damaged`]; as the store's.
+    pub fn backup(&self, cluster: &ClusterName) -> Result<BackupSummary, Error> {
+        let chosen = self.report.backup.as_ref().and_then(|backup| backup.backup_id.as_deref()).and_then(BackupId::parse);
+        let id = chosen.ok_or_else(|| Error::new(Kind::Bug, "a target is reached from no backup"))?;
+        self.repository
+            .backup_summary(cluster, self.facts.system_id, id)?
+            .ok_or_else(|| Error::new(Kind::Target, format!("backup {id} is gone")).hint("try again to have another one chosen"))
+    }
 }
 
 /// Resolves a target in the first repository that can serve it: with its own backup, histories and WAL.

@@ -12,6 +12,8 @@
 //! | Is there an equal stop with fewer locks? | [`mod@fewest_locks`] |
 //! | What does replay do on its way, and what does it need? | [`replay`] |
 //! | What can be restored at all, and what is nearest? | [`reach`] |
+//! | Which WAL files does it need, and are they stored? | `needed_wal` |
+//! | What is said of a target that is out of reach? | `out_of_reach` |
 //! | Where does the stored WAL end? | [`ends`] |
 //!
 //! [`answer()`] puts them together for one repository. What they look at is a [`mod@log`]: for real ones a [`path_log`].
@@ -23,6 +25,8 @@ pub mod choose;
 pub mod ends;
 pub mod fewest_locks;
 pub mod log;
+mod needed_wal;
+mod out_of_reach;
 pub mod path_log;
 pub mod reach;
 pub mod replay;

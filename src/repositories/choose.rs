@@ -94,3 +94,53 @@ fn open_known(config: &Config, index: usize, deadline: Deadline) -> Result<Opene
     let facts = facts(&repository, &config.cluster)?;
     Ok(Opened { repository, facts })
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use std::path::Path;
+    use std::time::Duration;
+
+    /// Settings with these directories as repositories.
+    fn config(place: &Path, names: &[&str]) -> Config {
+        let path = place.join("walvis.toml");
+        let sections = names.iter().map(|name| format!("[[repository]]\nurl = \"file://{}\"\n", place.join(name).display()));
+        std::fs::write(&path, format!("cluster = \"main\"\n{}", sections.collect::<String>())).unwrap();
+        Config::load(&Overrides { config: Some(path), ..Overrides::default() }, &|_| None, &[]).unwrap()
+    }
+
+    fn deadline() -> Deadline {
+        Deadline::each(Duration::from_secs(5))
+    }
+
+    #[test]
+    fn repositories_are_asked_in_the_order_of_the_settings() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), &["one", "two", "three"]);
+        let mut heard = Vec::new();
+        let stopped = ask_in_order(&config, deadline(), &|_| Ok(()), &mut |location, answered| {
+            heard.push((location.rsplit('/').next().unwrap().to_owned(), answered.is_ok()));
+            if heard.len() == 2 { ControlFlow::Break("enough") } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(stopped, Some("enough"));
+        assert_eq!(heard, [("one".to_owned(), false), ("two".to_owned(), false)]);
+    }
+
+    #[test]
+    fn when_none_answers_it_is_the_first_one_s_error() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), &["one", "two"]);
+        let error = first_to_answer(&config, deadline()).err().unwrap();
+        assert!(error.what.contains("/one"), "{error}");
+        let mut visited = 0;
+        let error = every(&config, deadline(), &mut |_| {
+            visited += 1;
+            Ok(())
+        });
+        assert!(error.unwrap_err().what.contains("/one"));
+        assert_eq!(visited, 0, "the first that cannot be opened ends the command");
+        assert!(for_backups(&config, deadline()).err().unwrap().what.contains("/one"));
+    }
+}

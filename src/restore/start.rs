@@ -9,13 +9,17 @@
 //! - shutdown: it ended by itself without an error, which it does only at the target.
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::manifest::BackupSummary;
 use crate::fsio::Dir;
 use crate::pg::settings::TargetAction;
+use crate::pg::target::Target;
 use crate::pg::{ClusterState, Lsn, Timeline};
 use crate::postgres::server_process::{Environment, RecoveryState, Seen, ServerProcess, StartRequest, recovery_end};
 use crate::postgres::{Server, control_file};
+use crate::report::resolve::ResolveReport;
 use crate::report::restore::{Locked, ServerState, StartedServer};
 use crate::restore::environment::Needs;
+use crate::restore::request::RestoreRequest;
 use crate::restore::{attachments, recovery_settings};
 use crate::waiting;
 use std::path::Path;
@@ -45,6 +49,26 @@ pub struct Goal {
     pub action: TargetAction,
     /// Whether it is a standby: it is consistent then, and goes on.
     pub standby: bool,
+}
+
+impl Goal {
+    /// That of a restore to a target that was resolved, from this backup.
+    pub fn of(resolved: &ResolveReport, request: &RestoreRequest, backup: &BackupSummary) -> Self {
+        let is_immediate = request.target.target == Target::Immediate;
+        let stop = resolved.stop.as_ref().and_then(|stop| Some((stop.lsn.parse().ok()?, stop.replayed)));
+        let whole = Self {
+            stop,
+            consistent_at: is_immediate.then_some(backup.stop_lsn),
+            end: resolved.end_lsn.as_ref().and_then(|end| end.parse().ok()),
+            timeline: Timeline(resolved.timeline),
+            action: request.action_at(resolved),
+            standby: false,
+        };
+        if request.standby {
+            return Self { stop: None, consistent_at: Some(backup.stop_lsn), standby: true, ..whole };
+        }
+        whole
+    }
 }
 
 fn server_error(what: impl Into<String>) -> Error {

@@ -1,0 +1,64 @@
+//! The WAL files that a recovery needs, and which of them are not stored.
+use crate::error::Error;
+use crate::pg::{Lsn, SegmentName, Timeline};
+use crate::recovery::path_log::PathLog;
+use crate::recovery::resolver::Resolver;
+use crate::repo::catalog::Leg;
+use crate::report::resolve::WalReport;
+use crate::report::segments::SegmentRange;
+
+impl Resolver<'_> {
+    /// Lists what recovery needs from one position to another.
+    pub(super) fn needed_wal(&self, log: &PathLog<'_>, from: Lsn, to: Lsn) -> Result<WalReport, Error> {
+        let (facts, path) = (self.catalog.facts(), log.path());
+        let (first, last) = (path.number(from), path.number(to));
+        let name = |number| {
+            let leg = path.legs().iter().rev().find(|leg| path.number(leg.begin) <= number);
+            let timeline = leg.map_or(Timeline(1), |leg| leg.timeline);
+            SegmentName::from_number(timeline, number, facts.wal_segment_size).map_or_else(String::new, |name| name.to_string())
+        };
+        let mut wal = WalReport {
+            first_segment: name(first),
+            last_segment: name(last),
+            segments: last - first + 1,
+            ..WalReport::default()
+        };
+        // The next number that is to come.
+        let mut next = first;
+        for leg in path.legs() {
+            let mut end = path.number(Lsn(leg.end.0.saturating_sub(1)));
+            let is_own =
+                |child: &&Leg| child.begin >= leg.end && path.number(child.begin) == end && !path.is_begun_by_parent(child);
+            if path.legs().iter().any(|child| is_own(&child)) {
+                // The child's own stands for it, or is missing.
+                end = end.saturating_sub(1);
+            }
+            let range = (path.number(leg.begin).max(first), end.min(last));
+            if range.0 > range.1 {
+                continue;
+            }
+            self.repository.visit_segments(self.cluster, facts, leg.timeline, range, &mut |number, bytes| {
+                if next < number {
+                    wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(number - 1) });
+                }
+                wal.present += 1;
+                wal.stored_bytes = wal.stored_bytes.saturating_add(bytes);
+                next = number + 1;
+            })?;
+        }
+        if next <= last {
+            wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(last) });
+        }
+        Ok(wal)
+    }
+
+    /// From where to where the missing segments would go.
+    pub(super) fn missing_wal(&self, wal: &WalReport) -> Vec<(Lsn, Lsn)> {
+        let size = self.catalog.facts().wal_segment_size;
+        let start = |name: &str| SegmentName::parse(name)?.start(size);
+        let run = |range: &SegmentRange| {
+            Some((start(&range.first_segment)?, Lsn(start(&range.last_segment)?.0.saturating_add(size.bytes()))))
+        };
+        wal.missing.iter().filter_map(run).collect()
+    }
+}
