@@ -1,7 +1,8 @@
 //! `walvis check`: does archiving really work, from the server's settings to the bytes in every repository?
 //!
-//! It looks at the repositories and at the server, makes the server switch to a new segment, waits until that segment is in every
-//! repository, reads it back and holds it against its name. Everything wrong is a [`Finding`](crate::report::check::Finding) with the way to mend it.
+//! It looks at the repositories and at the server, makes the server switch to a new segment, waits until that segment
+//! is in every repository, reads it back and holds it against its name. Everything wrong is a
+//! [`Finding`](crate::report::check::Finding) with the way to mend it.
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -402,7 +403,8 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Waits until the archiver is done with the segment and it is in every repository, reading it back as soon as it is there.
+    /// Waits until the archiver is done with the segment and it is in every repository, reading it back as soon as it
+    /// is there.
     fn wait(&self, mut watch: Watch<'_>, report: &mut CheckReport) -> Result<(), Error> {
         let mut waiting: Vec<usize> =
             (0..self.opened.len()).filter(|i| self.opened.get(*i).is_some_and(Option::is_some)).collect();

@@ -1,4 +1,5 @@
-//! `walvis pitr-restore`: a base backup put in place, and the server told to recover it to a target. `docs/BACKUP.md` has the steps.
+//! `walvis pitr-restore`: a base backup put in place, and the server told to recover it to a target. `docs/BACKUP.md`
+//! has the steps.
 
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -18,8 +19,9 @@ pub type OnPlan<'a> = &'a mut dyn FnMut(&PlanReport) -> Result<(), Error>;
 /// Restores.
 ///
 /// # Errors
-/// Of kind `Target` when the target is out of reach; `Refused` when the directory may not be taken; `Damaged` when what is stored is; `Server`
-/// when the server does not reach the target; others. What is begun and not finished cannot be started, and the same command goes on with it.
+/// Of kind `Target` when the target is out of reach; `Refused` when the directory may not be taken; `Damaged` when what
+/// is stored is; `Server` when the server does not reach the target; others. What is begun and not finished cannot be
+/// started, and the same command goes on with it.
 pub fn run(config: &Config, request: &RestoreRequest, deadline: Deadline, on_plan: OnPlan<'_>) -> Result<RestoreReport, Error> {
     let answer = recovery::choose(config, &request.target, deadline)?;
     repositories::refuse_writable_by_everybody(&answer.repository)?;

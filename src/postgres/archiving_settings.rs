@@ -1,7 +1,7 @@
 //! The settings by which a server archives, and whether it can with them.
 //!
-//! Lives here: reading and judging them. May not live here: what a command says of it. Whether the archiver really works is
-//! [`archiver`](super::archiver)'s to find out.
+//! Lives here: reading and judging them. May not live here: what a command says of it. Whether the archiver really
+//! works is [`archiver`](super::archiver)'s to find out.
 use crate::error::Error;
 use crate::postgres::Server;
 

@@ -1,7 +1,8 @@
 //! A PostgreSQL server: the connection, its process, its archiver, and what its data directory says.
 //!
-//! Lives here: what holds for any server, whatever it is asked or started for. May not live here: what its answers mean for a command
-//! (`ops`), and anything of a repository, a backup or a restore. Depends on file system, PostgreSQL's formats and processes.
+//! Lives here: what holds for any server, whatever it is asked or started for. May not live here: what its answers mean
+//! for a command (`ops`), and anything of a repository, a backup or a restore. Depends on file system, PostgreSQL's
+//! formats and processes.
 
 pub mod archiver;
 pub mod archiving_settings;

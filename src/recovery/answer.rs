@@ -1,6 +1,7 @@
 //! What one repository answers, about one system identifier.
 //!
-//! Lives here: the answer put together, and the words for what is out of reach. May not live here: the rules of the server, and every choice.
+//! Lives here: the answer put together, and the words for what is out of reach. May not live here: the rules of the
+//! server, and every choice.
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::target::Target;
@@ -322,7 +323,7 @@ impl<'a> Resolver<'a> {
             let consistent =
                 stored.map(|backup| backup.stop_lsn).or(found.backup.map(|backup| backup.stop)).unwrap_or(found.start);
             let included = found.last_included.map_or(consistent, |end| end.lsn);
-            // What was asked for in so many words is not moved.
+            // A position that was asked for explicitly is not moved.
             let lowest = if own.after { Lsn(own.lsn.0.saturating_add(1)) } else { included.max(consistent) };
             if let Some(found) = fewest_locks(&line.log, found.start, lowest, own)? {
                 stop = found.stop;
@@ -347,8 +348,8 @@ impl<'a> Resolver<'a> {
         Ok(Some(stop))
     }
 
-    /// Of a timeline of which nothing is stored but its history the server would go on in its parent's WAL beyond the fork: where it
-    /// has to be stopped.
+    /// Where the server has to be stopped on a timeline whose history alone is stored: it would go on in its parent's
+    /// WAL, beyond the fork.
     fn fork_stop(&self, line: &Line<'a>, found: &Found) -> Result<Option<Stop>, Error> {
         let legs = line.log.path().legs();
         let Some(parent) = legs.iter().find(|leg| leg.end.0 != u64::MAX && leg.end == found.window.until) else {
@@ -371,7 +372,7 @@ fn choose_one(report: &ResolveReport) -> String {
     format!("say which timeline is meant: --target-timeline {}", timelines.join(", or "))
 }
 
-/// The oldest backup of which the end is in the WAL.
+/// The oldest backup whose end is in the WAL.
 fn oldest_backup(log: &PathLog<'_>) -> Result<Option<BackupEnd>, Error> {
     let mut oldest = None;
     for window in log.windows() {

@@ -46,7 +46,8 @@ impl<'a> Decision<'a> {
     }
 }
 
-/// Where a recovery stops, so that two can be compared: on which timeline the record was written, and what becomes of it.
+/// Where a recovery stops, so that two can be compared: on which timeline the record was written, and what becomes of
+/// it.
 type Spot = (Timeline, Option<Stop>);
 /// What a line comes to, by its place among the lines.
 type End = (usize, Result<Found, Unreachable>);
@@ -229,7 +230,8 @@ impl<'a> Resolver<'a> {
         } else {
             Vec::new()
         };
-        // Without its own history a timeline cannot be a target; one that came after it and leads over the same record can.
+        // Without its own history a timeline cannot be a target; one that came after it and leads over the same record
+        // can.
         let mut chosen = chosen;
         if let Some((_, Ok(found))) = ends.first()
             && let Some(line) = lines.get(chosen).filter(|line| !line.log.has_history())
@@ -255,8 +257,8 @@ impl<'a> Resolver<'a> {
         Ok(Decision { line, why, candidates, others: Vec::new() })
     }
 
-    /// What a line comes to. Where everything on a timeline is before the target, and others went on from its very end, it is what
-    /// these come to: nothing was lost between them.
+    /// What a line comes to. Where everything on a timeline is before the target, and others went on from its very end,
+    /// it is what these come to: nothing was lost between them.
     fn follow(&self, lines: &[Line<'a>], index: usize) -> Result<Vec<End>, Error> {
         let Some(line) = lines.get(index) else { return Ok(Vec::new()) };
         let own = find(&line.log, &self.wanted())?;

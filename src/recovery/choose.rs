@@ -1,7 +1,8 @@
 //! The choice of the repository that serves a target, and of the cluster's system identifier in it.
 //!
-//! Lives here: which answer counts, where several repositories could give one. May not live here: how repositories are opened, in which
-//! order and how long each is waited for ([`repositories::choose`]), and what one of them answers ([`answer`](super::answer())).
+//! Lives here: which answer counts, where several repositories could give one. May not live here: how repositories are
+//! opened, in which order and how long each is waited for ([`repositories::choose`]), and what one of them answers
+//! ([`answer`](super::answer())).
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -42,13 +43,14 @@ impl Answer {
 
 /// Resolves a target in the first repository that can serve it: with its own backup, histories and WAL.
 ///
-/// Repositories are asked one after the other ([`repositories::ask_in_order`]), each by itself: what is spread over several is not put
-/// together. For the end of the archive all are asked, and the one that goes furthest is taken. What is ambiguous in one is not looked for
-/// in others. If none has the target, the answer is that of the first that gave one. What the others said is in the notes.
+/// Repositories are asked one after the other ([`repositories::ask_in_order`]), each by itself: what is spread over
+/// several is not put together. For the end of the archive all are asked, and the one that goes furthest is taken. What
+/// is ambiguous in one is not looked for in others. If none has the target, the answer is that of the first that gave
+/// one. What the others said is in the notes.
 ///
 /// # Errors
-/// When no repository gives an answer, the first one's error: unreachable, denied, damaged; usage. A target that is out of reach is a
-/// report.
+/// When no repository gives an answer, the first one's error: unreachable, denied, damaged; usage. A target that is out
+/// of reach is a report.
 pub fn choose(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Result<Answer, Error> {
     let mut asked = Asked { asks_all: request.target == Target::Latest, ..Asked::default() };
     let ask = |opened: repositories::Opened| in_repository(opened.repository, &config.cluster, request);
@@ -122,8 +124,9 @@ fn goes_further(one: &ResolveReport, other: &ResolveReport) -> bool {
     (last(one), end(one)) > (last(other), end(other))
 }
 
-/// Resolves a target in one repository: for the system identifier that is named, for that of the backup that is named, or for the
-/// current one. A moment or a restore point that it does not have may be from before the cluster's system identifier changed.
+/// Resolves a target in one repository: for the system identifier that is named, for that of the backup that is named,
+/// or for the current one. A moment or a restore point that it does not have may be from before the cluster's system
+/// identifier changed.
 fn in_repository(repository: Repository, cluster: &ClusterName, request: &ResolveRequest) -> Result<Answer, Error> {
     let systems = repositories::systems(&repository, cluster)?;
     let facts = chosen_system(&repository, cluster, request, &systems)?;

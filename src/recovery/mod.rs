@@ -1,7 +1,8 @@
-//! Where a recovery to a target stops, from which backup it starts, along which timelines and from which repository; and whether everything it
-//! needs is there. Touches nothing.
+//! Where a recovery to a target stops, from which backup it starts, along which timelines and from which repository;
+//! and whether everything it needs is there. Touches nothing.
 //!
-//! May not live here: what becomes of the answer (a report, a restore, a drill). Depends on repositories, the catalog and plain formats.
+//! May not live here: what becomes of the answer (a report, a restore, a drill). Depends on repositories, the catalog
+//! and plain formats.
 //!
 //! | question | file |
 //! |---|---|
@@ -16,7 +17,8 @@
 //! | What is said of a target that is out of reach? | `out_of_reach` |
 //! | Where does the stored WAL end? | [`ends`] |
 //!
-//! [`answer()`] puts them together for one repository. What they look at is a [`mod@log`]: for real ones a [`path_log`].
+//! [`answer()`] puts them together for one repository. What they look at is a [`mod@log`]: for real ones a
+//! [`path_log`].
 
 mod answer;
 pub mod choice_of_backup;

@@ -120,7 +120,8 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// What to do about a target that may still be archived. `latest` is no way out: by the time of the restore it may have the mistake.
+/// What to do about a target that may still be archived. `latest` is no way out: by the time of the restore it may have
+/// the mistake.
 fn not_yet(report: &ResolveReport) -> String {
     // One that no backup leads to is no way out either.
     let last = report.nearest_before.as_ref().and_then(|nearest| nearest.transaction.as_ref());

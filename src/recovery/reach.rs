@@ -12,7 +12,7 @@ use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
 use std::ops::ControlFlow;
 
-/// A part of a stretch, every moment of which can be restored.
+/// A part of a stretch in which every moment can be restored.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach<'b> {
     /// The backup from which all of it is reached, the first in the stretch; none where only the start was named.

@@ -17,7 +17,7 @@ pub struct ResolveRequest {
     pub from: Option<Lsn>,
     /// From which backup of the repository; `None` is the newest that fits.
     pub backup: Option<BackupId>,
-    /// Of which system identifier; `None` is the current one, or the one that the target is of.
+    /// The system identifier; `None` is the current one, or the one that the target is of.
     pub system_id: Option<SystemId>,
     /// The zone in which moments are shown beside UTC.
     pub zone: Zone,

@@ -2,10 +2,11 @@
 //!
 //! The policy, for all commands but those that work on WAL files (`wal` asks several at once):
 //! - Repositories are asked in the order of the settings, one after the other.
-//! - Where one answer will do ([`ask_in_order`], [`first_to_answer`]), one that fails is passed over, and the next is asked. When all fail, the
-//!   error is the first one's.
-//! - One that falls silent leaves time for those after it. Whether it answers at all is found out within an equal share of the time limit for
-//!   each that is left; with a time limit on the whole, all but the last have to be done within three quarters of what is left of it.
+//! - Where one answer will do ([`ask_in_order`], [`first_to_answer`]), one that fails is passed over, and the next is
+//!   asked. When all fail, the error is the first one's.
+//! - One that falls silent leaves time for those after it. Whether it answers at all is found out within an equal share
+//!   of the time limit for each that is left; with a time limit on the whole, all but the last have to be done within
+//!   three quarters of what is left of it.
 //! - Where every repository counts ([`every`]: listing, rebuilding), the first that cannot be opened ends the command.
 //! - Base backups go to the first ([`for_backups`]).
 use super::{facts, open};
@@ -28,7 +29,8 @@ pub fn none_configured() -> Error {
     Error::new(Kind::Config, "no repository is configured")
 }
 
-/// Opens one repository after the other, has each asked, and hands answers and failures, with the location, to `hear`, until that breaks.
+/// Opens one repository after the other, has each asked, and hands answers and failures, with the location, to `hear`,
+/// until that breaks.
 pub fn ask_in_order<T, B>(
     config: &Config,
     deadline: Deadline,

@@ -32,7 +32,7 @@ pub fn refuse_writable_by_everybody(repository: &Repository) -> Result<(), Error
         Some(path) if repository.descriptor().cipher == RepositoryCipher::None && fsio::everybody_can_write(path) => Err(Error::new(
             Kind::Refused,
             format!(
-                "{} is not encrypted, and every user of this host can write to it: who does can run programs as the server's user",
+                "{} is not encrypted, and every user of this host can write to it: anybody who does can run programs as the server's user",
                 repository.location()
             ),
         )

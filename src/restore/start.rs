@@ -3,9 +3,11 @@
 //! Lives here: what counts as reached. May not live here: how a server is started, asked and watched
 //! ([`server_process`](crate::postgres::server_process)).
 //!
-//! That the server takes queries says nothing: it does so as soon as it is consistent, and may end with an error later. Reached is:
+//! That the server takes queries says nothing: it does so as soon as it is consistent, and may end with an error later.
+//! Reached is:
 //! - pause: it has paused, and has replayed up to the record that was resolved, no less and no more;
-//! - promote, and recovery to the end of the archive: it is not in recovery any more; the new timeline's history says where it ended;
+//! - promote, and recovery to the end of the archive: it is not in recovery any more; the new timeline's history says
+//!   where it ended;
 //! - shutdown: it ended by itself without an error, which it does only at the target.
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -75,7 +77,8 @@ fn server_error(what: impl Into<String>) -> Error {
     Error::new(Kind::Server, what)
 }
 
-/// Starts the server of a data directory, with its settings there or in another file, and waits until it has reached its goal.
+/// Starts the server of a data directory, with its settings there or in another file, and waits until it has reached
+/// its goal.
 ///
 /// # Errors
 /// [`Kind::Server`], with the end of its log, when it ends before that or goes elsewhere.

@@ -1,5 +1,5 @@
-//! WAL in the `pg_wal` of a data directory that is taken over, and nowhere else: what was committed last, most often. It would be
-//! gone with the directory.
+//! WAL in the `pg_wal` of a data directory that is taken over, and nowhere else: what was committed last, most often.
+//! It would be gone with the directory.
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
@@ -110,7 +110,8 @@ impl<'a> Look<'a> {
         let summary = scan.0.finish().summary;
         let Some(commits) = commits_of(&summary) else { return Ok(Some(unknown())) };
         let mut missing = commits;
-        // The same commits may be in the same segment as it was completed, or on a timeline that this one left, or that left this one.
+        // The same commits may be in the same segment as it was completed, or on a timeline that this one left, or that
+        // left this one.
         if !missing.is_empty() || ends_a_record(&summary) {
             let stored = self.stored(name)?;
             if stored.is_empty() && ends_a_record(&summary) && !waits {

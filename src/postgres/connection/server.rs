@@ -26,8 +26,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Connects with a libpq connection string (`host=/var/run/postgresql dbname=postgres`, `postgresql://…`), which a
-    /// service file, the libpq variables, a password file and the usual defaults complete.
+    /// Connects with a libpq connection string, such as `host=/var/run/postgresql dbname=postgres` or `postgresql://…`.
+    /// A service file, the libpq variables, a password file and the usual defaults complete it.
     ///
     /// # Errors
     /// [`Kind::Server`] when it cannot connect; [`Kind::Config`] when the string makes no sense.

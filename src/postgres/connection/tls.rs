@@ -187,7 +187,7 @@ struct Verifier {
     provider: Arc<CryptoProvider>,
     /// `None` believes every certificate: such a connection is safe from listeners only.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    /// The certificates of the file, of which one may be the server's own.
+    /// The certificates of the file; one of them may be the server's own.
     own: Vec<CertificateDer<'static>>,
     checks_name: bool,
 }
