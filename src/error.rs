@@ -74,6 +74,25 @@ impl Error {
         self.what = format!("{action}: {}", self.what);
         self
     }
+
+    /// The hint for a line of the log: in brackets, with a space in front; empty where there is none.
+    pub fn hint_in_brackets(&self) -> String {
+        self.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"))
+    }
+
+    /// What several repositories said, as one error in one line. It has the kind and the hint of the first that found damage, which says
+    /// more than an outage, and else of the first.
+    pub fn from_several(mut errors: Vec<Self>) -> Option<Self> {
+        let first = errors.iter().position(|error| error.kind == Kind::Damaged).unwrap_or(0);
+        if errors.is_empty() {
+            return None;
+        }
+        let mut error = errors.remove(first);
+        for other in errors {
+            error.what.push_str(&format!("; and {other}"));
+        }
+        Some(error)
+    }
 }
 
 impl fmt::Display for Error {
@@ -83,3 +102,22 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_errors_damage_decides() {
+        assert!(Error::from_several(Vec::new()).is_none());
+        let outage = || Error::new(Kind::Unreachable, "no route").hint("check the network");
+        let alone = Error::from_several(vec![outage()]).unwrap();
+        assert_eq!(
+            (alone.kind, alone.what.as_str(), alone.hint_in_brackets().as_str()),
+            (Kind::Unreachable, "no route", " (check the network)")
+        );
+        let all = Error::from_several(vec![outage(), Error::new(Kind::Damaged, "a gap"), outage()]).unwrap();
+        assert_eq!((all.kind, all.what.as_str()), (Kind::Damaged, "a gap; and no route; and no route"));
+        assert_eq!(all.hint_in_brackets(), "", "the hint is that of the error that decides");
+    }
+}

@@ -17,7 +17,7 @@ use crate::report::list::StoredFile;
 use crate::report::push::PushReport;
 use crate::restore::recovery_settings;
 use crate::restore::request::RestoreRequest;
-use crate::wal::{fetch, push};
+use crate::wal::restore_call;
 use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -206,7 +206,7 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         }
         Command::PushWal(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            let request = push::PushRequest { paths: args.paths.clone(), helper: helper() };
+            let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper() };
             let report = ops::push_wal::run(&config, &request, deadline)?;
             // Quiet unless asked: the server logs what archive_command prints.
             if json { print_report(json, &report, |_| Lines::new()) } else { log_pushed(&report) }
@@ -219,11 +219,11 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
             let (config, deadline) = prepare(&cli.global, None, role)?;
             let (name, destination) = (args.name.clone(), args.destination.clone());
             let on_error = match args.on_error {
-                OnError::Auto => fetch::OnError::Auto,
-                OnError::Stop => fetch::OnError::Stop,
-                OnError::Unavailable => fetch::OnError::Unavailable,
+                OnError::Auto => restore_call::OnError::Auto,
+                OnError::Stop => restore_call::OnError::Stop,
+                OnError::Unavailable => restore_call::OnError::Unavailable,
             };
-            let request = fetch::FetchRequest { name, destination, on_error, helper: helper() };
+            let request = ops::fetch_wal::FetchRequest { name, destination, on_error, helper: helper() };
             // Nobody asks again: it has its whole time.
             let report = ops::fetch_wal::run(&config, &request, deadline.patient())?;
             tracing::debug!("{} from {}", report.file, report.repository);

@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::fsio::as_owner_of;
-use crate::pg::{SegmentCheck, SegmentName, WalFileName};
+use crate::pg::{SegmentHead, SegmentName, WalFileName};
 use crate::postgres::archiver::{Status, Watch};
 use crate::postgres::archiving_settings::{ArchivingProblem, ArchivingSettings};
 use crate::postgres::{Server, control_file};
@@ -19,7 +19,6 @@ use crate::waiting;
 use crate::wal::compare::{self, Held};
 use crate::wal::histories;
 use crate::wal::missed::missing;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -550,34 +549,17 @@ fn server_facts(server: &ServerCheck) -> Option<Facts> {
 
 /// Fetches the whole segment as recovery would, and holds it against its name.
 fn read_back(repository: &Repository, config: &Config, facts: Facts, name: SegmentName) -> Result<(), Error> {
-    let mut sink = Head { head: Vec::new() };
+    let mut head = SegmentHead::default();
     let wrong = |why: String| {
         Error::new(crate::error::Kind::Damaged, format!("segment {name} read back wrongly: {why}"))
             .hint("is something between Walvis and the store?")
     };
-    match repository.get_wal(&config.cluster, facts, &WalFileName::Segment(name), &mut sink)? {
-        Fetched::Served(metadata) => match SegmentCheck::run(name, &sink.head, metadata.plaintext_bytes) {
+    match repository.get_wal(&config.cluster, facts, &WalFileName::Segment(name), &mut head)? {
+        Fetched::Served(metadata) => match head.check(name, metadata.plaintext_bytes) {
             Ok(page) if page.system_id == facts.system_id.0 => Ok(()),
             Ok(page) => Err(wrong(format!("it is of system identifier {}", page.system_id))),
             Err(e) => Err(wrong(e.to_string())),
         },
         Fetched::Absent | Fetched::Missing { .. } => Err(wrong("it is gone again".to_owned())),
-    }
-}
-
-/// Keeps the first bytes and lets the others go.
-struct Head {
-    head: Vec<u8>,
-}
-
-impl Write for Head {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let wanted = 64usize.saturating_sub(self.head.len()).min(bytes.len());
-        self.head.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,27 +1,88 @@
 //! `walvis push-wal`: what PostgreSQL's `archive_command` calls.
-use crate::config::Config;
+//!
+//! It says success only when every required repository holds the whole file durably: because this call stored it, or because a helper
+//! did that ahead of the call.
+//!
+//! As root it is all done as the owner of the files' directory: a link there leads to nothing that this user could not read.
+use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Error, Kind};
+use crate::fsio::{as_owner_of, as_owner_of_all, directory_of};
+use crate::postgres::control_file;
 use crate::report::push::{MissedReport, PushReport};
-use crate::wal::missed;
-use crate::wal::push::{self, PushRequest};
-use crate::wal::push_ahead;
-use std::path::PathBuf;
+use crate::wal::ahead::push_helper;
+use crate::wal::ahead::pushed::{PushHelperStart, report_if_pushed};
+use crate::wal::deliver_to_all::{OnceBound, deliver_to_all};
+use crate::wal::histories::UnofferedHistory;
+use crate::wal::inspect::inspect;
+use crate::wal::missed::{self, Sender, missing};
+use crate::wal::spool::Spool;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Stores WAL files in every configured repository.
+/// What the command is asked for.
+#[derive(Debug, Default)]
+pub struct PushRequest {
+    /// The files, as PostgreSQL's `%p` names them.
+    pub paths: Vec<PathBuf>,
+    /// The arguments with which this program is started to push ahead; `None`: nothing is pushed ahead.
+    pub helper: Option<Vec<OsString>>,
+}
+
+/// Stores WAL files, in the order given, in every configured repository, and with them the histories that recovery needs on their
+/// timelines and that the server never offers.
 ///
 /// # Errors
-/// As [`push::run`].
+/// [`Kind::Config`]: a file cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: it is of another
+/// cluster; [`Kind::Conflict`]: other content is stored under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
-    push::run(config, request, deadline)
+    let _as = as_owner_of_all(request.paths.iter().map(|path| directory_of(path)))?;
+    let mut reports = Vec::new();
+
+    let histories: Vec<_> = request.paths.iter().flat_map(|path| UnofferedHistory::find(config, path)).collect();
+    let mut to_push: Vec<&Path> = histories.iter().map(UnofferedHistory::path).collect();
+    let mut first_spool = None;
+    let mut helper = None;
+    for path in &request.paths {
+        let Some((spool, name)) = Spool::of_file(config, path) else {
+            to_push.push(path);
+            continue;
+        };
+        let spool = Arc::new(spool);
+        if let Some(pushed) = report_if_pushed(config, &spool, &name, path, deadline) {
+            reports.extend(pushed);
+        } else {
+            to_push.push(path);
+            if let ([_], Some(arguments)) = (request.paths.as_slice(), &request.helper) {
+                helper = Some(PushHelperStart::new(Arc::clone(&spool), name, arguments.clone()));
+            }
+        }
+        first_spool.get_or_insert(spool);
+    }
+
+    if !to_push.is_empty() {
+        let files = to_push.iter().map(|path| inspect(path, config, &deadline)).collect::<Result<Vec<_>, _>>()?;
+        let once_bound: OnceBound = Arc::new(move || {
+            if let Some(helper) = &helper {
+                helper.start();
+            }
+        });
+        reports.extend(deliver_to_all(config, files, first_spool.as_deref(), &once_bound, deadline)?);
+    }
+    if let (Some(spool), Some(arguments)) = (&first_spool, &request.helper) {
+        missed::start_helper_if_due(config, spool, arguments);
+    }
+    histories.into_iter().for_each(UnofferedHistory::record_stored);
+    Ok(reports)
 }
 
 /// The helper that works ahead of the calls (`--ahead`), for the files that a call was given.
 ///
 /// # Errors
-/// As [`push_ahead::run`].
+/// As [`push_helper::run`].
 pub fn run_ahead(config: &Config, paths: &[PathBuf], deadline: Deadline) -> Result<(), Error> {
-    paths.iter().try_for_each(|path| push_ahead::run(config, path, deadline))
+    paths.iter().try_for_each(|path| push_helper::run(config, path, deadline))
 }
 
 /// The helper that sends what optional repositories missed (`--ahead --missed`).
@@ -32,10 +93,39 @@ pub fn run_missed_helper(config: &Config, paths: &[PathBuf], deadline: Deadline)
     paths.iter().try_for_each(|path| missed::run_helper(config, path, deadline))
 }
 
-/// Sends what optional repositories missed, found by comparing (`--missed`).
+/// Compares every optional repository with the first one that is required, and sends what it lacks (`--missed`). Run in a data
+/// directory.
 ///
 /// # Errors
-/// As [`missed::run`].
+/// The first that is met; what was sent before stays.
 pub fn run_missed(config: &Config, deadline: Deadline) -> Result<Vec<MissedReport>, Error> {
-    missed::run(config, deadline)
+    // As root: as the owner of the data directory.
+    let _as = as_owner_of(Path::new("."))?;
+    let wal_directory = Path::new("pg_wal");
+    let Some(here) = control_file::of_data_directory(Path::new("."), &deadline)? else {
+        return Err(
+            Error::new(Kind::Config, "this is not a data directory").hint("cd DATA_DIRECTORY && walvis push-wal --missed")
+        );
+    };
+    let spool = Spool::find(config, wal_directory).filter(|spool| spool.create().is_ok());
+    let copies = spool.as_ref().map_or_else(|| wal_directory.join("walvis.sent"), |spool| spool.path("sent"));
+    let send = |repository: &RepositoryConfig| {
+        let location = repository.store.location();
+        let mut sender = Sender::open(config, repository, wal_directory, copies.clone(), deadline)?;
+        let files = missing(&*sender.required()?, sender.optional(), &config.cluster, here.system_id)?;
+        let mut sent = Vec::new();
+        for file in &files {
+            if sender.send(file)? {
+                sent.push(file.to_string());
+            }
+            if let Some(spool) = &spool {
+                spool.forget_missed(&location, file);
+            }
+        }
+        if let Some(spool) = &spool {
+            spool.end_outage(&location);
+        }
+        Ok(MissedReport { repository: location, sent_files: sent })
+    };
+    config.repositories.iter().filter(|repository| repository.optional).map(send).collect()
 }

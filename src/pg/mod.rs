@@ -25,5 +25,5 @@ pub use control::{ClusterState, ControlFile, ControlFileError, PG_CONTROL_BYTES}
 pub use history::{BackupHistory, HistoryEntry, HistoryError, TimelineHistory};
 pub use lsn::{InvalidLsn, Lsn, Timeline, WalSegmentSize};
 pub use names::{SegmentName, WalFileName};
-pub use page::{FirstPage, PageError, SegmentCheck, major_of_magic};
+pub use page::{FirstPage, PageError, SegmentHead, major_of_magic};
 pub use tablespace_map::TablespaceMap;

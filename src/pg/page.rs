@@ -4,9 +4,13 @@
 
 use super::lsn::{Lsn, WalSegmentSize};
 use super::names::SegmentName;
+use std::io::{self, Read, Write};
 
 /// Bytes of a long page header.
 const LONG_HEADER_BYTES: usize = 40;
+/// Bytes that [`SegmentHead`] keeps.
+const KEPT_BYTES: usize = 64;
+const _: () = assert!(KEPT_BYTES >= LONG_HEADER_BYTES);
 /// `XLP_LONG_HEADER`: set on the first page of every segment.
 const LONG_HEADER_FLAG: u16 = 2;
 /// `XLOG_BLCKSZ` as every distribution builds it.
@@ -115,17 +119,34 @@ impl FirstPage {
     }
 }
 
-/// Checks a segment (or `.partial`) against its name.
-pub struct SegmentCheck;
+/// The first bytes of a file that has the name of a segment (or `.partial`), to be checked against that name. It keeps them while all
+/// bytes of the file are written to it, and lets the others go.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentHead(Vec<u8>);
 
-impl SegmentCheck {
-    /// Reads `head`, the first bytes of the file, and holds size, position and timeline against the name. The system identifier is
-    /// for the caller to compare.
+impl SegmentHead {
+    /// Reads the first bytes.
+    ///
+    /// # Errors
+    /// As the reader's.
+    pub fn read(file: impl Read) -> io::Result<Self> {
+        let mut head = Self::default();
+        file.take(KEPT_BYTES as u64).read_to_end(&mut head.0)?;
+        Ok(head)
+    }
+
+    /// Takes the next bytes of the file.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let wanted = KEPT_BYTES.saturating_sub(self.0.len()).min(bytes.len());
+        self.0.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
+    }
+
+    /// Holds size, position and timeline against the name. The system identifier is for the caller to compare.
     ///
     /// # Errors
     /// Says what is wrong with the file, each fault in its own words.
-    pub fn run(name: SegmentName, head: &[u8], file_bytes: u64) -> Result<FirstPage, PageError> {
-        let page = FirstPage::parse(head)?;
+    pub fn check(&self, name: SegmentName, file_bytes: u64) -> Result<FirstPage, PageError> {
+        let page = FirstPage::parse(&self.0)?;
         let size = page.segment_size;
         if file_bytes != size.bytes() {
             return Err(PageError::Size { actual: file_bytes, expected: size.bytes() });
@@ -138,6 +159,17 @@ impl SegmentCheck {
             return Err(PageError::Timeline { page: page.timeline, name: name.timeline.0 });
         }
         Ok(page)
+    }
+}
+
+impl Write for SegmentHead {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -162,9 +194,9 @@ mod tests {
         let name = SegmentName::parse("000000020000000000000003").unwrap();
         let size = 16 << 20;
         let good = head(0xD110, 1, 3 * size, size as u32);
-        let page = SegmentCheck::run(name, &good, size).unwrap();
+        let page = SegmentHead::read(good.as_slice()).unwrap().check(name, size).unwrap();
         assert_eq!((page.major, page.system_id), (15, 42));
-        let check = |head: &[u8], bytes| SegmentCheck::run(name, head, bytes).unwrap_err();
+        let check = |head: &[u8], bytes| SegmentHead::read(head).unwrap().check(name, bytes).unwrap_err();
         assert!(matches!(check(&good, size - 1), PageError::Size { .. }));
         assert!(matches!(check(&good[..30], 30), PageError::Short(30)));
         assert!(matches!(check(&vec![0; 8192], size), PageError::Zero));
@@ -176,6 +208,17 @@ mod tests {
         short_header[2] = 0;
         assert!(matches!(check(&short_header, size), PageError::NotFirst));
         let beyond = SegmentName::parse("000000020000000000000100").unwrap();
-        assert!(matches!(SegmentCheck::run(beyond, &good, size), Err(PageError::ImpossibleName(_))));
+        assert!(matches!(SegmentHead::read(good.as_slice()).unwrap().check(beyond, size), Err(PageError::ImpossibleName(_))));
+    }
+    #[test]
+    fn a_head_is_the_same_in_one_piece_or_in_many() {
+        let good = head(0xD110, 1, 0x300_0000, 16 << 20);
+        for piece in [1, 39, 40, 63, 64, 65, 8192] {
+            let mut head = SegmentHead::default();
+            for bytes in good.chunks(piece) {
+                head.write_all(bytes).unwrap();
+            }
+            assert_eq!(head.0, good[..KEPT_BYTES], "in pieces of {piece} bytes");
+        }
     }
 }

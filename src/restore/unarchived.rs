@@ -4,7 +4,7 @@ use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
 use crate::pg::scan::{Head, Scanner, Segment, Summary};
-use crate::pg::{Lsn, SegmentCheck, SegmentName, Timeline, WalFileName};
+use crate::pg::{Lsn, SegmentHead, SegmentName, Timeline, WalFileName};
 use crate::raw_text::shown;
 use crate::repo::Facts;
 use crate::repo::catalog::Catalog;
@@ -13,13 +13,11 @@ use crate::report::time::Time;
 use crate::restore::files::Source;
 use crate::restore::target_directory::local;
 use std::collections::HashSet;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Names that a message shows.
 const MAX_NAMED: usize = 5;
-/// What a segment's first page header takes.
-const HEAD_BYTES: u64 = 64;
 
 /// What to say when there is some, and nobody allowed it to go.
 pub(crate) fn refusal(pgdata: &Path, location: &str, files: &[UnarchivedFile]) -> Error {
@@ -94,10 +92,10 @@ impl<'a> Look<'a> {
         let path = self.directory.path().join(file.to_string());
         let unknown = || UnarchivedFile { file: file.to_string(), waits, commits: None, last_commit_at: None };
         let Some((open, stat)) = self.directory.open_regular(file.to_string()).map_err(local)? else { return Ok(None) };
-        let mut head = Vec::new();
-        fsio::reader(&open).take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| unreadable(&path, &e))?;
+        let head = SegmentHead::read(fsio::reader(&open)).map_err(|e| unreadable(&path, &e))?;
         // One that was made or renamed for later use has no content of its name yet.
-        let is_its_own = SegmentCheck::run(name, &head, stat.size_bytes)
+        let is_its_own = head
+            .check(name, stat.size_bytes)
             .is_ok_and(|page| page.system_id == self.facts.system_id.0 && page.segment_size == self.facts.wal_segment_size);
         let Some(segment) = Segment::new(name, self.facts.wal_segment_size).filter(|_| is_its_own) else {
             return Ok(waits.then(unknown));

@@ -1,36 +1,76 @@
 //! Timeline histories that no archiver sends.
 //!
 //! A server that promotes with `archive_mode = off` never offers its `.history`, nor later when archiving is on: it stays in `pg_wal`
-//! without a `.ready` file. But recovery to a numbered timeline ends at once where that timeline's history is missing. So whoever
-//! stores WAL of a timeline, or counts on it, sees to its history.
+//! without a `.ready` file. But recovery to a numbered timeline ends at once where that timeline's history is missing. So the history is
+//! stored with the WAL of its timeline, and whoever counts on that WAL makes sure of it.
 use crate::codec::Digest;
+use crate::config::Config;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, Problem, file_error};
+use crate::fsio::{self, Problem, Stat, directory_of, file_error};
 use crate::limits::MAX_HISTORY_FILE_BYTES;
 use crate::pg::{Timeline, TimelineHistory, WalFileName};
 use crate::repo::{ClusterName, Content, Repository, SystemId};
+use crate::wal::archive_status::is_never_offered;
+use crate::wal::spool::Spool;
 use std::path::{Path, PathBuf};
+
+/// A history that goes with a segment of its timeline, because the server never offers it.
+pub struct UnofferedHistory {
+    path: PathBuf,
+    /// Where to note that it is stored, so that not every call asks for it anew.
+    record: Option<StoredRecord>,
+}
+
+struct StoredRecord {
+    spool: Spool,
+    name: WalFileName,
+    /// Taken before it is stored: what is replaced meanwhile does not count.
+    stat: Stat,
+    descriptors: String,
+}
+
+impl UnofferedHistory {
+    /// The histories that recovery needs on the timeline of this segment and that the server never offers, except those that a call of
+    /// the last minutes stored.
+    pub fn find(config: &Config, segment: &Path) -> Vec<Self> {
+        let looked = unoffered_beside(segment).into_iter().filter_map(|path| {
+            let Some((spool, name)) = Spool::of_file(config, &path) else { return Some(Self { path, record: None }) };
+            if spool.pushed(&name, &path).is_some() {
+                return None;
+            }
+            let record = match (fsio::stat(&path), spool.descriptors()) {
+                (Ok(Some(stat)), Some(descriptors)) => Some(StoredRecord { spool, name, stat, descriptors }),
+                _ => None,
+            };
+            Some(Self { path, record })
+        });
+        looked.collect()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes that it is stored in every required repository.
+    pub fn record_stored(self) {
+        tracing::debug!("{} is stored: the server never offered it", self.path.display());
+        let Some(StoredRecord { spool, name, stat, descriptors }) = self.record else { return };
+        if let Err(error) = spool.record_pushed(&name, &stat, &descriptors, &[], &[]) {
+            tracing::debug!(%error, "cannot put on record that {name} is stored");
+        }
+    }
+}
 
 /// The histories of a segment's timeline and its ancestors that lie beside it, and that the server neither offered nor is about to.
 /// What cannot be read is left out: it is a help, and not what was asked for.
-pub fn forgotten(path: &Path) -> Vec<PathBuf> {
+fn unoffered_beside(path: &Path) -> Vec<PathBuf> {
     let Some(WalFileName::Segment(segment)) = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse) else {
         return Vec::new();
     };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut found = Vec::new();
-    for timeline in with_ancestors(directory, segment.timeline) {
-        let name = WalFileName::History(timeline).to_string();
-        let is = |suffix| fsio::exists(&directory.join("archive_status").join(format!("{name}.{suffix}"))).unwrap_or(true);
-        // Without this directory it is no `pg_wal`, and nothing can be said.
-        if !is("done") && !is("ready") && fsio::exists(&directory.join("archive_status")).unwrap_or(false) {
-            found.push(directory.join(name));
-        }
-    }
-    found
+    let directory = directory_of(path);
+    let names = with_ancestors(directory, segment.timeline).into_iter().map(WalFileName::History);
+    names.filter(|name| is_never_offered(directory, name)).map(|name| directory.join(name.to_string())).collect()
 }
 
 /// A timeline whose history lies there, after its ancestors of which the same is true.
@@ -124,7 +164,7 @@ mod tests {
         std::fs::create_dir(&wal).unwrap();
         let segment = wal.join("000000040000000000000009");
         let names = |path: &Path| -> Vec<String> {
-            forgotten(path).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+            unoffered_beside(path).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
         };
         let write = |name: &str, text: &str| std::fs::write(wal.join(name), text).unwrap();
         write("00000004.history", "1\t0/1000000\tx\n2\t0/2000000\tx\n3\t0/3000000\tx\n");
