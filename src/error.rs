@@ -9,7 +9,8 @@ use std::fmt;
 pub enum Kind {
     /// `fetch-wal` only: proven absent from every repository.
     Absent,
-    /// `fetch-wal` for a standby only: it cannot be told at the moment, and the server may go on without it and ask again.
+    /// `fetch-wal` for a standby only: it is not known at the moment, and the server may go on without it and ask
+    /// again.
     Unavailable,
     /// Wrong arguments.
     Usage,
@@ -80,8 +81,8 @@ impl Error {
         self.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"))
     }
 
-    /// What several repositories said, as one error in one line. It has the kind and the hint of the first that found damage, which says
-    /// more than an outage, and else of the first.
+    /// What several repositories said, as one error in one line. It has the kind and the hint of the first that found
+    /// damage, which says more than an outage, and else of the first.
     pub fn from_several(mut errors: Vec<Self>) -> Option<Self> {
         let first = errors.iter().position(|error| error.kind == Kind::Damaged).unwrap_or(0);
         if errors.is_empty() {

@@ -257,9 +257,7 @@ impl Walk {
             format!("group {}", group_name(stat.st_gid))
         };
         self.unsafe_here(format!("it is root's, and {who} can change what lies in {at}, which root must not rely on")).with_hint(
-            format!(
-                "take the write permission for {at} away from {who}, or run the command as the user whom the directory belongs to"
-            ),
+            format!("take the write permission for {at} away from {who}, or run the command as the owner of the directory"),
         )
     }
 

@@ -99,14 +99,14 @@ fn check_standby(server: &Server, report: &mut CheckReport) -> Result<(), Error>
                 "server",
                 "restore_command says --on-error stop: when the repository does not answer, this standby waits for the whole time limit and \
                  then goes down",
-                "take '--on-error stop' out of restore_command: a standby is then told within seconds that it can go on",
+                "take '--on-error stop' out of restore_command: a standby then goes on within seconds",
             ),
             Some("unavailable") => report.add(
                 Severity::Warning,
                 "server",
                 "restore_command says --on-error unavailable: whatever keeps Walvis from telling what the repository has, a wrong key included, \
                  this standby goes on without it, and can be promoted without WAL that is there",
-                "take '--on-error unavailable' out of restore_command: a standby is then told that it can go on where nothing is lost by it",
+                "take '--on-error unavailable' out of restore_command: a standby then goes on only where nothing can be lost by it",
             ),
             _ => report.add(
                 Severity::Note,
@@ -168,7 +168,7 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
             check_overwrite(repository, &opened, &probed, &mut check, report);
             check.can_delete = Some(probed.can_delete);
             if probed.can_delete {
-                let what = "these credentials can delete objects, so whoever takes over this host can delete the backups";
+                let what = "these credentials can delete objects, so an attacker who takes over this host can delete the backups";
                 let hint =
                     "where the store allows it, archive with credentials that cannot delete, or lock objects (object_lock_mode)";
                 report.add(Severity::Note, &location, what, hint);

@@ -1,8 +1,8 @@
 //! `walvis fetch-wal`: what PostgreSQL's `restore_command` calls.
 //!
-//! PostgreSQL takes exit codes 1 to 125 for "there is no such file" and may promote, so [`Kind::Absent`] is answered only when every
-//! repository proves it. The destination gets its name only after all of the file was authenticated and checked once more against the
-//! file's name and cluster.
+//! PostgreSQL takes exit codes 1 to 125 for "there is no such file" and may promote, so [`Kind::Absent`] is answered
+//! only when every repository proves it. The destination gets its name only after all of the file was authenticated and
+//! checked once more against the file's name and cluster.
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -26,7 +26,7 @@ pub struct FetchRequest {
     pub name: String,
     /// PostgreSQL's `%p`.
     pub destination: PathBuf,
-    /// What to do when it cannot be told whether the file exists.
+    /// What to do when it is not known whether the file exists.
     pub on_error: OnError,
     /// The arguments with which this program is started to fetch ahead; `None`: nothing is fetched ahead.
     pub helper: Option<Vec<OsString>>,
@@ -35,8 +35,8 @@ pub struct FetchRequest {
 /// Fetches a file from the first repository that has it.
 ///
 /// # Errors
-/// [`Kind::Absent`] only when every repository proved that the file is not there; [`Kind::Unavailable`] where the server may go on
-/// although it cannot be told; anything else means "cannot tell".
+/// [`Kind::Absent`] only when every repository proved that the file is not there; [`Kind::Unavailable`] where the
+/// server may go on although that is not known; anything else means "cannot tell".
 pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Result<FetchReport, Error> {
     let FetchRequest { destination, on_error, .. } = request;
     let name = StoredName::parse(&request.name).ok_or_else(|| {
@@ -46,7 +46,8 @@ pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Resul
     let system_id = system_id_here(&deadline)?;
     let _as = as_owner_of_destination(destination)?;
     if name.file == WalFileName::History(Timeline(1)) {
-        // The first timeline has no parent. A server that begins another from there asks for it all the same, and must not fail then.
+        // The first timeline has no parent. A server that begins another from there asks for it all the same, and must
+        // not fail then.
         return Err(Error::new(Kind::Absent, format!("{name} does not exist: the first timeline has no history")));
     }
     let call = RestoreCall::new(config, *on_error, name.file, system_id, destination);
@@ -66,7 +67,8 @@ pub fn run(config: &Config, request: &FetchRequest, deadline: Deadline) -> Resul
     Ok(report)
 }
 
-/// The system identifier of the data directory that we are in. PostgreSQL runs the command there; by hand it may be run anywhere.
+/// The system identifier of the data directory that we are in. PostgreSQL runs the command there; by hand it may be run
+/// anywhere.
 fn system_id_here(deadline: &Deadline) -> Result<Option<SystemId>, Error> {
     let here = Path::new(".");
     match as_owner_of(here) {

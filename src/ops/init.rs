@@ -114,11 +114,7 @@ fn owner_of(config: &Config, pgdata: &Path) -> Result<Identity, Error> {
         let (user, location) = (server.name(), repository.store.location());
         return Err(Error::new(
             Kind::Refused,
-            format!(
-                "{location} belongs to {}, and {user}, whom {} belongs to, could not write there",
-                other.name(),
-                shown(pgdata)
-            ),
+            format!("{location} belongs to {}, and {user}, the owner of {}, could not write there", other.name(), shown(pgdata)),
         )
         .hint(format!(
             "give it to {user} (chown -R {user} DIRECTORY), or name a directory that is not there yet, which is made for {user}"

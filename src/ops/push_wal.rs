@@ -1,9 +1,10 @@
 //! `walvis push-wal`: what PostgreSQL's `archive_command` calls.
 //!
-//! It says success only when every required repository holds the whole file durably: because this call stored it, or because a helper
-//! did that ahead of the call.
+//! It says success only when every required repository holds the whole file durably: because this call stored it, or
+//! because a helper did that ahead of the call.
 //!
-//! As root it is all done as the owner of the files' directory: a link there leads to nothing that this user could not read.
+//! As root it is all done as the owner of the files' directory: a link there leads to nothing that this user could not
+//! read.
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -30,12 +31,12 @@ pub struct PushRequest {
     pub helper: Option<Vec<OsString>>,
 }
 
-/// Stores WAL files, in the order given, in every configured repository, and with them the histories that recovery needs on their
-/// timelines and that the server never offers.
+/// Stores WAL files, in the order given, in every configured repository, and with them the histories that recovery
+/// needs on their timelines and that the server never offers.
 ///
 /// # Errors
-/// [`Kind::Config`]: a file cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: it is of another
-/// cluster; [`Kind::Conflict`]: other content is stored under its name; as the stores'.
+/// [`Kind::Config`]: a file cannot be read; [`Kind::Damaged`]: it is not what its name says; [`Kind::Refused`]: it is
+/// of another cluster; [`Kind::Conflict`]: other content is stored under its name; as the stores'.
 pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result<Vec<PushReport>, Error> {
     let _as = as_owner_of_all(request.paths.iter().map(|path| directory_of(path)))?;
     let mut reports = Vec::new();
@@ -93,8 +94,8 @@ pub fn run_missed_helper(config: &Config, paths: &[PathBuf], deadline: Deadline)
     paths.iter().try_for_each(|path| missed::run_helper(config, path, deadline))
 }
 
-/// Compares every optional repository with the first one that is required, and sends what it lacks (`--missed`). Run in a data
-/// directory.
+/// Compares every optional repository with the first one that is required, and sends what it lacks (`--missed`). Run in
+/// a data directory.
 ///
 /// # Errors
 /// The first that is met; what was sent before stays.

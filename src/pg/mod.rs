@@ -1,9 +1,9 @@
-//! PostgreSQL's own formats: LSN, timeline, WAL file names, page headers, history files, `pg_control`, data pages, what a
-//! data directory holds, `backup_label` and `backup_manifest`.
+//! PostgreSQL's own formats: LSN, timeline, WAL file names, page headers, history files, `pg_control`, data pages, what
+//! a data directory holds, `backup_label` and `backup_manifest`.
 //!
-//! Lives here: pure parsers, bytes or text in, values or errors out. May not live here: I/O of any kind. Depends on `limits` and
-//! `raw_text` only.
-//! Everything here reads foreign bytes: it checks lengths before it slices and never panics.
+//! Lives here: pure parsers, bytes or text in, values or errors out. May not live here: I/O of any kind. Depends on
+//! `limits` and `raw_text` only. Everything here reads foreign bytes: it checks lengths before it slices and never
+//! panics.
 
 mod backup_label;
 mod backup_manifest;

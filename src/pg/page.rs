@@ -119,8 +119,8 @@ impl FirstPage {
     }
 }
 
-/// The first bytes of a file that has the name of a segment (or `.partial`), to be checked against that name. It keeps them while all
-/// bytes of the file are written to it, and lets the others go.
+/// The first bytes of a file that has the name of a segment (or `.partial`), to be checked against that name. It keeps
+/// them while all bytes of the file are written to it, and lets the others go.
 #[derive(Debug, Clone, Default)]
 pub struct SegmentHead(Vec<u8>);
 

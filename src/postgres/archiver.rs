@@ -358,7 +358,7 @@ fn fails(file: &str, code: Option<i32>, what: &str) -> Error {
             "the server has other settings than this command: name the settings file with --config in archive_command, or put the settings \
              into the server's environment and restart it"
         }
-        _ => "mend what it says; the server tries again by itself within a minute",
+        _ => "repair what it reports; the server tries again by itself within a minute",
     };
     Error::new(Kind::Server, format!("the archiver fails: run as the server runs it, archive_command for {file} {what}"))
         .hint(hint)

@@ -247,7 +247,7 @@ fn race(store: &dyn Store, name: &Key, round: Round) -> Result<Option<String>, E
     }
     if winners.len() > 1 {
         return Ok(Some(format!(
-            "of {writers} writers that created one object at the same moment with different content, {} were told that theirs is stored",
+            "of {writers} writers that created one object at the same moment with different content, {} got the answer that theirs is stored",
             winners.len()
         )));
     }

@@ -17,7 +17,7 @@ fn as_ourselves() -> Result<Entered, Error> {
 
 /// What it means that a repository is not encrypted. Nothing in one is authenticated: pages of tables, functions in
 /// them, settings, WAL.
-pub const UNENCRYPTED: &str = "not encrypted: whoever can read the store can read the database, and whoever can write to it can run \
+pub const UNENCRYPTED: &str = "not encrypted: anybody who can read the store can read the database, and anybody who can write to it can run \
      programs as the server's user wherever a server is restored or recovered from it";
 
 /// Refuses to restore from a repository that every user of this host could have filled, and whose content nothing

@@ -31,11 +31,8 @@ pub(crate) fn decide(pgdata: &Path, taken: &Taken, recorded: Option<&DirectoryEn
     let of_backup = recorded.and_then(|root| lookup(&root.owner, &root.group)).filter(is_for_services);
     let owner = of_backup.or_else(|| lookup(USUAL, USUAL)).filter(|owner| owner.uid != 0);
     owner.map(|owner| Identity::of_user(owner.uid, owner.gid)).ok_or_else(|| {
-        Error::new(
-            Kind::Config,
-            format!("no user is known whom {} could belong to: a server does not run as root", shown(pgdata)),
-        )
-        .hint("make the directory and give it to the server's user (chown), or run the restore as that user")
+        Error::new(Kind::Config, format!("no user is known who could own {}: a server does not run as root", shown(pgdata)))
+            .hint("make the directory and give it to the server's user (chown), or run the restore as that user")
     })
 }
 

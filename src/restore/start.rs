@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 /// Where the server writes to until its own settings say otherwise.
 const LOG: &str = "walvis-start.log";
-/// How often progress is told.
+/// How often progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 const PAUSED: &str = "has paused";
 /// Between the end of a record and the beginning of the next one: padding, and the header of a page.
@@ -122,7 +122,7 @@ struct Watch<'a> {
     deadline: Deadline,
     /// When the server was started.
     began: Instant,
-    /// When progress was told last.
+    /// When progress was reported last.
     told: Instant,
 }
 
@@ -258,7 +258,7 @@ impl Watch<'_> {
         }
         Err(server_error(format!("the server ended ({status}) before it reached the target"))
             .detail(process.tail())
-            .hint("the restored directory is complete: mend the reason and start the server, recovery goes on where it was"))
+            .hint("the restored directory is complete: remove the cause and start the server; recovery goes on where it was"))
     }
 
     /// Up to where a server that was shut down in recovery had replayed.

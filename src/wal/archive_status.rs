@@ -15,8 +15,8 @@ pub fn waiting_files(wal_directory: &Path) -> Result<Vec<WalFileName>, FsError> 
     Ok(histories)
 }
 
-/// Whether the server neither offered a file to its archiver nor is about to. Without `archive_status` the directory is no `pg_wal`, and
-/// nothing can be said.
+/// Whether the server neither offered a file to its archiver nor is about to. Without `archive_status` the directory is
+/// no `pg_wal`, and nothing can be said.
 pub fn is_never_offered(wal_directory: &Path, file: &WalFileName) -> bool {
     let status = wal_directory.join("archive_status");
     let is_marked = |suffix: &str| fsio::exists(&status.join(format!("{file}.{suffix}"))).unwrap_or(true);

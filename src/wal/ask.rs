@@ -1,7 +1,7 @@
 //! Asking the repositories for a WAL file, in turn, until one has it or all have answered.
 //!
-//! Lives here: the order and the patience of asking, and what counts as proof that a file exists nowhere: the answer of every repository.
-//! May not live here: the download itself ([`download`](crate::wal::download)).
+//! Lives here: the order and the patience of asking, and what counts as proof that a file exists nowhere: the answer of
+//! every repository. May not live here: the download itself ([`download`](crate::wal::download)).
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -31,8 +31,9 @@ pub struct Wanted<'a> {
     pub deadline: Deadline,
 }
 
-/// Asks every repository until one has the file or all have answered, or the patience of the call is over. One that does not answer
-/// must not keep those after it from being asked: they take turns. `None`: all of them proved that the file is not there.
+/// Asks every repository until one has the file or all have answered, or the patience of the call is over. One that
+/// does not answer must not keep those after it from being asked: they take turns. `None`: all of them proved that the
+/// file is not there.
 ///
 /// # Errors
 /// What the repositories said, where none has the file and at least one cannot tell.
@@ -73,7 +74,8 @@ pub fn ask_all(wanted: &Wanted<'_>, call: &RestoreCall) -> Result<Option<FetchRe
             }
         }
         let is_over = match patience {
-            // Not where promotion was requested meanwhile and something may be lost by it: then the call has its whole time.
+            // Not where promotion was requested meanwhile and something may be lost by it: then the call has its whole
+            // time.
             Some(_) => call.patience().is_some(),
             None => alone || wanted.deadline.is_over(),
         };

@@ -1,7 +1,7 @@
 //! An inspected WAL file into one repository.
 //!
-//! Lives here: the steps for one file and one repository: bind the cluster's name, store the file, bring the catalog up to date. May not
-//! live here: several repositories ([`deliver_to_all`](crate::wal::deliver_to_all)).
+//! Lives here: the steps for one file and one repository: bind the cluster's name, store the file, bring the catalog up
+//! to date. May not live here: several repositories ([`deliver_to_all`](crate::wal::deliver_to_all)).
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
@@ -12,8 +12,8 @@ use crate::threads::within;
 use crate::wal::inspect::InspectedFile;
 use std::sync::Arc;
 
-/// Delivers a file to an opened repository: once this returns, it is stored durably. `once_bound` is called when the cluster's name is
-/// bound, before the file is sent.
+/// Delivers a file to an opened repository: once this returns, it is stored durably. `once_bound` is called when the
+/// cluster's name is bound, before the file is sent.
 ///
 /// # Errors
 /// [`Kind::Refused`]: the name is bound to another cluster; as [`store`].
@@ -56,8 +56,8 @@ pub fn warning_of(kept: &Kept, location: &str) -> Option<String> {
     })
 }
 
-/// Writes the nodes of the catalog that a stored segment completes. Whatever goes wrong there is no reason to say that the segment was
-/// not archived: it is logged, and left for the next writer.
+/// Writes the nodes of the catalog that a stored segment completes. Whatever goes wrong there is no reason to say that
+/// the segment was not archived: it is logged, and left for the next writer.
 pub fn update_catalog(opened: &Arc<Repository>, cluster: &ClusterName, facts: Facts, segment: SegmentName, deadline: Deadline) {
     let (writer, name) = (Arc::clone(opened), cluster.clone());
     let limit = CATALOG_TIMEOUT.min(deadline.remaining() / 2);

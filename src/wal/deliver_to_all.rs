@@ -1,7 +1,7 @@
 //! Inspected WAL files into all configured repositories at once.
 //!
-//! Lives here: success, which means that every required repository holds every file durably, and the patience with optional ones. May not
-//! live here: the steps in one repository ([`deliver`](mod@crate::wal::deliver)).
+//! Lives here: success, which means that every required repository holds every file durably, and the patience with
+//! optional ones. May not live here: the steps in one repository ([`deliver`](mod@crate::wal::deliver)).
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -22,8 +22,8 @@ pub type OnceBound = Arc<dyn Fn() + Send + Sync>;
 
 /// Delivers the files, in the order given, to every repository at once. A repository ends at the first file that fails.
 ///
-/// An optional repository may not hold up archiving: when all others are done it is waited for [`OPTIONAL_TIMEOUT`] at most, and what it
-/// misses is remembered in the spool and sent later. While it fails, it is left out.
+/// An optional repository may not hold up archiving: when all others are done it is waited for [`OPTIONAL_TIMEOUT`] at
+/// most, and what it misses is remembered in the spool and sent later. While it fails, it is left out.
 ///
 /// # Errors
 /// What the required repositories said: [`Kind::Conflict`]: other content is stored under a name; as the stores'.
@@ -130,7 +130,8 @@ impl Begun {
     }
 }
 
-/// Delivers to one repository on a thread of its own. A thread that hangs ends with the process; what it was writing is whole or absent.
+/// Delivers to one repository on a thread of its own. A thread that hangs ends with the process; what it was writing is
+/// whole or absent.
 fn start(
     repository: &RepositoryConfig,
     cluster: &ClusterName,

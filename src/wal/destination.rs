@@ -1,12 +1,13 @@
-//! The file that `fetch-wal` writes: checked before anything is fetched, written beside its place, named when all of it is proven.
+//! The file that `fetch-wal` writes: checked before anything is fetched, written beside its place, named when all of it
+//! is proven.
 use crate::error::{Error, Kind};
 use crate::fsio::{self, AtomicFile, Entered, FsError, Identity, ItemKind, Stat, as_owner_of, directory_of, file_error};
 use std::path::Path;
 
 const HINT: &str = "name a file in an existing directory; restore_command = 'walvis fetch-wal %f %p' does, in the data directory";
 
-/// As root, acts as the owner of the destination's directory. Where that is root and nobody else can change the way to it, root stays
-/// root, in `/tmp` too: nothing that lies there is opened.
+/// As root, acts as the owner of the destination's directory. Where that is root and nobody else can change the way to
+/// it, root stays root, in `/tmp` too: nothing that lies there is opened.
 ///
 /// # Errors
 /// [`Kind::Refused`] for a directory that others can change; [`Kind::Config`] when it cannot be looked at.
@@ -24,7 +25,8 @@ pub fn as_owner_of_destination(destination: &Path) -> Result<Entered, Error> {
 /// # Errors
 /// [`Kind::Config`] when it cannot be written, or when there is something else than a regular file at the destination.
 pub fn begin(destination: &Path) -> Result<AtomicFile, Error> {
-    // Renaming would replace a device, a pipe, or a link: `fetch-wal NAME /dev/null` by root must not cost the host its /dev/null.
+    // Renaming would replace a device, a pipe, or a link: `fetch-wal NAME /dev/null` by root must not cost the host its
+    // /dev/null.
     match fsio::stat_no_follow(destination).map_err(destination_error)? {
         None | Some(Stat { kind: ItemKind::File, .. }) => {}
         Some(_) => {

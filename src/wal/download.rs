@@ -1,7 +1,7 @@
 //! One WAL file from one repository to a file on this host.
 //!
-//! Lives here: which system identifier to take it from, and the download. May not live here: which repository is asked, and what an
-//! answer means to the server ([`ask`](crate::wal::ask)).
+//! Lives here: which system identifier to take it from, and the download. May not live here: which repository is asked,
+//! and what an answer means to the server ([`ask`](crate::wal::ask)).
 //!
 //! The file has its name only after all of it was authenticated and checked once more against its name and cluster.
 use crate::error::{Error, Kind};
@@ -15,7 +15,8 @@ use std::path::Path;
 /// Downloads a file. It is at its destination only if it was served, whole and authenticated.
 ///
 /// # Errors
-/// [`Kind::Config`]: the destination cannot be written; [`Kind::Damaged`]: the file is not what its name says; as the store's.
+/// [`Kind::Config`]: the destination cannot be written; [`Kind::Damaged`]: the file is not what its name says; as the
+/// store's.
 pub fn download(
     opened: &Repository,
     cluster: &ClusterName,
@@ -77,11 +78,12 @@ impl Write for Output {
     }
 }
 
-/// The cluster's facts for a download: under the system identifier of the data directory, or the current ones where there is none.
+/// The cluster's facts for a download: under the system identifier of the data directory, or the current ones where
+/// there is none.
 ///
 /// # Errors
-/// [`Kind::Refused`] when the cluster never had this system identifier; [`Kind::Config`] when the repository does not know the
-/// cluster; as the store's.
+/// [`Kind::Refused`] when the cluster never had this system identifier; [`Kind::Config`] when the repository does not
+/// know the cluster; as the store's.
 pub fn cluster_facts(opened: &Repository, cluster: &ClusterName, system_id: Option<SystemId>) -> Result<Facts, Error> {
     if let Some(wanted) = system_id
         && let Some(binding) = opened.binding_to(cluster, wanted)?

@@ -1,8 +1,9 @@
 //! Timeline histories that no archiver sends.
 //!
-//! A server that promotes with `archive_mode = off` never offers its `.history`, nor later when archiving is on: it stays in `pg_wal`
-//! without a `.ready` file. But recovery to a numbered timeline ends at once where that timeline's history is missing. So the history is
-//! stored with the WAL of its timeline, and whoever counts on that WAL makes sure of it.
+//! A server that promotes with `archive_mode = off` never offers its `.history`, nor later when archiving is on: it
+//! stays in `pg_wal` without a `.ready` file. But recovery to a numbered timeline ends at once where that timeline's
+//! history is missing. So the history is stored with the WAL of its timeline, and anybody who counts on that WAL makes
+//! sure of it.
 use crate::codec::Digest;
 use crate::config::Config;
 use crate::error::{Error, Kind};
@@ -30,8 +31,8 @@ struct StoredRecord {
 }
 
 impl UnofferedHistory {
-    /// The histories that recovery needs on the timeline of this segment and that the server never offers, except those that a call of
-    /// the last minutes stored.
+    /// The histories that recovery needs on the timeline of this segment and that the server never offers, except those
+    /// that a call of the last minutes stored.
     pub fn find(config: &Config, segment: &Path) -> Vec<Self> {
         let looked = unoffered_beside(segment).into_iter().filter_map(|path| {
             let Some((spool, name)) = Spool::of_file(config, &path) else { return Some(Self { path, record: None }) };
@@ -62,8 +63,8 @@ impl UnofferedHistory {
     }
 }
 
-/// The histories of a segment's timeline and its ancestors that lie beside it, and that the server neither offered nor is about to.
-/// What cannot be read is left out: it is a help, and not what was asked for.
+/// The histories of a segment's timeline and its ancestors that lie beside it, and that the server neither offered nor
+/// is about to. What cannot be read is left out: it is a help, and not what was asked for.
 fn unoffered_beside(path: &Path) -> Vec<PathBuf> {
     let Some(WalFileName::Segment(segment)) = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse) else {
         return Vec::new();
@@ -97,11 +98,12 @@ fn read(directory: &Path, timeline: Timeline) -> Result<Option<(TimelineHistory,
     Ok(Some((history, bytes)))
 }
 
-/// Sees to it that a repository holds the history of a timeline, and of its ancestors those that lie in `wal_directory`, too.
+/// Sees to it that a repository holds the history of a timeline, and of its ancestors those that lie in
+/// `wal_directory`, too.
 ///
 /// # Errors
-/// [`Kind::Server`] when that of the timeline itself is neither in the repository nor in `wal_directory`; [`Kind::Conflict`] when the
-/// repository holds another one; as the store's.
+/// [`Kind::Server`] when that of the timeline itself is neither in the repository nor in `wal_directory`;
+/// [`Kind::Conflict`] when the repository holds another one; as the store's.
 pub fn ensure(
     repository: &Repository,
     cluster: &ClusterName,

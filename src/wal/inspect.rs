@@ -1,9 +1,11 @@
-//! A WAL file on this host, looked at before it is sent: is it what its name says, of which cluster is it, and what is in it?
+//! A WAL file on this host, looked at before it is sent: is it what its name says, of which cluster is it, and what is
+//! in it?
 //!
 //! Lives here: [`inspect`]. May not live here: where the file goes ([`deliver`](crate::wal::deliver)).
 //!
-//! The file is read through one open descriptor, and as a rule once: to check, hash, scan and compress it. What is too long to wait in
-//! memory, or changed a moment ago, is read again for each repository, and checked against the hash of the first pass.
+//! The file is read through one open descriptor, and as a rule once: to check, hash, scan and compress it. What is too
+//! long to wait in memory, or changed a moment ago, is read again for each repository, and checked against the hash of
+//! the first pass.
 use crate::codec::{Compressed, Compressing, Digest, SharedCompressed};
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -41,11 +43,12 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(Kind::Config, format!("cannot read {}: {error}", path.display()))
 }
 
-/// Opens a file, checks it against its name and the data directory that it lies in, and reads it: all before anything is sent.
+/// Opens a file, checks it against its name and the data directory that it lies in, and reads it: all before anything
+/// is sent.
 ///
 /// # Errors
-/// [`Kind::Usage`]: it has no WAL file's name; [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what its name says;
-/// [`Kind::Refused`]: it is of another cluster.
+/// [`Kind::Usage`]: it has no WAL file's name; [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what
+/// its name says; [`Kind::Refused`]: it is of another cluster.
 pub fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<InspectedFile, Error> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse).ok_or_else(|| {
         Error::new(Kind::Usage, format!("{} is not the name of a file that PostgreSQL archives", path.display()))
@@ -94,7 +97,8 @@ pub fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Insp
     }
     let level = config.repositories.first().map_or(1, |repository| repository.compression_level);
     let takers = config.repositories.iter().filter(|repository| repository.compression_level == level).count();
-    // Content of one pass counts only if nobody wrote meanwhile, which the time of change tells unless it is of this very moment.
+    // Content of one pass counts only if nobody wrote meanwhile, which the time of change tells unless it is of this
+    // very moment.
     let compressed_at = fsio::is_settled(&stat).then_some((level, stat.size_bytes));
     let FileContent { digest, wal_summary, compressed } =
         read_content(&name, &file, facts.wal_segment_size, compressed_at).map_err(|e| unreadable(path, &e))?;
@@ -116,8 +120,9 @@ struct FileContent {
     compressed: Option<Compressed>,
 }
 
-/// Hashes a file, scans what has WAL in it, and compresses it if a level and its length are given: all in one pass. What the scan finds
-/// wrong is for the summary to say, and never keeps a file from being archived: it may be all that is left.
+/// Hashes a file, scans what has WAL in it, and compresses it if a level and its length are given: all in one pass.
+/// What the scan finds wrong is for the summary to say, and never keeps a file from being archived: it may be all that
+/// is left.
 fn read_content(
     name: &WalFileName,
     file: &File,
@@ -192,7 +197,8 @@ fn unknown_cluster(path: &Path) -> Error {
     .hint("run it in the data directory, as PostgreSQL does: cd DATA_DIRECTORY && walvis push-wal pg_wal/NAME")
 }
 
-/// `<data directory>/pg_wal/<file>`; a relative path is relative to the data directory, where PostgreSQL runs the command.
+/// `<data directory>/pg_wal/<file>`; a relative path is relative to the data directory, where PostgreSQL runs the
+/// command.
 fn data_directory(path: &Path) -> Option<PathBuf> {
     let parent = path.parent()?;
     let directory = parent.parent()?;

@@ -1,5 +1,5 @@
-//! What optional repositories missed: remembered in the spool, sent later by a helper (`walvis push-wal --ahead --missed`), or found by
-//! comparing and sent at once (`walvis push-wal --missed`).
+//! What optional repositories missed: remembered in the spool, sent later by a helper
+//! (`walvis push-wal --ahead --missed`), or found by comparing and sent at once (`walvis push-wal --missed`).
 //!
 //! A file that is still in `pg_wal` is taken from there, any other from a repository that has it.
 use crate::codec::Digest;
@@ -26,8 +26,8 @@ use std::time::Instant;
 const AHEAD: &str = "--ahead";
 const MISSED: &str = "--missed";
 
-/// Starts a helper that sends what was missed, unless there is one, or it failed a short while ago. `arguments` are those of a helper
-/// that pushes ahead.
+/// Starts a helper that sends what was missed, unless there is one, or it failed a short while ago. `arguments` are
+/// those of a helper that pushes ahead.
 pub fn start_helper_if_due(config: &Config, spool: &Spool, arguments: &[OsString]) {
     let is_due = |repository: &&RepositoryConfig| {
         let location = repository.store.location();
@@ -47,7 +47,7 @@ pub fn start_helper_if_due(config: &Config, spool: &Spool, arguments: &[OsString
 /// Sends what the spool says was missed, for as long as a helper may work. `path` is a file of the server's `pg_wal`.
 ///
 /// # Errors
-/// What ended it early; nobody is told.
+/// What ended it early; it is not reported.
 pub fn run_helper(config: &Config, path: &Path, deadline: Deadline) -> Result<(), Error> {
     let Some(wal_directory) = path.parent() else { return Ok(()) };
     let Some(spool) = Spool::find(config, wal_directory) else { return Ok(()) };
@@ -86,8 +86,8 @@ pub fn run_helper(config: &Config, path: &Path, deadline: Deadline) -> Result<()
     Ok(())
 }
 
-/// What the required repository has and the optional one lacks, from the first file on that the optional one has. (What was archived
-/// before it was added is not missing in it.)
+/// What the required repository has and the optional one lacks, from the first file on that the optional one has. (What
+/// was archived before it was added is not missing in it.)
 ///
 /// # Errors
 /// As the stores'.

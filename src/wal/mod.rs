@@ -1,7 +1,8 @@
 //! WAL files between a server and a repository.
 //!
-//! Lives here: what commands on WAL files are made of; [`ops`](crate::ops) has the order of their steps. May not live here: how a file is
-//! stored ([`repo`](crate::repo)), what is in it ([`scan`](crate::pg::scan)). docs/SPOOL.md and docs/STANDBY.md have the designs.
+//! Lives here: what commands on WAL files are made of; [`ops`](crate::ops) has the order of their steps. May not live
+//! here: how a file is stored ([`repo`](crate::repo)), what is in it ([`scan`](crate::pg::scan)). docs/SPOOL.md and
+//! docs/STANDBY.md have the designs.
 //!
 //! | what | where |
 //! |---|---|

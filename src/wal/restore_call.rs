@@ -1,8 +1,8 @@
-//! A call of `restore_command`: by which server, and for which file. A recovery must not go on without an answer; a standby must not be
-//! kept waiting for one. docs/STANDBY.md has the argument.
+//! A call of `restore_command`: by which server, and for which file. A recovery must not go on without an answer; a
+//! standby must not be kept waiting for one. docs/STANDBY.md has the argument.
 //!
-//! Lives here: how long a call waits, and what it answers where it cannot be told whether the file exists. May not live here: asking the
-//! repositories ([`ask`](crate::wal::ask)).
+//! Lives here: how long a call waits, and what it answers where it cannot be told whether the file exists. May not live
+//! here: asking the repositories ([`ask`](crate::wal::ask)).
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What to do when it cannot be told whether a file exists.
+/// What to do when it is not known whether a file exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
     /// A standby goes on, unless something could be lost by that; every other recovery is stopped.
@@ -58,15 +58,16 @@ impl RestoreCall {
         self.spool.as_ref()?.outage(location)
     }
 
-    /// How long a store that says nothing is waited for, if that is not as long as the time limit allows: a standby can stream, and
-    /// asks again.
+    /// How long a store that says nothing is waited for, if that is not as long as the time limit allows: a standby can
+    /// stream, and asks again.
     pub fn patience(&self) -> Option<Duration> {
         let may_go_on = self.is_standby && self.on_error != OnError::Stop && !self.may_lose();
         (may_go_on || self.has_history()).then_some(STANDBY_PATIENCE)
     }
 
-    /// Whether a standby, or one that is being promoted, asks for a history that it has itself: told that there is none, it takes its
-    /// own. A server that has removed its signal file, and then fails, would come up on the old timeline.
+    /// Whether a standby, or one that is being promoted, asks for a history that it has itself: told that there is
+    /// none, it takes its own. A server that has removed its signal file, and then fails, would come up on the old
+    /// timeline.
     fn has_history(&self) -> bool {
         let (Some(directory), WalFileName::History(timeline)) = (&self.wal_directory, self.file) else { return false };
         let content = fsio::read_bounded(
@@ -76,9 +77,10 @@ impl RestoreCall {
         !exists("recovery.signal") && content.is_ok_and(|content| TimelineHistory::parse(timeline, &content).is_ok())
     }
 
-    /// Whether the server would be promoted without something that may be in the repository alone: promotion was requested, and it has
-    /// nothing of this segment by streaming. (The server removes the file `promote` once it has seen it. It looks for it only after it
-    /// was told that the segment is not there, or while it streams; then it has what it could get.)
+    /// Whether the server would be promoted without something that may be in the repository alone: promotion was
+    /// requested, and it has nothing of this segment by streaming. (The server removes the file `promote` once it has
+    /// seen it. It looks for it only after it was told that the segment is not there, or while it streams; then it has
+    /// what it could get.)
     fn may_lose(&self) -> bool {
         self.is_standby && exists("promote") && matches!(self.file, WalFileName::Segment(_)) && !self.has_begun()
     }
@@ -91,7 +93,7 @@ impl RestoreCall {
         head.check(segment, stat.size_bytes).is_ok_and(|page| Some(SystemId(page.system_id)) == self.system_id)
     }
 
-    /// What to answer when it cannot be told whether the file exists.
+    /// What to answer when it is not known whether the file exists.
     pub fn answer_to(&self, error: Error) -> Error {
         let may_go_on = match self.on_error {
             OnError::Stop => false,
@@ -112,7 +114,7 @@ impl RestoreCall {
         let hint = if self.is_standby {
             "the standby goes on with what it can stream, and will ask again"
         } else {
-            "it was told to say 1"
+            "the setting says to answer 1"
         };
         let hint = error.hint.clone().unwrap_or_else(|| hint.to_owned());
         Error { kind: Kind::Unavailable, hint: Some(hint), ..error }
@@ -134,9 +136,9 @@ pub fn is_in_recovery() -> bool {
     exists("recovery.signal") || exists("standby.signal")
 }
 
-/// Whether a history is asked for that recovery can do without: it has chosen its timeline already and only copies what leads there,
-/// or it is that of the timeline that the backup is of, whose ancestors it does not use. It never looks for the newest timeline by
-/// these. Not so for a standby, which goes on looking.
+/// Whether a history is asked for that recovery can do without: it has chosen its timeline already and only copies what
+/// leads there, or it is that of the timeline that the backup is of, whose ancestors it does not use. It never looks
+/// for the newest timeline by these. Not so for a standby, which goes on looking.
 pub fn can_do_without(name: WalFileName, deadline: Deadline) -> bool {
     let WalFileName::History(timeline) = name else { return false };
     if !exists("recovery.signal") || fsio::exists(Path::new("standby.signal")).unwrap_or(true) {
@@ -146,8 +148,8 @@ pub fn can_do_without(name: WalFileName, deadline: Deadline) -> bool {
     if control.is_some_and(|(control, _)| control.timeline == timeline) {
         return true;
     }
-    // The server keeps the history of the timeline that it has chosen. One that was put there before it started proves nothing: it may
-    // still be looking for the newest timeline, by one number after the other.
+    // The server keeps the history of the timeline that it has chosen. One that was put there before it started proves
+    // nothing: it may still be looking for the newest timeline, by one number after the other.
     let Ok(Some(started)) = fsio::stat(Path::new("postmaster.opts")) else { return false };
     let wal = Path::new("pg_wal");
     let was_kept =

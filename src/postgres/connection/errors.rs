@@ -13,7 +13,7 @@ pub(super) fn way_in(said: Option<&tokio_postgres::error::DbError>) -> &'static 
         // invalid_authorization_specification, invalid_password: wrong role or password, or no line for it in
         // pg_hba.conf.
         Some(code) if code.starts_with("28") => {
-            "it runs, and lets nobody in by that name: run Walvis as a user whom pg_hba.conf lets in (`peer`: as that role's user, such as \
+            "it runs, and lets nobody in by that name: run Walvis as a user that pg_hba.conf lets in (`peer`: as that role's user, such as \
              'sudo -u postgres'), or name the role with --server 'user=…' or PGUSER, and its password in ~/.pgpass, PGPASSFILE or PGPASSWORD"
         }
         // invalid_catalog_name

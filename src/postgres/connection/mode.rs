@@ -35,7 +35,7 @@ impl Mode {
         };
         if is_system && *mode != Self::VerifyFull {
             return wrong(
-                format!("sslmode={text} with sslrootcert=system believes whoever has a certificate of any authority"),
+                format!("sslmode={text} with sslrootcert=system trusts everybody who has a certificate of any authority"),
                 "say sslmode=verify-full",
             );
         }

@@ -72,7 +72,7 @@ impl Origin {
                 ErrorKind::Denied,
                 format!("{} cannot be used: {}", origin.places(), quote(&super::errors::chain(&error))),
             )
-            .hint("mend the file; its form is that of the AWS command line")
+            .hint("repair the file; its form is that of the AWS command line")
         })?;
         match set.get_profile(&origin.profile) {
             Some(profile) => {
@@ -171,7 +171,7 @@ impl Remembering {
             && !TOLD.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
-                "the session token of the credentials is sent in clear to {store}, with names and sizes of all objects: whoever listens on the \
+                "the session token of the credentials is sent in clear to {store}, with names and sizes of all objects: anybody who listens on the \
                  way has it. Use an https:// endpoint (ca_file names an authority of your own)"
             );
         }

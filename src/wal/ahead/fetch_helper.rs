@@ -1,7 +1,7 @@
-//! The fetch helper: `walvis fetch-wal --ahead`. It downloads the segments that recovery will ask for next, so that the calls for them
-//! only have to rename them. docs/SPOOL.md is its design.
+//! The fetch helper: `walvis fetch-wal --ahead`. It downloads the segments that recovery will ask for next, so that the
+//! calls for them only have to rename them. docs/SPOOL.md is its design.
 //!
-//! It answers nothing: least of all that something is not there. What it could not do, the call for that segment does again.
+//! It answers nothing, and never that something is absent. What it could not do, the call for that segment does again.
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -77,8 +77,8 @@ fn fetch_after(
     };
     // What an earlier helper left may serve.
     spool.sweep_fetched(&|file| is_next(file) && spool.fetched(file, here.system_id).is_some());
-    // Before anything that takes time: a call that comes now had better wait than do the same. What is not there, or here already,
-    // is taken out as soon as that is known.
+    // Before anything that takes time: a call that comes now had better wait than do the same. What is not there, or
+    // here already, is taken out as soon as that is known.
     let next = (1..=kept).filter_map(|ahead| SegmentName::from_number(segment.timeline, number.checked_add(ahead)?, size));
     spool.write_plan(HelperKind::Fetch, &next.map(WalFileName::Segment).collect::<Vec<_>>()).map_err(local)?;
     let (mut sources, mut failure) = (Vec::new(), None);
@@ -171,8 +171,8 @@ impl Queue<'_> {
         }
     }
 
-    /// Finds out how far recovery is. What vanished from the spool was served; what was served otherwise was noted. Says whether
-    /// anything was asked for since the last time.
+    /// Finds out how far recovery is. What vanished from the spool was served; what was served otherwise was noted.
+    /// Says whether anything was asked for since the last time.
     fn follow(&mut self, heeded: &mut Option<u64>) -> bool {
         let mut moved = false;
         let Position { timeline, .. } = self.position;
@@ -271,7 +271,8 @@ struct Source {
     facts: Facts,
 }
 
-/// What is known to be in the repositories: the segments of a timeline in a range of numbers, and the index of a repository.
+/// What is known to be in the repositories: the segments of a timeline in a range of numbers, and the index of a
+/// repository.
 struct Listed {
     timeline: Timeline,
     first: u64,

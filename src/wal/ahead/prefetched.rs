@@ -1,4 +1,5 @@
-//! The call's side of fetching ahead: a segment that the helper has downloaded, or is about to, and the start of a helper.
+//! The call's side of fetching ahead: a segment that the helper has downloaded, or is about to, and the start of a
+//! helper.
 use crate::codec::Digest;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -33,7 +34,8 @@ impl<'a> Prefetched<'a> {
         WalFileName::Segment(self.segment)
     }
 
-    /// Serves it from the spool, if it is there or about to be. A helper is waited for at most half of the time that is left.
+    /// Serves it from the spool, if it is there or about to be. A helper is waited for at most half of the time that is
+    /// left.
     pub fn serve(&self, deadline: Deadline) -> Option<FetchReport> {
         let look = || self.spool.fetched(&self.name(), self.system_id);
         let fetched = look().or_else(|| self.spool.wait(HelperKind::Fetch, &self.name(), deadline, look))?;
@@ -80,7 +82,8 @@ impl<'a> Prefetched<'a> {
         output.publish_over(Durability::Volatile).map_err(|e| e.to_string())
     }
 
-    /// Notes how far recovery is, for the helper that runs, or starts one with these arguments. Only where recovery goes on.
+    /// Notes how far recovery is, for the helper that runs, or starts one with these arguments. Only where recovery
+    /// goes on.
     pub fn fetch_next(&self, arguments: &[OsString]) {
         if !is_in_recovery() {
             return;

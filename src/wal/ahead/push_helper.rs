@@ -1,7 +1,8 @@
-//! The push helper: `walvis push-wal --ahead`. It pushes what waits to be archived while the server's archiver still waits for one
-//! file, and leaves records for the calls to come. docs/SPOOL.md is its design.
+//! The push helper: `walvis push-wal --ahead`. It pushes what waits to be archived while the server's archiver still
+//! waits for one file, and leaves records for the calls to come. docs/SPOOL.md is its design.
 //!
-//! It says success for nothing and reports no error: what it could not do, the call for that file does again, and reports.
+//! It says success for nothing and reports no error: what it could not do, the call for that file does again, and
+//! reports.
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -73,7 +74,8 @@ impl Queue {
         begun.chain(self.waiting.iter().copied()).collect()
     }
 
-    /// Takes out the segments before which none of their timeline is left to be stored: a node is written when all below it is there.
+    /// Takes out the segments before which none of their timeline is left to be stored: a node is written when all
+    /// below it is there.
     fn take_complete(&mut self, ready: &[WalFileName]) -> Vec<(SegmentName, Facts)> {
         let is_done = |file: &WalFileName| self.files.get(file) == Some(&Progress::Done);
         let undone = ready.iter().filter(|file| !is_done(file));

@@ -41,8 +41,8 @@ fn report(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<PushRepor
     config.repositories.iter().map(report).collect()
 }
 
-/// The start of a push helper by a call, once the call knows that a repository can be reached: earlier, the helper would only meet the
-/// same obstacle.
+/// The start of a push helper by a call, once the call knows that a repository can be reached: earlier, the helper
+/// would only meet the same obstacle.
 pub struct PushHelperStart {
     spool: Arc<Spool>,
     file: WalFileName,
@@ -56,7 +56,8 @@ impl PushHelperStart {
         Self { spool, file, arguments, is_done: AtomicBool::new(false) }
     }
 
-    /// Starts a helper where the archiver asks for this file and others wait too. Only the first call of this has an effect.
+    /// Starts a helper where the archiver asks for this file and others wait too. Only the first call of this has an
+    /// effect.
     pub fn start(&self) {
         if self.is_done.swap(true, Ordering::Relaxed) {
             return;

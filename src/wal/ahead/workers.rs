@@ -1,5 +1,5 @@
-//! What the two helpers have in common: a state that one thread steers and several workers take files from, and how many workers there
-//! are.
+//! What the two helpers have in common: a state that one thread steers and several workers take files from, and how
+//! many workers there are.
 use crate::error::{Error, Kind};
 use crate::limits::{AHEAD_BYTES_IN_FLIGHT, AHEAD_MIN_THREADS};
 use crate::threads::steered;
@@ -63,7 +63,8 @@ impl<S: Work> Shared<S> {
         drop(self.changed.wait_timeout(self.lock(), limit).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Runs this number of workers, which do `act` for one file after the other, and `steer` on this thread, until `steer` returns.
+    /// Runs this number of workers, which do `act` for one file after the other, and `steer` on this thread, until
+    /// `steer` returns.
     ///
     /// # Errors
     /// That of `steer`; [`Kind::Unreachable`] where a thread cannot be started.
@@ -102,8 +103,8 @@ impl<S: Work> Shared<S> {
     }
 }
 
-/// How many workers a helper has for segments of this size: twice the cores, so that waiting for a store costs nothing, at most `most`,
-/// and fewer where segments are large.
+/// How many workers a helper has for segments of this size: twice the cores, so that waiting for a store costs nothing,
+/// at most `most`, and fewer where segments are large.
 pub(super) fn worker_count(most: usize, segment_bytes: u64) -> usize {
     let wanted = available_parallelism().map_or(1, usize::from) * 2;
     let fit = usize::try_from(AHEAD_BYTES_IN_FLIGHT / segment_bytes.max(1)).unwrap_or(usize::MAX);

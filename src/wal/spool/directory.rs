@@ -1,7 +1,7 @@
 //! The directory of the spool: where it is, who may use it, and reading and writing records in it.
 //!
-//! Lives here: [`Spool`], and the conditions under which a record counts: whole, of this boot, of these settings, not too old. May not
-//! live here: what the records say.
+//! Lives here: [`Spool`], and the conditions under which a record counts: whole, of this boot, of these settings, not
+//! too old. May not live here: what the records say.
 use super::record::Record;
 use crate::config::{Config, SpoolPlace};
 use crate::fsio::{self, Boot, FsError};
@@ -29,7 +29,8 @@ pub struct Spool {
 impl Spool {
     /// The spool of the WAL files in this directory, which may not have been made yet. `None` where it cannot be used.
     pub fn find(config: &Config, wal_directory: &Path) -> Option<Self> {
-        // The server's user alone works ahead: what root does by hand needs none of it, and root keeps out of what others can change.
+        // The server's user alone works ahead: what root does by hand needs none of it, and root keeps out of what
+        // others can change.
         let is_safe = |directory: &Path| match fsio::own_user() {
             0 => match fsio::changeable_by_others(directory) {
                 Ok(exposure) => exposure.is_none(),
@@ -79,8 +80,8 @@ impl Spool {
         &self.wal_directory
     }
 
-    /// Makes the directory, if it is not there, for the owner of the WAL files alone: what root did by hand must not keep the server out
-    /// of it.
+    /// Makes the directory, if it is not there, for the owner of the WAL files alone: what root did by hand must not
+    /// keep the server out of it.
     ///
     /// # Errors
     /// When it cannot be made, or belongs to another user.
@@ -143,8 +144,8 @@ impl Spool {
         fsio::write_volatile(path, &record.encode())
     }
 
-    /// The state of `walvis.json` of every repository that is a directory: another repository in its place has another one. `None` when
-    /// one is not there.
+    /// The state of `walvis.json` of every repository that is a directory: another repository in its place has another
+    /// one. `None` when one is not there.
     pub fn descriptors(&self) -> Option<String> {
         let mut all = String::new();
         for path in &self.descriptors {
@@ -169,7 +170,8 @@ pub struct SpoolId {
     inode: u64,
 }
 
-/// A hash of all settings that decide where files go, and of what the environment says to the S3 client. Secrets have no part in it.
+/// A hash of all settings that decide where files go, and of what the environment says to the S3 client. Secrets have
+/// no part in it.
 fn fingerprint(config: &Config) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |text: String| {

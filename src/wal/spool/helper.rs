@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// The variables that a helper has in its environment and a call has not: the mark that it is a helper, and how the C library keeps the
-/// memory that several threads gave back. Long buffers go back to the kernel, and threads share what is left.
+/// The variables that a helper has in its environment and a call has not: the mark that it is a helper, and how the C
+/// library keeps the memory that several threads gave back. Long buffers go back to the kernel, and threads share what
+/// is left.
 pub const HELPER_ENVIRONMENT: [(&str, &str); 3] =
     [(HELPER_VARIABLE, "1"), ("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "2097152")];
 
-/// Starts a helper: this program with these arguments. It begins a session of its own and shares no descriptor with us. Nobody waits
-/// for it. The list of processes shows the directory that it works in.
+/// Starts a helper: this program with these arguments. It begins a session of its own and shares no descriptor with us.
+/// Nobody waits for it. The list of processes shows the directory that it works in.
 pub fn start_helper(arguments: &[OsString]) {
     let started = std::env::current_exe().and_then(|program| {
         let mut command = Command::new(program);

@@ -1,4 +1,5 @@
-//! Outages that outlive a call: since when a repository fails, as far as the spool remembers it (`outage.<repository>`).
+//! Outages that outlive a call: since when a repository fails, as far as the spool remembers it
+//! (`outage.<repository>`).
 //!
 //! Only patience and messages depend on it: without a spool every call begins anew.
 use super::directory::Spool;
@@ -76,8 +77,8 @@ impl Spool {
     }
 }
 
-/// Notes in the spool, if there is one, that a repository failed this call, or that it was not tried because it failed others before.
-/// Returns the end of a message: how long that has been going on.
+/// Notes in the spool, if there is one, that a repository failed this call, or that it was not tried because it failed
+/// others before. Returns the end of a message: how long that has been going on.
 pub fn note_failure(spool: Option<&Spool>, location: &str, said: &str, was_tried: bool) -> String {
     spool.map(|spool| spool.note_outage(location, said, was_tried).since()).unwrap_or_default()
 }

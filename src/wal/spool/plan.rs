@@ -85,8 +85,8 @@ impl Spool {
         fsio::is_locked(&self.lock_path(helper))
     }
 
-    /// Waits until `look` finds what a helper leaves, for as long as one runs that works on this file, at most half of the time that is
-    /// left: the other half is for doing it without.
+    /// Waits until `look` finds what a helper leaves, for as long as one runs that works on this file, at most half of
+    /// the time that is left: the other half is for doing it without.
     pub fn wait<T>(&self, helper: HelperKind, file: &WalFileName, deadline: Deadline, look: impl Fn() -> Option<T>) -> Option<T> {
         let until = deadline.at_most(deadline.remaining() / 2);
         while !until.is_over() {
@@ -118,8 +118,8 @@ impl<'a> PlanWriter<'a> {
         Self { spool, helper, written: None }
     }
 
-    /// Writes these files into the plan, unless they are what was written less than a second ago. An error is logged: calls then do
-    /// without the helper.
+    /// Writes these files into the plan, unless they are what was written less than a second ago. An error is logged:
+    /// calls then do without the helper.
     pub fn update(&mut self, files: Vec<WalFileName>) {
         if self.written.as_ref().is_some_and(|(at, before)| *before == files && at.elapsed() < HEARTBEAT) {
             return;

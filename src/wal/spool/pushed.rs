@@ -34,8 +34,8 @@ impl Spool {
         self.path("pushed").join(file.to_string())
     }
 
-    /// Puts on record that a file in this state is stored. `descriptors` must have been taken ([`Spool::descriptors`]) before it was
-    /// stored.
+    /// Puts on record that a file in this state is stored. `descriptors` must have been taken ([`Spool::descriptors`])
+    /// before it was stored.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -25,7 +25,7 @@ fn a_store_that_looks_first_is_found_out() {
         let report: Value = serde_json::from_str(&site.run(["--json", "check", "--no-server"]).exits(18).stdout).unwrap();
         assert_eq!(report["repositories"][0]["store_refuses_overwrite"], false, "{looks_first:?}: {report:#}");
         let finding = report["findings"].as_array().unwrap().iter().find(|f| f["severity"] == "problem").unwrap();
-        assert!(finding["message"].as_str().unwrap().contains("were told that theirs is stored"), "{finding}");
+        assert!(finding["message"].as_str().unwrap().contains("got the answer that theirs is stored"), "{finding}");
         assert!(finding["hint"].as_str().unwrap().contains("create_if_absent = \"claims\""), "{finding}");
 
         let mut other = Site::bare();
