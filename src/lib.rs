@@ -15,7 +15,7 @@
 //! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files, catalog, backups |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
 //! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
-//! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`process`], [`threads`], [`waiting`], [`fifo_cache`] | bounds, time limits, the error type, names that are bytes, what processes inherit, several things at once, what is waited for, a bounded cache |
+//! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`process`], [`threads`], [`varint`], [`waiting`], [`fifo_cache`] | bounds, time limits, the error type, names that are bytes, what processes inherit, several things at once, numbers of variable length, what is waited for, a bounded cache |
 
 pub mod backup;
 pub mod cli;
@@ -41,5 +41,6 @@ pub mod repositories;
 pub mod restore;
 pub mod store;
 pub mod threads;
+pub mod varint;
 pub mod waiting;
 pub mod wal;

@@ -14,7 +14,7 @@ use super::{Address, CodecError, cipher_for};
 use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata};
 use crate::limits::{KIB, MAX_METADATA_BYTES, MAX_PACK_RECORDS, MAX_RECORD_BYTES, TAG_BYTES};
-use crate::pg::scan::{put_varint, take_varint};
+use crate::varint::{put_varint, take_varint};
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

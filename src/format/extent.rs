@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_RECORD_BYTES};
-use crate::pg::scan::{put_varint, take_varint, unzigzag, zigzag};
+use crate::varint::{put_varint, take_varint, unzigzag, zigzag};
 
 /// The version of a table that is written, and the only one read.
 const VERSION: u8 = 1;

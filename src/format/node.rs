@@ -18,10 +18,9 @@
 //! aggregate: of its nodes these are not known. It is read, and written no more.
 
 use crate::limits::MAX_NODE_BYTES;
-use crate::pg::scan::{
-    Mark, PgTime, Record, XactEnd, XactKind, XactStats, Xid, XidRange, put_varint, take_varint, unzigzag, zigzag,
-};
+use crate::pg::scan::{Mark, PgTime, Record, XactEnd, XactKind, XactStats, Xid, XidRange};
 use crate::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
+use crate::varint::{put_varint, take_varint, unzigzag, zigzag};
 
 /// Children of a node: segments at level 1, nodes of the level below at higher ones.
 pub const FANOUT: u64 = 16;

@@ -3,7 +3,7 @@
 //! They are foreign: whoever writes to a repository without encryption, or has its key, wrote them. So they are parsed once, as they come;
 //! nothing is allocated on the word of a number; and what a stored manifest says is held against [`Rules`] before anybody acts on it.
 
-use super::rules::{MAX_MODE, Rules, directory_mode, file_mode};
+use super::rules::{MAX_MODE, Rules, directory_mode, file_mode, is_safe};
 use super::{
     BackupFacts, BackupSummary, Content, DIRECTORY, DirectoryEntry, FILE_WITH_EXTENTS, FILE_WITH_TABLES, FileEntry, Item,
     ManifestHead, PackUse, TableRef, VERSION,
@@ -12,7 +12,7 @@ use crate::format::extent::{PackId, TableError, extents_in, tables_in, take_arra
 use crate::limits::{
     MAX_FACTS_BYTES, MAX_INLINE_EXTENTS, MAX_MANIFEST_NAMES, MAX_MANIFEST_PACKS, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES,
 };
-use crate::pg::scan::{take_varint, unzigzag};
+use crate::varint::{take_varint, unzigzag};
 
 /// Reads a manifest from bytes that come in chunks of any size.
 #[derive(Default)]
@@ -325,10 +325,4 @@ fn take_item(rest: &mut &[u8], head: &ManifestHead, before: Option<&[u8]>, is_fo
         _ => return Some(Err(ITEM)),
     };
     Some(Ok(Item::File(FileEntry { path, size_bytes, mode, owner, group, modified_unix_us, crc32c, content })))
-}
-
-/// Whether a path stays below the directory it is relative to.
-pub(super) fn is_safe(path: &[u8]) -> bool {
-    path.is_empty()
-        || (!path.contains(&0) && path.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b".."))
 }

@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::read::is_safe;
 use super::{Attachment, BackupFacts, BackupSummary, Item, ManifestHead};
 use crate::format::extent::{PackId, extents_in};
 use crate::limits::{
@@ -276,3 +275,9 @@ const MAX_TIME_US: i64 = 253_402_300_799_999_999;
 /// Releases that Walvis backs up, and any that may come.
 const MIN_VERSION: u32 = 130_000;
 const MAX_VERSION: u32 = 10_000_000;
+
+/// Whether a path stays below the directory it is relative to.
+pub(super) fn is_safe(path: &[u8]) -> bool {
+    path.is_empty()
+        || (!path.contains(&0) && path.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b".."))
+}

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::{BackupFacts, Content, DIRECTORY, FILE_WITH_EXTENTS, FILE_WITH_TABLES, Item, TableRef, VERSION};
 use crate::format::extent::{PackId, extents_in, put_extents, tables_in};
 use crate::limits::{MAX_FACTS_BYTES, MAX_INLINE_EXTENTS, MAX_MANIFEST_NAMES, MAX_MANIFEST_PACKS, MAX_PATH_BYTES};
-use crate::pg::scan::{put_varint, zigzag};
+use crate::varint::{put_varint, zigzag};
 
 /// Writes a manifest: the items into a sink as they come, then the head, which belongs in front of them.
 pub struct ManifestWriter<W> {

@@ -6,10 +6,11 @@
 use super::effect::{Effect, Lock};
 use super::event::{
     BlockRef, CheckpointKind, DatabaseFiles, Event, Mark, Parameters, PgTime, RelFile, RestorePointName, StorageChange,
-    TablespacePath, Visitor, XactEnd, XactKind, Xid,
+    TablespacePath, XactEnd, XactKind, Xid,
 };
+use super::header::RecordHeader;
 use super::page::{i32_at, i64_at, u16_at, u32_at, u64_at};
-use super::record::RecordHeader;
+use super::visitor::Visitor;
 use crate::limits::{MAX_DROPPED_TABLESPACES, MAX_TABLESPACE_PATH_BYTES, PIECE_LAST_BYTES};
 use crate::pg::{Lsn, Timeline};
 

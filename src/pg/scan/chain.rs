@@ -1,8 +1,9 @@
 //! Neighbours: the records that cross segments, and the proof that nothing is missing between them.
 
-use super::event::{Mark, Record, Visitor};
+use super::event::{Mark, Record};
 use super::record::{Complete, OpenRecord};
 use super::summary::{End, Head, Reason, Summary, Tail};
+use super::visitor::Visitor;
 use crate::pg::Lsn;
 
 /// Joins the summaries of consecutive segments, in LSN order along one path of timelines: reports the records that cross their

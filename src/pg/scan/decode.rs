@@ -1,6 +1,6 @@
 //! The way back from bytes to a summary. Foreign bytes: everything is checked, nothing is allocated on the word of a number.
 
-use super::encode::{VERSION, VERSION_WITHOUT_FILES, unzigzag};
+use super::encode::{VERSION, VERSION_WITHOUT_FILES};
 use super::event::{CheckpointKind, DatabaseFiles, Mark, Parameters, PgTime, Record, RestorePointName, TablespacePath, Xid};
 use super::page::PAGE_BYTES;
 use super::piece::Piece;
@@ -10,6 +10,7 @@ use crate::limits::{
     MAX_DROPPED_TABLESPACES, MAX_MARKS, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES, PIECE_LAST_BYTES,
 };
 use crate::pg::{Lsn, Timeline};
+use crate::varint::{take_varint, unzigzag};
 
 /// Why bytes are not a summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,25 +21,6 @@ pub enum DecodeError {
     /// Not what any scan yields.
     #[error("the WAL summary is damaged: its {0} is wrong")]
     Part(&'static str),
-}
-
-/// Takes the shortest form of a number from the front.
-pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7F);
-        // The tenth byte has room for one bit; a last byte of 0 would be a longer form than needed.
-        if (shift == 63 && bits > 1) || (shift > 0 && *byte == 0) {
-            return None;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 struct Reader<'a> {

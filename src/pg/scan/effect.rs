@@ -5,7 +5,7 @@
 //! are the same in 13 to 18.
 
 use super::event::RelFile;
-use super::record::RecordHeader;
+use super::header::RecordHeader;
 
 /// What a record does at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,28 +21,12 @@ use super::event::{CheckpointKind, Mark, Record, Xid};
 use super::piece::Piece;
 use super::summary::{End, Head, Reason, Summary};
 use crate::pg::Lsn;
+use crate::varint::{put_varint, zigzag};
 
 /// The version that a scan gives.
 pub(super) const VERSION: u8 = 2;
 /// Of scans that did not look for tablespaces and databases.
 pub(super) const VERSION_WITHOUT_FILES: u8 = 1;
-
-pub(crate) fn zigzag(value: i64) -> u64 {
-    (value << 1 ^ value >> 63) as u64
-}
-
-pub(crate) fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-/// Adds the shortest form of a number.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
 
 struct Writer {
     out: Vec<u8>,

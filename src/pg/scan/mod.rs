@@ -59,11 +59,13 @@ mod decode;
 mod effect;
 mod encode;
 mod event;
+mod header;
 mod page;
 mod piece;
 mod record;
 mod scanner;
 mod summary;
+mod visitor;
 mod xacts;
 
 #[cfg(test)]
@@ -73,19 +75,17 @@ mod tests;
 #[cfg(test)]
 mod wal;
 
-pub(crate) use decode::take_varint;
-pub(crate) use encode::{put_varint, unzigzag, zigzag};
-
 pub use chain::{Break, Chain};
 pub use decode::DecodeError;
 pub use effect::{Effect, Lock};
 pub use event::{
     BlockRef, CheckpointKind, DatabaseFiles, Event, Mark, Parameters, PgTime, Record, RelFile, RestorePointName, StorageChange,
-    TablespacePath, Visitor, XactEnd, XactKind, Xid,
+    TablespacePath, XactEnd, XactKind, Xid,
 };
 pub use piece::Piece;
 pub use scanner::{Carry, Scanned, Scanner};
 pub use summary::{Damage, End, Head, Origin, Reason, Records, Segment, Summary, Tail, XactStats, XidRange};
+pub use visitor::Visitor;
 pub use xacts::{XactEntry, XactList};
 
 pub use crate::limits::{

@@ -1,10 +1,12 @@
 //! The scan of one segment, page by page.
 
-use super::event::{Event, Record, Visitor};
+use super::event::{Event, Record};
+use super::header::HEADER_BYTES;
 use super::page::{LONG_HEADER_BYTES, PAGE_BYTES, PageHeader, SHORT_HEADER_BYTES, align, is_zero, u16_at, u32_at, u64_at};
 use super::piece::Piece;
-use super::record::{self, Complete, HEADER_BYTES, OpenRecord};
+use super::record::{self, Complete, OpenRecord};
 use super::summary::{Damage, End, Head, Origin, Reason, Segment, Summary, Tail};
+use super::visitor::Visitor;
 use super::{Break, MAX_WAL_RECORD_BYTES};
 use crate::pg::{Lsn, major_of_magic};
 

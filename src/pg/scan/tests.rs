@@ -1,7 +1,7 @@
 //! Tests with WAL from the writer in `wal.rs`; properties of random WAL are in `properties.rs`, tests with WAL from real servers in
 //! `tests/it/scan.rs`.
 
-use super::event::{CheckpointKind, Visitor};
+use super::event::CheckpointKind;
 use super::wal::{SYSTEM_ID, Segments, Wal, Xact, main_data};
 use super::*;
 use crate::pg::{Lsn, Timeline};

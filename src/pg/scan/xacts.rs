@@ -1,8 +1,8 @@
 //! The list of transaction ends of a segment, about 4 bytes each.
 
-use super::encode::{put_varint, unzigzag, zigzag};
 use super::event::{PgTime, XactEnd, XactKind, Xid};
 use crate::pg::Lsn;
+use crate::varint::{put_varint, take_varint, unzigzag, zigzag};
 
 /// One end of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,9 +101,9 @@ struct Entries<'a> {
 
 impl Entries<'_> {
     fn read(&mut self) -> Option<XactEntry> {
-        let distance = super::decode::take_varint(&mut self.rest)?;
-        let time = unzigzag(super::decode::take_varint(&mut self.rest)?);
-        let xid_kind = super::decode::take_varint(&mut self.rest)?;
+        let distance = take_varint(&mut self.rest)?;
+        let time = unzigzag(take_varint(&mut self.rest)?);
+        let xid_kind = take_varint(&mut self.rest)?;
         let kind = match xid_kind & 3 {
             0 => XactKind::Commit,
             1 => XactKind::Abort,
