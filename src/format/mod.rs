@@ -4,6 +4,7 @@
 //! manifests of base backups. May not live here: ciphers (`crypto`), streaming
 //! (`codec`), object names (`repo`). Depends on `crypto` (for key ids), `pg` (for what nodes say of WAL) and `limits`.
 
+mod aggregate;
 pub mod descriptor;
 pub mod envelope;
 pub mod extent;

@@ -60,6 +60,7 @@ mod effect;
 mod encode;
 mod event;
 mod header;
+mod main_data;
 mod page;
 mod piece;
 mod record;

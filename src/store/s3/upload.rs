@@ -1,13 +1,13 @@
 //! Objects that come in parts: S3's multipart upload.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
+use super::bucket::{Bucket, crc32c_base64, kms_key, lock_mode, retain_until, sse_name};
 use super::errors::Failure;
-use super::{S3Store, crc32c_base64, retain_until};
 use crate::limits;
 use crate::store::{Created, ErrorKind, Key, StoreError, Upload};
 
@@ -20,7 +20,7 @@ const NO_UPLOAD_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 
 /// A multipart upload. Nothing is visible until it is completed.
 pub(super) struct S3Upload<'a> {
-    store: &'a S3Store,
+    bucket: &'a Bucket,
     key: Key,
     upload_id: String,
     parts: Vec<CompletedPart>,
@@ -30,27 +30,21 @@ pub(super) struct S3Upload<'a> {
     gone: bool,
 }
 
-/// Whether it is worth asking for abandoned uploads: not where the store lacks it or the credentials may not.
-#[derive(Default)]
-pub(super) struct Tidiness {
-    impossible: AtomicBool,
-}
-
 impl<'a> S3Upload<'a> {
-    pub(super) fn begin(store: &'a S3Store, key: &Key) -> Result<Self, Failure> {
-        abort_abandoned(store, key);
-        let s = store.engine.settings();
+    pub(super) fn begin(bucket: &'a Bucket, key: &Key) -> Result<Self, Failure> {
+        abort_abandoned(bucket, key);
+        let s = bucket.engine.settings();
         let until = retain_until(s);
-        let output = store.engine.call(|client| {
+        let output = bucket.engine.call(|client| {
             client
                 .create_multipart_upload()
                 .bucket(&s.bucket)
                 .key(s.full(key.as_str()))
                 .set_checksum_algorithm(s.sends_checksum().then_some(ChecksumAlgorithm::Crc32C))
                 .set_storage_class(s.storage_class.as_deref().map(Into::into))
-                .set_server_side_encryption(s.sse.as_ref().map(super::sse_name))
-                .set_ssekms_key_id(s.sse.as_ref().and_then(super::kms_key))
-                .set_object_lock_mode(s.object_lock.map(super::lock_mode))
+                .set_server_side_encryption(s.sse.as_ref().map(sse_name))
+                .set_ssekms_key_id(s.sse.as_ref().and_then(kms_key))
+                .set_object_lock_mode(s.object_lock.map(lock_mode))
                 .set_object_lock_retain_until_date(until)
                 .send()
         });
@@ -61,7 +55,7 @@ impl<'a> S3Upload<'a> {
         };
         let upload_id =
             upload_id.ok_or_else(|| Failure::new(ErrorKind::BadAnswer, "the store began an upload without naming it"))?;
-        Ok(Self { store, key: key.clone(), upload_id, parts: Vec::new(), last_bytes: limits::PART_BYTES, gone: false })
+        Ok(Self { bucket, key: key.clone(), upload_id, parts: Vec::new(), last_bytes: limits::PART_BYTES, gone: false })
     }
 
     fn send_part(&mut self, body: Bytes) -> Result<(), Failure> {
@@ -80,9 +74,9 @@ impl<'a> S3Upload<'a> {
             return Err(Failure::new(ErrorKind::Unsupported, format!("an object of more than {} parts", limits::MAX_PARTS)));
         }
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        let s = self.store.engine.settings();
+        let s = self.bucket.engine.settings();
         let checksum = s.sends_checksum().then(|| crc32c_base64(&body));
-        let output = self.store.engine.call(|client| {
+        let output = self.bucket.engine.call(|client| {
             client
                 .upload_part()
                 .bucket(&s.bucket)
@@ -110,9 +104,9 @@ impl<'a> S3Upload<'a> {
             // S3 has no upload without a part, but knows an empty one.
             self.send_part(Bytes::new())?;
         }
-        let s = self.store.engine.settings();
+        let s = self.bucket.engine.settings();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
-        let answer = self.store.engine.call(|client| {
+        let answer = self.bucket.engine.call(|client| {
             client
                 .complete_multipart_upload()
                 .bucket(&s.bucket)
@@ -139,7 +133,7 @@ impl<'a> S3Upload<'a> {
 
     /// The upload is no more. Either an earlier call published it and its answer was lost, or somebody aborted it.
     fn find_published(&self) -> Result<Created, Failure> {
-        match self.store.find(&self.key)? {
+        match self.bucket.find(&self.key)? {
             Some(_) => Ok(Created::Exists),
             None => Err(upload_gone()),
         }
@@ -149,20 +143,20 @@ impl<'a> S3Upload<'a> {
 impl Upload for S3Upload<'_> {
     fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
         let number = self.parts.len() + 1;
-        self.send_part(body).map_err(|f| self.store.error(format_args!("store part {number} of {}", self.key), f))
+        self.send_part(body).map_err(|f| self.bucket.error(format_args!("store part {number} of {}", self.key), f))
     }
 
     fn complete(&mut self) -> Result<Created, StoreError> {
-        self.publish().map_err(|f| self.store.error(format_args!("complete {}", self.key), f))
+        self.publish().map_err(|f| self.bucket.error(format_args!("complete {}", self.key), f))
     }
 }
 
 impl Drop for S3Upload<'_> {
     fn drop(&mut self) {
         if !self.gone
-            && let Err(failure) = abort(self.store, &self.key, &self.upload_id)
+            && let Err(failure) = abort(self.bucket, &self.key, &self.upload_id)
         {
-            let error = self.store.error(format_args!("abort the upload of {}", self.key), failure);
+            let error = self.bucket.error(format_args!("abort the upload of {}", self.key), failure);
             tracing::debug!(%error, "parts of an upload are left behind");
         }
     }
@@ -174,9 +168,9 @@ fn upload_gone() -> Failure {
         .permanently()
 }
 
-fn abort(store: &S3Store, key: &Key, upload_id: &str) -> Result<(), Failure> {
-    let s = store.engine.settings();
-    store.engine.call_within(TIDY_TIME, |client| {
+fn abort(bucket: &Bucket, key: &Key, upload_id: &str) -> Result<(), Failure> {
+    let s = bucket.engine.settings();
+    bucket.engine.call_within(TIDY_TIME, |client| {
         client.abort_multipart_upload().bucket(&s.bucket).key(s.full(key.as_str())).upload_id(upload_id).send()
     })?;
     Ok(())
@@ -184,21 +178,21 @@ fn abort(store: &S3Store, key: &Key, upload_id: &str) -> Result<(), Failure> {
 
 /// Aborts the uploads of this very object that no living process can still be writing. What a killed process left behind costs
 /// space, and only whoever stores the same object again knows that nobody needs it.
-fn abort_abandoned(store: &S3Store, key: &Key) {
-    if store.tidiness.impossible.load(Ordering::Relaxed) {
+fn abort_abandoned(bucket: &Bucket, key: &Key) {
+    if bucket.tidiness.impossible.load(Ordering::Relaxed) {
         return;
     }
-    let s = store.engine.settings();
+    let s = bucket.engine.settings();
     let full = s.full(key.as_str());
     let listing =
-        store.engine.call_within(TIDY_TIME, |client| client.list_multipart_uploads().bucket(&s.bucket).prefix(&full).send());
+        bucket.engine.call_within(TIDY_TIME, |client| client.list_multipart_uploads().bucket(&s.bucket).prefix(&full).send());
     let listing = match listing {
         Ok(listing) => listing,
         Err(failure) => {
             if matches!(failure.kind(), ErrorKind::Unsupported | ErrorKind::Denied) {
-                store.tidiness.impossible.store(true, Ordering::Relaxed);
+                bucket.tidiness.impossible.store(true, Ordering::Relaxed);
             }
-            let error = store.error(format_args!("list the uploads of {key}"), failure);
+            let error = bucket.error(format_args!("list the uploads of {key}"), failure);
             tracing::debug!(%error, "abandoned uploads are left alone");
             return;
         }
@@ -214,10 +208,10 @@ fn abort_abandoned(store: &S3Store, key: &Key) {
         if upload.key() != Some(full.as_str()) || age < limits::ABANDONED_AFTER {
             continue;
         }
-        match abort(store, key, id) {
+        match abort(bucket, key, id) {
             Ok(()) => tracing::debug!(%key, age_s = age.as_secs(), "aborted an abandoned upload"),
             Err(failure) => {
-                let error = store.error(format_args!("abort an abandoned upload of {key}"), failure);
+                let error = bucket.error(format_args!("abort an abandoned upload of {key}"), failure);
                 tracing::debug!(%error, "an abandoned upload is left alone");
                 return;
             }
