@@ -37,7 +37,7 @@ fn open(sealed: &[u8], keys: &DataKeys) -> u64 {
 }
 
 fn codec(criterion: &mut Criterion) {
-    let keys = DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: Vec::new() };
+    let keys = DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]).into(), earlier: Vec::new() };
     for (name, plain) in segments::given() {
         let metadata = digest(&plain);
         let sealed = seal(&plain, &metadata, &keys);

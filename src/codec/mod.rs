@@ -450,7 +450,7 @@ mod tests {
     }
 
     fn keyring() -> DataKeys {
-        DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![DataKey::from_bytes([2; 32])] }
+        DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]).into(), earlier: vec![DataKey::from_bytes([2; 32])] }
     }
 
     fn metadata(plain: &[u8]) -> Metadata {
@@ -560,11 +560,12 @@ mod tests {
     #[test]
     fn keys_are_told_apart_from_damage() {
         let object = sealed(b"x", &keyring());
-        let other = DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]), earlier: vec![] };
+        let other = DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]).into(), earlier: vec![] };
         assert!(matches!(opened(&object, "a", &other), Err(CodecError::UnknownKey(_))));
         assert!(matches!(opened(&object, "a", &DataKeys::Unencrypted), Err(CodecError::Damaged(_))));
         assert!(matches!(opened(&sealed(b"x", &DataKeys::Unencrypted), "a", &keyring()), Err(CodecError::Damaged(_))));
-        let rotated = DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]), earlier: vec![DataKey::from_bytes([1; 32])] };
+        let rotated =
+            DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]).into(), earlier: vec![DataKey::from_bytes([1; 32])] };
         assert_eq!(opened(&object, "a", &rotated).unwrap(), b"x");
     }
 

@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn one_pass_gives_the_object_that_two_passes_give() {
         let address = Address { repository_id: &[6; 16], kind: ObjectKind::Segment, name: "a" };
-        let keys = DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![] };
+        let keys = DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]).into(), earlier: vec![] };
         let near = (2 * FRAME_BYTES - 90..2 * FRAME_BYTES).map(noise);
         let mixed: Vec<u8> = (0..4).flat_map(|_| [noise(MIB), vec![7; MIB]].concat()).collect();
         for plain in near.chain([vec![], vec![0; 1], noise(FRAME_BYTES), vec![0; 2 * MIB], mixed]) {

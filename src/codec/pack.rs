@@ -352,7 +352,7 @@ mod tests {
     }
 
     fn keyrings() -> [DataKeys; 2] {
-        [DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]), earlier: vec![] }, DataKeys::Unencrypted]
+        [DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]).into(), earlier: vec![] }, DataKeys::Unencrypted]
     }
 
     fn plaintexts() -> Vec<(RecordKind, Vec<u8>)> {

@@ -1,7 +1,7 @@
 //! Data keys and wrapping keys.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use chacha20poly1305::aead::AeadInOut;
@@ -95,7 +95,7 @@ pub enum DataKeys {
     /// At least one key.
     Encrypted {
         /// The one that seals new objects.
-        current: DataKey,
+        current: Arc<DataKey>,
         /// Earlier ones.
         earlier: Vec<DataKey>,
     },
@@ -106,7 +106,7 @@ impl DataKeys {
     pub fn find(&self, id: KeyId) -> Option<&DataKey> {
         match self {
             Self::Unencrypted => None,
-            Self::Encrypted { current, earlier } => std::iter::once(current).chain(earlier).find(|key| key.id() == id),
+            Self::Encrypted { current, earlier } => std::iter::once(&**current).chain(earlier).find(|key| key.id() == id),
         }
     }
 
@@ -115,6 +115,14 @@ impl DataKeys {
         match self {
             Self::Unencrypted => None,
             Self::Encrypted { current, .. } => Some(current),
+        }
+    }
+
+    /// The same, to share with what seals and needs no other.
+    pub fn shared_current(&self) -> Option<Arc<DataKey>> {
+        match self {
+            Self::Unencrypted => None,
+            Self::Encrypted { current, .. } => Some(Arc::clone(current)),
         }
     }
 }

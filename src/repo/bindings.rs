@@ -9,12 +9,11 @@ use std::sync::PoisonError;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{Binding, ClusterName, Facts, SystemId};
+use super::content::{Content, Stored};
 use super::early_bindings::generations;
-use super::names;
-use super::objects::{Content, Stored};
+use super::object_name::ObjectName;
 use super::repository::Repository;
 use crate::error::{Error, Kind};
-use crate::format::envelope::ObjectKind;
 use crate::limits::MAX_BINDINGS;
 use crate::pg::WalSegmentSize;
 
@@ -69,7 +68,7 @@ impl Repository {
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|early| early.cluster == *cluster);
         let (generations, objects) = match early {
             Some(early) => (early.generations, early.objects),
-            None => (generations(self.store(), cluster)?, Vec::new()),
+            None => (generations(self.objects(), cluster)?, Vec::new()),
         };
         self.read_bindings(cluster, &generations, objects)
     }
@@ -104,11 +103,11 @@ impl Repository {
 
     /// Reads a binding, from the bytes of its object where those are known.
     fn read_binding(&self, cluster: &ClusterName, generation: u32, object: Option<Vec<u8>>) -> Result<Binding, Error> {
-        let name = names::binding(cluster, generation)?;
+        let name = ObjectName::Binding { cluster: cluster.clone(), generation };
         let damaged = |detail: String| Error::new(Kind::Damaged, format!("{name} in {}: {detail}", self.location())).hint(HINT);
         let bytes = match object {
-            Some(object) => Some(self.open_small(ObjectKind::Binding, &name, &object)?),
-            None => self.read_small(ObjectKind::Binding, &name)?,
+            Some(object) => Some(self.opener().open_small(&name, &object)?),
+            None => self.opener().read_small(&name)?,
         };
         let bytes = bytes.ok_or_else(|| damaged("it is gone".to_owned()))?;
         let json: BindingJson = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
@@ -185,10 +184,10 @@ impl Repository {
             bound_unix_s,
         };
         let text = serde_json::to_vec(&json).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
-        let name = names::binding(cluster, generation)?;
+        let name = ObjectName::Binding { cluster: cluster.clone(), generation };
         // Not the moment: whoever comes after a killed process must not wait for it.
         let identity = format!("{} {} {generation}", facts.system_id, facts.wal_segment_size.bytes());
-        match self.put(ObjectKind::Binding, &name, &Content::of_bytes(&text).identified_by(identity.as_bytes())) {
+        match self.put(&name, &Content::of_bytes(&text).identified_by(identity.as_bytes())) {
             Ok(Stored::New | Stored::Same) => Ok(Binding { generation, facts, bound_unix_s }),
             Err(e) if e.kind == Kind::Conflict => self.read_binding(cluster, generation, None),
             Err(e) => Err(e),

@@ -5,11 +5,11 @@
 use std::ops::ControlFlow;
 
 use super::cluster::ClusterName;
-use super::names;
-use super::raw_objects::read_at_most;
+use super::object_name::ObjectName;
+use super::prefix::Prefix;
+use super::raw_objects::RawObjects;
 use crate::error::Error;
 use crate::limits::{MAX_BINDINGS, MAX_EARLY_BINDING_BYTES, MAX_EARLY_BINDINGS};
-use crate::store::Store;
 
 /// The bindings of a cluster as they are stored, read before there was a key.
 pub(super) struct EarlyBindings {
@@ -25,29 +25,25 @@ impl EarlyBindings {
     ///
     /// # Errors
     /// As the store's.
-    pub(super) fn read(store: &dyn Store, cluster: &ClusterName) -> Result<Self, Error> {
-        let generations = generations(store, cluster)?;
-        let mut objects = Vec::new();
+    pub(super) fn read(objects: &RawObjects, cluster: &ClusterName) -> Result<Self, Error> {
+        let generations = generations(objects, cluster)?;
+        let mut read = Vec::new();
         for generation in generations.iter().take(MAX_EARLY_BINDINGS) {
-            let name = names::binding(cluster, *generation)?;
-            let Some(object) = read_at_most(store, &name, MAX_EARLY_BINDING_BYTES)? else { break };
-            objects.push(object);
+            let name = ObjectName::Binding { cluster: cluster.clone(), generation: *generation };
+            let Some(object) = objects.read_at_most(&name, MAX_EARLY_BINDING_BYTES)? else { break };
+            read.push(object);
         }
-        Ok(Self { cluster: cluster.clone(), generations, objects })
+        Ok(Self { cluster: cluster.clone(), generations, objects: read })
     }
 }
 
-/// The number of a binding, from what its object is called below `bindings/`.
-pub(super) fn generation(name: &str) -> Option<u32> {
-    if name.len() == 8 { name.parse().ok() } else { None }
-}
-
 /// The numbers of a cluster's bindings, ascending.
-pub(super) fn generations(store: &dyn Store, cluster: &ClusterName) -> Result<Vec<u32>, Error> {
-    let prefix = names::bindings_prefix(cluster);
+pub(super) fn generations(objects: &RawObjects, cluster: &ClusterName) -> Result<Vec<u32>, Error> {
     let mut generations = Vec::new();
-    store.list(&prefix, "", &mut |entry| {
-        generations.extend(entry.key.as_str().strip_prefix(&prefix).and_then(generation));
+    objects.list(Prefix::Bindings(cluster), "", &mut |object| {
+        if let ObjectName::Binding { generation, .. } = object.name {
+            generations.push(generation);
+        }
         // One too many: whoever reads them all says so.
         if generations.len() > MAX_BINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::location::StoreSettings;
-use super::names::{CLUSTERS_PREFIX, DESCRIPTOR, KEYS_PREFIX, key};
-use super::raw_objects::{content_id, read_whole};
+use super::object_name::ObjectName;
+use super::prefix::Prefix;
+use super::raw_objects::{RawObjects, content_id};
 use super::repository::Repository;
 use super::secret::Secret;
 use crate::crypto::{Argon2id, DataKey, WrappingKey, random_bytes};
@@ -14,7 +15,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, KeyObject, RepositoryCipher};
 use crate::fsio::Identity;
-use crate::store::{Created, Store};
+use crate::limits::MAX_SMALL_OBJECT_BYTES;
+use crate::store::Created;
 
 /// What `init` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +50,8 @@ impl Repository {
         may_make: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(Self, Initialised), Error> {
         settings.prepare(owner)?;
-        let plain = settings.connect(deadline, CreateIfAbsent::Store)?;
-        let name = key(DESCRIPTOR.to_owned())?;
-        if read_whole(&*plain, &name)?.is_some() {
+        let plain = RawObjects::new(settings.connect(deadline, CreateIfAbsent::Store)?);
+        if plain.read_at_most(&ObjectName::Descriptor, MAX_SMALL_OBJECT_BYTES)?.is_some() {
             return Self::reopen(settings, secret, level, deadline);
         }
         if let Some(known) = settings.known {
@@ -60,13 +61,13 @@ impl Repository {
             )
             .hint("a new one gets an id of its own: take id out of the settings to make one; else check the URL"));
         }
-        refuse_orphaned_data(&*plain)?;
+        refuse_orphaned_data(&plain)?;
         may_make()?;
         let create_if_absent = match settings.create_if_absent {
             Some(known) => known,
-            None => settings.probe(&*plain)?.create_if_absent(),
+            None => settings.probe(&plain)?.create_if_absent(),
         };
-        let store = settings.connect(deadline, create_if_absent)?;
+        let objects = RawObjects::new(settings.connect(deadline, create_if_absent)?);
         let bug = |e: String| Error::new(Kind::Bug, e);
         let repository_id = random_bytes().map_err(bug)?;
         let created_unix_s = jiff::Timestamp::now().as_second();
@@ -83,10 +84,10 @@ impl Repository {
         let cipher = if wrapping.is_some() { RepositoryCipher::ChaCha20Poly1305 } else { RepositoryCipher::None };
         let descriptor = Descriptor { repository_id, cipher, create_if_absent, created_unix_s };
         if let Some(wrapping) = wrapping {
-            write_first_key(&*store, wrapping, argon2id, &descriptor)?;
+            write_first_key(&objects, wrapping, argon2id, &descriptor)?;
         }
         let bytes = descriptor.encode();
-        match store.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
+        match objects.create(&ObjectName::Descriptor, Bytes::from(bytes.clone()), &content_id(&bytes))? {
             Created::New => Ok((Self::open_any(settings, secret, level, deadline, None)?, Initialised::New)),
             // Another init was faster, or our own answer was lost.
             Created::Exists => Self::reopen(settings, secret, level, deadline),
@@ -97,7 +98,7 @@ impl Repository {
         let opened = Self::open_any(settings, secret, level, deadline, None);
         match opened.and_then(|mut opened| opened.expect_settings(settings.known).map(|()| opened)) {
             Ok(repository) => {
-                repository.store().make_durable(&key(DESCRIPTOR.to_owned())?)?;
+                repository.objects().make_durable(&ObjectName::Descriptor)?;
                 Ok((repository, Initialised::Already))
             }
             Err(e) if matches!(e.kind, Kind::Config | Kind::Refused | Kind::Denied) => Err(Error::new(
@@ -112,22 +113,23 @@ impl Repository {
 
 /// Data without a descriptor: it was deleted, or the data was copied without it. A new one, with a new repository id, would lock the
 /// data away for good, because everything is bound to the old id.
-fn refuse_orphaned_data(store: &dyn Store) -> Result<(), Error> {
+fn refuse_orphaned_data(objects: &RawObjects) -> Result<(), Error> {
     let mut orphan = None;
-    store.list(CLUSTERS_PREFIX, "", &mut |entry| {
+    objects.store().list(&Prefix::Clusters.to_string(), "", &mut |entry| {
         orphan = Some(entry.key);
         ControlFlow::Break(())
     })?;
     let Some(orphan) = orphan else { return Ok(()) };
+    let descriptor = ObjectName::Descriptor;
     Err(Error::new(
         Kind::Refused,
-        format!("{} holds data ({orphan}), but its {DESCRIPTOR} is gone: refused, nothing was changed", store.location()),
+        format!("{} holds data ({orphan}), but its {descriptor} is gone: refused, nothing was changed", objects.location()),
     )
-    .hint(format!("restore {DESCRIPTOR} from a copy of the repository, or choose another URL; without it the data below clusters/ cannot be read")))
+    .hint(format!("restore {descriptor} from a copy of the repository, or choose another URL; without it the data below clusters/ cannot be read")))
 }
 
 fn write_first_key(
-    store: &dyn Store,
+    objects: &RawObjects,
     wrapping: &WrappingKey,
     argon2id: Option<Argon2id>,
     descriptor: &Descriptor,
@@ -145,10 +147,10 @@ fn write_first_key(
         created_unix_s: descriptor.created_unix_s,
     };
     let bytes = object.encode();
-    let name = key(format!("{KEYS_PREFIX}{key_id}/{}.json", wrapping.id()))?;
-    match store.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
+    let name = ObjectName::DataKey { key_id, wrapping_key_id: wrapping.id() };
+    match objects.create(&name, Bytes::from(bytes.clone()), &content_id(&bytes))? {
         Created::New => Ok(()),
         // A random name: only our own create with a lost answer can have made it. Retry has no other way to say so.
-        Created::Exists => Ok(store.make_durable(&name)?),
+        Created::Exists => objects.make_durable(&name),
     }
 }

@@ -9,21 +9,21 @@ use std::ops::ControlFlow;
 
 use super::descriptor::descriptor_error;
 use super::kernel_keyring;
-use super::names::{DESCRIPTOR, KEYS_PREFIX};
-use super::raw_objects::read_at_most;
+use super::object_name::ObjectName;
+use super::prefix::Prefix;
+use super::raw_objects::RawObjects;
 use super::secret::Secret;
 use crate::crypto::{DataKey, DataKeys, KeyId, WrappingKey};
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{Descriptor, KeyObject};
 use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMED_KEYS};
-use crate::store::{Key, Store};
 use crate::threads::at_once;
 
 /// The key objects that the secret may open, as far as they could be read.
 #[derive(Default)]
 pub(super) struct Found {
     /// By when they were stored.
-    objects: Vec<(Key, KeyObject)>,
+    objects: Vec<(ObjectName, KeyObject)>,
     /// Wrapping keys of others: the first of them.
     others: BTreeSet<KeyId>,
     /// What could not be read.
@@ -31,26 +31,26 @@ pub(super) struct Found {
 }
 
 /// When an object was stored, where the store tells, and its name: what comes first is tried first.
-type Rank = (i64, Key);
+type Rank = (i64, String);
 
 /// Looks for the key objects of a repository.
-pub(super) fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Error> {
+pub(super) fn find_keys(objects: &RawObjects, secret: &Secret) -> Result<Found, Error> {
     if matches!(secret, Secret::None) {
         return Ok(Found::default());
     }
     let given = given_id(secret);
     let mut found = Found::default();
-    let mut first: BTreeSet<Rank> = BTreeSet::new();
+    let mut first: BTreeMap<Rank, ObjectName> = BTreeMap::new();
     let mut left_out = 0_u64;
-    store.list(KEYS_PREFIX, "", &mut |entry| {
-        let Some(wrapping_id) = wrapping_id_of(&entry.key) else { return ControlFlow::Continue(()) };
-        if given.is_some_and(|id| id != wrapping_id) {
+    objects.list(Prefix::DataKeys, "", &mut |object| {
+        let ObjectName::DataKey { wrapping_key_id, .. } = object.name else { return ControlFlow::Continue(()) };
+        if given.is_some_and(|id| id != wrapping_key_id) {
             if found.others.len() < MAX_NAMED_KEYS {
-                found.others.insert(wrapping_id);
+                found.others.insert(wrapping_key_id);
             }
             return ControlFlow::Continue(());
         }
-        first.insert((entry.modified_unix_s.unwrap_or(i64::MAX), entry.key));
+        first.insert((object.modified_unix_s.unwrap_or(i64::MAX), object.name.to_string()), object.name);
         if first.len() > MAX_KEY_OBJECTS {
             first.pop_last();
             left_out += 1;
@@ -60,13 +60,13 @@ pub(super) fn find_keys(store: &dyn Store, secret: &Secret) -> Result<Found, Err
     if left_out > 0 {
         tracing::warn!(
             "{} holds {} key objects that could be ours: only the {MAX_KEY_OBJECTS} oldest are looked at; somebody may have added the others",
-            store.location(),
+            objects.location(),
             MAX_KEY_OBJECTS as u64 + left_out
         );
     }
-    let names: Vec<Key> = first.into_iter().map(|(_, name)| name).collect();
+    let names: Vec<ObjectName> = first.into_values().collect();
     for some in names.chunks(CATALOG_READERS) {
-        for (name, read) in some.iter().zip(at_once(some, CATALOG_READERS, |name| read_key_object(store, name))) {
+        for (name, read) in some.iter().zip(at_once(some, CATALOG_READERS, |name| read_key_object(objects, name))) {
             match read {
                 Ok(Some(object)) => found.objects.push((name.clone(), object)),
                 Ok(None) => {}
@@ -94,43 +94,48 @@ fn given_id(secret: &Secret) -> Option<KeyId> {
 /// # Errors
 /// [`Kind::Damaged`], also when it is the descriptor that was changed; [`Kind::Denied`].
 pub(super) fn open_keys(
-    store: &dyn Store,
+    objects: &RawObjects,
     descriptor: &Descriptor,
     secret: &Secret,
     found: Found,
 ) -> Result<(DataKeys, u64), Error> {
-    let Found { objects, mut others, mut damaged } = found;
+    let Found { objects: key_objects, mut others, mut damaged } = found;
     let given = given_id(secret);
     let mut keys: Vec<(u64, KeyId, DataKey)> = Vec::new();
     let mut derived = Derived::default();
-    for (name, object) in objects.into_iter().filter(|(_, object)| object.repository_id == descriptor.repository_id) {
+    for (name, object) in key_objects.into_iter().filter(|(_, object)| object.repository_id == descriptor.repository_id) {
         match open_key(&object, descriptor, secret, &mut derived) {
             Ok(Some(data_key)) => keys.push((object.generation, object.key_id, data_key)),
             Ok(None) => drop(others.insert(object.wrapping_key_id)),
-            Err(detail) => drop(damaged.get_or_insert(damaged_key(store, &name, &detail))),
+            Err(detail) => drop(damaged.get_or_insert(damaged_key(objects, &name, &detail))),
         }
     }
     keys.sort_by_key(|(generation, id, _)| (*generation, *id));
     match (keys.pop(), damaged) {
-        (Some((generation, _, current)), _) => {
-            Ok((DataKeys::Encrypted { current, earlier: keys.into_iter().map(|(_, _, key)| key).collect() }, generation))
-        }
+        (Some((generation, _, current)), _) => Ok((
+            DataKeys::Encrypted { current: current.into(), earlier: keys.into_iter().map(|(_, _, key)| key).collect() },
+            generation,
+        )),
         (None, Some(error)) => Err(error),
         (None, None) if others.is_empty() => {
-            Err(Error::new(Kind::Damaged, format!("{} is encrypted, but no data key of it is stored there", store.location()))
+            Err(Error::new(Kind::Damaged, format!("{} is encrypted, but no data key of it is stored there", objects.location()))
                 .hint("restore the objects below keys/ from a copy of the repository"))
         }
-        (None, None) => Err(wrong_key(store, given, &others)),
+        (None, None) => Err(wrong_key(objects, given, &others)),
     }
 }
 
-fn wrong_key(store: &dyn Store, given: Option<KeyId>, others: &BTreeSet<KeyId>) -> Error {
+fn wrong_key(objects: &RawObjects, given: Option<KeyId>, others: &BTreeSet<KeyId>) -> Error {
     let others: Vec<String> = others.iter().take(MAX_NAMED_KEYS).map(KeyId::to_string).collect();
     let what = match given {
         Some(id) => {
-            format!("wrong key for {}: the given key is {id}, the repository opens with {}", store.location(), others.join(", "))
+            format!(
+                "wrong key for {}: the given key is {id}, the repository opens with {}",
+                objects.location(),
+                others.join(", ")
+            )
         }
-        None => format!("wrong passphrase for {}", store.location()),
+        None => format!("wrong passphrase for {}", objects.location()),
     };
     Error::new(Kind::Denied, what).hint("name the right one: --key-file, WALVIS_KEY_FILE, or the settings of this repository")
 }
@@ -173,28 +178,21 @@ fn open_key(
     let associated = KeyObject::associated(descriptor, object.key_id, object.generation);
     let data_key = wrapping
         .unwrap_key(&object.wrapped, &associated)
-        .map_err(|e| format!("{e}: it was changed, or {DESCRIPTOR} was, which it was sealed with"))?;
+        .map_err(|e| format!("{e}: it was changed, or {} was, which it was sealed with", ObjectName::Descriptor))?;
     if data_key.id() == object.key_id { Ok(Some(data_key)) } else { Err("the sealed key has another id".to_owned()) }
 }
 
-fn wrapping_id_of(name: &Key) -> Option<KeyId> {
-    let (data_key, file) = name.as_str().strip_prefix(KEYS_PREFIX)?.split_once('/')?;
-    KeyId::parse(data_key)?;
-    KeyId::parse(file.strip_suffix(".json")?)
-}
-
-fn read_key_object(store: &dyn Store, name: &Key) -> Result<Option<KeyObject>, Error> {
-    let Some(bytes) = read_at_most(store, name, MAX_DESCRIPTOR_BYTES)? else { return Ok(None) };
-    let object = KeyObject::parse(&bytes).map_err(|e| descriptor_error(store, name.as_str(), &e))?;
-    let expected = format!("{KEYS_PREFIX}{}/{}.json", object.key_id, object.wrapping_key_id);
-    if name.as_str() == expected {
+fn read_key_object(objects: &RawObjects, name: &ObjectName) -> Result<Option<KeyObject>, Error> {
+    let Some(bytes) = objects.read_at_most(name, MAX_DESCRIPTOR_BYTES)? else { return Ok(None) };
+    let object = KeyObject::parse(&bytes).map_err(|e| descriptor_error(objects, name, &e))?;
+    if *name == (ObjectName::DataKey { key_id: object.key_id, wrapping_key_id: object.wrapping_key_id }) {
         Ok(Some(object))
     } else {
-        Err(damaged_key(store, name, "it is stored under the name of another key"))
+        Err(damaged_key(objects, name, "it is stored under the name of another key"))
     }
 }
 
-fn damaged_key(store: &dyn Store, name: &Key, detail: &str) -> Error {
-    Error::new(Kind::Damaged, format!("{name} in {} is damaged: {detail}", store.location()))
-        .hint(format!("restore this object, and {DESCRIPTOR}, from a copy of the repository"))
+fn damaged_key(objects: &RawObjects, name: &ObjectName, detail: &str) -> Error {
+    Error::new(Kind::Damaged, format!("{name} in {} is damaged: {detail}", objects.location()))
+        .hint(format!("restore this object, and {}, from a copy of the repository", ObjectName::Descriptor))
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::probe::{self, Probed};
+use super::raw_objects::RawObjects;
 use crate::crypto::KnownRepository;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -98,7 +99,7 @@ impl StoreSettings {
     }
 
     /// Finds out, by trying, whether the store refuses to overwrite, through a connection of [`CreateIfAbsent::Store`].
-    pub(super) fn probe(&self, plain: &dyn Store) -> Result<Probed, Error> {
+    pub(super) fn probe(&self, plain: &RawObjects) -> Result<Probed, Error> {
         let probed = probe::probe(plain, self.is_remote())?;
         if let Some(doubt) = &probed.doubt {
             tracing::warn!(location = plain.location(), "the store does not refuse to overwrite: {doubt}");
@@ -111,7 +112,7 @@ impl StoreSettings {
     /// # Errors
     /// As the store's.
     pub fn measure(&self, deadline: Deadline) -> Result<Probed, Error> {
-        self.probe(&*self.connect(deadline, CreateIfAbsent::Store)?)
+        self.probe(&RawObjects::new(self.connect(deadline, CreateIfAbsent::Store)?))
     }
 
     /// As root, whose the directory of a `file://` repository is; `None` where there is none.

@@ -4,10 +4,12 @@
 //! Lives here: names of objects, commit order, comparison of what exists with what is pushed, proofs of absence. May not live here:
 //! arguments, printing, the local data directory. Depends on `store`, `codec` and below.
 
+mod address;
 pub mod backups;
 mod bindings;
 pub mod catalog;
 mod cluster;
+mod content;
 mod descriptor;
 mod early_bindings;
 mod init;
@@ -15,25 +17,34 @@ mod kernel_keyring;
 mod keys;
 mod known;
 mod location;
-mod names;
+mod object_name;
 mod objects;
 mod open;
+mod opener;
+mod prefix;
 mod probe;
 mod raw_objects;
 mod repository;
+mod sealer;
 mod secret;
+mod stored_name;
 mod survey;
 mod wal;
 
 pub use catalog::Catalog;
 pub use cluster::{Binding, ClusterName, Facts, SystemId};
+pub use content::{Content, Stored};
 pub use init::Initialised;
 pub use known::names as repository_names;
 pub use location::{StoreSettings, StoreUrl};
-pub use names::{StoredName, WalObject};
-pub use objects::{Content, Stored};
+pub use object_name::{NameKind, ObjectName};
+pub use opener::Opener;
+pub use prefix::Prefix;
 pub use probe::Probed;
+pub use raw_objects::{ListedObject, RawObjects};
 pub use repository::Repository;
+pub use sealer::Sealer;
 pub use secret::{KeySource, Secret};
+pub use stored_name::StoredName;
 pub use survey::Surveyed;
 pub use wal::{Fetched, Kept};

@@ -8,14 +8,15 @@ use super::descriptor::{descriptor_error, read_descriptor};
 use super::early_bindings::EarlyBindings;
 use super::keys::{Found, find_keys, open_keys};
 use super::location::StoreSettings;
-use super::names::{DESCRIPTOR, key};
-use super::raw_objects::read_whole;
+use super::object_name::ObjectName;
+use super::raw_objects::RawObjects;
 use super::repository::Repository;
 use super::secret::Secret;
 use crate::crypto::{DataKeys, RepositoryId};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, RepositoryCipher};
+use crate::limits::MAX_SMALL_OBJECT_BYTES;
 use crate::store::Store;
 
 impl Repository {
@@ -57,23 +58,23 @@ impl Repository {
         deadline: Deadline,
         cluster: Option<&ClusterName>,
     ) -> Result<Self, Error> {
-        let store = settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?;
+        let objects = RawObjects::new(settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?);
         let (descriptor, found, bindings) = if settings.is_remote() {
             std::thread::scope(|scope| {
-                let keys = beside(scope, || find_keys(&*store, secret));
-                let bindings = cluster.map(|cluster| beside(scope, || EarlyBindings::read(&*store, cluster)));
-                let descriptor = read_descriptor(&*store);
+                let keys = beside(scope, || find_keys(&objects, secret));
+                let bindings = cluster.map(|cluster| beside(scope, || EarlyBindings::read(&objects, cluster)));
+                let descriptor = read_descriptor(&objects);
                 (descriptor, keys.and_then(joined), bindings.flatten().and_then(joined))
             })
         } else {
-            (read_descriptor(&*store), None, None)
+            (read_descriptor(&objects), None, None)
         };
         let descriptor = descriptor?;
         if settings.create_if_absent.is_none() && descriptor.create_if_absent == CreateIfAbsent::Claims {
-            let store = settings.connect(deadline, CreateIfAbsent::Claims)?;
-            return Self::with_descriptor(store, descriptor, secret, level, None);
+            let objects = RawObjects::new(settings.connect(deadline, CreateIfAbsent::Claims)?);
+            return Self::with_descriptor(objects, descriptor, secret, level, None);
         }
-        let repository = Self::with_descriptor(store, descriptor, secret, level, found)?;
+        let repository = Self::with_descriptor(objects, descriptor, secret, level, found)?;
         // What could not be read will be read, and its error told, when it is needed.
         *repository.early.lock().unwrap_or_else(PoisonError::into_inner) = bindings.and_then(Result::ok);
         Ok(repository)
@@ -84,8 +85,9 @@ impl Repository {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn over(store: Arc<dyn Store>, secret: &Secret, level: i32) -> Result<Self, Error> {
-        let descriptor = read_descriptor(&*store)?;
-        let mut repository = Self::with_descriptor(store, descriptor, secret, level, None)?;
+        let objects = RawObjects::new(store);
+        let descriptor = read_descriptor(&objects)?;
+        let mut repository = Self::with_descriptor(objects, descriptor, secret, level, None)?;
         repository.expect_key(secret)?;
         Ok(repository)
     }
@@ -95,14 +97,14 @@ impl Repository {
     /// # Errors
     /// As the store's; [`Kind::Damaged`].
     pub fn id_at(settings: &StoreSettings, deadline: Deadline) -> Result<Option<RepositoryId>, Error> {
-        let store = settings.connect(deadline, CreateIfAbsent::Store)?;
-        let Some(bytes) = read_whole(&*store, &key(DESCRIPTOR.to_owned())?)? else { return Ok(None) };
-        let descriptor = Descriptor::parse(&bytes).map_err(|e| descriptor_error(&*store, DESCRIPTOR, &e))?;
+        let objects = RawObjects::new(settings.connect(deadline, CreateIfAbsent::Store)?);
+        let Some(bytes) = objects.read_at_most(&ObjectName::Descriptor, MAX_SMALL_OBJECT_BYTES)? else { return Ok(None) };
+        let descriptor = Descriptor::parse(&bytes).map_err(|e| descriptor_error(&objects, &ObjectName::Descriptor, &e))?;
         Ok(Some(RepositoryId(descriptor.repository_id)))
     }
 
     fn with_descriptor(
-        store: Arc<dyn Store>,
+        objects: RawObjects,
         descriptor: Descriptor,
         secret: &Secret,
         level: i32,
@@ -113,22 +115,22 @@ impl Repository {
             (RepositoryCipher::None, _) => {
                 return Err(Error::new(
                     Kind::Refused,
-                    format!("{} is not encrypted, but a key is configured: refused", store.location()),
+                    format!("{} is not encrypted, but a key is configured: refused", objects.location()),
                 )
                 .hint("if it is meant to be unencrypted, remove the key from its settings; if not, somebody put another repository there"));
             }
             (RepositoryCipher::ChaCha20Poly1305, Secret::None) => {
-                return Err(Error::new(Kind::Config, format!("{} is encrypted, and no key is configured", store.location()))
+                return Err(Error::new(Kind::Config, format!("{} is encrypted, and no key is configured", objects.location()))
                     .hint(
                         "name its key: --key-file, WALVIS_KEY_FILE, or key_file, key_command or passphrase_file in the settings",
                     ));
             }
             (RepositoryCipher::ChaCha20Poly1305, secret) => {
-                let found = found.unwrap_or_else(|| find_keys(&*store, secret))?;
-                open_keys(&*store, &descriptor, secret, found)?
+                let found = found.unwrap_or_else(|| find_keys(&objects, secret))?;
+                open_keys(&objects, &descriptor, secret, found)?
             }
         };
-        Ok(Self::new(store, descriptor, keys, generation, level))
+        Ok(Self::new(objects, descriptor, keys, generation, level))
     }
 }
 

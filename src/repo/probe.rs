@@ -17,13 +17,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::names::{PROBE_PREFIX, key};
-use super::raw_objects::{content_id, read_whole};
+use super::object_name::ObjectName;
+use super::prefix::Prefix;
+use super::raw_objects::{RawObjects, content_id};
 use crate::crypto::random_bytes;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;
 use crate::limits::{ABANDONED_AFTER, KIB, MAX_SMALL_OBJECT_BYTES};
-use crate::store::{Created, ErrorKind, Key, Store, StoreError, Upload};
+use crate::store::{Created, ErrorKind, Key, Upload};
 
 /// How the writers of each round create, one after the other round. Uploads come first: what they need before their last request opens
 /// the connections that all later rounds use.
@@ -57,7 +58,12 @@ impl Round {
 }
 
 /// Left by a probe that found nothing wrong and can't delete. Its content.
-const KEPT: (&str, &[u8]) = ("probe/kept", b"a store that was probed\n");
+const KEPT: (&str, &[u8]) = ("kept", b"a store that was probed\n");
+
+/// The name of an object that a probe makes.
+fn name_below(name: String) -> Result<ObjectName, Error> {
+    Key::new(name).map(ObjectName::Probe).map_err(|e| Error::new(Kind::Bug, e.to_string()))
+}
 
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,98 +88,104 @@ impl Probed {
 ///
 /// # Errors
 /// As the store's.
-pub(super) fn probe(store: &dyn Store, races: bool) -> Result<Probed, Error> {
-    if let Some(found) = again(store)? {
+pub(super) fn probe(objects: &RawObjects, races: bool) -> Result<Probed, Error> {
+    if let Some(found) = again(objects)? {
         return Ok(found);
     }
     let id: [u8; 8] = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
-    let name = |round: usize| key(format!("{PROBE_PREFIX}{}/{round}", hex::encode(id)));
+    let name = |round: usize| name_below(format!("{}/{round}", hex::encode(id)));
     let mut found = Probed { doubt: None, can_delete: true, races: 0 };
     let first = name(0)?;
-    found.doubt = one_after_the_other(store, &first)?;
-    found.can_delete = remove(store, &first)?;
+    found.doubt = one_after_the_other(objects, &first)?;
+    found.can_delete = remove(objects, &first)?;
     if races {
-        found.can_delete &= list_in_order(store, &format!("{PROBE_PREFIX}{}/order/", hex::encode(id)))?;
+        found.can_delete &= list_in_order(objects, &format!("{}/order/", hex::encode(id)))?;
         for (n, round) in (1..).zip(ROUNDS) {
             if found.doubt.is_some() {
                 break;
             }
             let name = name(n)?;
-            found.doubt = race(store, &name, round)?;
+            found.doubt = race(objects, &name, round)?;
             found.races += 1;
             if found.can_delete {
-                found.can_delete = remove(store, &name)?;
+                found.can_delete = remove(objects, &name)?;
             }
         }
     }
     if found.can_delete {
-        sweep(store);
+        sweep(objects);
     } else if found.doubt.is_none() {
         let (name, content) = KEPT;
         // Another may have been faster.
-        let _ = store.create(&key(name.to_owned())?, Bytes::from_static(content), &content_id(content))?;
+        let _ = objects.create(&name_below(name.to_owned())?, Bytes::from_static(content), &content_id(content))?;
     }
     Ok(found)
 }
 
+/// An object that a probe made.
+fn read(objects: &RawObjects, name: &ObjectName) -> Result<Option<Vec<u8>>, Error> {
+    objects.read_at_most(name, MAX_SMALL_OBJECT_BYTES)
+}
+
 /// What an object tells that an earlier probe could not delete; `None` where there is none, or it leaves anything to ask.
-fn again(store: &dyn Store) -> Result<Option<Probed>, Error> {
-    let (name, content) = (key(KEPT.0.to_owned())?, KEPT.1);
-    if read_whole(store, &name)?.is_none() {
+fn again(objects: &RawObjects) -> Result<Option<Probed>, Error> {
+    let (name, content) = (name_below(KEPT.0.to_owned())?, KEPT.1);
+    if read(objects, &name)?.is_none() {
         return Ok(None);
     }
     // `New` may also mean that somebody with other credentials has just deleted it.
-    let is_refused = overwrite(store, &name)?.is_none() && read_whole(store, &name)?.as_deref() == Some(content);
-    if is_refused && !remove(store, &name)? {
+    let is_refused = overwrite(objects, &name)?.is_none() && read(objects, &name)?.as_deref() == Some(content);
+    if is_refused && !remove(objects, &name)? {
         return Ok(Some(Probed { doubt: None, can_delete: false, races: 0 }));
     }
     Ok(None)
 }
 
 /// Creates an object, and then again with other content.
-fn one_after_the_other(store: &dyn Store, name: &Key) -> Result<Option<String>, Error> {
+fn one_after_the_other(objects: &RawObjects, name: &ObjectName) -> Result<Option<String>, Error> {
     let first = b"first\n";
     // A lost answer makes `Exists` of this one.
-    let _ = store.create(name, Bytes::from_static(first), &content_id(first))?;
-    if let Some(doubt) = overwrite(store, name)? {
+    let _ = objects.create(name, Bytes::from_static(first), &content_id(first))?;
+    if let Some(doubt) = overwrite(objects, name)? {
         return Ok(Some(doubt));
     }
-    let is_untouched = read_whole(store, name)?.as_deref() == Some(first);
+    let is_untouched = read(objects, name)?.as_deref() == Some(first);
     Ok((!is_untouched).then(|| "it says that an object exists, and yet replaces it".to_owned()))
 }
 
 /// Lists names that stores which keep directories put into another order than that of their bytes. A listing out of order is an error of
 /// the store, which says so. Whether the credentials can delete.
-fn list_in_order(store: &dyn Store, prefix: &str) -> Result<bool, Error> {
-    let names = ["a-b/c", "a.b", "a/b", "a0"].map(|name| key(format!("{prefix}{name}")));
-    let names: Vec<Key> = names.into_iter().collect::<Result<_, _>>()?;
+fn list_in_order(objects: &RawObjects, prefix: &str) -> Result<bool, Error> {
+    let names = ["a-b/c", "a.b", "a/b", "a0"].map(|name| name_below(format!("{prefix}{name}")));
+    let names: Vec<ObjectName> = names.into_iter().collect::<Result<_, _>>()?;
+    let expected: Vec<Key> = names.iter().map(ObjectName::key).collect::<Result<_, _>>()?;
     for name in &names {
-        let _ = store.create(name, Bytes::new(), &content_id(b""))?;
+        let _ = objects.create(name, Bytes::new(), &content_id(b""))?;
     }
     let mut listed = Vec::new();
-    let outcome = store.list(prefix, "", &mut |entry| {
+    let outcome = objects.store().list(&format!("{}{prefix}", Prefix::Probes), "", &mut |entry| {
         listed.push(entry.key);
         ControlFlow::Continue(())
     });
     let mut can_delete = true;
     for name in &names {
-        can_delete = can_delete && remove(store, name)?;
+        can_delete = can_delete && remove(objects, name)?;
     }
     outcome?;
-    if listed != names {
-        return Err(Error::new(Kind::Unreachable, format!("{} does not list what was just stored there", store.location()))
+    if listed != expected {
+        return Err(Error::new(Kind::Unreachable, format!("{} does not list what was just stored there", objects.location()))
             .hint("its listings lag behind its writes: choose another store"));
     }
     Ok(can_delete)
 }
 
 /// Tries to overwrite an object in both ways; what speaks against the store.
-fn overwrite(store: &dyn Store, name: &Key) -> Result<Option<String>, Error> {
+fn overwrite(objects: &RawObjects, name: &ObjectName) -> Result<Option<String>, Error> {
     let (second, third) = (b"second\n", b"third\n");
-    if store.create(name, Bytes::from_static(second), &content_id(second))? == Created::New {
+    if objects.create(name, Bytes::from_static(second), &content_id(second))? == Created::New {
         return Ok(Some("it replaces what is there (it ignores If-None-Match)".to_owned()));
     }
-    let mut upload = store.begin(name, &content_id(third))?;
+    let mut upload = objects.store().begin(&name.key()?, &content_id(third))?;
     upload.part(Bytes::from_static(third))?;
     Ok((upload.complete()? == Created::New)
         .then(|| "an upload in parts replaces what is there (it ignores If-None-Match when completing one)".to_owned()))
@@ -181,34 +193,34 @@ fn overwrite(store: &dyn Store, name: &Key) -> Result<Option<String>, Error> {
 
 /// A writer who has done everything but the last request.
 enum Writer<'a> {
-    Put(&'a dyn Store),
+    Put(&'a RawObjects),
     Upload(Box<dyn Upload + 'a>),
 }
 
 impl Writer<'_> {
-    fn prepare<'a>(store: &'a dyn Store, name: &Key, content: &Bytes, uploads: bool) -> Result<Writer<'a>, StoreError> {
+    fn prepare<'a>(objects: &'a RawObjects, name: &ObjectName, content: &Bytes, uploads: bool) -> Result<Writer<'a>, Error> {
         if !uploads {
-            return Ok(Writer::Put(store));
+            return Ok(Writer::Put(objects));
         }
-        let mut upload = store.begin(name, &content_id(content))?;
+        let mut upload = objects.store().begin(&name.key()?, &content_id(content))?;
         upload.part(content.clone())?;
         Ok(Writer::Upload(upload))
     }
 
-    fn finish(&mut self, name: &Key, content: &Bytes) -> Result<Created, StoreError> {
+    fn finish(&mut self, name: &ObjectName, content: &Bytes) -> Result<Created, Error> {
         match self {
-            Writer::Put(store) => store.create(name, content.clone(), &content_id(content)),
-            Writer::Upload(upload) => upload.complete(),
+            Writer::Put(objects) => objects.create(name, content.clone(), &content_id(content)),
+            Writer::Upload(upload) => Ok(upload.complete()?),
         }
     }
 }
 
 /// Lets many create one object at the same moment, and looks at who is said to have done it.
-fn race(store: &dyn Store, name: &Key, round: Round) -> Result<Option<String>, Error> {
+fn race(objects: &RawObjects, name: &ObjectName, round: Round) -> Result<Option<String>, Error> {
     let (writers, size) = round.writers();
     let contents: Vec<Bytes> = (0_u8..).take(writers).map(|writer| Bytes::from(vec![writer; size])).collect();
     let gate = RwLock::new(());
-    let outcomes: Mutex<Vec<(Bytes, Result<Created, StoreError>)>> = Mutex::new(Vec::new());
+    let outcomes: Mutex<Vec<(Bytes, Result<Created, Error>)>> = Mutex::new(Vec::new());
     let (is_ready, ready) = mpsc::channel();
     std::thread::scope(|scope| {
         let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -216,7 +228,7 @@ fn race(store: &dyn Store, name: &Key, round: Round) -> Result<Option<String>, E
             let uploads = round.uploads(writer);
             let (is_ready, gate, outcomes) = (is_ready.clone(), &gate, &outcomes);
             let write = move || {
-                let prepared = Writer::prepare(store, name, content, uploads);
+                let prepared = Writer::prepare(objects, name, content, uploads);
                 // Nobody waits for it who is gone.
                 let _ = is_ready.send(());
                 drop(is_ready);
@@ -252,7 +264,7 @@ fn race(store: &dyn Store, name: &Key, round: Round) -> Result<Option<String>, E
         )));
     }
     // Nobody may have won: the winner's answer was lost, and the next attempt found the object.
-    let stored = read_whole(store, name)?;
+    let stored = read(objects, name)?;
     let is_right = stored.is_some_and(|stored| match winners.first() {
         Some(winner) => stored == *winner,
         None => contents.iter().any(|content| stored == *content),
@@ -262,8 +274,8 @@ fn race(store: &dyn Store, name: &Key, round: Round) -> Result<Option<String>, E
 }
 
 /// Deletes an object; whether the credentials can.
-fn remove(store: &dyn Store, name: &Key) -> Result<bool, Error> {
-    match store.delete(name) {
+fn remove(objects: &RawObjects, name: &ObjectName) -> Result<bool, Error> {
+    match objects.store().delete(&name.key()?) {
         Ok(()) => Ok(true),
         Err(e) if e.kind == ErrorKind::Denied => {
             tracing::debug!("the probe object stays: {e}");
@@ -274,17 +286,17 @@ fn remove(store: &dyn Store, name: &Key) -> Result<bool, Error> {
 }
 
 /// Deletes what probes left behind that were killed. Those at work are younger.
-fn sweep(store: &dyn Store) {
+fn sweep(objects: &RawObjects) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut left = Vec::new();
-    let listed = store.list(PROBE_PREFIX, "", &mut |entry| {
-        let modified = entry.modified_unix_s.and_then(|at| u64::try_from(at).ok());
+    let listed = objects.list(Prefix::Probes, "", &mut |object| {
+        let modified = object.modified_unix_s.and_then(|at| u64::try_from(at).ok());
         if modified.is_some_and(|at| at + ABANDONED_AFTER.as_secs() < now) {
-            left.push(entry.key);
+            left.push(object.name);
         }
         ControlFlow::Continue(())
     });
-    let swept = listed.and_then(|()| left.iter().try_for_each(|name| store.delete(name)));
+    let swept = listed.and_then(|()| left.iter().try_for_each(|name| objects.delete(name)));
     if let Err(error) = swept {
         tracing::debug!(%error, "objects of earlier probes stay");
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::cluster::{Binding, ClusterName, SystemId};
-use super::early_bindings::generation;
-use super::names::{self, StoredName};
+use super::object_name::ObjectName;
+use super::prefix::Prefix;
 use super::repository::Repository;
+use super::stored_name::StoredName;
 use crate::error::Error;
 use crate::pg::WalFileName;
 
@@ -41,14 +42,14 @@ impl Repository {
         on_file: &mut dyn FnMut(&ClusterName, SystemId, &StoredName, u64),
         visit: &mut dyn FnMut(Surveyed) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let prefix = only.map_or_else(|| names::CLUSTERS_PREFIX.to_owned(), names::cluster_prefix);
+        let prefix = only.map_or(Prefix::Clusters, Prefix::Cluster);
         // The objects of a cluster are neighbours in the order of names.
         let mut current: Option<Surveyed> = None;
         let mut outcome = Ok(());
-        self.store().list(&prefix, "", &mut |entry| {
-            let Some((cluster, rest)) = names::split_cluster(&entry.key) else { return ControlFlow::Continue(()) };
-            if current.as_ref().is_none_or(|surveyed| surveyed.cluster != cluster)
-                && let Some(finished) = current.replace(Surveyed::new(cluster))
+        self.objects().list(prefix, "", &mut |object| {
+            let Some(cluster) = object.name.cluster() else { return ControlFlow::Continue(()) };
+            if current.as_ref().is_none_or(|surveyed| surveyed.cluster != *cluster)
+                && let Some(finished) = current.replace(Surveyed::new(cluster.clone()))
             {
                 outcome = visit(finished);
                 if outcome.is_err() {
@@ -56,15 +57,14 @@ impl Repository {
                 }
             }
             let Some(surveyed) = &mut current else { return ControlFlow::Continue(()) };
-            if let Some(object) = names::WalObject::parse(&entry.key) {
-                on_file(&surveyed.cluster, object.system_id, &object.stored(), entry.size_bytes);
-                surveyed.wal.push((object.system_id, object.file, entry.size_bytes));
-            } else if let Some(generation) = rest.strip_prefix("bindings/").and_then(generation) {
-                surveyed.generations.push(generation);
-            } else if let Some((system_id, below)) = rest.split_once('/')
-                && let (Ok(system_id), true) = (system_id.parse(), below.starts_with("backups/"))
-            {
-                surveyed.with_backups.insert(SystemId(system_id));
+            match &object.name {
+                ObjectName::Wal { system_id, file, .. } => {
+                    on_file(&surveyed.cluster, *system_id, file, object.size_bytes);
+                    surveyed.wal.push((*system_id, file.file, object.size_bytes));
+                }
+                ObjectName::Binding { generation, .. } => surveyed.generations.push(*generation),
+                ObjectName::Manifest { system_id, .. } => drop(surveyed.with_backups.insert(*system_id)),
+                _ => {}
             }
             ControlFlow::Continue(())
         })?;

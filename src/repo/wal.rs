@@ -9,14 +9,16 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use super::cluster::{ClusterName, Facts, SystemId};
-use super::names::{self, StoredName};
-use super::objects::{Content, Stored};
+use super::content::{Content, Stored};
+use super::object_name::ObjectName;
+use super::prefix::Prefix;
 use super::repository::Repository;
+use super::stored_name::{StoredName, may_have_copies};
 use crate::error::{Error, Kind};
-use crate::format::envelope::{Metadata, ObjectKind};
+use crate::format::envelope::Metadata;
 use crate::limits::{LATE_ARRIVAL, MAX_COPIES, MAX_HISTORY_FILE_BYTES, MISSING_ATTEMPTS, MISSING_DELAY};
 use crate::pg::{SegmentName, Timeline, TimelineHistory, WalFileName, WalSegmentSize};
-use crate::store::{Created, Key};
+use crate::store::Created;
 
 /// Under which name a WAL file is kept, and whether it was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,17 +93,17 @@ impl Repository {
         file: &WalFileName,
         content: &Content<'_>,
     ) -> Result<Kept, Error> {
-        let (kind, mut name) = (names::wal_kind(file), StoredName::from(file));
+        let mut name = StoredName::from(file);
         loop {
-            let key = names::stored_file(cluster, system_id, name)?;
-            if self.create(kind, &key, content)? == Created::New {
+            let object = ObjectName::wal(cluster, system_id, name);
+            if self.sealer().create(&object, content)? == Created::New {
                 return Ok(Kept { stored: Stored::New, name });
             }
-            match self.compare(kind, &key, content.digest()) {
+            match self.opener().compare(&object, content.digest) {
                 Ok(stored) => return Ok(Kept { stored, name }),
                 Err(error)
                     if matches!(error.kind, Kind::Conflict | Kind::Damaged)
-                        && names::may_have_copies(file)
+                        && may_have_copies(file)
                         && name.copy < MAX_COPIES =>
                 {
                     name.copy += 1;
@@ -121,7 +123,7 @@ impl Repository {
         system_id: SystemId,
         file: &WalFileName,
     ) -> Result<Option<Metadata>, Error> {
-        self.metadata(names::wal_kind(file), &names::wal_file(cluster, system_id, file)?)
+        self.opener().metadata(&ObjectName::wal(cluster, system_id, file))
     }
 
     /// Writes a WAL file to `sink`, or proves that it is not there.
@@ -150,13 +152,13 @@ impl Repository {
         sink: &mut dyn Write,
     ) -> Result<Fetched, Error> {
         let file = &stored.file;
-        let name = names::stored_file(cluster, facts.system_id, stored)?;
+        let name = ObjectName::wal(cluster, facts.system_id, stored);
         // What a name stands for is never longer, and what it is written to may be the disk that the server needs.
         let limit = match file {
             WalFileName::Segment(_) | WalFileName::Partial(_) => facts.wal_segment_size.bytes(),
             WalFileName::History(_) | WalFileName::Backup(..) => MAX_HISTORY_FILE_BYTES,
         };
-        if let Some(metadata) = self.get_at_most(names::wal_kind(file), &name, limit, sink)? {
+        if let Some(metadata) = self.opener().get_at_most(&name, limit, sink)? {
             return Ok(Fetched::Served(metadata));
         }
         let Some(proof) = self.must_have_existed(cluster, facts, file, &name)? else {
@@ -167,7 +169,7 @@ impl Repository {
         let mut attempts = 0;
         while attempts < MISSING_ATTEMPTS || may_come() {
             attempts += 1;
-            if let Some(metadata) = self.get_at_most(names::wal_kind(file), &name, limit, sink)? {
+            if let Some(metadata) = self.opener().get_at_most(&name, limit, sink)? {
                 return Ok(Fetched::Served(metadata));
             }
             std::thread::sleep(MISSING_DELAY);
@@ -188,22 +190,22 @@ impl Repository {
         cluster: &ClusterName,
         facts: Facts,
         file: &WalFileName,
-        name: &Key,
+        name: &ObjectName,
     ) -> Result<Option<Proof>, Error> {
-        let (prefix, wanted): (String, &dyn Fn(&WalFileName) -> bool) = match file {
-            WalFileName::Segment(segment) => (
-                names::timeline_prefix(cluster, facts.system_id, segment.timeline),
-                &|file| matches!(file, WalFileName::Segment(s) if s > segment),
-            ),
-            WalFileName::History(timeline) if timeline.0 > 1 => (
-                names::histories_prefix(cluster, facts.system_id),
-                &|file| matches!(file, WalFileName::History(t) if t > timeline),
-            ),
+        let later_segment = |other: &WalFileName| matches!((other, file), (WalFileName::Segment(other), WalFileName::Segment(own)) if other > own);
+        let later_history = |other: &WalFileName| matches!((other, file), (WalFileName::History(other), WalFileName::History(own)) if other > own);
+        let wanted: Option<&dyn Fn(&WalFileName) -> bool> = match file {
+            WalFileName::Segment(_) => Some(&later_segment),
+            WalFileName::History(timeline) if timeline.0 > 1 => Some(&later_history),
             // The first timeline has no parent and so no history. The server asks for it all the same when it copies the parent's
             // history into that of a new timeline (`writeTimeLineHistory`). For the others PostgreSQL never asks in recovery.
-            WalFileName::History(_) | WalFileName::Partial(_) | WalFileName::Backup(..) => (name.as_str().to_owned(), &|_| false),
+            WalFileName::History(_) | WalFileName::Partial(_) | WalFileName::Backup(..) => None,
         };
-        let later = match self.next(&prefix, name, wanted)? {
+        let prefix = match file {
+            WalFileName::History(_) => Prefix::Histories(cluster, facts.system_id),
+            _ => Prefix::Timeline(cluster, facts.system_id, file.timeline()),
+        };
+        let later = match self.next(prefix, name, wanted)? {
             Next::Itself => return Ok(Some(Proof::Listed)),
             Next::Later(file, stored_unix_s) => Some((file, stored_unix_s)),
             Next::Nothing => None,
@@ -252,12 +254,11 @@ impl Repository {
         number: u64,
         size: WalSegmentSize,
     ) -> Result<Option<String>, Error> {
-        let prefix = names::histories_prefix(cluster, system_id);
-        let own = names::wal_file(cluster, system_id, &WalFileName::History(timeline))?;
+        let own = ObjectName::wal(cluster, system_id, WalFileName::History(timeline)).to_string();
         let mut children = Vec::new();
-        self.store().list(&prefix, own.as_str(), &mut |entry| {
-            if let Some(WalFileName::History(child)) = names::WalObject::parse(&entry.key).map(|o| o.file) {
-                children.push(child);
+        self.objects().list(Prefix::Histories(cluster, system_id), &own, &mut |object| {
+            if let Some(WalFileName::History(child)) = object.name.wal_file() {
+                children.push(*child);
             }
             ControlFlow::Continue(())
         })?;
@@ -283,8 +284,8 @@ impl Repository {
         system_id: SystemId,
         timeline: Timeline,
     ) -> Result<Option<TimelineHistory>, Error> {
-        let name = names::wal_file(cluster, system_id, &WalFileName::History(timeline))?;
-        let Some(bytes) = self.read_small(ObjectKind::History, &name)? else {
+        let name = ObjectName::wal(cluster, system_id, WalFileName::History(timeline));
+        let Some(bytes) = self.opener().read_small(&name)? else {
             return Ok(None);
         };
         TimelineHistory::parse(timeline, &bytes)
@@ -292,17 +293,28 @@ impl Repository {
             .map_err(|e| Error::new(Kind::Damaged, format!("{name} in {} is no timeline history: {e}", self.location())))
     }
 
-    /// What the store lists at `name`, which it said does not exist, or after it. The listing begins just before the name.
-    fn next(&self, prefix: &str, name: &Key, wanted: &dyn Fn(&WalFileName) -> bool) -> Result<Next, Error> {
-        let before = name.as_str().get(..name.as_str().len() - 1).unwrap_or_default();
+    /// What the store lists at `name`, which it said does not exist, or the first wanted file after it. The listing begins just before
+    /// the name, and ends there where no other file is wanted.
+    fn next(&self, prefix: Prefix<'_>, name: &ObjectName, wanted: Option<&dyn Fn(&WalFileName) -> bool>) -> Result<Next, Error> {
+        let text = name.to_string();
+        let before = text.get(..text.len() - 1).unwrap_or_default();
         let mut next = Next::Nothing;
-        self.store().list(prefix, before, &mut |entry| {
-            next = match names::WalObject::parse(&entry.key) {
-                _ if entry.key == *name => Next::Itself,
-                Some(object) if entry.key > *name && wanted(&object.file) => Next::Later(object.file, entry.modified_unix_s),
-                _ => return ControlFlow::Continue(()),
-            };
-            ControlFlow::Break(())
+        self.objects().list(prefix, before, &mut |object| {
+            if object.name == *name {
+                next = Next::Itself;
+                return ControlFlow::Break(());
+            }
+            if object.name.to_string() < text {
+                return ControlFlow::Continue(());
+            }
+            let Some(wanted) = wanted else { return ControlFlow::Break(()) };
+            match object.name.wal_file() {
+                Some(file) if wanted(file) => {
+                    next = Next::Later(*file, object.modified_unix_s);
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
         })?;
         Ok(next)
     }
@@ -319,23 +331,21 @@ impl Repository {
         (first, last): (u64, u64),
         visit: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Error> {
-        let prefix = names::timeline_prefix(cluster, facts.system_id, timeline);
         let before = first.checked_sub(1).and_then(|number| SegmentName::from_number(timeline, number, facts.wal_segment_size));
         let after = match before {
-            Some(name) => names::wal_file(cluster, facts.system_id, &WalFileName::Segment(name))?.as_str().to_owned(),
+            Some(name) => ObjectName::wal(cluster, facts.system_id, WalFileName::Segment(name)).to_string(),
             None => String::new(),
         };
-        self.store().list(&prefix, &after, &mut |entry| {
-            if let Some(WalFileName::Segment(name)) = names::WalObject::parse(&entry.key).map(|object| object.file)
+        self.objects().list(Prefix::Timeline(cluster, facts.system_id, timeline), &after, &mut |object| {
+            if let Some(WalFileName::Segment(name)) = object.name.wal_file()
                 && let Some(number) = name.number(facts.wal_segment_size)
             {
                 if number > last {
                     return ControlFlow::Break(());
                 }
-                visit(number, entry.size_bytes);
+                visit(number, object.size_bytes);
             }
             ControlFlow::Continue(())
-        })?;
-        Ok(())
+        })
     }
 }

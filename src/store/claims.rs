@@ -51,13 +51,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::claim_name::{ClaimName, PREFIX};
 use super::retry::Policy;
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
 use crate::limits::{ABANDONED_AFTER, MAX_TIMEOUT};
-
-/// What the keys of claims begin with. They are listed like all objects; the dead ones may be deleted by whoever finds them.
-pub const PREFIX: &str = "claims/";
 
 /// Claims on one object; more are an error. Each stands for a writer at work or one that died within [`ABANDONED_AFTER`].
 const MAX_CLAIMS: usize = 10_000;
@@ -148,7 +146,8 @@ impl Claims {
 
     /// Steps 3 and 4: a claim, or the rival that it gave way to.
     fn claim(&self, key: &Key, content: &ContentId) -> Result<Result<Held, Key>, StoreError> {
-        let claim = claim_key(key, content)
+        let claim = ClaimName::new(key, content)
+            .key()
             .ok_or_else(|| self.error(ErrorKind::Unsupported, key, "its name is too long for a claim on it".to_owned()))?;
         let outcome = self.put_claim(key, content, &claim);
         if !matches!(outcome, Ok(Ok(_))) {
@@ -384,10 +383,8 @@ impl Drop for ClaimedUpload<'_> {
 
 /// A claim of other content that is not dead at `now`, in Unix seconds.
 fn living_rival<'a>(claims: &'a [Entry], content: &ContentId, now: Option<i64>) -> Option<&'a Entry> {
-    let same = format!("/{}-", hex::encode(content.0));
     claims.iter().find(|entry| {
-        let name_at = entry.key.as_str().rfind('/').unwrap_or(0);
-        let is_same = entry.key.as_str().get(name_at..).is_some_and(|name| name.starts_with(&same));
+        let is_same = ClaimName::parse(entry.key.as_str()).is_some_and(|claim| claim.content == *content);
         !is_same && !is_dead(entry, now)
     })
 }
@@ -396,11 +393,6 @@ fn living_rival<'a>(claims: &'a [Entry], content: &ContentId, now: Option<i64>) 
 fn is_dead(claim: &Entry, now: Option<i64>) -> bool {
     let dead_after_s = i64::try_from(ABANDONED_AFTER.as_secs()).unwrap_or(i64::MAX);
     now.zip(claim.modified_unix_s).is_some_and(|(now, then)| now.saturating_sub(then) > dead_after_s)
-}
-
-/// A new name for a claim; `None` when it would be too long for a key.
-fn claim_key(key: &Key, content: &ContentId) -> Option<Key> {
-    Key::new(format!("{PREFIX}{key}/{}-{:016x}", hex::encode(content.0), fastrand::u64(..))).ok()
 }
 
 fn now_unix_s() -> Option<i64> {
@@ -475,7 +467,7 @@ mod tests {
 
         // Another writer is at work by now: nothing is written over its head, and both can go on when it gave up.
         let mut upload = begin(dead);
-        let rival = claim_key(&object, &OTHER).unwrap();
+        let rival = ClaimName::new(&object, &OTHER).key().unwrap();
         assert_eq!(memory.create(&rival, Bytes::new(), &OTHER).unwrap(), Created::New);
         assert_eq!(upload.part(Bytes::from_static(b"own")).unwrap_err().kind, ErrorKind::Busy);
         assert_eq!(upload.complete().unwrap_err().kind, ErrorKind::Busy);

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Kind};
 
+pub mod claim_name;
 pub mod claims;
 pub mod fault;
 pub mod file;

@@ -360,7 +360,7 @@ fn the_worked_example_is_what_the_program_reads_and_writes() {
     let kind = ObjectKind::History;
     assert_eq!(text_of("kind"), (kind as u8).to_string());
     let address = Address { repository_id: &repository_id, kind, name: &name };
-    let keys = DataKeys::Encrypted { current: DataKey::from_bytes(key), earlier: vec![] };
+    let keys = DataKeys::Encrypted { current: DataKey::from_bytes(key).into(), earlier: vec![] };
     let mut read = Vec::new();
     let metadata = codec::open(object.as_slice(), address, &keys).unwrap().copy_to(&mut read).unwrap();
     assert_eq!(read, plaintext);

@@ -70,7 +70,7 @@ fn keyring(vector: &Vector) -> DataKeys {
         Some(text) => {
             let mut key = [0; 32];
             hex::decode_to_slice(text, &mut key).unwrap();
-            DataKeys::Encrypted { current: DataKey::from_bytes(key), earlier: vec![] }
+            DataKeys::Encrypted { current: DataKey::from_bytes(key).into(), earlier: vec![] }
         }
     }
 }

@@ -73,7 +73,7 @@ fn directory() -> PathBuf {
 }
 
 fn keys() -> DataKeys {
-    DataKeys::Encrypted { current: DataKey::from_bytes(DATA_KEY), earlier: vec![] }
+    DataKeys::Encrypted { current: DataKey::from_bytes(DATA_KEY).into(), earlier: vec![] }
 }
 
 fn address(kind: ObjectKind) -> Address<'static> {

@@ -36,6 +36,7 @@ mod golden_repository;
 mod hands;
 mod hostile;
 mod memory;
+mod object_names;
 mod outage;
 mod patience;
 mod pitr;

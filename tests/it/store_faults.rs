@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use walvis::deadline::Deadline;
 use walvis::limits::ABANDONED_AFTER;
-use walvis::store::claims::{self, Claims};
+use walvis::store::claim_name;
+use walvis::store::claims::Claims;
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::memory::MemoryStore;
 use walvis::store::retry::{Policy, Retry};
@@ -353,7 +354,7 @@ fn race(contents: &[&'static str], order: &[usize], by_upload: bool) -> Vec<Opti
     if let Some(winner) = winners.first() {
         assert_eq!(read(&*memory, object, ReadRange::All), winner.as_bytes(), "{order:?}: it was replaced");
     }
-    let claims_left = list(&*memory, claims::PREFIX, "");
+    let claims_left = list(&*memory, claim_name::PREFIX, "");
     assert_eq!(claims_left, [], "{order:?}");
     answers
 }
@@ -475,7 +476,7 @@ fn claims_let_one_of_many_racing_writers_win() {
             answers.iter().filter(|(_, created)| *created == Created::New).map(|(body, _)| &**body).collect();
         assert_eq!(winners.len(), 1, "{answers:?}");
         assert_eq!(read(&*memory, &object, ReadRange::All), winners.first().unwrap().as_bytes());
-        assert_eq!(list(&*memory, claims::PREFIX, ""), []);
+        assert_eq!(list(&*memory, claim_name::PREFIX, ""), []);
     }
 }
 
@@ -517,7 +518,7 @@ fn a_living_claim_of_the_same_content_is_no_obstacle() {
     let claim = claim_of(b"own");
     assert_eq!(create(&*memory, &claim, b""), Created::New);
     assert_eq!(create(&claims_over(memory.clone(), 1), &key("object"), b"own"), Created::New);
-    assert_eq!(list(&*memory, claims::PREFIX, "").len(), 1, "the claim of another writer was deleted while it lived");
+    assert_eq!(list(&*memory, claim_name::PREFIX, "").len(), 1, "the claim of another writer was deleted while it lived");
 }
 
 /// A put whose answer is lost may still arrive: its claim has to stay, and keeps others away.
@@ -536,7 +537,7 @@ fn a_put_of_unknown_outcome_keeps_its_claim() {
         let (op, nth) = if by_upload { (Op::Complete, 1) } else { (Op::Create, 2) };
         fault.add(op, "object", nth, 1, Effect::Fail(ErrorKind::TimedOut));
         assert_eq!(write(b"one").unwrap_err().kind, ErrorKind::TimedOut);
-        assert_eq!(list(&*memory, claims::PREFIX, "").len(), 1, "the claim was deleted");
+        assert_eq!(list(&*memory, claim_name::PREFIX, "").len(), 1, "the claim was deleted");
         assert_eq!(write(b"two").unwrap_err().kind, ErrorKind::Busy);
         // The same content again, as the archiver does.
         assert_eq!(write(b"one").unwrap(), Created::New);
@@ -567,5 +568,5 @@ fn claims_work_without_the_right_to_delete() {
     assert_eq!(create(&store, &key("object"), b"two"), Created::Exists);
     assert_eq!(create_by_upload(&store, &key("large"), b"one").unwrap(), Created::New);
     assert_eq!(create_by_upload(&store, &key("large"), b"two").unwrap(), Created::Exists);
-    assert_eq!(list(&*memory, claims::PREFIX, "").len(), 2);
+    assert_eq!(list(&*memory, claim_name::PREFIX, "").len(), 2);
 }

@@ -7,13 +7,14 @@ use std::ops::ControlFlow;
 
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
-use crate::format::envelope::{Metadata, ObjectKind};
+use crate::format::envelope::Metadata;
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
 use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, SHORT_MANIFEST_BYTES};
 use crate::repo::cluster::{ClusterName, SystemId};
-use crate::repo::names;
-use crate::repo::objects::Content;
+use crate::repo::content::Content;
+use crate::repo::object_name::ObjectName;
+use crate::repo::prefix::Prefix;
 use crate::repo::repository::Repository;
 use crate::threads::at_once;
 
@@ -33,10 +34,11 @@ impl Repository {
     /// # Errors
     /// As the store's.
     pub fn backup_ids(&self, cluster: &ClusterName, system_id: SystemId) -> Result<Vec<BackupId>, Error> {
-        let prefix = names::backups_prefix(cluster, system_id);
         let mut ids = Vec::new();
-        self.store().list(&prefix, "", &mut |entry| {
-            ids.extend(entry.key.as_str().strip_prefix(&prefix).and_then(BackupId::parse));
+        self.objects().list(Prefix::Manifests(cluster, system_id), "", &mut |object| {
+            if let ObjectName::Manifest { backup, .. } = object.name {
+                ids.push(backup);
+            }
             ControlFlow::Continue(())
         })?;
         ids.sort_unstable();
@@ -53,14 +55,12 @@ impl Repository {
         system_id: SystemId,
         visit: &mut dyn FnMut(PackId, u64),
     ) -> Result<(), Error> {
-        let prefix = names::packs_prefix(cluster, system_id);
-        self.store().list(&prefix, "", &mut |entry| {
-            if let Some(pack) = entry.key.as_str().strip_prefix(&prefix).and_then(PackId::parse) {
-                visit(pack, entry.size_bytes);
+        self.objects().list(Prefix::Packs(cluster, system_id), "", &mut |object| {
+            if let ObjectName::Pack { pack, .. } = object.name {
+                visit(pack, object.size_bytes);
             }
             ControlFlow::Continue(())
-        })?;
-        Ok(())
+        })
     }
 
     /// What is known of all backups of a cluster, oldest first, each with one small read. A manifest that cannot be read is an error
@@ -94,7 +94,7 @@ impl Repository {
         system_id: SystemId,
         id: BackupId,
     ) -> Result<Option<BackupSummary>, Error> {
-        match self.metadata(ObjectKind::Manifest, &names::manifest(cluster, system_id, id)?)? {
+        match self.opener().metadata(&manifest(cluster, system_id, id))? {
             Some(metadata) => self.summary_of(cluster, system_id, id, &metadata).map(Some),
             None => Ok(None),
         }
@@ -117,7 +117,7 @@ impl Repository {
     }
 
     fn damaged_manifest(&self, cluster: &ClusterName, system_id: SystemId, id: BackupId, why: &str) -> Error {
-        let name = names::manifest(cluster, system_id, id).map_or_else(|e| e.what, |name| name.to_string());
+        let name = manifest(cluster, system_id, id);
         Error::new(Kind::Damaged, format!("{name} in {} is damaged: {why}", self.location())).hint(HINT)
     }
 
@@ -134,9 +134,9 @@ impl Repository {
         visit: OnItem<'_>,
     ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
         let damaged = |why: String| self.damaged_manifest(cluster, system_id, id, &why);
-        let name = names::manifest(cluster, system_id, id)?;
+        let name = manifest(cluster, system_id, id);
         let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
-        let Some(begun) = self.begin(ObjectKind::Manifest, &name).map_err(hinted)? else { return Ok(None) };
+        let Some(begun) = self.opener().begin(&name).map_err(hinted)? else { return Ok(None) };
         let metadata = begun.opened.metadata();
         let summary = self.summary_of(cluster, system_id, id, metadata)?;
         let plaintext_bytes = metadata.plaintext_bytes;
@@ -145,7 +145,7 @@ impl Repository {
         }
         let reader = ManifestReader::of_backup(&summary, plaintext_bytes);
         let mut sink = Items { reader, visit, damaged: &damaged, ended: None };
-        let result = begun.opened.copy_to(&mut sink).map_err(|e| hinted(self.read_error(&name, e)));
+        let result = begun.opened.copy_to(&mut sink).map_err(|e| hinted(self.opener().read_error(&name, e)));
         match (sink.ended, result) {
             (Some(Ended::Failed(error)), _) | (None, Err(error)) => Err(error),
             (Some(Ended::Enough), _) => match sink.reader.head() {
@@ -171,8 +171,12 @@ impl Repository {
         let digest = Digest::of(&mut open())
             .map_err(|e| Error::new(Kind::Config, format!("cannot read the manifest back from a temporary file: {e}")))?;
         let content = Content::known(digest, open).described_by(json);
-        self.put(ObjectKind::Manifest, &names::manifest(cluster, system_id, summary.id)?, &content).map(drop)
+        self.put(&manifest(cluster, system_id, summary.id), &content).map(drop)
     }
+}
+
+fn manifest(cluster: &ClusterName, system_id: SystemId, backup: BackupId) -> ObjectName {
+    ObjectName::Manifest { cluster: cluster.clone(), system_id, backup }
 }
 
 /// Why the reading of a manifest ended before its end.

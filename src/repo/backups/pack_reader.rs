@@ -7,14 +7,14 @@ use crate::codec::CodecError;
 use crate::codec::pack::{PackKey, Record, RecordKind, contents};
 use crate::error::{Error, Kind};
 use crate::fifo_cache::FifoCache;
-use crate::format::envelope::{HEADER_BYTES, ObjectKind};
+use crate::format::envelope::HEADER_BYTES;
 use crate::format::extent::{ExtentTable, PackId, RecordLocation};
 use crate::limits::CACHED_PACK_KEYS;
 use crate::repo::cluster::{ClusterName, SystemId};
-use crate::repo::names;
-use crate::repo::objects::store_error;
+use crate::repo::object_name::ObjectName;
+use crate::repo::raw_objects::store_error;
 use crate::repo::repository::Repository;
-use crate::store::{ErrorKind, ReadRange, StoreError};
+use crate::store::ReadRange;
 
 /// Reads the packs of one cluster. Threads share one.
 pub struct PackReader<'a> {
@@ -78,14 +78,14 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// Damaged, also when the pack is gone; denied, unreachable.
     pub fn contents(&self, pack: PackId) -> Result<Vec<Record>, Error> {
-        match self.repository.metadata(ObjectKind::Pack, &self.name(pack)?)? {
+        match self.repository.opener().metadata(&self.name(pack))? {
             Some(metadata) => contents(&metadata).map_err(|e| self.damaged(pack, &e)),
             None => Err(self.gone(pack)),
         }
     }
 
-    fn name(&self, pack: PackId) -> Result<crate::store::Key, Error> {
-        names::pack(self.cluster, self.system_id, pack)
+    fn name(&self, pack: PackId) -> ObjectName {
+        ObjectName::Pack { cluster: self.cluster.clone(), system_id: self.system_id, pack }
     }
 
     fn key(&self, pack: PackId) -> Result<Arc<PackKey>, Error> {
@@ -93,9 +93,8 @@ impl<'a> PackReader<'a> {
             return Ok(key);
         }
         let header = self.read(pack, 0, HEADER_BYTES as u64)?;
-        let name = self.name(pack)?;
-        let address = self.repository.address(ObjectKind::Pack, &name);
-        let key = Arc::new(PackKey::new(&header, address, self.repository.keys()).map_err(|e| self.damaged(pack, &e))?);
+        let damaged = |e: CodecError| self.damaged(pack, &e);
+        let key = Arc::new(self.repository.opener().pack_key(&self.name(pack), &header, damaged)?);
         self.keys.insert(pack, Arc::clone(&key));
         Ok(key)
     }
@@ -104,21 +103,21 @@ impl<'a> PackReader<'a> {
         if len == 0 {
             return Ok(Vec::new());
         }
-        let gone = |e: StoreError| if e.kind == ErrorKind::NotFound { self.gone(pack) } else { e.into() };
-        let object = self.repository.store().read(&self.name(pack)?, ReadRange::Bounded { offset, len }).map_err(gone)?;
+        let range = ReadRange::Bounded { offset, len };
+        let object = self.repository.objects().read(&self.name(pack), range)?.ok_or_else(|| self.gone(pack))?;
         let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
         object.body.take(len).read_to_end(&mut bytes).map_err(store_error)?;
         Ok(bytes)
     }
 
     fn gone(&self, pack: PackId) -> Error {
-        let name = self.name(pack).map_or_else(|e| e.what, |name| name.to_string());
+        let name = self.name(pack);
         Error::new(Kind::Damaged, format!("{name} in {} is gone, and a backup needs it", self.repository.location()))
             .hint("take this object from another copy of the repository, or restore another backup")
     }
 
     fn damaged(&self, pack: PackId, error: &CodecError) -> Error {
-        let name = self.name(pack).map_or_else(|e| e.what, |name| name.to_string());
+        let name = self.name(pack);
         let object = format!("{name} in {}", self.repository.location());
         if let CodecError::UnknownKey(_) = error {
             return Error::new(Kind::Denied, format!("{object}: {error}"))

@@ -10,15 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind, SpareBuffers};
-use crate::codec::{CodecError, Sealing};
 use crate::error::{Error, Kind};
-use crate::format::envelope::ObjectKind;
 use crate::format::extent::{BackupId, PackId, RecordLocation};
 use crate::limits::{MAX_PACK_BYTES, MIN_PACK_BYTES, PACKS_MEMORY_BYTES};
 use crate::repo::cluster::{ClusterName, SystemId};
-use crate::repo::names;
+use crate::repo::object_name::ObjectName;
+use crate::repo::raw_objects::store_error;
 use crate::repo::repository::Repository;
-use crate::store::{ContentId, Created, ReadRange};
+use crate::store::Created;
 
 /// Where the packs of one backup go, and how large they get.
 pub struct PackTarget<'a> {
@@ -154,21 +153,14 @@ impl Shared<'_> {
     fn store(&self, pack: PackId, records: PackedRecords) -> Result<(), Error> {
         let target = self.target;
         let repository = target.repository;
-        let name = names::pack(target.cluster, target.system_id, pack)?;
-        let address = repository.address(ObjectKind::Pack, &name);
+        let name = ObjectName::Pack { cluster: target.cluster.clone(), system_id: target.system_id, pack };
         let body_bytes = records.body_bytes() as u64;
-        let bug = |e: CodecError| Error::new(Kind::Bug, format!("seal {name}: {e}"));
-        let salt = Sealing::with_level(target.level).map_err(bug)?.salt;
-        let now = jiff::Timestamp::now().as_microsecond();
-        let object = records.seal(address, repository.keys().current(), salt, now).map_err(bug)?;
-        // The name is used once, so it says enough; the salt is random and no secret.
-        let identity = blake3::hash(&[name.as_str().as_bytes(), &salt].concat());
-        let content = ContentId(identity.as_bytes().first_chunk().copied().unwrap_or_default());
-        match repository.store().create(&name, object.clone(), &content)? {
+        let (object, content) = repository.sealer().seal_pack(&name, records)?;
+        match repository.objects().create(&name, object.clone(), &content)? {
             Created::New => {}
             Created::Exists => {
                 // Ours, if the answer to an earlier attempt was lost.
-                let stored = repository.store().read(&name, ReadRange::All)?;
+                let stored = repository.objects().read_existing(&name)?;
                 if stored.size_bytes != object.len() as u64 || !reads_as(stored.body, &object)? {
                     return Err(Error::new(
                         Kind::Conflict,
@@ -176,7 +168,7 @@ impl Shared<'_> {
                     )
                     .hint("two backups have the same id, which chance does not do: is the clock or the random source stuck?"));
                 }
-                repository.store().make_durable(&name)?;
+                repository.objects().make_durable(&name)?;
             }
         }
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack, body_bytes);
@@ -196,7 +188,7 @@ fn reads_as(mut body: impl std::io::Read, expected: &[u8]) -> Result<bool, Error
                 _ => return Ok(false),
             },
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(super::super::objects::store_error(e)),
+            Err(e) => return Err(store_error(e)),
         }
     }
 }

@@ -7,7 +7,8 @@ use super::open::Catalog;
 use crate::error::Error;
 use crate::format::node::{Node, NodeId};
 use crate::pg::{SegmentName, Timeline, WalFileName};
-use crate::repo::names;
+use crate::repo::object_name::ObjectName;
+use crate::repo::prefix::Prefix;
 
 /// How many names are listed at once.
 pub(super) const LISTED: usize = 512;
@@ -60,18 +61,17 @@ impl Catalog<'_> {
         limit: usize,
     ) -> Result<(Vec<u64>, bool), Error> {
         let (cluster, system_id, size) = (&self.cluster, self.facts.system_id, self.size());
-        let prefix = names::timeline_prefix(cluster, system_id, timeline);
         let after = match after {
             None => String::new(),
             Some(number) => match SegmentName::from_number(timeline, number, size) {
                 // What belongs to the segment, like its .partial, sorts directly after it and is passed over below.
-                Some(name) => names::wal_file(cluster, system_id, &WalFileName::Segment(name))?.as_str().to_owned(),
+                Some(name) => ObjectName::wal(cluster, system_id, WalFileName::Segment(name)).to_string(),
                 None => return Ok((Vec::new(), true)),
             },
         };
         let (mut found, mut whole) = (Vec::new(), true);
-        self.repository.store().list(&prefix, &after, &mut |entry| {
-            let Some(WalFileName::Segment(name)) = names::WalObject::parse(&entry.key).map(|object| object.file) else {
+        self.repository.objects().list(Prefix::Timeline(cluster, system_id, timeline), &after, &mut |object| {
+            let Some(WalFileName::Segment(name)) = object.name.wal_file() else {
                 return ControlFlow::Continue(());
             };
             let Some(number) = name.number(size) else { return ControlFlow::Continue(()) };

@@ -10,7 +10,7 @@ use crate::format::node::{MAX_LEVEL, span};
 use crate::limits::CATALOG_READERS;
 use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName};
 use crate::repo::cluster::{ClusterName, Facts};
-use crate::repo::names;
+use crate::repo::prefix::Prefix;
 use crate::repo::repository::Repository;
 use crate::threads::at_once;
 
@@ -111,14 +111,14 @@ impl Catalog<'_> {
     }
 
     fn find_timelines(&self) -> Result<Vec<TimelineInfo>, Error> {
-        let prefix = names::wal_prefix(&self.cluster, self.facts.system_id);
+        let (cluster, system_id) = (&self.cluster, self.facts.system_id);
         let mut found: Vec<Timeline> = Vec::new();
-        // One request per timeline: '0' is the character after '/'.
+        // One request per timeline.
         loop {
-            let after = found.last().map_or_else(String::new, |last| format!("{prefix}{:08X}0", last.0));
+            let after = found.last().map_or_else(String::new, |last| Prefix::Timeline(cluster, system_id, *last).end());
             let mut next = None;
-            self.repository.store().list(&prefix, &after, &mut |entry| {
-                next = names::WalObject::parse(&entry.key).map(|object| object.file);
+            self.repository.objects().list(Prefix::Wal(cluster, system_id), &after, &mut |object| {
+                next = object.name.wal_file().copied();
                 if next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
             match next {
@@ -126,11 +126,10 @@ impl Catalog<'_> {
                 Some(file) => found.push(file.timeline()),
             }
         }
-        let histories = names::histories_prefix(&self.cluster, self.facts.system_id);
         let mut named = Vec::new();
-        self.repository.store().list(&histories, "", &mut |entry| {
-            if let Some(WalFileName::History(timeline)) = names::WalObject::parse(&entry.key).map(|object| object.file) {
-                named.push(timeline);
+        self.repository.objects().list(Prefix::Histories(cluster, system_id), "", &mut |object| {
+            if let Some(WalFileName::History(timeline)) = object.name.wal_file() {
+                named.push(*timeline);
             }
             ControlFlow::Continue(())
         })?;

@@ -9,13 +9,12 @@ use super::listing::LISTED;
 use super::open::Catalog;
 use super::summaries::Stored as StoredSegment;
 use crate::error::{Error, Kind};
-use crate::format::envelope::ObjectKind;
 use crate::format::node::{Aggregate, Children, Edge, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
 use crate::limits::CATALOG_READERS;
 use crate::pg::scan::Summary;
 use crate::pg::{SegmentName, Timeline};
 use crate::repo::cluster::{ClusterName, Facts};
-use crate::repo::objects::Content;
+use crate::repo::content::Content;
 use crate::repo::repository::Repository;
 use crate::threads::at_once;
 
@@ -76,9 +75,7 @@ impl Catalog<'_> {
             // From the top: a node must never be above one that is being replaced.
             for level in (1..=MAX_LEVEL).rev() {
                 for id in self.all_nodes(timeline, level)? {
-                    let name = self.node_name(id)?;
-                    self.repository.store().delete(&name).map_err(|e| {
-                        let e = Error::from(e);
+                    self.repository.objects().delete(&self.node_name(id)).map_err(|e| {
                         if e.kind == Kind::Denied {
                             e.hint("rebuilding by force deletes nodes of the catalog first: use credentials that may delete, this once")
                         } else {
@@ -186,9 +183,9 @@ impl Catalog<'_> {
     }
 
     fn put_node(&self, node: &Node) -> Result<(), Error> {
-        let name = self.node_name(node.id)?;
+        let name = self.node_name(node.id);
         let bytes = node.encode().ok_or_else(|| Error::new(Kind::Bug, format!("{name} cannot be encoded")))?;
-        self.repository.put(ObjectKind::Node, &name, &Content::of_bytes(&bytes)).map(drop)
+        self.repository.put(&name, &Content::of_bytes(&bytes)).map(drop)
     }
 }
 

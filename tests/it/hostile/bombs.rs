@@ -12,13 +12,11 @@ use walvis::codec::Digest;
 use walvis::crypto::{Argon2id, KeyFile, KeyId};
 use walvis::deadline::Deadline;
 use walvis::format::descriptor::KeyObject;
-use walvis::format::envelope::ObjectKind;
 use walvis::limits::{
     MAX_ARGON2_LANES, MAX_ARGON2_MEMORY_KIB, MAX_ARGON2_PASSES, MAX_ARGON2_WORK_KIB, MAX_DATABASES, MAX_FACTS_BYTES,
     MAX_MANIFEST_PACKS, MIB,
 };
-use walvis::repo::{Content, Repository, Secret, StoreSettings, StoreUrl};
-use walvis::store::Key;
+use walvis::repo::{Content, ObjectName, Repository, Secret, StoreSettings, StoreUrl};
 
 use super::manifests::World;
 use super::raw::Raw;
@@ -123,8 +121,8 @@ fn small_objects_that_unfold_are_damaged() {
     let binding = world.place.path().join("repository/clusters/main/bindings/00000001");
     fs::remove_file(&binding).unwrap();
     let open = || Box::new(std::io::Read::take(std::io::repeat(b' '), 1 << 28)) as Box<dyn std::io::Read>;
-    let name = Key::new("clusters/main/bindings/00000001").unwrap();
-    world.repository.put(ObjectKind::Binding, &name, &Content::known(digest, open)).unwrap();
+    let name = ObjectName::parse("clusters/main/bindings/00000001").unwrap();
+    world.repository.put(&name, &Content::known(digest, open)).unwrap();
     println!("{} bytes stored for {}", fs::metadata(&binding).unwrap().len(), digest.bytes);
     ends(&site(&world), &["catalog"], 14, SMALL_MIB, "a binding of 256 MiB");
 
@@ -135,7 +133,7 @@ fn small_objects_that_unfold_are_damaged() {
     let open = || Box::new(Cursor::new(history.as_bytes())) as Box<dyn std::io::Read>;
     let digest = Digest::of(&mut history.as_bytes()).unwrap();
     let content = Content::known(digest, open);
-    world.repository.put(ObjectKind::History, &Key::new(name).unwrap(), &content).unwrap();
+    world.repository.put(&ObjectName::parse(&name).unwrap(), &content).unwrap();
     ends(&site(&world), &["catalog"], 0, SMALL_MIB, "a history of 100,000 timelines");
 }
 
@@ -199,11 +197,11 @@ fn a_segment_that_unfolds_fills_no_disk() {
     let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None, known: None };
     let repository = Repository::open(&settings, &Secret::Key(key), 1, Deadline::after(Duration::from_secs(60))).unwrap();
     let object = site.object(&name);
-    let key = Key::new(object.strip_prefix(site.repository()).unwrap().to_str().unwrap()).unwrap();
+    let stored = ObjectName::parse(object.strip_prefix(site.repository()).unwrap().to_str().unwrap()).unwrap();
     fs::remove_file(&object).unwrap();
     let open = || Box::new(std::io::Read::take(std::io::repeat(0), 1 << 28)) as Box<dyn std::io::Read>;
     let digest = Digest::of(&mut open()).unwrap();
-    repository.put(ObjectKind::Segment, &key, &Content::known(digest, open)).unwrap();
+    repository.put(&stored, &Content::known(digest, open)).unwrap();
     let ran = site.run(["fetch-wal", &name, DESTINATION]).exits(200);
     assert!(ran.stderr.contains("says that it holds 268435456 bytes"), "{ran:?}");
     assert!(!site.destination().exists());

@@ -17,7 +17,6 @@ use walvis::config::{Config, Overrides};
 use walvis::crypto::{KeyFile, WrappingKey};
 use walvis::deadline::Deadline;
 use walvis::error::Kind;
-use walvis::format::envelope::ObjectKind;
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, RecordLocation, StoredExtent};
 use walvis::limits::EXTENT_BYTES;
 use walvis::ops::pitr_restore;
@@ -25,9 +24,8 @@ use walvis::pg::settings::{Invocation, TargetAction};
 use walvis::pg::target::{Target, Zone};
 use walvis::recovery::ResolveRequest;
 use walvis::repo::backups::{PackTarget, with_packs};
-use walvis::repo::{ClusterName, Content as Stored, Repository, Secret, StoreSettings, StoreUrl};
+use walvis::repo::{ClusterName, Content as Stored, ObjectName, Repository, Secret, StoreSettings, StoreUrl};
 use walvis::restore::request::{RestoreRequest, TablespaceKey};
-use walvis::store::Key;
 
 use super::raw::{DIRECTORY, EXTENTS, Raw, RawItem, RawPack, RawPlace, TABLES};
 use super::{asked, canary, finish, is_refusal, kind_of, prepared, round, rounds, scratch};
@@ -121,7 +119,7 @@ impl World {
         let digest = Digest::of(&mut plain.as_slice()).unwrap();
         let content =
             Stored::known(digest, || Box::new(plain.as_slice())).described_by(serde_json::to_vec(&raw.summary).unwrap());
-        self.repository.put(ObjectKind::Manifest, &Key::new(name).unwrap(), &content).unwrap();
+        self.repository.put(&ObjectName::parse(&name).unwrap(), &content).unwrap();
     }
 
     pub fn request(&self, config_to: bool) -> RestoreRequest {

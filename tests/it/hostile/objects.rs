@@ -9,7 +9,6 @@ use std::time::Duration;
 use walvis::config::Config;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
-use walvis::format::envelope::ObjectKind;
 use walvis::format::node::{Aggregate, Children, Edge, Node};
 use walvis::ops::catalog::{CatalogRequest, List};
 use walvis::ops::list::ListRequest;
@@ -18,8 +17,7 @@ use walvis::pg::scan::{Damage, End, Mark, PgTime, Reason, RestorePointName, Summ
 use walvis::pg::target::{Target, Zone};
 use walvis::pg::{Lsn, Timeline, WalFileName};
 use walvis::recovery::ResolveRequest;
-use walvis::repo::{Content, Repository};
-use walvis::store::Key;
+use walvis::repo::{Content, ObjectName, Repository};
 
 use super::{asked, canary, finish, is_refusal, kind_of, prepared, raw, round, rounds};
 use crate::resolve_random::facts;
@@ -91,15 +89,15 @@ impl World {
         &self.inner.repository
     }
 
-    fn key(&self, path: &Path) -> Key {
+    fn name(&self, path: &Path) -> ObjectName {
         let root = self.inner.place.path().join("repository");
-        Key::new(path.strip_prefix(root).unwrap().to_str().unwrap()).unwrap()
+        ObjectName::parse(path.strip_prefix(root).unwrap().to_str().unwrap()).unwrap()
     }
 
     /// Stores something else under a name, sealed as it must be.
-    fn replace(&self, kind: ObjectKind, path: &Path, plain: &[u8], summary: Option<Vec<u8>>) {
+    fn replace(&self, path: &Path, plain: &[u8], summary: Option<Vec<u8>>) {
         let _ = fs::remove_file(path);
-        self.repository().put(kind, &self.key(path), &Content::of_bytes(plain).with_summary(summary)).unwrap();
+        self.repository().put(&self.name(path), &Content::of_bytes(plain).with_summary(summary)).unwrap();
     }
 }
 
@@ -316,14 +314,14 @@ fn change_node(world: &World, random: &mut fastrand::Rng) -> Changed {
     let path = random.choice(&world.nodes).unwrap().clone();
     let original = fs::read(&path).unwrap();
     let mut plain = Vec::new();
-    world.repository().get(ObjectKind::Node, &world.key(&path), &mut plain).unwrap().unwrap();
+    world.repository().get(&world.name(&path), &mut plain).unwrap().unwrap();
     let mut decoded = Node::decode(&plain).unwrap();
     let mut what = node(&mut decoded, random);
     match decoded.encode() {
         Some(encoded) if random.bool() => plain = encoded,
         _ => what = poke(&mut plain, random),
     }
-    world.replace(ObjectKind::Node, &path, &plain, None);
+    world.replace(&path, &plain, None);
     (path, Some(original), what)
 }
 
@@ -342,7 +340,7 @@ fn change_summary(world: &World, random: &mut fastrand::Rng) -> Changed {
         Ok(encoded) if random.bool() => bytes = encoded,
         _ => what = poke(&mut bytes, random),
     }
-    world.replace(ObjectKind::Segment, &path, b"", Some(bytes));
+    world.replace(&path, b"", Some(bytes));
     (path, Some(original), what)
 }
 
@@ -359,7 +357,7 @@ fn change_text(world: &World, random: &mut fastrand::Rng) -> Changed {
             let (parent, lsn) = (random.u32(0..4), if random.bool() { value } else { random.u64(0..400) << 20 });
             text += &format!("{parent}\t{:X}/{:X}\twhy\n", lsn >> 32, lsn & 0xFFFF_FFFF);
         }
-        world.replace(ObjectKind::History, &path, text.as_bytes(), None);
+        world.replace(&path, text.as_bytes(), None);
         return (path, original, text);
     }
     let generation = random.u32(1..5);
@@ -372,6 +370,6 @@ fn change_text(world: &World, random: &mut fastrand::Rng) -> Changed {
         "bound_unix_s": value.cast_signed(),
     })
     .to_string();
-    world.replace(ObjectKind::Binding, &path, text.as_bytes(), None);
+    world.replace(&path, text.as_bytes(), None);
     (path, original, text)
 }
