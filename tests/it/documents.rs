@@ -267,6 +267,41 @@ fn lines_of_prose_are_short() {
     assert!(long.is_empty(), "more than {MAX_COLUMNS} columns: {}", long.join(", "));
 }
 
+/// The sources below a directory.
+fn sources(below: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(below)];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn lines_of_comments_are_short() {
+    let mut long = Vec::new();
+    for path in ["src", "tests/it", "benches"].iter().flat_map(|below| sources(below)) {
+        for (number, line) in std::fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let Some(text) = line.trim_start().strip_prefix("//") else { continue };
+            let text = text.trim_start_matches(['/', '!']).trim_start();
+            let starts_at = line.chars().count() - text.chars().count();
+            let can_be_broken = text.chars().take(MAX_COLUMNS - starts_at).any(char::is_whitespace);
+            if line.chars().count() > MAX_COLUMNS && !text.starts_with('|') && can_be_broken {
+                long.push(format!("{}:{}", path.strip_prefix(root()).unwrap().display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "comments of more than {MAX_COLUMNS} columns:\n{}", long.join("\n"));
+}
+
 /// The targets of a document's links.
 fn links(text: &str) -> Vec<String> {
     let prose: String = text.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| [line, "\n"]).collect();
@@ -320,6 +355,94 @@ fn files_that_documents_name_exist() {
     }
     assert!(absent.is_empty(), "there is no such file:\n{}", absent.join("\n"));
     assert!(checked > 20, "{checked}");
+}
+
+/// Whether a span is the path of a test or an item: `resolve_choice::at_random`.
+fn is_item(span: &str) -> bool {
+    span.contains("::") && span.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':')
+}
+
+/// A document that names a test says what somebody has tried: the test has to be there.
+#[test]
+fn tests_that_documents_name_exist() {
+    let paths: Vec<PathBuf> = ["src", "tests/it"].iter().flat_map(|below| sources(below)).collect();
+    let code: String = paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let modules: BTreeSet<&str> = paths.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+    let is_there = |item: &str| {
+        let name = item.trim_end_matches(':').rsplit(':').next().unwrap();
+        modules.contains(name)
+            || ["fn", "mod", "struct", "enum"].iter().any(|word| {
+                code.match_indices(&format!("{word} {name}"))
+                    .any(|(at, found)| !code[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+            })
+    };
+    let mut checked = 0;
+    for document in documents() {
+        let text = read(&document);
+        // The last column of its tables has nothing but tests.
+        let last = |row: Vec<String>| row.last().map(|cell| spans(cell)).unwrap_or_default();
+        let named = if document == "docs/RELIABILITY.md" { rows(&text).into_iter().flat_map(last).collect() } else { vec![] };
+        // `…pg18_…` stands for the same test on another version.
+        let is_test = |span: &String| !span.contains(['/', '.', ' ', '…']);
+        let items = spans(&text).into_iter().filter(|span| is_item(span));
+        for item in items.chain(named.into_iter().filter(is_test)) {
+            checked += 1;
+            assert!(is_there(&item), "{document}: there is no {item}");
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+/// `ARCHITECTURE.md` names what is there where it says how things are, and what is not there yet where it says what
+/// comes next.
+#[test]
+fn the_architecture_is_that_of_the_code() {
+    let document = read("ARCHITECTURE.md");
+    let (present, next) = document.split_once("\n## What comes next\n").unwrap();
+    let mut wrong = Vec::new();
+    let features = rows(next);
+    assert!(features.len() >= 15, "{features:?}");
+    for row in &features {
+        assert_eq!(row.len(), 3, "{row:?}");
+        for path in spans(&row[1]).iter().filter(|span| is_path(span) && !root().join(span).exists()) {
+            wrong.push(format!("{}: there is no {path}", row[0]));
+        }
+        for path in spans(&row[2]).iter().filter(|span| is_path(span) && root().join(span).exists()) {
+            wrong.push(format!("{}: {path} is there now: it belongs in the other sections", row[0]));
+        }
+    }
+    // "`check_page` in `src/pg/page_checksum.rs`": the file has an item of this name.
+    let mut items = 0;
+    for row in rows(present) {
+        for cell in &row {
+            let parts: Vec<&str> = cell.split('`').collect();
+            for named in parts.windows(4).filter(|named| named[2] == " in " && is_path(named[3])) {
+                items += 1;
+                let (item, path) = (named[1], named[3]);
+                let Ok(code) = std::fs::read_to_string(root().join(path)) else {
+                    wrong.push(format!("there is no {path}"));
+                    continue;
+                };
+                let is_defined = ["fn", "enum", "struct", "trait"].iter().any(|word| {
+                    code.match_indices(&format!("{word} {item}"))
+                        .any(|(at, found)| !code[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+                });
+                if !is_defined {
+                    wrong.push(format!("{path} has no {item}"));
+                }
+            }
+        }
+    }
+    assert!(items >= 8, "{items}");
+    // Every module of the crate has its row in the table of layers.
+    let layers = section(&document, "Layers").unwrap();
+    for entry in std::fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !layers.contains(&format!("`src/{name}`")) && name != "lib.rs" {
+            wrong.push(format!("src/{name} has no row in the table of layers"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 // ---- the worked example of docs/FORMAT.md ---------------------------------------------------------------------------
