@@ -1,4 +1,5 @@
-//! Time of sealing and opening a segment, data in memory, beside what its parts take at least: `benches/micro.sh codec`.
+//! Time of sealing and opening a segment, data in memory, beside what its parts take at least:
+//! `benches/micro.sh codec`.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};

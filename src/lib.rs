@@ -1,8 +1,9 @@
-//! Walvis ships PostgreSQL's write-ahead log to an object store or a directory, compressed and encrypted before it leaves the
-//! host, and brings it back.
+//! Walvis ships PostgreSQL's write-ahead log to an object store or a directory, compressed and encrypted before it
+//! leaves the host, and brings it back.
 //!
 //! # Layers
-//! Arrows point downwards only: a module may use those below it, never those above or beside it. `tests/it/tidy.rs` checks it.
+//! Arrows point downwards only: a module may use those below it, never those above or beside it. `tests/it/tidy.rs`
+//! checks it.
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|

@@ -1,4 +1,5 @@
-//! Numbers of variable length: little-endian in groups of 7 bits (LEB128), of the shortest form alone; signed ones are zigzagged.
+//! Numbers of variable length: little-endian in groups of 7 bits (LEB128), of the shortest form alone; signed ones are
+//! zigzagged.
 //!
 //! Lives here: what the formats of catalog, manifest, packs and WAL summaries write numbers with. Depends on nothing.
 

@@ -1,9 +1,11 @@
 //! The one pipeline: plaintext → zstd → sealed frames → sink, and back.
 //!
-//! Lives here: streaming in both directions with bounded memory (a frame, a zstd window of at most 8 MiB, a copy buffer), and the hash
-//! over the plaintext. May not live here: where bytes come from or go to. Depends on `crypto`, `format`, `limits`.
+//! Lives here: streaming in both directions with bounded memory (a frame, a zstd window of at most 8 MiB, a copy
+//! buffer), and the hash over the plaintext. May not live here: where bytes come from or go to. Depends on `crypto`,
+//! `format`, `limits`.
 //!
-//! [`Opened::copy_to`] hands bytes on before the whole object is known to be good; a caller publishes them only after it returned `Ok`.
+//! [`Opened::copy_to`] hands bytes on before the whole object is known to be good; a caller publishes them only after
+//! it returned `Ok`.
 
 mod one_pass;
 pub mod pack;
@@ -176,9 +178,10 @@ pub fn seal(
     encoder.finish().map_err(CodecError::Write)?.finish().map_err(CodecError::Write)
 }
 
-/// For a plaintext of so many bytes. At the fastest level, searches as suits WAL. Its records are short and repeat what the ones just
-/// before hold: matches of 5 bytes instead of 7, in a window of 128 KiB with 32 KiB to look them up, which stay in the processor's
-/// cache, give up to 5 % less on pgbench's WAL in 2 to 7 % less time (docs/BENCHMARKS.md).
+/// For a plaintext of this many bytes. At the fastest level, searches as suits WAL. Its records are short and repeat
+/// what the ones just before hold: matches of 5 bytes instead of 7, in a window of 128 KiB with 32 KiB to look them up,
+/// which stay in the processor's cache, give up to 5 % less on pgbench's WAL in 2 to 7 % less time
+/// (docs/BENCHMARKS.md).
 fn tune(encoder: &mut zstd::stream::write::Encoder<'_, impl Write>, level: i32, bytes: u64) -> io::Result<()> {
     if level == 1 && bytes >= MIB as u64 {
         encoder.set_parameter(CParameter::MinMatch(5))?;

@@ -1,8 +1,9 @@
 //! Packs: many small plaintexts, each compressed and sealed by itself, in one object.
 //!
-//! A pack is an envelope whose content is records instead of frames. Each record is bound to the object, to its kind and to its
-//! position, so it opens nowhere else. Whoever knows where a record is needs the 68 bytes of the header, the record, and nothing else.
-//! The list of contents is in the metadata, so a pack can be checked without any manifest.
+//! A pack is an envelope whose content is records instead of frames. Each record is bound to the object, to its kind
+//! and to its position, so it opens nowhere else. To read a record whose place is known, one needs the 68 bytes of the
+//! header, the record, and nothing else. The list of contents is in the metadata, so a pack can be checked without any
+//! manifest.
 
 use std::cell::RefCell;
 use std::io;
@@ -58,7 +59,7 @@ const FRONT_BYTES: usize = HEADER_BYTES + MAX_PACK_RECORDS * 6 + 4 * KIB + TAG_B
 pub struct SpareBuffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl SpareBuffers {
-    /// An empty pack's buffer: room for the front, and for so many bytes after it.
+    /// An empty pack's buffer: room for the front, and for this many bytes after it.
     fn take(&self, full_at: usize) -> Vec<u8> {
         let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         buffer.clear();
@@ -99,7 +100,7 @@ pub struct PackBuilder {
 }
 
 impl PackBuilder {
-    /// An empty pack that is full with so many bytes of records. `level` is zstd's.
+    /// An empty pack that is full with this many bytes of records. `level` is zstd's.
     ///
     /// # Errors
     /// When zstd does not know the level.
@@ -301,8 +302,8 @@ impl PackKey {
         self.body_at
     }
 
-    /// Authenticates a record, in place, and adds its content to `out`; it is known to be `plaintext_bytes` long, or, with `None`, to
-    /// have at most the length of an extent.
+    /// Authenticates a record, in place, and adds its content to `out`; it is known to be `plaintext_bytes` long, or,
+    /// with `None`, to have at most the length of an extent.
     ///
     /// # Errors
     /// [`CodecError::Damaged`]; `out` is as it was then.

@@ -4,7 +4,7 @@ use crate::pg::scan::{Mark, PgTime, XactEnd, XactStats, Xid, XidRange};
 
 /// What is known of consecutive segments together.
 ///
-/// It may say too much, never too little: whoever looks for something must look inside, and need not look where this says no.
+/// It may say too much, never too little: a search must look inside, and need not look where this says no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Aggregate {
     /// Number of segments.

@@ -1,7 +1,7 @@
 //! Extents of files: how they are named, and the table that says where those of one piece of a file are.
 //!
-//! Numbers are written as in `pg::scan`'s summaries: LEB128 of the shortest form; signed ones zigzagged. Every byte string that
-//! decodes is the only one of its value. `docs/FORMAT.md` has the layout, `docs/BACKUP.md` the reasons.
+//! Numbers are written as in `pg::scan`'s summaries: LEB128 of the shortest form; signed ones zigzagged. Every byte
+//! string that decodes is the only one of its value. `docs/FORMAT.md` has the layout, `docs/BACKUP.md` the reasons.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use crate::varint::{put_varint, take_varint, unzigzag, zigzag};
 /// The version of a table that is written, and the only one read.
 const VERSION: u8 = 1;
 
-/// Names a base backup: when it began, and random bits. Sorts by time, also within a second ([`begun_at`](Self::begun_at)).
+/// Names a base backup: when it began, and random bits. Sorts by time, also within a second
+/// ([`begun_at`](Self::begun_at)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId {
     /// When it began, seconds since 1970 UTC; at most the last second of the year 9999.
@@ -29,7 +30,8 @@ impl BackupId {
         (0..FIVE_DIGIT_YEARS).contains(&started_unix_s).then_some(Self { started_unix_s, random })
     }
 
-    /// The id of a backup that begins at this moment, in microseconds since 1970 UTC; of `random` the lower bits are used.
+    /// The id of a backup that begins at this moment, in microseconds since 1970 UTC; of `random` the lower bits are
+    /// used.
     pub fn begun_at(unix_us: i64, random: u32) -> Option<Self> {
         const SECOND_US: i64 = 1_000_000;
         let part = u32::try_from(unix_us.rem_euclid(SECOND_US) * 4096 / SECOND_US).ok()?;
@@ -178,8 +180,9 @@ fn crc32c_of_zeros(bytes: usize) -> u32 {
     crc32c::crc32c(ZEROS.get(..bytes).unwrap_or(&ZEROS))
 }
 
-/// What becomes of a CRC-32C when an extent of zeros follows: all that combining takes for the length that nearly all extents have.
-/// It is linear, so 32 values say everything; working them out each time would cost more than the checksum of the extent itself.
+/// What becomes of a CRC-32C when an extent of zeros follows: all that combining takes for the length that nearly all
+/// extents have. It is linear, so 32 values say everything; working them out each time would cost more than the
+/// checksum of the extent itself.
 fn after_an_extent(crc: u32) -> u32 {
     static OF_BITS: std::sync::OnceLock<[u32; 32]> = std::sync::OnceLock::new();
     let of_bits = OF_BITS.get_or_init(|| std::array::from_fn(|bit| crc32c::crc32c_combine(1 << bit, 0, EXTENT_BYTES)));

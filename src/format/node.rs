@@ -1,7 +1,7 @@
 //! What the catalog keeps of segments: entries, aggregates, and the nodes that hold them.
 //!
-//! An entry is a summary without its lists, and with the transaction whose record begins in the segment and ends in a later one. An
-//! aggregate says of consecutive segments what a search needs to pass over all of them at once.
+//! An entry is a summary without its lists, and with the transaction whose record begins in the segment and ends in a
+//! later one. An aggregate says of consecutive segments what a search needs to pass over all of them at once.
 //!
 //! # Encoding, version 2
 //! Numbers are written as in `pg::scan`'s summaries: LEB128 of the shortest form; signed ones zigzagged.
@@ -14,8 +14,8 @@
 //! | aggregate | transactions: count, or 0; aborts; earliest time; latest minus earliest; oldest xid or 0; if not 0: newest minus oldest. Restore points: count, or 0; if not 0: the 8 bytes of the names' bits. Checkpoints. Backup ends. Tablespaces and databases created or dropped. Changes of parameters. Of these, those to `wal_level = minimal`. 1 if a list of marks was left out, plus 2 if the last three are not known, else 0. At levels above 1: segments after which recovery does not go on |
 //! | entry | edge: 0 follows, 1 broken, 2 stops; first record, or 0; if not 0: last minus first; good until; positions are distances from the segment's beginning. Crossing transaction: 0, or 1 plus the kind (0 commit, 1 abort, 2 commit prepared, 3 abort prepared), start, length, time, xid or 0. Its aggregate |
 //!
-//! Every byte string of version 2 that decodes is the only encoding of its node. Version 1 had not the three numbers before the last of an
-//! aggregate: of its nodes these are not known. It is read, and written no more.
+//! Every byte string of version 2 that decodes is the only encoding of its node. Version 1 had not the three numbers
+//! before the last of an aggregate: of its nodes these are not known. It is read, and written no more.
 
 pub use super::aggregate::{Aggregate, MarkCounts};
 

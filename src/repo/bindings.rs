@@ -1,8 +1,9 @@
 //! Bindings: which system identifier a cluster's name stands for.
 //!
-//! The binding is a chain of immutable objects, `bindings/00000001`, `00000002`, …; the highest counts. The first push (or
-//! `init --pgdata`) creates number 1 with create-if-absent, so of two racing clusters one wins and the other is refused. After
-//! `pg_upgrade`, which gives a new system identifier, `init --pgdata --after-pg-upgrade` adds the next number.
+//! The binding is a chain of immutable objects, `bindings/00000001`, `00000002`, …; the highest counts. The first push
+//! (or `init --pgdata`) creates number 1 with create-if-absent, so of two racing clusters one wins and the other is
+//! refused. After `pg_upgrade`, which gives a new system identifier, `init --pgdata --after-pg-upgrade` adds the next
+//! number.
 
 use std::sync::PoisonError;
 
@@ -44,8 +45,8 @@ impl Repository {
         }
     }
 
-    /// The newest binding to this system identifier. Who knows which one it must be needs no other: what somebody added after it, or
-    /// damaged, is no reason to stop. Without such a binding it is.
+    /// The newest binding to this system identifier. A caller that knows which one it must be needs no other: what
+    /// somebody added after it, or damaged, is no reason to stop. Without such a binding it is.
     ///
     /// # Errors
     /// As [`bindings`](Self::bindings).
@@ -73,7 +74,8 @@ impl Repository {
         self.read_bindings(cluster, &generations, objects)
     }
 
-    /// The bindings of these numbers, from the bytes of their objects where those are known: up to the first that cannot be read.
+    /// The bindings of these numbers, from the bytes of their objects where those are known: up to the first that
+    /// cannot be read.
     pub(super) fn read_bindings(
         &self,
         cluster: &ClusterName,
@@ -85,7 +87,8 @@ impl Repository {
         let mut found = Vec::new();
         let mut objects = objects.into_iter();
         for (expected, generation) in (1..).zip(generations) {
-            // They are created in order, each only after the one before: a hole means that something was deleted, or forged.
+            // They are created in order, each only after the one before: a hole means that something was deleted, or
+            // forged.
             if expected != *generation {
                 return Ok((found, Some(damaged(format!("binding {expected} is missing, {generation} exists")))));
             }
@@ -124,9 +127,9 @@ impl Repository {
         }
     }
 
-    /// Makes sure that the cluster is bound to this system identifier, binding it if it is new. What it found it remembers: a
-    /// repository that is opened for many files asks once. Should the name be bound anew meanwhile (`pg_upgrade`), what the old
-    /// cluster still stores goes where it belongs, below its own system identifier.
+    /// Makes sure that the cluster is bound to this system identifier, binding it if it is new. What it found it
+    /// remembers: a repository that is opened for many files asks once. Should the name be bound anew meanwhile
+    /// (`pg_upgrade`), what the old cluster still stores goes where it belongs, below its own system identifier.
     ///
     /// # Errors
     /// [`Kind::Refused`] when it is bound to another one, with the way out.
@@ -146,7 +149,8 @@ impl Repository {
                     self.expect(cluster, binding, facts)?
                 }
             },
-            // A later one would only say that the name was bound anew, and what this cluster stores goes where it belongs all the same.
+            // A later one would only say that the name was bound anew, and what this cluster stores goes where it
+            // belongs all the same.
             (known, Some(error)) => match known.into_iter().rfind(|binding| binding.facts.system_id == facts.system_id) {
                 Some(binding) => {
                     tracing::error!("{error}; the binding to system identifier {} is genuine, and is used", facts.system_id);
@@ -185,7 +189,7 @@ impl Repository {
         };
         let text = serde_json::to_vec(&json).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
         let name = ObjectName::Binding { cluster: cluster.clone(), generation };
-        // Not the moment: whoever comes after a killed process must not wait for it.
+        // Not the moment: a writer after a killed process must not wait for it.
         let identity = format!("{} {} {generation}", facts.system_id, facts.wal_segment_size.bytes());
         match self.put(&name, &Content::of_bytes(&text).identified_by(identity.as_bytes())) {
             Ok(Stored::New | Stored::Same) => Ok(Binding { generation, facts, bound_unix_s }),

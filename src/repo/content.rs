@@ -33,8 +33,9 @@ impl<'a> Content<'a> {
         Self { digest, identity: digest.blake3, wal_summary: None, backup_summary: None, compressed: None, open: Box::new(open) }
     }
 
-    /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not refuse to
-    /// overwrite, two writers of one identity do not wait for each other, nor for one that was killed, and either's bytes may stay.
+    /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not
+    /// refuse to overwrite, two writers of one identity do not wait for each other, nor for one that was killed, and
+    /// either's bytes may stay.
     #[must_use]
     pub fn identified_by(mut self, identity: &[u8]) -> Self {
         self.identity = *blake3::hash(identity).as_bytes();

@@ -1,6 +1,7 @@
 //! The bindings of a cluster as they are stored. They can be read before there is a key, at the same time as the keys.
 //!
-//! Lives here: listing and reading them, sealed as they are. May not live here: what they say (that is `bindings`, which opens them).
+//! Lives here: listing and reading them, sealed as they are. May not live here: what they say (that is `bindings`,
+//! which opens them).
 
 use std::ops::ControlFlow;
 
@@ -44,7 +45,7 @@ pub(super) fn generations(objects: &RawObjects, cluster: &ClusterName) -> Result
         if let ObjectName::Binding { generation, .. } = object.name {
             generations.push(generation);
         }
-        // One too many: whoever reads them all says so.
+        // One too many: the reader of all of them says so.
         if generations.len() > MAX_BINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(generations)

@@ -28,8 +28,8 @@ pub enum Initialised {
 }
 
 impl Repository {
-    /// Makes a repository, or finds that it is there already with these settings. Killed halfway, it leaves nothing that counts. Which
-    /// repositories the key names is the caller's business.
+    /// Makes a repository, or finds that it is there already with these settings. Killed halfway, it leaves nothing
+    /// that counts. Which repositories the key names is the caller's business.
     ///
     /// # Errors
     /// [`Kind::Refused`] when a repository with other settings is there.
@@ -37,7 +37,8 @@ impl Repository {
         Self::init_if(settings, secret, level, deadline, Identity::own(), || Ok(()))
     }
 
-    /// As [`init`](Self::init); `may_make` is asked before a new one is made. As root a directory that is missing is made for `owner`.
+    /// As [`init`](Self::init); `may_make` is asked before a new one is made. As root a directory that is missing is
+    /// made for `owner`.
     ///
     /// # Errors
     /// As [`init`](Self::init), and that of `may_make`.
@@ -111,8 +112,8 @@ impl Repository {
     }
 }
 
-/// Data without a descriptor: it was deleted, or the data was copied without it. A new one, with a new repository id, would lock the
-/// data away for good, because everything is bound to the old id.
+/// Data without a descriptor: it was deleted, or the data was copied without it. A new one, with a new repository id,
+/// would lock the data away for good, because everything is bound to the old id.
 fn refuse_orphaned_data(objects: &RawObjects) -> Result<(), Error> {
     let mut orphan = None;
     objects.store().list(&Prefix::Clusters.to_string(), "", &mut |entry| {

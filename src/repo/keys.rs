@@ -1,8 +1,8 @@
 //! The data keys of a repository: which objects below `keys/` are read, which are tried, and in which order.
 //!
-//! Anybody who writes to the store can add objects there, thousands of them, that ask for much work and open nothing. So their number, their
-//! length and what they may ask for are bounded, and those that were stored first come first: who adds objects adds later ones. A
-//! bogus object is no reason to stop where another one opens.
+//! Anybody who writes to the store can add objects there, thousands of them, that ask for much work and open nothing.
+//! So their number, their length and what they may ask for are bounded, and those that were stored first come first:
+//! objects that are added come later. A bogus object is no reason to stop where another one opens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -70,7 +70,8 @@ pub(super) fn find_keys(objects: &RawObjects, secret: &Secret) -> Result<Found, 
             match read {
                 Ok(Some(object)) => found.objects.push((name.clone(), object)),
                 Ok(None) => {}
-                // One object that may not be read is no reason: who adds objects may keep them from being read.
+                // One object that may not be read is no reason: somebody who adds objects may keep them from being
+                // read.
                 Err(e) if matches!(e.kind, Kind::Damaged | Kind::Denied) => {
                     tracing::error!("{e}");
                     found.damaged.get_or_insert(e);
@@ -140,8 +141,8 @@ fn wrong_key(objects: &RawObjects, given: Option<KeyId>, others: &BTreeSet<KeyId
     Error::new(Kind::Denied, what).hint("name the right one: --key-file, WALVIS_KEY_FILE, or the settings of this repository")
 }
 
-/// Wrapping keys of a passphrase, by the names of what they were derived with. Each costs work, and an object can ask for it
-/// without being genuine.
+/// Wrapping keys of a passphrase, by the names of what they were derived with. Each costs work, and an object can ask
+/// for it without being genuine.
 #[derive(Default)]
 struct Derived(BTreeMap<String, WrappingKey>);
 

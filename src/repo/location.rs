@@ -1,7 +1,7 @@
 //! Where a repository is, and how it is reached.
 //!
-//! Lives here: the place of a repository in the settings, and the store that stands there. May not live here: what is stored there.
-//! Depends on `store` and `probe`.
+//! Lives here: the place of a repository in the settings, and the store that stands there. May not live here: what is
+//! stored there. Depends on `store` and `probe`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl StoreSettings {
     /// As root, whose the directory of a `file://` repository is; `None` where there is none.
     ///
     /// # Errors
-    /// [`Kind::Refused`] where it is not clear; [`Kind::Config`] where it cannot be told.
+    /// [`Kind::Refused`] where it is not clear; [`Kind::Config`] where it is not known.
     pub fn owner(&self) -> Result<Option<Identity>, Error> {
         let path = match &self.url {
             StoreUrl::File(path) => path,

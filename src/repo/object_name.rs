@@ -1,8 +1,9 @@
-//! Names of objects: everything that a repository can hold. The tree in `docs/FORMAT.md` lists the same, and a test holds one against
-//! the other.
+//! Names of objects: everything that a repository can hold. The tree in `docs/FORMAT.md` lists the same, and a test
+//! holds one against the other.
 //!
-//! Lives here: reading and writing names, and what kind of object one stands for. May not live here: I/O. All code that makes a name,
-//! or takes one apart, does so here, in [`prefix`](super::prefix) and in [`stored_name`](super::stored_name).
+//! Lives here: reading and writing names, and what kind of object one stands for. May not live here: I/O. All code that
+//! makes a name, or takes one apart, does so here, in [`prefix`](super::prefix) and in
+//! [`stored_name`](super::stored_name).
 
 use std::fmt;
 

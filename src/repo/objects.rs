@@ -13,9 +13,9 @@ impl Repository {
     /// Stores a plaintext under a name, once. On success the repository holds the whole object, durably.
     ///
     /// # Errors
-    /// [`Kind::Conflict`](crate::error::Kind::Conflict) when other content has the name; [`Kind::Damaged`](crate::error::Kind::Damaged)
-    /// when what has the name cannot be authenticated; as the store's otherwise. Nothing is changed then, except that the object may
-    /// have been stored and the answer lost: call again.
+    /// [`Kind::Conflict`](crate::error::Kind::Conflict) when other content has the name;
+    /// [`Kind::Damaged`](crate::error::Kind::Damaged) when what has the name cannot be authenticated; as the store's
+    /// otherwise. Nothing is changed then, except that the object may have been stored and the answer lost: call again.
     pub fn put(&self, name: &ObjectName, content: &Content<'_>) -> Result<Stored, Error> {
         match self.sealer().create(name, content)? {
             Created::New => Ok(Stored::New),
@@ -23,8 +23,8 @@ impl Repository {
         }
     }
 
-    /// Writes an object's plaintext to `sink`; `None` when the store says that it does not exist. What the sink got is genuine only
-    /// if the answer is `Ok(Some(…))`.
+    /// Writes an object's plaintext to `sink`; `None` when the store says that it does not exist. What the sink got is
+    /// genuine only if the answer is `Ok(Some(…))`.
     ///
     /// # Errors
     /// Damaged, denied, unreachable; [`Kind::Config`](crate::error::Kind::Config) when the sink fails.

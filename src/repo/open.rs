@@ -23,14 +23,15 @@ impl Repository {
     /// Opens a repository: reads its descriptor and the data keys that `secret` opens.
     ///
     /// # Errors
-    /// [`Kind::Config`]: there is no repository, or a key for an unencrypted one, or none for an encrypted one; [`Kind::Denied`]: the
-    /// wrong key; [`Kind::Refused`]: it is another one than settings or key name; [`Kind::Damaged`]; as the store's.
+    /// [`Kind::Config`]: there is no repository, or a key for an unencrypted one, or none for an encrypted one;
+    /// [`Kind::Denied`]: the wrong key; [`Kind::Refused`]: it is another one than settings or key name;
+    /// [`Kind::Damaged`]; as the store's.
     pub fn open(settings: &StoreSettings, secret: &Secret, level: i32, deadline: Deadline) -> Result<Self, Error> {
         Self::open_for(settings, secret, level, deadline, None)
     }
 
-    /// As [`open`](Self::open), for work on one cluster: where requests take their time, its bindings are read at the same time as
-    /// descriptor and keys.
+    /// As [`open`](Self::open), for work on one cluster: where requests take their time, its bindings are read at the
+    /// same time as descriptor and keys.
     ///
     /// # Errors
     /// As [`open`](Self::open).

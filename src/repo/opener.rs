@@ -27,8 +27,8 @@ impl Opener {
         Self { objects, repository_id, keys }
     }
 
-    /// Writes an object's plaintext to `sink`; `None` when the store says that it does not exist. What the sink got is genuine only
-    /// if the answer is `Ok(Some(…))`.
+    /// Writes an object's plaintext to `sink`; `None` when the store says that it does not exist. What the sink got is
+    /// genuine only if the answer is `Ok(Some(…))`.
     ///
     /// # Errors
     /// Damaged, denied, unreachable; [`Kind::Config`] when the sink fails.
@@ -124,7 +124,7 @@ impl Opener {
     /// Reads the object that has the name, whole, and holds it against what was to be stored.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when it is something else; [`Kind::Damaged`] when it cannot be told; as the store's.
+    /// [`Kind::Conflict`] when it is something else; [`Kind::Damaged`] when it is not known; as the store's.
     pub(super) fn compare(&self, name: &ObjectName, digest: Digest) -> Result<Stored, Error> {
         let object = self.objects.read_existing(name)?;
         let opened = self.open(name, object.body)?;

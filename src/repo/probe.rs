@@ -1,15 +1,15 @@
 //! Finding out, by trying, whether a store creates objects only if they are absent.
 //!
 //! # What it proves
-//! A store that overwrites, or answers two writers of one object that each of them created it, is found out for certain: it was seen.
-//! The opposite can't be proven from outside. A store that looks first and writes then has a moment in between; many creations of one object
-//! at the same time, in rounds of each way to create (a put, the completion of an upload, both at once), fall into it with a
-//! probability that leaves little over, but not nothing. So any doubt counts against the store, and nothing but the
-//! store's own promise is behind a probe that found none.
+//! A store that overwrites, or answers two writers of one object that each of them created it, is found out for
+//! certain: it was seen. The opposite can't be proven from outside. A store that looks first and writes then has a
+//! moment in between; many creations of one object at the same time, in rounds of each way to create (a put, the
+//! completion of an upload, both at once), fall into it with a probability that leaves little over, but not nothing. So
+//! any doubt counts against the store, and nothing but the store's own promise is behind a probe that found none.
 //!
-//! Every probe has names of its own below `probe/`, so that two at the same time don't meet. What a probe leaves where it was killed or
-//! can't delete is a few bytes each, which mean nothing to anybody and may be deleted at any time. Where it can't delete it leaves
-//! [`KEPT`] too, and the next one tries that object and makes no more of them.
+//! Every probe has names of its own below `probe/`, so that two at the same time don't meet. What a probe leaves where
+//! it was killed or can't delete is a few bytes each, which mean nothing to anybody and may be deleted at any time.
+//! Where it can't delete it leaves [`KEPT`] too, and the next one tries that object and makes no more of them.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError, RwLock, mpsc};
@@ -26,8 +26,8 @@ use crate::format::descriptor::CreateIfAbsent;
 use crate::limits::{ABANDONED_AFTER, KIB, MAX_SMALL_OBJECT_BYTES};
 use crate::store::{Created, ErrorKind, Key, Upload};
 
-/// How the writers of each round create, one after the other round. Uploads come first: what they need before their last request opens
-/// the connections that all later rounds use.
+/// How the writers of each round create, one after the other round. Uploads come first: what they need before their
+/// last request opens the connections that all later rounds use.
 const ROUNDS: [Round; 7] = [Round::Uploads, Round::Uploads, Round::Uploads, Round::Both, Round::Puts, Round::Puts, Round::Puts];
 
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +38,8 @@ enum Round {
 }
 
 impl Round {
-    /// How many create one object at the same moment, and its size in bytes. The moment between looking and writing is the longer the
-    /// more there is to write: few writers of much meet in it more often than many of little.
+    /// How many create one object at the same moment, and its size in bytes. The moment between looking and writing is
+    /// the longer the more there is to write: few writers of much meet in it more often than many of little.
     fn writers(self) -> (usize, usize) {
         match self {
             Self::Puts => (8, 64 * KIB),
@@ -83,8 +83,8 @@ impl Probed {
     }
 }
 
-/// Probes a store through a connection that relies on the store itself. `races`: many creations at once too, not only one after
-/// the other. For a file system the latter is enough: the kernel gives a name once.
+/// Probes a store through a connection that relies on the store itself. `races`: many creations at once too, not only
+/// one after the other. For a file system the latter is enough: the kernel gives a name once.
 ///
 /// # Errors
 /// As the store's.
@@ -127,7 +127,8 @@ fn read(objects: &RawObjects, name: &ObjectName) -> Result<Option<Vec<u8>>, Erro
     objects.read_at_most(name, MAX_SMALL_OBJECT_BYTES)
 }
 
-/// What an object tells that an earlier probe could not delete; `None` where there is none, or it leaves anything to ask.
+/// What an object tells that an earlier probe could not delete; `None` where there is none, or it leaves anything to
+/// ask.
 fn again(objects: &RawObjects) -> Result<Option<Probed>, Error> {
     let (name, content) = (name_below(KEPT.0.to_owned())?, KEPT.1);
     if read(objects, &name)?.is_none() {
@@ -153,8 +154,8 @@ fn one_after_the_other(objects: &RawObjects, name: &ObjectName) -> Result<Option
     Ok((!is_untouched).then(|| "it says that an object exists, and yet replaces it".to_owned()))
 }
 
-/// Lists names that stores which keep directories put into another order than that of their bytes. A listing out of order is an error of
-/// the store, which says so. Whether the credentials can delete.
+/// Lists names that stores which keep directories put into another order than that of their bytes. A listing out of
+/// order is an error of the store, which says so. Whether the credentials can delete.
 fn list_in_order(objects: &RawObjects, prefix: &str) -> Result<bool, Error> {
     let names = ["a-b/c", "a.b", "a/b", "a0"].map(|name| name_below(format!("{prefix}{name}")));
     let names: Vec<ObjectName> = names.into_iter().collect::<Result<_, _>>()?;

@@ -46,8 +46,8 @@ impl RawObjects {
         &*self.store
     }
 
-    /// Visits the objects whose names have a prefix and sort after `after` (`""` for all), in the order of their names, until the
-    /// visitor breaks. What is no name of a repository's object is passed over.
+    /// Visits the objects whose names have a prefix and sort after `after` (`""` for all), in the order of their names,
+    /// until the visitor breaks. What is no name of a repository's object is passed over.
     ///
     /// # Errors
     /// As the store's.

@@ -1,7 +1,7 @@
 //! A repository that is open: its objects, its identity, and what seals and opens its objects.
 //!
-//! Lives here: the value that everything in this room works on. May not live here: how it is opened (`open`, `init`), what is done with
-//! it (`objects`, `bindings`, `wal`, `catalog`, `backups`).
+//! Lives here: the value that everything in this room works on. May not live here: how it is opened (`open`, `init`),
+//! what is done with it (`objects`, `bindings`, `wal`, `catalog`, `backups`).
 
 use std::sync::Mutex;
 
@@ -28,7 +28,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// A repository of which descriptor and keys are known.
+    /// A repository whose descriptor and keys are known.
     pub(super) fn new(objects: RawObjects, descriptor: Descriptor, keys: DataKeys, generation: u64, level: i32) -> Self {
         let id = descriptor.repository_id;
         Self {

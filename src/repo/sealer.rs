@@ -35,7 +35,8 @@ impl Sealer {
     /// Stores a plaintext under a name, if that is free.
     ///
     /// # Errors
-    /// As the store's; [`Kind::Damaged`] when the plaintext is not what it was when it was hashed; [`Kind::Config`] when it cannot be read.
+    /// As the store's; [`Kind::Damaged`] when the plaintext is not what it was when it was hashed; [`Kind::Config`]
+    /// when it cannot be read.
     pub fn create(&self, name: &ObjectName, content: &Content<'_>) -> Result<Created, Error> {
         let metadata = Metadata {
             plaintext_bytes: content.digest.bytes,
@@ -159,7 +160,8 @@ impl Write for PartWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() == PART_BYTES {
             self.send_part()?;
-            // Only now: the memory of the part that was sent is free again. And at once: a buffer that grows is there twice for a moment.
+            // Only now: the memory of the part that was sent is free again. And at once: a buffer that grows is there
+            // twice for a moment.
             self.buffer.reserve_exact(PART_BYTES);
         }
         let taken = bytes.len().min(PART_BYTES - self.buffer.len());

@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::pg::WalFileName;
 
-/// A WAL file under the name that it is stored by: the server's, and behind it the number of the content, if it is not the first of
-/// this name. Only what recovery never asks for can have more than one: two promotions off one segment leave two `.partial` files.
+/// A WAL file under the name that it is stored by: the server's, and behind it the number of the content, if it is not
+/// the first of this name. Only what recovery never asks for can have more than one: two promotions off one segment
+/// leave two `.partial` files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredName {
     /// The server's name.

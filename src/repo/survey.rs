@@ -31,8 +31,9 @@ impl Surveyed {
 }
 
 impl Repository {
-    /// Visits all clusters in the order of their objects' names, or the one asked for. A cluster costs no request of its own: a page of
-    /// the listing is as long as it is, whoever its objects belong to. `on_file` is told of every WAL file as it is seen.
+    /// Visits all clusters in the order of their objects' names, or the one asked for. A cluster costs no request of
+    /// its own: a page of the listing is as long as it is, no matter who owns its objects. `on_file` receives every WAL
+    /// file as it is seen.
     ///
     /// # Errors
     /// As the store's, and what the visitor answers.

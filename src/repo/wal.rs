@@ -1,9 +1,10 @@
 //! WAL files in a repository: stored under their names, fetched whole, or proven absent.
 //!
-//! PostgreSQL takes "not there" for the end of the log and promotes. So absence is answered only when all of this holds:
+//! PostgreSQL takes "not there" for the end of the log and promotes. So absence is answered only when all of this
+//! holds:
 //! - the store says that the object does not exist, and its listing says so too;
-//! - nothing proves that the file must have existed: no later segment on the same timeline (unless the timeline began later), no
-//!   later timeline that left this one beyond the segment, no later timeline history.
+//! - nothing proves that the file must have existed: no later segment on the same timeline (unless the timeline began
+//!   later), no later timeline that left this one beyond the segment, no later timeline history.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -62,8 +63,8 @@ enum Next {
     Nothing,
 }
 
-/// Whether something was stored so lately that what was pushed at the same time may still be on its way. Where the store's clock and
-/// ours differ by more than that, it counts as old.
+/// Whether something was stored so lately that what was pushed at the same time may still be on its way. Where the
+/// store's clock and ours differ by more than that, it counts as old.
 fn is_recent(stored_unix_s: i64) -> bool {
     let age = jiff::Timestamp::now().as_second().abs_diff(stored_unix_s);
     age < LATE_ARRIVAL.as_secs()
@@ -81,8 +82,9 @@ fn fitting(error: Error, file: &WalFileName) -> Error {
 }
 
 impl Repository {
-    /// Stores a WAL file, once. What recovery never asks for must not keep from being archived what it needs: other content under
-    /// the name of a `.partial` or `.backup` file, or damage there, is left as it is, and this content is kept beside it.
+    /// Stores a WAL file, once. What recovery never asks for must not keep from being archived what it needs: other
+    /// content under the name of a `.partial` or `.backup` file, or damage there, is left as it is, and this content is
+    /// kept beside it.
     ///
     /// # Errors
     /// As [`put`](Repository::put).
@@ -164,7 +166,8 @@ impl Repository {
         let Some(proof) = self.must_have_existed(cluster, facts, file, &name)? else {
             return Ok(Fetched::Absent);
         };
-        // It may have been stored at this moment, and files may arrive out of order while another process pushes several at once.
+        // It may have been stored at this moment, and files may arrive out of order while another process pushes
+        // several at once.
         let may_come = || matches!(proof, Proof::Because { stored_unix_s: Some(stored_unix_s), .. } if is_recent(stored_unix_s));
         let mut attempts = 0;
         while attempts < MISSING_ATTEMPTS || may_come() {
@@ -197,8 +200,9 @@ impl Repository {
         let wanted: Option<&dyn Fn(&WalFileName) -> bool> = match file {
             WalFileName::Segment(_) => Some(&later_segment),
             WalFileName::History(timeline) if timeline.0 > 1 => Some(&later_history),
-            // The first timeline has no parent and so no history. The server asks for it all the same when it copies the parent's
-            // history into that of a new timeline (`writeTimeLineHistory`). For the others PostgreSQL never asks in recovery.
+            // The first timeline has no parent and so no history. The server asks for it all the same when it copies
+            // the parent's history into that of a new timeline (`writeTimeLineHistory`). For the others PostgreSQL
+            // never asks in recovery.
             WalFileName::History(_) | WalFileName::Partial(_) | WalFileName::Backup(..) => None,
         };
         let prefix = match file {
@@ -244,8 +248,8 @@ impl Repository {
         self.left_beyond(cluster, facts.system_id, segment.timeline, number, size)
     }
 
-    /// A later timeline that left this one in a segment after this one. Its history also says where this one began: what was before
-    /// that never was on it.
+    /// A later timeline that left this one in a segment after this one. Its history also says where this one began:
+    /// what was before that never was on it.
     fn left_beyond(
         &self,
         cluster: &ClusterName,
@@ -293,8 +297,8 @@ impl Repository {
             .map_err(|e| Error::new(Kind::Damaged, format!("{name} in {} is no timeline history: {e}", self.location())))
     }
 
-    /// What the store lists at `name`, which it said does not exist, or the first wanted file after it. The listing begins just before
-    /// the name, and ends there where no other file is wanted.
+    /// What the store lists at `name`, which it said does not exist, or the first wanted file after it. The listing
+    /// begins just before the name, and ends there where no other file is wanted.
     fn next(&self, prefix: Prefix<'_>, name: &ObjectName, wanted: Option<&dyn Fn(&WalFileName) -> bool>) -> Result<Next, Error> {
         let text = name.to_string();
         let before = text.get(..text.len() - 1).unwrap_or_default();

@@ -1,49 +1,54 @@
 //! Create-if-absent for stores that have none: claims.
 //!
-//! Some S3 services ignore `If-None-Match`: they overwrite and answer 200. On those two writers of one key could destroy each
-//! other's object without anybody noticing. This decorator keeps that from happening as long as all writers use it.
+//! Some S3 services ignore `If-None-Match`: they overwrite and answer 200. On those two writers of one key could
+//! destroy each other's object without anybody noticing. This decorator keeps that from happening as long as all
+//! writers use it.
 //!
 //! # Protocol
 //! To create `key` with content of id `c`:
 //!
 //! 1. If `key` exists: `Exists`.
-//! 2. If there is a living claim of other content under `claims/<key>/`: wait (8). Spares 3 to 5, and keeps two writers whose
-//!    credentials cannot delete from blocking each other with ever new claims.
-//! 3. Put an empty object, the claim, `claims/<key>/<c>-<random>`. A name is never used again once its deletion was requested.
+//! 2. If there is a living claim of other content under `claims/<key>/`: wait (8). Spares 3 to 5, and keeps two writers
+//!    whose credentials cannot delete from blocking each other with ever new claims.
+//! 3. Put an empty object, the claim, `claims/<key>/<c>-<random>`. A name is never used again once its deletion was
+//!    requested.
 //! 4. List `claims/<key>/`. If there is a living claim of other content: delete the own claim and wait (8).
 //! 5. If `key` exists: delete the own claim; `Exists`.
 //! 6. Put `key`.
-//! 7. If 6 was answered with success: delete the own claim and those that are dead; `New`. If it failed, the claim stays: the
-//!    request may still be on its way.
-//! 8. Wait a random time and begin again at 1; after a bounded number of times, or at the deadline, [`ErrorKind::Busy`].
+//! 7. If 6 was answered with success: delete the own claim and those that are dead; `New`. If it failed, the claim
+//!    stays: the request may still be on its way.
+//! 8. Wait a random time and begin again at 1; after a bounded number of times, or at the deadline,
+//!    [`ErrorKind::Busy`].
 //!
-//! A claim is **dead** when it is more than [`ABANDONED_AFTER`] older than the own one, both by the store's clock, so that the
-//! clocks of the writers do not matter; else it is living. (In 2 there is no own claim yet and our clock stands in. If it is wrong
-//! we wait for nothing, or go on to 4, which is right.) A writer whose claim is older than a quarter of that, by the monotonic or
-//! by the wall clock, puts it again and repeats 4 before it goes on to 5; its deadline ends 6, at most [`MAX_TIMEOUT`] later. So
-//! `key` is not put under a dead claim. An upload in parts does 1 to 4 when it begins, and 5 to 7 when it completes.
+//! A claim is **dead** when it is more than [`ABANDONED_AFTER`] older than the own one, both by the store's clock, so
+//! that the clocks of the writers do not matter; else it is living. (In 2 there is no own claim yet and our clock
+//! stands in. If it is wrong we wait for nothing, or go on to 4, which is right.) A writer whose claim is older than a
+//! quarter of that, by the monotonic or by the wall clock, puts it again and repeats 4 before it goes on to 5; its
+//! deadline ends 6, at most [`MAX_TIMEOUT`] later. So `key` is not put under a dead claim. An upload in parts does 1 to
+//! 4 when it begins, and 5 to 7 when it completes.
 //!
 //! # Why no object is ever replaced by other content
-//! Given that the store's puts, lists and deletes are strongly consistent (each takes effect at one moment between request and
-//! answer, in one order for all). Suppose writers V and W with different contents both put `key`. One of them put its claim first;
-//! let it be V. W listed the claims (4) after it put its own, thus after V put its. W put `key`, so it did not see V's claim; so
-//! that was deleted before W's list. V deletes its claim in 4 and 5, after which it does not put `key` under this claim, or in 7,
-//! after its put was answered. So V's put came before V's delete, before W's list, before W's check that `key` exists (5), which
-//! then found it: W did not put. Contradiction. (A dead claim may be deleted by others, but only in 7, after `key` was put, which
-//! W then found as well.)
+//! Given that the store's puts, lists and deletes are strongly consistent (each takes effect at one moment between
+//! request and answer, in one order for all). Suppose writers V and W with different contents both put `key`. One of
+//! them put its claim first; let it be V. W listed the claims (4) after it put its own, thus after V put its. W put
+//! `key`, so it did not see V's claim; so that was deleted before W's list. V deletes its claim in 4 and 5, after which
+//! it does not put `key` under this claim, or in 7, after its put was answered. So V's put came before V's delete,
+//! before W's list, before W's check that `key` exists (5), which then found it: W did not put. Contradiction. (A dead
+//! claim may be deleted by others, but only in 7, after `key` was put, which W then found as well.)
 //!
-//! An answer that is lost does no harm: a put of a claim or its deletion that arrives late concerns a name that nobody relies on,
-//! and a put of `key` that arrives late is covered by the claim, which was not deleted.
+//! An answer that is lost does no harm: a put of a claim or its deletion that arrives late concerns a name that nobody
+//! relies on, and a put of `key` that arrives late is covered by the claim, which was not deleted.
 //!
-//! Writers of the **same content** do not see each other's claims as an obstacle, so a retry after a crash goes ahead at once. Both
-//! may put `key`, and both are told `New`: the later put replaces the object by one of equal content id. Each has a claim with a
-//! name of its own: were it one name for both, the first to finish would delete the protection of the other.
+//! Writers of the **same content** do not see each other's claims as an obstacle, so a retry after a crash goes ahead
+//! at once. Both may put `key`, and both get `New`: the later put replaces the object by one of equal content id. Each
+//! has a claim with a name of its own: were it one name for both, the first to finish would delete the protection of
+//! the other.
 //!
 //! # What it does not cover
-//! A writer whose process or host is stopped for hours in the instant between its last look at the clock and the sending of the
-//! request, and then sends it; writers that do not use claims; stores whose listings lag behind (noticed when
-//! the own claim is missing, and an error then). Where credentials cannot delete, claims stay behind. That is harmless: they are
-//! looked at only while `key` does not exist, and die.
+//! A writer whose process or host is stopped for hours in the instant between its last look at the clock and the
+//! sending of the request, and then sends it; writers that do not use claims; stores whose listings lag behind (noticed
+//! when the own claim is missing, and an error then). Where credentials cannot delete, claims stay behind. That is
+//! harmless: they are looked at only while `key` does not exist, and die.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -57,7 +62,8 @@ use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store,
 use crate::deadline::Deadline;
 use crate::limits::{ABANDONED_AFTER, MAX_TIMEOUT};
 
-/// Claims on one object; more are an error. Each stands for a writer at work or one that died within [`ABANDONED_AFTER`].
+/// Claims on one object; more are an error. Each stands for a writer at work or one that died within
+/// [`ABANDONED_AFTER`].
 const MAX_CLAIMS: usize = 10_000;
 
 /// Age at which an own claim is put again.
@@ -101,8 +107,8 @@ impl Moment {
 }
 
 impl Claims {
-    /// Guards the creations in `inner`, whose `create` and `complete` may overwrite and answer `New`. `policy` bounds how often and
-    /// how long it gives way to another writer.
+    /// Guards the creations in `inner`, whose `create` and `complete` may overwrite and answer `New`. `policy` bounds
+    /// how often and how long it gives way to another writer.
     pub fn new(inner: Arc<dyn Store>, policy: Policy, deadline: Deadline) -> Self {
         Self { inner, policy, deadline }
     }

@@ -1,11 +1,12 @@
 //! Stores: where immutable objects live. A directory, S3, or memory, behind one trait.
 //!
-//! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`mod@file`], [`s3`], [`memory`]) and per
-//! decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is `format` and `repo`). Depends on
-//! `fsio`, `limits` and `deadline` only.
+//! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`mod@file`], [`s3`],
+//! [`memory`]) and per decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is
+//! `format` and `repo`). Depends on `fsio`, `limits` and `deadline` only.
 //!
-//! The contract is blocking on purpose: compression and encryption are blocking work on threads, and a blocking call is simpler
-//! to reason about after a crash. The S3 backend keeps a small runtime of its own. Parallelism is threads sharing one store.
+//! The contract is blocking on purpose: compression and encryption are blocking work on threads, and a blocking call is
+//! simpler to reason about after a crash. The S3 backend keeps a small runtime of its own. Parallelism is threads
+//! sharing one store.
 
 use std::fmt;
 use std::io::Read;
@@ -30,20 +31,24 @@ pub mod s3;
 ///
 /// # Promises every implementation makes
 /// - **Atomic**: an object is there whole or not at all, whatever is killed and whenever. No reader sees half of one.
-/// - **Once**: [`create`](Store::create) and [`Upload::complete`] never replace an object; they answer [`Created::Exists`].
-/// - **Durable**: when `create` or `complete` answers [`Created::New`], or [`make_durable`](Store::make_durable) answers `Ok`, the object
-///   survives a power failure of this host (file) or is acknowledged by the service (S3).
+/// - **Once**: [`create`](Store::create) and [`Upload::complete`] never replace an object; they answer
+///   [`Created::Exists`].
+/// - **Durable**: when `create` or `complete` answers [`Created::New`], or [`make_durable`](Store::make_durable)
+///   answers `Ok`, the object survives a power failure of this host (file) or is acknowledged by the service (S3).
 /// - **Read your writes**: what was created is seen at once by `read` and `list` of every other process.
-/// - **Absence is proven, never guessed**: [`ErrorKind::NotFound`] means that the store itself said that this object does not
-///   exist. A missing root directory, a missing bucket, a proxy's error page or a denied request is another kind of error.
+/// - **Absence is proven, never guessed**: [`ErrorKind::NotFound`] means that the store itself said that this object
+///   does not exist. A missing root directory, a missing bucket, a proxy's error page or a denied request is another
+///   kind of error.
 pub trait Store: Send + Sync {
     /// The repository URL, for messages. It never holds a secret.
     fn location(&self) -> &str;
 
-    /// Creates `key` with `body` if no object has that key. Says whether it did. Afterwards the object is durable if it is new;
-    /// if it exists, nothing is known about its content or durability: read it, compare it, and [`make_durable`](Store::make_durable) it.
+    /// Creates `key` with `body` if no object has that key. Says whether it did. Afterwards the object is durable if it
+    /// is new; if it exists, nothing is known about its content or durability: read it, compare it, and
+    /// [`make_durable`](Store::make_durable) it.
     ///
-    /// An error says nothing about the outcome: the object may be there (the answer was lost). Calling again is always safe.
+    /// An error says nothing about the outcome: the object may be there (the answer was lost). Calling again is always
+    /// safe.
     ///
     /// # Errors
     /// Any [`ErrorKind`] but `NotFound`.
@@ -55,16 +60,18 @@ pub trait Store: Send + Sync {
     /// Any [`ErrorKind`] but `NotFound`.
     fn begin(&self, key: &Key, content: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError>;
 
-    /// Opens `key` for reading. Errors while reading the body are [`std::io::Error`]s that wrap a [`StoreError`]; the end of the
-    /// body is reported only when all bytes of the range were delivered (a connection cut short is an error, not an end).
+    /// Opens `key` for reading. Errors while reading the body are [`std::io::Error`]s that wrap a [`StoreError`]; the
+    /// end of the body is reported only when all bytes of the range were delivered (a connection cut short is an error,
+    /// not an end).
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when the object is proven absent. A range that begins at or beyond the end gives an empty body.
+    /// [`ErrorKind::NotFound`] when the object is proven absent. A range that begins at or beyond the end gives an
+    /// empty body.
     fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError>;
 
-    /// Visits the objects whose key begins with `prefix` and sorts after `after` (`""` for all), in byte order of the whole key,
-    /// until the visitor breaks. Memory is bounded by one page. An absent prefix visits nothing and is not an error. Objects
-    /// created or deleted meanwhile may or may not be seen; all others are seen exactly once.
+    /// Visits the objects whose key begins with `prefix` and sorts after `after` (`""` for all), in byte order of the
+    /// whole key, until the visitor breaks. Memory is bounded by one page. An absent prefix visits nothing and is not
+    /// an error. Objects created or deleted meanwhile may or may not be seen; all others are seen exactly once.
     ///
     /// # Errors
     /// Any [`ErrorKind`] but `NotFound`: a listing that could not be completed is never passed off as a complete one.
@@ -76,25 +83,27 @@ pub trait Store: Send + Sync {
     /// [`ErrorKind::NotFound`] when there is no such object.
     fn make_durable(&self, key: &Key) -> Result<(), StoreError>;
 
-    /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what is deleted in
-    /// an order does not come back in another. Only `expire`, `check` and the claims decorator delete.
+    /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what
+    /// is deleted in an order does not come back in another. Only `expire`, `check` and the claims decorator delete.
     ///
     /// # Errors
-    /// Any [`ErrorKind`] but `NotFound`; [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to have).
+    /// Any [`ErrorKind`] but `NotFound`; [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to
+    /// have).
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
 }
 
-/// An object being written in parts. Dropped before [`complete`](Upload::complete) answered, it removes what it can of its parts.
+/// An object being written in parts. Dropped before [`complete`](Upload::complete) answered, it removes what it can of
+/// its parts.
 pub trait Upload: Send {
-    /// Adds a part. All parts but the last are of one size, [`crate::limits::PART_BYTES`]. After an error the same part may be
-    /// given again.
+    /// Adds a part. All parts but the last are of one size, [`crate::limits::PART_BYTES`]. After an error the same part
+    /// may be given again.
     ///
     /// # Errors
     /// Any [`ErrorKind`] but `NotFound`.
     fn part(&mut self, body: Bytes) -> Result<(), StoreError>;
 
-    /// Publishes the object as [`Store::create`] does. After an error it may be called again; if an earlier call did succeed and
-    /// only its answer was lost, the answer is [`Created::Exists`].
+    /// Publishes the object as [`Store::create`] does. After an error it may be called again; if an earlier call did
+    /// succeed and only its answer was lost, the answer is [`Created::Exists`].
     ///
     /// # Errors
     /// Any [`ErrorKind`] but `NotFound`.
@@ -111,8 +120,8 @@ pub enum Created {
     Exists,
 }
 
-/// A secret-free fingerprint of what is being created: equal for equal content. Only stores without create-if-absent use it, to
-/// let two writers of the same content meet without harm ([`claims`]).
+/// A secret-free fingerprint of what is being created: equal for equal content. Only stores without create-if-absent
+/// use it, to let two writers of the same content meet without harm ([`claims`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentId(pub [u8; 16]);
 

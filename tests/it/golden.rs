@@ -1,5 +1,5 @@
-//! Golden vectors of the envelope: what version 1 wrote must be readable for ever, and what is damaged must be refused by the layer
-//! that is named. `WALVIS_TEST_BLESS=1` writes them anew, for a new version of the format only.
+//! Golden vectors of the envelope: what version 1 wrote must be readable for ever, and what is damaged must be refused
+//! by the layer that is named. `WALVIS_TEST_BLESS=1` writes them anew, for a new version of the format only.
 
 use std::path::{Path, PathBuf};
 
@@ -190,8 +190,8 @@ fn scanned() -> (Vec<u8>, Vec<u8>, u64) {
     (bytes, summary.encode(), summary.xact_stats.unwrap().count)
 }
 
-/// A node over 16 segments; every third one ends in the middle of a transaction. Every fifth has marks, which the first version did not
-/// count.
+/// A node over 16 segments; every third one ends in the middle of a transaction. Every fifth has marks, which the first
+/// version did not count.
 fn node_of(first_version: bool) -> Node {
     let id = NodeId { timeline: Timeline(1), size: WalSegmentSize::new(16 << 20).unwrap(), level: 1, number: 7 };
     let entry = |number: u64| {

@@ -1,5 +1,5 @@
-//! Golden vectors of packs and manifests: what version 1 wrote must be readable for ever, and what is damaged must be refused by the
-//! layer that is named. `WALVIS_TEST_BLESS=1` writes them anew, for a new version of the format only.
+//! Golden vectors of packs and manifests: what version 1 wrote must be readable for ever, and what is damaged must be
+//! refused by the layer that is named. `WALVIS_TEST_BLESS=1` writes them anew, for a new version of the format only.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,8 @@ struct Vectors {
     pack_object: String,
     manifest_object: String,
     records: Vec<GoldenRecord>,
-    /// Of the only table: length of the piece, CRC-32C, and of each extent the offset of its record, or nothing for zeros.
+    /// Of the only table: length of the piece, CRC-32C, and of each extent the offset of its record, or nothing for
+    /// zeros.
     table: (u64, String, Vec<Option<u32>>),
     items: Vec<GoldenItem>,
     live_bytes: Vec<u64>,
@@ -361,7 +362,8 @@ struct NamesVectors {
     damaged: Vec<JsonDamage>,
 }
 
-/// Names and paths of all sorts, and two attachments: the second extent of the golden pack with zeros after it, and an empty file.
+/// Names and paths of all sorts, and two attachments: the second extent of the golden pack with zeros after it, and an
+/// empty file.
 fn names_facts(pack: &[u8]) -> BackupFacts {
     let header = pack.get(..HEADER_BYTES).unwrap();
     let key = PackKey::new(header, address(ObjectKind::Pack), &keys()).unwrap();

@@ -1,5 +1,5 @@
-//! Retries, claims and scripted faults: what fails is tried again where that helps, and claims never let one content replace
-//! another, in whatever order the requests of several writers arrive.
+//! Retries, claims and scripted faults: what fails is tried again where that helps, and claims never let one content
+//! replace another, in whatever order the requests of several writers arrive.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -216,8 +216,8 @@ fn faults_come_when_scripted_and_no_other_time() {
     assert_eq!(store.log().last(), Some(&(Op::Read, "wrong".to_owned())));
 }
 
-/// Lets threads take turns at the store, in a given order: every request is one step, and the steps of all writers interleave just
-/// as told. Who is done, or whose turn never comes, does not hold up the others.
+/// Lets threads take turns at the store, in a given order: every request is one step, and the steps of all writers
+/// interleave just as told. Who is done, or whose turn never comes, does not hold up the others.
 struct Turns {
     state: Mutex<TurnState>,
     changed: Condvar,
@@ -310,8 +310,8 @@ fn create_by_upload(store: &dyn Store, key: &Key, body: &[u8]) -> Result<Created
     upload.complete()
 }
 
-/// Lets writers of these contents create one object in the given order of steps, and checks what they were told against what is
-/// there. Gives the answers.
+/// Lets writers of these contents create one object in the given order of steps, and checks what they were told against
+/// what is there. Gives the answers.
 fn race(contents: &[&'static str], order: &[usize], by_upload: bool) -> Vec<Option<Created>> {
     let memory = Arc::new(MemoryStore::without_conditions());
     let turns = Arc::new(Turns::new(order.to_vec(), contents.len()));
@@ -368,8 +368,8 @@ fn orders(a: usize, b: usize) -> Vec<Vec<usize>> {
     first(0, orders(a - 1, b)).chain(first(1, orders(a, b - 1))).collect()
 }
 
-/// The most steps of one writer without a second attempt: does it exist, who claims it, claim, who claims it, does it exist, put,
-/// delete the claim.
+/// The most steps of one writer without a second attempt: does it exist, who claims it, claim, who claims it, does it
+/// exist, put, delete the claim.
 const STEPS: usize = 7;
 
 #[test]

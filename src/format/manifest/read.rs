@@ -1,7 +1,8 @@
 //! Bytes become a manifest.
 //!
-//! They are foreign: whoever writes to a repository without encryption, or has its key, wrote them. So they are parsed once, as they come;
-//! nothing is allocated on the word of a number; and what a stored manifest says is held against [`Rules`] before anybody acts on it.
+//! They are foreign: anybody who writes to a repository without encryption, or has its key, wrote them. So they are
+//! parsed once, as they come; nothing is allocated on the word of a number; and what a stored manifest says is held
+//! against [`Rules`] before anybody acts on it.
 
 use super::rules::{MAX_MODE, Rules, directory_mode, file_mode, is_safe};
 use super::{
@@ -29,7 +30,8 @@ pub struct ManifestReader {
 
 /// Longest encoded item: the tables of a file of 1 TiB.
 const MAX_ITEM_BYTES: usize = 1024 * 1024;
-/// Shortest encoded item but that of the data directory itself: kind, common beginning, rest and its length, mode, owner, group.
+/// Shortest encoded item but that of the data directory itself: kind, common beginning, rest and its length, mode,
+/// owner, group.
 const MIN_ITEM_BYTES: u64 = 7;
 /// Longest part of the head that is taken at once, but for the facts: a name, or a pack.
 const MAX_HEAD_PART_BYTES: usize = 512;
@@ -46,8 +48,9 @@ enum Parsed<T> {
 }
 
 impl ManifestReader {
-    /// A reader of a manifest as a repository has it, of so many bytes: what breaks the rules of a backup is refused, and modes are those
-    /// that a restore may give. The default reads what this process wrote itself, of which directories may be left out.
+    /// A reader of a manifest as a repository has it, of this many bytes: what breaks the rules of a backup is refused,
+    /// and modes are those that a restore may give. The default reads what this process wrote itself, of which
+    /// directories may be left out.
     pub fn of_backup(summary: &BackupSummary, plaintext_bytes: u64) -> Self {
         Self { rules: Some(Rules::new(summary, plaintext_bytes / MIN_ITEM_BYTES + 1)), ..Self::default() }
     }
@@ -177,7 +180,7 @@ impl Beginning {
         }
     }
 
-    /// Takes one part and says what comes after it. `None` when bytes are missing, as far as that can be told.
+    /// Takes one part and says what comes after it. `None` when bytes are missing, as far as that is known.
     fn part(&mut self, rest: &mut &[u8]) -> Result<Option<Step>, TableError> {
         macro_rules! or_more {
             ($value:expr) => {
@@ -256,7 +259,7 @@ fn parse_item(
     }
 }
 
-/// `None` when bytes are missing, as far as that can be told.
+/// `None` when bytes are missing, as far as that is known.
 fn take_item(rest: &mut &[u8], head: &ManifestHead, before: Option<&[u8]>, is_foreign: bool) -> Option<Result<Item, TableError>> {
     let [tag] = *take_array(rest)?;
     let shared = take_varint(rest)?;

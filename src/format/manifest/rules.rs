@@ -1,7 +1,8 @@
-//! What a stored manifest may say. It is a claim: who wrote it may be anybody who writes to a repository without encryption, or has its key.
+//! What a stored manifest may say. It is a claim: it may have been written by anybody who can write to a repository
+//! without encryption, or has its key.
 //!
-//! Everything is checked while it is read, and before anything is written: whatever passes leads nowhere but below the data directory and
-//! the directories of its own version in the tablespaces that the facts name.
+//! Everything is checked while it is read, and before anything is written: whatever passes leads nowhere but below the
+//! data directory and the directories of its own version in the tablespaces that the facts name.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,8 +24,8 @@ const GROUP_READS_DIRECTORY: u32 = 0o050;
 /// Reading a file, for the same.
 const GROUP_READS_FILE: u32 = 0o040;
 
-/// The mode that a restored directory gets: 0700, or 0750. What else a manifest says (set-user-id bits, writing for others) is for
-/// nobody.
+/// The mode that a restored directory gets: 0700, or 0750. What else a manifest says (set-user-id bits, writing for
+/// others) is for nobody.
 pub fn directory_mode(mode: u32) -> u32 {
     if mode & GROUP_READS_DIRECTORY == GROUP_READS_DIRECTORY { 0o750 } else { 0o700 }
 }
@@ -34,7 +35,8 @@ pub fn file_mode(mode: u32) -> u32 {
     if mode & GROUP_READS_FILE == GROUP_READS_FILE { 0o640 } else { 0o600 }
 }
 
-/// Names at the top that are files wherever there is a cluster: the server, or a restore, would stumble over a directory.
+/// Names at the top that are files wherever there is a cluster: the server, or a restore, would stumble over a
+/// directory.
 const FILES: [&[u8]; 11] = [
     b"PG_VERSION",
     BACKUP_LABEL,
@@ -132,8 +134,8 @@ impl Rules {
         Ok(())
     }
 
-    /// In a tablespace nothing but the directory of this version is the cluster's. What has another name in `pg_tblspc` is in the data
-    /// directory itself, and leads nowhere.
+    /// In a tablespace nothing but the directory of this version is the cluster's. What has another name in `pg_tblspc`
+    /// is in the data directory itself, and leads nowhere.
     fn tablespace(&self, path: &[u8], is_directory: bool) -> Result<(), &'static str> {
         let Some(rest) = path.strip_prefix(TABLESPACES).and_then(|rest| rest.strip_prefix(b"/")) else { return Ok(()) };
         let mut parts = rest.splitn(3, |byte| *byte == b'/');
@@ -160,7 +162,8 @@ struct Tree {
 impl Tree {
     fn admit(&mut self, path: &[u8], is_directory: bool) -> Result<(), &'static str> {
         let shared = path.iter().zip(&self.path).take_while(|(a, b)| a == b).count();
-        // What sorts after all that is in a directory can be told by the byte after its name: `base.x` comes before `base/5`.
+        // What sorts after all that is in a directory can be told by the byte after its name: `base.x` comes before
+        // `base/5`.
         let is_open = |len: usize| len <= shared && path.get(len).is_some_and(|next| *next <= b'/');
         while self.open.pop_if(|len| !is_open(*len)).is_some() {}
         if let Some(parent) = path.iter().rposition(|byte| *byte == b'/')

@@ -293,7 +293,8 @@ fn stored(number: u32, offset: u32) -> Option<StoredExtent> {
     Some(StoredExtent { hash: [4; 16], place: place(number, offset) })
 }
 
-/// The head is parsed once, however it comes: a reader that began anew with each chunk would take a million times as long.
+/// The head is parsed once, however it comes: a reader that began anew with each chunk would take a million times as
+/// long.
 #[test]
 fn a_head_that_never_ends_is_refused_early() {
     let facts = serde_json::to_vec(&facts()).unwrap();

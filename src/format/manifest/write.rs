@@ -24,8 +24,9 @@ impl<W: Write> ManifestWriter<W> {
         Self { sink, buffer: Vec::new(), path: Vec::new(), items: 0, names: HashMap::new(), packs: HashMap::new() }
     }
 
-    /// Adds an item; they come in the order of their paths, byte by byte, none twice. `table_uses` are the records to which the
-    /// tables of a file refer, each pack with the sum of their lengths: without them nobody would know that the backup needs them.
+    /// Adds an item; they come in the order of their paths, byte by byte, none twice. `table_uses` are the records to
+    /// which the tables of a file refer, each pack with the sum of their lengths: without them nobody would know that
+    /// the backup needs them.
     ///
     /// # Errors
     /// When the sink fails; [`io::ErrorKind::InvalidInput`] for what a manifest cannot hold.
@@ -112,10 +113,12 @@ impl<W: Write> ManifestWriter<W> {
         self.packs.values().map(|(_, live)| live).sum()
     }
 
-    /// Ends the items, and makes the head that belongs in front of them. `total` says how long all records of a pack are.
+    /// Ends the items, and makes the head that belongs in front of them. `total` says how long all records of a pack
+    /// are.
     ///
     /// # Errors
-    /// When the sink fails; [`io::ErrorKind::InvalidInput`] when `total` does not know a pack, or a reader would refuse the head.
+    /// When the sink fails; [`io::ErrorKind::InvalidInput`] when `total` does not know a pack, or a reader would refuse
+    /// the head.
     pub fn finish(mut self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> io::Result<(W, Vec<u8>)> {
         let invalid = |what: &'static str| io::Error::new(io::ErrorKind::InvalidInput, what);
         self.sink.flush()?;

@@ -1,7 +1,8 @@
 //! The machine that reads the body of a record as its bytes stream by.
 //!
-//! It is told what comes next in the form "take `n` bytes as a field" or "step over `n` bytes", so it needs memory for one field only,
-//! and its state can be put aside at any byte. It may also be told of a [`gap`](Body::gap): bytes that are there but not known.
+//! It is told what comes next in the form "take `n` bytes as a field" or "step over `n` bytes", so it needs memory for
+//! one field only, and its state can be put aside at any byte. It may also be told of a [`gap`](Body::gap): bytes that
+//! are there but not known.
 
 use super::effect::{Effect, Lock};
 use super::event::{
@@ -428,7 +429,8 @@ impl Body {
         }
     }
 
-    /// Tablespaces of a database that is dropped: all of them for who asks for changes of files, else no more than are listed.
+    /// Tablespaces of a database that is dropped: all of them for who asks for changes of files, else no more than are
+    /// listed.
     fn next_dropped<V: Visitor>(&mut self) -> Result {
         let listed = self.tablespaces.len() <= MAX_DROPPED_TABLESPACES;
         if self.repeat > 0 && (V::BLOCKS || listed) {

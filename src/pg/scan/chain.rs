@@ -6,12 +6,12 @@ use super::summary::{End, Head, Reason, Summary, Tail};
 use super::visitor::Visitor;
 use crate::pg::Lsn;
 
-/// Joins the summaries of consecutive segments, in LSN order along one path of timelines: reports the records that cross their
-/// boundaries and verifies that one follows the other.
+/// Joins the summaries of consecutive segments, in LSN order along one path of timelines: reports the records that
+/// cross their boundaries and verifies that one follows the other.
 ///
-/// A chain may begin anywhere; of a record that its first segment begins in nothing is known. At a timeline's fork the segment of
-/// the child follows the *predecessor* of the parent's segment with the same number: it has a copy of all that the parent's has up
-/// to the fork.
+/// A chain may begin anywhere; of a record that its first segment begins in nothing is known. At a timeline's fork the
+/// segment of the child follows the *predecessor* of the parent's segment with the same number: it has a copy of all
+/// that the parent's has up to the fork.
 ///
 /// After an error the chain has ended; a new one may begin with the same summary.
 #[derive(Debug, Default)]
@@ -92,8 +92,8 @@ impl Chain {
         Self::default()
     }
 
-    /// Adds the next segment. If a record that began before it ends in it, the visitor is told what it says (and its blocks, if it
-    /// wants them; where a part of it is not known, that it is unreadable).
+    /// Adds the next segment. If a record that began before it ends in it, the visitor is told what it says (and its
+    /// blocks, if it wants them; where a part of it is not known, that it is unreadable).
     ///
     /// A segment in which reading ends (see [`Summary::is_complete`]) is accepted; what follows it is not.
     ///

@@ -1,4 +1,5 @@
-//! The way back from bytes to a summary. Foreign bytes: everything is checked, nothing is allocated on the word of a number.
+//! The way back from bytes to a summary. Foreign bytes: everything is checked, nothing is allocated on the word of a
+//! number.
 
 use super::encode::{VERSION, VERSION_WITHOUT_FILES};
 use super::event::{CheckpointKind, DatabaseFiles, Mark, Parameters, PgTime, Record, RestorePointName, TablespacePath, Xid};
@@ -263,7 +264,8 @@ impl<'a> Reader<'a> {
             1 => {
                 let start = self.record()?;
                 let tot_len = self.u32().filter(|len| (24..=MAX_WAL_RECORD_BYTES).contains(len))?;
-                // Records begin at multiples of 8, so the length is on the same page; and some of the record is elsewhere.
+                // Records begin at multiples of 8, so the length is on the same page; and some of the record is
+                // elsewhere.
                 let piece = self.piece().filter(|piece| piece.len >= 8 && piece.len < u64::from(tot_len))?;
                 End::Continues(Tail { start, tot_len, piece })
             }

@@ -1,7 +1,7 @@
 //! The encoding of a summary.
 //!
-//! Numbers are variable-length, little-endian in groups of 7 bits (LEB128), of the shortest form; signed ones are zigzagged;
-//! positions are distances from the segment's beginning. Layout, version 2:
+//! Numbers are variable-length, little-endian in groups of 7 bits (LEB128), of the shortest form; signed ones are
+//! zigzagged; positions are distances from the segment's beginning. Layout, version 2:
 //!
 //! | part | fields |
 //! |---|---|
@@ -138,10 +138,10 @@ impl Summary {
         self.encode_parts(true, true)
     }
 
-    /// Its bytes without the list of transactions, and if need be without the marks, if it does not fit in `max_bytes` with them;
-    /// decoding then gives `None` for these. `None` if it does not fit even so, which takes less than 17 KiB
-    /// (2 × ([`PIECE_FIRST_BYTES`](crate::limits::PIECE_FIRST_BYTES) + [`PIECE_LAST_BYTES`](crate::limits::PIECE_LAST_BYTES)) and a
-    /// few numbers).
+    /// Its bytes without the list of transactions, and if need be without the marks, if it does not fit in `max_bytes`
+    /// with them; decoding then gives `None` for these. `None` if it does not fit even so, which takes less than 17 KiB
+    /// (2 × ([`PIECE_FIRST_BYTES`](crate::limits::PIECE_FIRST_BYTES) +
+    /// [`PIECE_LAST_BYTES`](crate::limits::PIECE_LAST_BYTES)) and a few numbers).
     pub fn encode_within(&self, max_bytes: usize) -> Option<Vec<u8>> {
         let parts = [(true, true), (false, true), (false, false)];
         parts.into_iter().map(|(xacts, marks)| self.encode_parts(xacts, marks)).find(|bytes| bytes.len() <= max_bytes)

@@ -86,8 +86,8 @@ pub struct XactEnd {
     pub kind: XactKind,
     /// When, by the server's clock. Not monotonic in LSN.
     pub time: PgTime,
-    /// The top-level transaction; of a prepared one its own, not the (absent) one that ended it. `None` where it could not be known:
-    /// see the [module](super#which-fields-a-joined-record-gives).
+    /// The top-level transaction; of a prepared one its own, not the (absent) one that ended it. `None` where it could
+    /// not be known: see the [module](super#which-fields-a-joined-record-gives).
     pub xid: Option<Xid>,
 }
 
@@ -162,7 +162,8 @@ pub enum Mark {
         /// When.
         time: PgTime,
     },
-    /// A tablespace was created. Replay links `pg_tblspc/<oid>` to this path again, whatever the restored directory says.
+    /// A tablespace was created. Replay links `pg_tblspc/<oid>` to this path again, whatever the restored directory
+    /// says.
     TablespaceCreate {
         /// OID of the tablespace.
         tablespace: u32,
@@ -180,7 +181,8 @@ pub enum Mark {
         database: u32,
         /// OID of the tablespace.
         tablespace: u32,
-        /// What was copied file by file, and is copied again by replay; `None` when the new files are in the log block by block.
+        /// What was copied file by file, and is copied again by replay; `None` when the new files are in the log block
+        /// by block.
         copied_from: Option<DatabaseFiles>,
     },
     /// The files of a database were removed from tablespaces: all of them by `DROP DATABASE`, the old ones by
@@ -188,7 +190,8 @@ pub enum Mark {
     DatabaseDrop {
         /// OID of the database.
         database: u32,
-        /// OIDs of the tablespaces; `None` when there are more than [`MAX_DROPPED_TABLESPACES`](super::MAX_DROPPED_TABLESPACES).
+        /// OIDs of the tablespaces; `None` when there are more than
+        /// [`MAX_DROPPED_TABLESPACES`](super::MAX_DROPPED_TABLESPACES).
         tablespaces: Option<Vec<u32>>,
     },
 }
@@ -261,7 +264,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// `wal_level = minimal`: what is written from here on is not enough for a recovery from a base backup, which ends here.
+    /// `wal_level = minimal`: what is written from here on is not enough for a recovery from a base backup, which ends
+    /// here.
     pub fn is_minimal(&self) -> bool {
         self.wal_level <= 0
     }

@@ -47,8 +47,8 @@ fn switch(header: &RecordHeader) -> Option<Event> {
     header.is_switch().then_some(Event::Switch)
 }
 
-/// What a record says after all its bytes were read. Blocks that cannot be read are no damage: a summary doesn't depend on whether
-/// somebody wanted them.
+/// What a record says after all its bytes were read. Blocks that cannot be read are no damage: a summary doesn't depend
+/// on whether somebody wanted them.
 fn end_of_record<V: Visitor>(lsn: Lsn, body: &Body, malformed: bool, visitor: &mut V) -> Result<Option<Event>, Reason> {
     match body.finish() {
         Ok(event) if !malformed => Ok(event),
@@ -60,7 +60,7 @@ fn end_of_record<V: Visitor>(lsn: Lsn, body: &Body, malformed: bool, visitor: &m
     }
 }
 
-/// A record of which only the beginning is known so far.
+/// A record whose beginning alone is known so far.
 #[derive(Debug, Clone)]
 pub(super) struct OpenRecord {
     pub(super) start: Lsn,
@@ -93,7 +93,8 @@ impl OpenRecord {
         self.got = self.got.saturating_add(len_u32(body));
     }
 
-    /// The next bytes, of which only a digest is known. `false` if it doesn't show the header, which no piece of a scan lacks.
+    /// The next bytes, of which only a digest is known. `false` if it doesn't show the header, which no piece of a scan
+    /// lacks.
     #[must_use]
     pub(super) fn piece<V: Visitor>(&mut self, piece: &Piece, visitor: &mut V) -> bool {
         let first = self.take_header::<V>(&piece.first);

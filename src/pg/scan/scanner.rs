@@ -98,8 +98,8 @@ impl<V: Visitor> Scanner<V> {
         Self::resume(segment, None, visitor)
     }
 
-    /// A scan of the segment after the one that `carry` is from. Its summary is the same as without; but the record that crosses
-    /// the boundary is reported to the visitor, with all that it says.
+    /// A scan of the segment after the one that `carry` is from. Its summary is the same as without; but the record
+    /// that crosses the boundary is reported to the visitor, with all that it says.
     pub fn resume(segment: Segment, carry: Option<Carry>, visitor: V) -> Self {
         Self {
             visitor,

@@ -1,5 +1,5 @@
-//! Tests with WAL from the writer in `wal.rs`; properties of random WAL are in `properties.rs`, tests with WAL from real servers in
-//! `tests/it/scan.rs`.
+//! Tests with WAL from the writer in `wal.rs`; properties of random WAL are in `properties.rs`, tests with WAL from
+//! real servers in `tests/it/scan.rs`.
 
 use super::event::CheckpointKind;
 use super::wal::{SYSTEM_ID, Segments, Wal, Xact, main_data};
@@ -374,7 +374,8 @@ fn blocks_and_files() {
         let mut wal = Wal::new(major, SMALL, 1);
         let rel = RelFile { tablespace: 1663, database: 5, relation: 16384 };
         let other = RelFile { relation: 16390, ..rel };
-        // Block 7 of the main fork with a compressed image with a hole, 9 of the same relation's map, one of another relation.
+        // Block 7 of the main fork with a compressed image with a hole, 9 of the same relation's map, one of another
+        // relation.
         let info = if major >= 15 { 0x01 | 0x08 } else { 0x01 | 0x02 };
         let mut body = vec![0, 0x10 | 0x20, 4, 0, 50, 0, 0, 0, info, 9, 9];
         body.extend(numbers(&[1663, 5, 16384, 7]));
@@ -424,7 +425,8 @@ fn blocks_and_files() {
     }
 }
 
-/// What a mark says is the same whether somebody asked for changes of files, and a record that says too little is damage.
+/// What a mark says is the same whether somebody asked for changes of files, and a record that says too little is
+/// damage.
 #[test]
 fn tablespaces_and_databases() {
     let path = |text: &[u8]| TablespacePath::new(text).unwrap();

@@ -6,8 +6,8 @@ use crate::pg::Lsn;
 
 /// Receives what a scan finds, in LSN order.
 pub trait Visitor {
-    /// Whether [`block`](Self::block), [`storage`](Self::storage) and [`unreadable`](Self::unreadable) are wanted. Looking for them
-    /// costs time; when it is `false` the code for it isn't there.
+    /// Whether [`block`](Self::block), [`storage`](Self::storage) and [`unreadable`](Self::unreadable) are wanted.
+    /// Looking for them costs time; when it is `false` the code for it isn't there.
     const BLOCKS: bool = false;
 
     /// Whether [`effect`](Self::effect), and of [`storage`](Self::storage) what is created, are wanted.
@@ -25,15 +25,16 @@ pub trait Visitor {
 
     /// The record at `lsn` changes a block.
     ///
-    /// Of a record that crosses pages this is reported before its CRC can be verified, and the record may prove dead or damaged. So
-    /// blocks, like storage changes, may be reported too many (or twice, by a scan and by a [`Chain`](super::Chain)), never too few
-    /// up to where reading ends. A scan by itself knows nothing of the record that its segment begins in: use a chain too, or carry
-    /// records over.
+    /// Of a record that crosses pages this is reported before its CRC can be verified, and the record may prove dead or
+    /// damaged. So blocks, like storage changes, may be reported too many (or twice, by a scan and by a
+    /// [`Chain`](super::Chain)), never too few up to where reading ends. A scan by itself knows nothing of the record
+    /// that its segment begins in: use a chain too, or carry records over.
     fn block(&mut self, lsn: Lsn, block: BlockRef) {
         let _ = (lsn, block);
     }
 
-    /// The record at `lsn` does something at once. Of a record that crosses pages it may be reported before its CRC can be verified.
+    /// The record at `lsn` does something at once. Of a record that crosses pages it may be reported before its CRC can
+    /// be verified.
     fn effect(&mut self, lsn: Lsn, effect: Effect) {
         let _ = (lsn, effect);
     }

@@ -15,8 +15,9 @@ pub struct XactEntry {
 
 /// Ends of transactions in LSN order, kept as differences in variable-length numbers.
 ///
-/// An entry is three of them: the distance from the record before (at first: from the segment's beginning) in units of 8 bytes; the
-/// difference of times, which may be negative; the difference of the xid from the next in order with the kind in the lowest 2 bits.
+/// An entry is three of them: the distance from the record before (at first: from the segment's beginning) in units of
+/// 8 bytes; the difference of times, which may be negative; the difference of the xid from the next in order with the
+/// kind in the lowest 2 bits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct XactList {
     start: Lsn,

@@ -24,8 +24,8 @@ impl Catalog<'_> {
         Ok(Some(node))
     }
 
-    /// The numbers of the stored nodes of a level, at level 0 of the segments, from `low` to `high`, at most `limit`; and whether these
-    /// are all for sure. Listed once, as far as there is room to remember it.
+    /// The numbers of the stored nodes of a level, at level 0 of the segments, from `low` to `high`, at most `limit`;
+    /// and whether these are all for sure. Listed once, as far as there is room to remember it.
     pub(super) fn known_names(
         &self,
         timeline: Timeline,

@@ -27,7 +27,7 @@ impl Repository {
 }
 
 impl Catalog<'_> {
-    /// All timelines of which anything is stored, ascending, as they were when the catalog was opened.
+    /// All timelines that have anything stored, ascending, as they were when the catalog was opened.
     pub fn timelines(&self) -> &[TimelineInfo] {
         &self.timelines
     }
@@ -46,7 +46,8 @@ impl Catalog<'_> {
             .hint(format!("push it from a server that has it: walvis push-wal pg_wal/{file}")))
     }
 
-    /// The path to a timeline whose own history may be missing: by the history of a timeline that came after it, or else it alone.
+    /// The path to a timeline whose own history may be missing: by the history of a timeline that came after it, or
+    /// else it alone.
     ///
     /// # Errors
     /// [`Kind::Target`] when nothing is stored of the timeline.
@@ -103,7 +104,8 @@ impl Catalog<'_> {
         Path { legs, size: self.facts.wal_segment_size }
     }
 
-    /// A timeline by itself, for positions that are on it for sure: neither its history nor those of its ancestors need be stored.
+    /// A timeline by itself, for positions that are on it for sure: neither its history nor those of its ancestors need
+    /// be stored.
     pub fn path_alone(&self, timeline: Timeline) -> Path {
         let stored = self.timelines.iter().find(|info| info.timeline == timeline).and_then(|info| info.segments);
         let legs = vec![Leg { timeline, begin: Lsn(0), end: Lsn(u64::MAX), stored }];

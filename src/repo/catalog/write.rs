@@ -1,7 +1,7 @@
 //! The writing of nodes: on the way, after a push, and all that are missing, in a rebuild.
 //!
-//! A node is a function of the segments under it and of the record that crosses its upper edge, all of which are immutable. So two
-//! writers write the same bytes, and the second finds that they are there.
+//! A node is a function of the segments under it and of the record that crosses its upper edge, all of which are
+//! immutable. So two writers write the same bytes, and the second finds that they are there.
 
 use std::sync::{Arc, Mutex};
 
@@ -30,14 +30,16 @@ pub struct Rebuilt {
     pub written: u64,
     /// There before.
     pub kept: u64,
-    /// Segments that had to be fetched and scanned because they are stored without a summary, or with one of an earlier version.
+    /// Segments that had to be fetched and scanned because they are stored without a summary, or with one of an earlier
+    /// version.
     pub scanned: u64,
     /// Blocks of 16 segments at the ends of the timeline, or with a hole, that cannot have a node.
     pub incomplete: u64,
 }
 
 impl Repository {
-    /// Writes the nodes that a segment just stored completes; almost always none. It needs no permission but to read, list and create.
+    /// Writes the nodes that a segment just stored completes; almost always none. It needs no permission but to read,
+    /// list and create.
     ///
     /// # Errors
     /// As the store's; conflict and damaged when a node is not what it must be. The segment itself is not affected.
@@ -64,8 +66,9 @@ impl Repository {
 }
 
 impl Catalog<'_> {
-    /// Writes all nodes of a timeline that can be written and are missing; with `force` deletes those that are there first. Segments
-    /// that are stored without a summary, or with one of an earlier version, are fetched and scanned for it. Interrupted, it can be run again and goes on.
+    /// Writes all nodes of a timeline that can be written and are missing; with `force` deletes those that are there
+    /// first. Segments that are stored without a summary, or with one of an earlier version, are fetched and scanned
+    /// for it. Interrupted, it can be run again and goes on.
     ///
     /// # Errors
     /// As the store's; damaged when a node or segment is; denied when `force` may not delete.
@@ -153,8 +156,8 @@ impl Catalog<'_> {
         Ok(numbers.into_iter().map(|number| self.node_id(timeline, level, number)).collect())
     }
 
-    /// Writes the nodes above one that was just written, as far as their children are all there. Whoever writes the last child sees
-    /// all of them, since a store shows at once what was created.
+    /// Writes the nodes above one that was just written, as far as their children are all there. The writer of the last
+    /// child sees all of them, since a store shows at once what was created.
     fn climb(&self, mut id: NodeId) -> Result<u64, Error> {
         let mut written = 0;
         while id.level < MAX_LEVEL {

@@ -1,4 +1,5 @@
-//! A bucket that is reached: requests, looking up and listing, and how settings are written in requests. Stores and uploads share it.
+//! A bucket that is reached: requests, looking up and listing, and how settings are written in requests. Stores and
+//! uploads share it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -133,8 +134,8 @@ pub(super) fn size_of(object: &aws_sdk_s3::types::Object) -> Result<u64, Failure
         .ok_or_else(|| Failure::new(ErrorKind::BadAnswer, "the listing holds an object without a size"))
 }
 
-/// The value of `x-amz-checksum-crc32c`. The SDK would compute one itself, but not for the uploads that S3 insists on only at run
-/// time (object lock), and not with the processor's own instruction.
+/// The value of `x-amz-checksum-crc32c`. The SDK would compute one itself, but not for the uploads that S3 insists on
+/// only at run time (object lock), and not with the processor's own instruction.
 pub(super) fn crc32c_base64(body: &[u8]) -> String {
     aws_smithy_types::base64::encode(crc32c::crc32c(body).to_be_bytes())
 }

@@ -11,8 +11,8 @@ pub(super) struct ServiceError {
 }
 
 impl ServiceError {
-    /// Reads the document; `None` when it is anything else. The SDK's own reader takes any root element, which a proxy's page could
-    /// have, and absence must never be guessed.
+    /// Reads the document; `None` when it is anything else. The SDK's own reader takes any root element, which a
+    /// proxy's page could have, and absence must never be guessed.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let inside = element(std::str::from_utf8(body).ok()?, "Error")?;
         let field = |name: &str| field(inside, name);

@@ -1,5 +1,5 @@
-//! From what the SDK, the network and the service say to what a store error says. One table for the service's codes, one walk
-//! along the causes for everything that got no answer.
+//! From what the SDK, the network and the service say to what a store error says. One table for the service's codes,
+//! one walk along the causes for everything that got no answer.
 
 use std::error::Error;
 use std::fmt;
@@ -210,7 +210,7 @@ impl Failure {
             }
             (300..=399, None, Some(location)) => Self::new(
                 ErrorKind::BadAnswer,
-                format!("HTTP {status}: whoever answers there sends us on to {}", quote(&location)),
+                format!("HTTP {status}: the server there redirects to {}", quote(&location)),
             )
             .hint("set `endpoint` to the address of the store itself; requests are signed for one address and can't be sent on")
             .permanently(),
@@ -300,7 +300,7 @@ impl Failure {
         } else if all.contains("external process") {
             Self::new(ErrorKind::Unreachable, format!("the credential program failed: {causes}")).hint(PROGRAM)
         } else {
-            Self::new(ErrorKind::Unreachable, format!("no credentials could be had: {causes}")).hint(HINT)
+            Self::new(ErrorKind::Unreachable, format!("no credentials were found: {causes}")).hint(HINT)
         };
         Some(Self { lacks_credentials: true, ..failure })
     }
@@ -330,8 +330,8 @@ fn is_about_region(code: &str) -> bool {
     matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "BadRequest")
 }
 
-/// The table: what a code means, and what can be done about it. Codes: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>,
-/// those beginning with `XMinio` are MinIO's.
+/// The table: what a code means, and what can be done about it. Codes:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, those beginning with `XMinio` are MinIO's.
 fn meaning(status: u16, error: &ServiceError) -> (ErrorKind, Option<&'static str>) {
     use ErrorKind::{BadAnswer, Busy, Denied, NoSpace, NoSuchPlace, Unsupported};
     const REGION: &str = "set `region` to the bucket's region, or `endpoint` to its store";

@@ -194,7 +194,8 @@ impl Store for S3Store {
     }
 
     fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
-        // What S3 shows it keeps: only the existence is in question. A listing tells; of the first byte not every store can be asked.
+        // What S3 shows it keeps: only the existence is in question. A listing tells; of the first byte not every store
+        // can be asked.
         match self.bucket.find(key) {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(self.bucket.absent(format!("make durable {key}"))),

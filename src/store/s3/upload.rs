@@ -14,8 +14,8 @@ use crate::store::{Created, ErrorKind, Key, StoreError, Upload};
 /// How long tidying up may take: it is a courtesy, and the store expires what is left where the operator told it to.
 const TIDY_TIME: Duration = Duration::from_secs(5);
 
-/// 2026-01-01. Walvis is younger: an upload that is said to have begun before has a date that the store made up (moto says 2010 of
-/// every one), and may have begun just now.
+/// 2026-01-01. Walvis is younger: an upload that is said to have begun before has a date that the store made up (moto
+/// says 2010 of every one), and may have begun just now.
 const NO_UPLOAD_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 
 /// A multipart upload. Nothing is visible until it is completed.
@@ -176,8 +176,8 @@ fn abort(bucket: &Bucket, key: &Key, upload_id: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Aborts the uploads of this very object that no living process can still be writing. What a killed process left behind costs
-/// space, and only whoever stores the same object again knows that nobody needs it.
+/// Aborts the uploads of this very object that no living process can still be writing. What a killed process left
+/// behind costs space, and only a writer of the same object knows that nobody needs it.
 fn abort_abandoned(bucket: &Bucket, key: &Key) {
     if bucket.tidiness.impossible.load(Ordering::Relaxed) {
         return;

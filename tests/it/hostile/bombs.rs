@@ -1,5 +1,5 @@
-//! Small objects that unfold, and what asks for much work: what the program takes in memory for them, as a process of its own. A wall
-//! clock is only there to catch what hangs.
+//! Small objects that unfold, and what asks for much work: what the program takes in memory for them, as a process of
+//! its own. A wall clock is only there to catch what hangs.
 
 use std::fs;
 use std::io::Cursor;
