@@ -216,14 +216,20 @@ pub const FETCHED_FILES: u64 = 16;
 pub const FETCHED_MIN_FILES: u64 = 2;
 /// See [`FETCHED_FILES`].
 pub const FETCHED_BYTES: u64 = 256 * MIB as u64;
+/// This many times what is fetched ahead must be free where it is kept: a recovery needs the space more.
+pub const FETCHED_FREE_TIMES: u64 = 4;
 /// Segments that one listing looks ahead.
 pub const FETCH_LISTED: u64 = 256;
 /// How long a fetch helper waits for a recovery that asks for nothing: replaying one segment may take a while.
 pub const FETCH_IDLE: Duration = Duration::from_secs(60);
 /// How long what the spool says counts.
 pub const SPOOL_TIME: Duration = Duration::from_secs(300);
-/// A helper that did not say for so long that it works is not waited for.
+/// How often a helper says that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A helper that has not said for this long that it is alive is not waited for.
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
+/// Longest message of a repository that the spool keeps, in characters.
+pub const MAX_SPOOL_MESSAGE_CHARS: usize = 500;
 /// Longest record or plan of the spool: a plan of [`AHEAD_FILES`] names, a record with an error for each of many repositories.
 pub const MAX_SPOOL_RECORD_BYTES: usize = 64 * KIB;
 /// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
@@ -240,6 +246,7 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const MAX_STALL: Duration = Duration::from_secs(900);
 
 const _: () = {
+    assert!(HEARTBEAT.as_millis() * 3 < HEARTBEAT_LOST.as_millis());
     assert!(STANDBY_PATIENCE.as_secs() < OUTAGE_PAUSE.as_secs());
     assert!(MAX_STALL.as_secs() * 4 <= MAX_TIMEOUT.as_secs());
     assert!(MAX_PARTS as u64 * PART_BYTES as u64 >= 8 * MAX_WAL_SEGMENT_BYTES);

@@ -124,7 +124,7 @@ impl Begun {
     /// The outcome; `None` when it takes longer than `limit`.
     fn wait(self, limit: Duration) -> Option<Result<Vec<Kept>, Error>> {
         match self {
-            Self::Tried(Ok(thread)) => thread.wait(limit).map_or_else(|error| Some(Err(error)), |outcome| outcome),
+            Self::Tried(Ok(thread)) => thread.wait(limit).unwrap_or_else(|error| Some(Err(error))),
             Self::Tried(Err(error)) | Self::LeftOut(error) => Some(Err(error)),
         }
     }
@@ -160,4 +160,36 @@ fn report(location: &str, files: &[InspectedFile], kept: &[Kept]) -> Vec<PushRep
 
 fn report_of(file: &InspectedFile, location: &str, outcome: PushOutcome, stored_as: Option<String>) -> PushReport {
     PushReport { file: file.name.to_string(), repository: location.to_owned(), outcome, bytes: file.digest.bytes, stored_as }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn an_optional_repository_is_waited_for_only_so_long() {
+        const LONG: Duration = Duration::from_secs(60);
+        let left_out = Begun::LeftOut(Error::new(Kind::Unreachable, "it failed before"));
+        assert_eq!(left_out.wait(LONG).unwrap().unwrap_err().what, "it failed before");
+        let not_started = Begun::Tried(Err(Error::new(Kind::Unreachable, "no thread")));
+        assert_eq!(not_started.wait(LONG).unwrap().unwrap_err().what, "no thread");
+        let panicked = Begun::Tried(Detached::start(|| panic!("a test's panic")));
+        assert_eq!(panicked.wait(LONG).unwrap().unwrap_err().kind, Kind::Bug);
+        let done = Begun::Tried(Detached::start(|| Ok(Vec::new())));
+        assert!(done.wait(LONG).unwrap().unwrap().is_empty());
+        let (end, hangs) = mpsc::channel::<()>();
+        let hanging = Begun::Tried(Detached::start(move || hangs.recv().map(|()| Vec::new()).map_err(|_| unreachable!())));
+        assert!(hanging.wait(Duration::from_millis(10)).is_none());
+        end.send(()).unwrap();
+    }
+
+    #[test]
+    fn a_required_repository_is_waited_for() {
+        let slow = Begun::Tried(Detached::start(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            Err(Error::new(Kind::Conflict, "other content"))
+        }));
+        assert_eq!(slow.join().unwrap_err().kind, Kind::Conflict);
+    }
 }

@@ -74,7 +74,7 @@ fn unoffered_beside(path: &Path) -> Vec<PathBuf> {
     names.filter(|name| is_never_offered(directory, name)).map(|name| directory.join(name.to_string())).collect()
 }
 
-/// A timeline whose history lies there, after its ancestors of which the same is true.
+/// A timeline, after its ancestors: each of them only if its history lies in this directory.
 fn with_ancestors(directory: &Path, timeline: Timeline) -> Vec<Timeline> {
     if timeline.0 <= 1 {
         return Vec::new();

@@ -7,7 +7,8 @@
 //! | what | where |
 //! |---|---|
 //! | a file on this host, checked and read before it is sent | [`inspect`](mod@inspect) |
-//! | an inspected file into one repository, and into all of them | [`deliver`](mod@deliver), [`deliver_to_all`](mod@deliver_to_all) |
+//! | an inspected file into one repository | [`deliver`](mod@deliver) |
+//! | inspected files into all repositories | [`deliver_to_all`](mod@deliver_to_all) |
 //! | a file from one repository to this host, and from the first that has it | [`download`](mod@download), [`ask`] |
 //! | the server that asks, and how long it may be kept waiting | [`restore_call`] |
 //! | what one call leaves to the calls after it | [`spool`] |

@@ -7,7 +7,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, FsError};
 use crate::limits::{
-    AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES, FETCHED_MIN_FILES,
+    AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES, FETCHED_FREE_TIMES,
+    FETCHED_MIN_FILES,
 };
 use crate::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
@@ -20,9 +21,6 @@ use crate::wal::spool::{FetchedFile, HelperKind, PlanWriter, Spool, SpoolId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// This many times what is kept must be free where it is kept: a recovery needs the place more than we do.
-const FREE_TIMES: u64 = 4;
 
 /// Fetches ahead of a segment that was just served, until recovery or the archive ends, or something fails.
 ///
@@ -335,7 +333,7 @@ impl FetchHelper<'_> {
 
     fn has_room(&self) -> bool {
         let free = fsio::available_bytes(&self.spool.path("fetched"));
-        free.map_or(true, |free| free / FREE_TIMES >= self.kept * self.size.bytes())
+        free.map_or(true, |free| free / FETCHED_FREE_TIMES >= self.kept * self.size.bytes())
     }
 
     /// Which of the next segments are there, in the first repository that has them.

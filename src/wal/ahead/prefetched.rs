@@ -22,7 +22,7 @@ pub struct Prefetched<'a> {
 }
 
 impl<'a> Prefetched<'a> {
-    /// Only for segments, in a data directory, into its `pg_wal`: as recovery calls it, and nobody else.
+    /// Only for segments, in a data directory, into its `pg_wal`: only recovery calls it that way.
     pub fn find(config: &Config, name: WalFileName, system_id: SystemId, destination: &'a Path) -> Option<Self> {
         let WalFileName::Segment(segment) = name else { return None };
         let wal_directory = destination.parent()?;

@@ -4,7 +4,7 @@
 //! Only patience and messages depend on it: without a spool every call begins anew.
 use super::directory::Spool;
 use super::record::{Record, name_of};
-use crate::limits::OUTAGE_TIME;
+use crate::limits::{MAX_SPOOL_MESSAGE_CHARS, OUTAGE_TIME};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl Spool {
         let before = self.outage(location);
         let ago = before.as_ref().filter(|_| !was_tried).map_or(Duration::ZERO, |before| before.ago);
         let (lasts, calls) = before.map_or((Duration::ZERO, 1), |before| (before.lasts, before.calls.saturating_add(1)));
-        let outage = Outage { lasts, ago, calls, said: said.chars().take(500).collect() };
+        let outage = Outage { lasts, ago, calls, said: said.chars().take(MAX_SPOOL_MESSAGE_CHARS).collect() };
         let before = |age| self.now().and_then(|now| now.checked_sub(age)).unwrap_or_default().as_millis();
         let mut record = Record::default();
         record.add("location", location);

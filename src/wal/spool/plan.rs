@@ -3,14 +3,10 @@ use super::directory::Spool;
 use super::record::Record;
 use crate::deadline::Deadline;
 use crate::fsio::{self, FsError, Lock};
-use crate::limits::HEARTBEAT_LOST;
+use crate::limits::{HEARTBEAT, HEARTBEAT_LOST};
 use crate::pg::WalFileName;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// How often a helper says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-const _: () = assert!(HEARTBEAT.as_millis() * 3 < HEARTBEAT_LOST.as_millis());
 
 /// The kinds of helpers; of each kind one runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,12 +117,33 @@ impl<'a> PlanWriter<'a> {
     /// Writes these files into the plan, unless they are what was written less than a second ago. An error is logged:
     /// calls then do without the helper.
     pub fn update(&mut self, files: Vec<WalFileName>) {
-        if self.written.as_ref().is_some_and(|(at, before)| *before == files && at.elapsed() < HEARTBEAT) {
+        if !is_due(self.written.as_ref(), &files) {
             return;
         }
         if let Err(error) = self.spool.write_plan(self.helper, &files) {
             tracing::debug!(%error, "cannot write the plan");
         }
         self.written = Some((Instant::now(), files));
+    }
+}
+
+/// Whether a plan has to be written: it changed, or calls would soon take the helper for dead.
+fn is_due(written: Option<&(Instant, Vec<WalFileName>)>, files: &[WalFileName]) -> bool {
+    written.is_none_or(|(at, before)| before != files || at.elapsed() >= HEARTBEAT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_written_when_it_changes_and_every_second() {
+        let file = WalFileName::parse("000000010000000000000001").unwrap();
+        let now = |files: &[WalFileName]| (Instant::now(), files.to_vec());
+        assert!(is_due(None, &[]), "even one without files says that the helper is alive");
+        assert!(!is_due(Some(&now(&[file])), &[file]));
+        assert!(is_due(Some(&now(&[file])), &[]) && is_due(Some(&now(&[])), &[file]));
+        let before = Instant::now().checked_sub(HEARTBEAT).unwrap();
+        assert!(is_due(Some(&(before, vec![file])), &[file]));
     }
 }

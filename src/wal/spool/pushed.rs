@@ -2,7 +2,7 @@
 use super::directory::Spool;
 use super::record::{Record, state_of};
 use crate::fsio::{self, FsError, ItemKind, Stat};
-use crate::limits::SPOOL_TIME;
+use crate::limits::{MAX_SPOOL_MESSAGE_CHARS, SPOOL_TIME};
 use crate::pg::WalFileName;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,7 @@ impl Spool {
         record.add("identity", state_of(stat));
         record.add("descriptors", descriptors);
         for failure in failures {
-            record.add("failed", failure.chars().take(500).collect::<String>());
+            record.add("failed", failure.chars().take(MAX_SPOOL_MESSAGE_CHARS).collect::<String>());
         }
         for note in notes {
             record.add("note", note);
