@@ -332,6 +332,14 @@ fn links_between_documents_work() {
     assert!(checked > 50, "{checked}");
 }
 
+#[test]
+fn the_readme_leads_to_every_document() {
+    let readme = read("README.md");
+    for document in documents().iter().filter(|document| *document != "README.md") {
+        assert!(readme.contains(&format!("({document})")), "the README does not lead to {document}");
+    }
+}
+
 /// Whether a span names a file or directory of the repository: `src/wal`, `tests/run.sh`, `docs/FORMAT.md`.
 fn is_path(span: &str) -> bool {
     const TOP: [&str; 6] = ["src/", "tests/", "docs/", "packaging/", "benches/", ".ci/"];
