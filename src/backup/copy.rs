@@ -1,6 +1,6 @@
 //! The copying itself: one thread deals out the list, workers read, and results are taken in the order of the list.
 //!
-//! At most [`WINDOW`] results wait for an earlier one: a large piece does not let memory grow.
+//! At most `WINDOW` results wait for an earlier one: a large piece does not let memory grow.
 use crate::backup::file_list::{FileList, Listed};
 use crate::backup::manifest_builder::ManifestBuilder;
 use crate::backup::parent::ParentFiles;

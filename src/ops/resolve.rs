@@ -8,7 +8,7 @@ use crate::report::resolve::ResolveReport;
 /// Resolves a target.
 ///
 /// # Errors
-/// As [`choose`].
+/// As [`choose()`].
 pub fn run(config: &Config, request: &ResolveRequest, deadline: Deadline) -> Result<ResolveReport, Error> {
     choose(config, request, deadline).map(|answer| answer.report)
 }

@@ -118,7 +118,7 @@ impl Repository {
     /// A stored WAL file's metadata; `None` when it is not there.
     ///
     /// # Errors
-    /// As [`metadata`](Repository::metadata).
+    /// As [`Opener::metadata`](crate::repo::Opener::metadata).
     pub fn wal_metadata(
         &self,
         cluster: &ClusterName,

@@ -39,7 +39,7 @@ pub fn deliver(
 /// Stores a file in an opened repository whose binding was checked.
 ///
 /// # Errors
-/// [`Kind::Conflict`](crate::error::Kind::Conflict): other content is stored under its name; as the store's.
+/// [`Kind::Conflict`]: other content is stored under its name; as the store's.
 pub fn store(opened: &Repository, cluster: &ClusterName, file: &InspectedFile) -> Result<Kept, Error> {
     let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))
         .with_summary(file.wal_summary.clone())

@@ -231,7 +231,7 @@ pub struct FileEntry {
 /// Where the content of a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// At most [`MAX_INLINE_EXTENTS`] extents.
+    /// At most [`MAX_INLINE_EXTENTS`](crate::limits::MAX_INLINE_EXTENTS) extents.
     Extents(Vec<Extent>),
     /// A table for each piece of 64 MiB.
     Tables(Vec<TableRef>),
