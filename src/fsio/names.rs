@@ -9,7 +9,8 @@ use super::FsError;
 /// Renames a file over whatever file has the new name, atomically, within one file system. Not made durable.
 ///
 /// # Errors
-/// [`Problem::Absent`](super::Problem::Absent), [`Problem::Unsupported`](super::Problem::Unsupported) across file systems, [`Problem::Denied`](super::Problem::Denied), others.
+/// [`Absent`](super::Problem::Absent), [`Unsupported`](super::Problem::Unsupported) across file systems,
+/// [`Denied`](super::Problem::Denied), others.
 pub fn rename_over(from: &Path, to: &Path) -> Result<(), FsError> {
     std::fs::rename(from, to).map_err(|e| {
         let mut error = FsError::new("rename", from, e);
@@ -21,7 +22,8 @@ pub fn rename_over(from: &Path, to: &Path) -> Result<(), FsError> {
 /// Removes a file. Says whether it was there. Not made durable.
 ///
 /// # Errors
-/// [`Problem::Denied`](super::Problem::Denied), [`Problem::ReadOnly`](super::Problem::ReadOnly), [`Problem::Unsupported`](super::Problem::Unsupported) for a directory, others.
+/// [`Denied`](super::Problem::Denied), [`ReadOnly`](super::Problem::ReadOnly),
+/// [`Unsupported`](super::Problem::Unsupported) for a directory, others.
 pub fn remove_file(path: &Path) -> Result<bool, FsError> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(true),
