@@ -14,8 +14,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
+/// The variable that may hold a passphrase of a repository.
+pub const PASSPHRASE_VARIABLE: &str = "WALVIS_PASSPHRASE";
 /// Variables that hold a secret of ours or of PostgreSQL: they go to nobody who does not need them.
-const SECRETS: [&str; 3] = ["WALVIS_PASSPHRASE", "PGPASSWORD", "PGSSLPASSWORD"];
+const SECRETS: [&str; 3] = [PASSPHRASE_VARIABLE, "PGPASSWORD", "PGSSLPASSWORD"];
 /// What a program needs to find its files and to speak the operator's language.
 const BASICS: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD"];
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::flags::Global;
+use crate::config::definitions::{SERVER, ZONE};
+
 const AFTER_HELP: &str = concat!(
     "Settings: file < environment < flags. WALVIS_REPOSITORY and WALVIS_KEY_FILE are enough for one repository.\n\n",
     super::exit::exit_codes!()
@@ -19,41 +22,6 @@ pub(super) struct Cli {
     pub(super) global: Global,
     #[command(subcommand)]
     pub(super) command: Command,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
-pub(super) struct Global {
-    /// Settings file [default: /etc/walvis/walvis.toml; environment: WALVIS_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Use this repository only: file:///path or s3://bucket/prefix [environment: WALVIS_REPOSITORY]
-    #[arg(long, global = true, value_name = "URL")]
-    pub(super) repository: Option<String>,
-    /// Name of the cluster [default: main; environment: WALVIS_CLUSTER]
-    #[arg(long, global = true, value_name = "NAME")]
-    pub(super) cluster: Option<String>,
-    /// Key file made by 'walvis key generate' [environment: WALVIS_KEY_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(super) key_file: Option<PathBuf>,
-    /// Time limit of the whole command [default: 300; environment: WALVIS_TIMEOUT_S]
-    #[arg(long, global = true, value_name = "SECONDS")]
-    pub(super) timeout: Option<u64>,
-    /// Print results as JSON
-    #[arg(long, global = true)]
-    pub(super) json: bool,
-    /// How to log to standard error [default: text; environment: WALVIS_LOG]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    pub(super) log: Option<LogFormat>,
-    /// Log more; twice for even more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,8 +118,7 @@ pub(super) enum OnError {
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// How to connect to the server, as for psql: 'host=/var/run/postgresql user=postgres' [environment: WALVIS_SERVER, PGHOST, …]
-    #[arg(long, value_name = "CONNINFO")]
+    #[arg(long = SERVER.long(), value_name = SERVER.value_name(), help = SERVER.flag_help())]
     pub(super) server: Option<String>,
     /// Look at the repositories only
     #[arg(long, conflicts_with = "server")]
@@ -163,8 +130,7 @@ pub(super) struct BackupArgs {
     /// The data directory [default: where the server says it is]
     #[arg(long, value_name = "DIR")]
     pub(super) pgdata: Option<PathBuf>,
-    /// How to connect to the server, as for psql: 'host=/var/run/postgresql user=postgres' [environment: WALVIS_SERVER, PGHOST, …]
-    #[arg(long, value_name = "CONNINFO")]
+    #[arg(long = SERVER.long(), value_name = SERVER.value_name(), help = SERVER.flag_help())]
     pub(super) server: Option<String>,
     /// What to call the backup
     #[arg(long, value_name = "TEXT")]
@@ -264,9 +230,7 @@ pub(super) struct ResolveArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ZoneArg {
-    /// Time zone of times that are given without one, and in which times are shown beside UTC: UTC, +01:00, Europe/Amsterdam [default:
-    /// what the settings or WALVIS_ZONE say; else a time without zone is refused]
-    #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
+    #[arg(long = ZONE.long(), value_name = ZONE.value_name(), help = ZONE.flag_help(), allow_hyphen_values = true)]
     pub(super) zone: Option<String>,
 }
 

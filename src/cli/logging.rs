@@ -6,9 +6,27 @@ use std::io;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::args::LogFormat;
 use super::lines::plain_json;
+use crate::config::definitions::LOG;
 use crate::raw_text::plain;
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    /// By the word of the flag, or else of the variable. A word that is none must not keep a command from running.
+    pub(super) fn of(flag: Option<&str>) -> Self {
+        let variable = LOG.variable.and_then(|name| std::env::var(name).ok());
+        match flag.or(variable.as_deref()) {
+            Some("json") => Self::Json,
+            _ => Self::Text,
+        }
+    }
+}
 
 /// Starts logging; the second call of a process has no effect.
 pub(super) fn start(format: LogFormat, verbose: u8) {

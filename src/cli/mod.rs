@@ -6,6 +6,7 @@
 mod args;
 mod exit;
 mod exit_guard;
+mod flags;
 mod lines;
 mod logging;
 mod progress;

@@ -1,12 +1,13 @@
 //! `pitr-restore`: from arguments to a request, how the server will call this program, and the report as text.
-use super::args::{ActionArg, Archiving, Global, RestoreArgs};
+use super::args::{ActionArg, Archiving, RestoreArgs};
 use super::lines::Lines;
 use super::render::{duration_of, size};
 use super::{recovery, targets};
-use crate::config::Config;
+use crate::config::{Carried, Config, absolute};
 use crate::error::{Error, Kind};
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
+use crate::process::PASSPHRASE_VARIABLE;
 use crate::repo::KeySource;
 use crate::report::end_recovery::EndReport;
 use crate::report::restore::{DirectoryState, PlanReport, RestoreReport, ServerState};
@@ -19,20 +20,10 @@ use std::path::{Path, PathBuf};
 /// Most locks that are printed; `--json` has all.
 const LOCKS: usize = 20;
 
-/// Variables that have no flag, and hold no secret: they are set in the call itself.
-const VARIABLES: [&str; 9] = [
-    "WALVIS_REPOSITORY_ID",
-    "WALVIS_KEY_COMMAND",
-    "WALVIS_PASSPHRASE_FILE",
-    "WALVIS_REQUEST_TIMEOUT_S",
-    "WALVIS_S3_ENDPOINT",
-    "WALVIS_S3_REGION",
-    "WALVIS_S3_PATH_STYLE",
-    "WALVIS_S3_CA_FILE",
-    "AWS_CA_BUNDLE",
-];
+/// A variable of AWS's tools that `restore_command` carries, since the restored server may have none: no secret, but a path.
+const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
-pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> Result<RestoreRequest, Error> {
+pub(super) fn request(args: &RestoreArgs, config: &Config) -> Result<RestoreRequest, Error> {
     Ok(RestoreRequest {
         pgdata: args.pgdata.clone(),
         target: targets::target(&args.target, config)?,
@@ -56,7 +47,7 @@ pub(super) fn request(args: &RestoreArgs, global: &Global, config: &Config) -> R
         primary: args.primary.clone(),
         jobs: args.jobs.map(usize::from),
         bin_dir: args.bin_dir.clone(),
-        invocation: invocation(global, config)?,
+        invocation: invocation(config)?,
     })
 }
 
@@ -81,38 +72,17 @@ fn tablespace(text: &OsStr) -> Result<(TablespaceKey, PathBuf), Error> {
 }
 
 /// How a server that knows nothing of this process's environment and directory calls this program with the same settings.
-fn invocation(global: &Global, config: &Config) -> Result<Invocation, Error> {
+fn invocation(config: &Config) -> Result<Invocation, Error> {
     let program = std::env::current_exe()
         .map_err(|e| Error::new(Kind::Config, format!("cannot find the path of this program: {e}")).hint("is /proc mounted?"))?;
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let file = global.config.clone().or_else(|| env("WALVIS_CONFIG").map(PathBuf::from));
-    let mut options = Vec::new();
-    if let Some(file) = &file {
-        options.extend(["--config".to_owned(), absolute(file)?]);
-    }
-    if (global.repository.is_some() || env("WALVIS_REPOSITORY").is_some())
-        && let Some(repository) = config.repositories.first()
-    {
-        options.extend(["--repository".to_owned(), repository.store.location()]);
-    }
-    options.extend(["--cluster".to_owned(), config.cluster.to_string()]);
-    let key = global.key_file.clone().or_else(|| env("WALVIS_KEY_FILE").map(PathBuf::from));
-    if let Some(key) = &key {
-        options.extend(["--key-file".to_owned(), absolute(key)?]);
-    }
-    let mut environment = Vec::new();
-    for name in VARIABLES {
-        let Some(value) = env(name) else { continue };
-        let value = if matches!(name, "WALVIS_PASSPHRASE_FILE" | "WALVIS_S3_CA_FILE" | "AWS_CA_BUNDLE") {
-            absolute(Path::new(&value))?
-        } else {
-            value
-        };
-        environment.push((name.to_owned(), value));
+    let Carried { mut environment, options } = config.handed_on.carried()?;
+    if let Some(path) = env(CA_BUNDLE) {
+        environment.push((CA_BUNDLE.to_owned(), absolute(Path::new(&path))?));
     }
     if config.repositories.iter().any(|repository| repository.key == KeySource::PassphraseEnvironment) {
         tracing::warn!(
-            "the passphrase is only in WALVIS_PASSPHRASE: the restored server needs it in its environment too, whenever it is started"
+            "the passphrase is only in {PASSPHRASE_VARIABLE}: the restored server needs it in its environment too, whenever it is started"
         );
     }
     let is_in_s3 = config.repositories.iter().any(|repository| repository.store.location().starts_with("s3:"));
@@ -121,18 +91,7 @@ fn invocation(global: &Global, config: &Config) -> Result<Invocation, Error> {
             "AWS credentials are named in the environment: the restored server needs them there too, to fetch WAL, whenever it is started"
         );
     }
-    Ok(Invocation { environment, program: text(&program)?, options })
-}
-
-fn absolute(path: &Path) -> Result<String, Error> {
-    text(&std::path::absolute(path).map_err(|e| Error::new(Kind::Config, format!("{}: {e}", path.display())))?)
-}
-
-fn text(path: &Path) -> Result<String, Error> {
-    path.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::new(Kind::Config, format!("{} is not UTF-8, so it cannot stand in restore_command", path.display()))
-            .hint("use another path")
-    })
+    Ok(Invocation { environment, program: absolute(&program)?, options })
 }
 
 /// What will be done.

@@ -1,12 +1,13 @@
 //! From arguments to an exit code.
-use super::args::{
-    BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, Global, KeyCommand, ListArgs, LogFormat, OnError, definition,
-};
+use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, KeyCommand, ListArgs, OnError, definition};
 use super::exit::{FETCH_FAILED, exit_code};
+use super::flags::Global;
 use super::lines::{Lines, plain_json};
+use super::logging::LogFormat;
 use super::progress::{self, ProgressLine};
 use super::{exit_guard, logging, recovery, render, render_backup, restore, secrets, targets};
-use crate::config::{Config, HELPER_VARIABLE, Overrides};
+use crate::config::definitions::{CLUSTER, SERVER};
+use crate::config::{Config, HELPER_VARIABLE};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::AHEAD_TIME;
@@ -132,12 +133,8 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
             return role.code(Kind::Usage);
         }
     };
-    let log = match (cli.global.log, std::env::var("WALVIS_LOG").as_deref()) {
-        (Some(format), _) => format,
-        (None, Ok("json")) => LogFormat::Json,
-        (None, _) => LogFormat::Text,
-    };
-    logging::start(log, cli.global.verbose);
+    let log = LogFormat::of(cli.global.log());
+    logging::start(log, cli.global.verbosity());
     let role = match &cli.command {
         _ if role == Role::Helper => role,
         Command::FetchWal(args) if args.on_error == OnError::Unavailable => Role::PatientRestorer,
@@ -167,7 +164,7 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
 }
 
 fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Result<(), Error> {
-    let json = cli.global.json;
+    let json = cli.global.json();
     match &cli.command {
         Command::Completions(args) => {
             let mut script = Vec::new();
@@ -245,13 +242,13 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         Command::List(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
             // The name that the settings give is this host's cluster; what is named on the command line is what is asked about.
-            let only = cli.global.cluster.as_ref().map(|_| &config.cluster);
+            let only = cli.global.0.has(&CLUSTER).then_some(&config.cluster);
             list(&config, only, deadline, args, json)
         }
         Command::PitrRestore(args) => {
             secrets::keep_off_the_command_line_of_a_standby(args.primary.as_deref())?;
             let (config, deadline) = prepare_long(&cli.global, None, role)?;
-            let request = restore::request(args, &cli.global, &config)?;
+            let request = restore::request(args, &config)?;
             pitr_restore(&config, &request, deadline, json)
         }
         Command::EndRecovery(args) => {
@@ -294,7 +291,7 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
         Ok(report) => report,
         Err(error) => return Err(interrupted.end_with(error)),
     };
-    print_report(global.json, &report, render_backup::report)?;
+    print_report(global.json(), &report, render_backup::report)?;
     if report.pages_damaged > 0 {
         return Err(Error::new(
             Kind::Problems,
@@ -417,13 +414,9 @@ fn prepare_helper(global: &Global, role: Role) -> Result<(Config, Deadline), Err
 }
 
 fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
-    let overrides = Overrides {
-        config: global.config.clone(),
-        repository: global.repository.clone(),
-        cluster: global.cluster.clone(),
-        key_file: global.key_file.clone(),
-        timeout_s: global.timeout,
-        server,
+    let flags = match server {
+        Some(server) => global.0.clone().with(&SERVER, server.as_str()),
+        None => global.0.clone(),
     };
     // A variable whose name is not UTF-8 cannot be one of ours.
     let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
@@ -433,7 +426,8 @@ fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {
     }
     // An empty one counts as unset.
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let config = Config::load(&overrides, &env, &names)?;
+    let config = Config::load(&flags, &env, &names)?;
+    secrets::warn_of_those_in_the_settings_file(&config);
     if config.repositories.len() > 1 {
         config.repositories.iter().for_each(|repository| repository.store.health().has_alternative());
     }

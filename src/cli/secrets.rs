@@ -1,6 +1,21 @@
-//! Secrets have no place among arguments: every user of the host sees them there.
+//! Secrets have no place among arguments, where every user of the host sees them, nor in a settings file that others can read.
+use crate::config::Config;
+use crate::config::setting::Kind as ValueKind;
+use crate::crypto::KeyFile;
 use crate::error::{Error, Kind};
 use crate::postgres::Conninfo;
+
+/// Warns of each secret that stands in plain text in a settings file that every user of the host can read.
+pub(super) fn warn_of_those_in_the_settings_file(config: &Config) {
+    let secret_in = |kind: ValueKind, text: &str| match kind {
+        ValueKind::Conninfo => Conninfo::read(text).ok()?.secret(),
+        ValueKind::ShellCommand => KeyFile::is_in(text).then_some("key"),
+        _ => None,
+    };
+    for warning in config.file_texts.iter().flat_map(|texts| texts.exposed_secrets(secret_in)) {
+        tracing::warn!("{warning}");
+    }
+}
 
 /// Refuses a connection string of ours that holds a password.
 pub(super) fn keep_off_the_command_line(flag: &str, conninfo: Option<&str>) -> Result<(), Error> {

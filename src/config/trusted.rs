@@ -1,20 +1,65 @@
-//! Whose settings root follows: only its own.
+//! Whose settings root follows: only its own. And secrets in a settings file that others can read.
 //!
 //! Settings name commands that are run, and directories that are written to. Whoever can change a file of settings could have root do
 //! both. So as root a file of settings, Walvis's own and those of AWS's tools alike, is refused where a user other than root can change
 //! it, or put another one in its place. Flags and the environment are root's own. Other users follow what they are told, as ever: they
 //! can do no more than they may.
 
-use std::path::Path;
-#[cfg(feature = "s3")]
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 #[cfg(feature = "s3")]
-use super::Environment;
-use super::config_error;
+use super::environment::Environment;
+use super::given::{Given, Value};
+use super::invalid::config_error;
+use super::setting::{Kind, Setting};
 use crate::error::Error;
 use crate::fsio::{self, ChangeableBy, Exposure, Problem};
 use crate::raw_text::shown;
+
+/// The texts of a settings file in which a secret may stand: connection strings, and commands.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileTexts {
+    path: PathBuf,
+    texts: Vec<(&'static Setting, String)>,
+}
+
+/// Without the texts, for what may stand in them.
+impl fmt::Debug for FileTexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileTexts").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl FileTexts {
+    /// Those of the tables of a file.
+    pub(super) fn of<'a>(path: PathBuf, tables: impl Iterator<Item = &'a Given>) -> Self {
+        let items = tables.flat_map(Given::items);
+        let texts = items.filter_map(|item| match (&item.value, item.setting.kind) {
+            (Value::Text(text), Kind::Conninfo | Kind::ShellCommand) => Some((item.setting, text.clone())),
+            _ => None,
+        });
+        Self { texts: texts.collect(), path }
+    }
+
+    /// What to warn about: secrets that stand in the file in plain text while every user of the host can read it. `secret_in` says what
+    /// secret a text of a kind holds.
+    pub fn exposed_secrets(&self, secret_in: impl Fn(Kind, &str) -> Option<&'static str>) -> Vec<String> {
+        let found = self.texts.iter().filter_map(|(setting, text)| Some((setting.name, secret_in(setting.kind, text)?)));
+        let found: Vec<(&str, &str)> = found.collect();
+        if found.is_empty() || !fsio::others_can_read(&self.path) {
+            return Vec::new();
+        }
+        let path = shown(&self.path);
+        let warning = |(setting, secret): (&str, &str)| {
+            format!(
+                "{path} can be read by every user of this host, and {setting} in it holds a {secret}: make it private (chmod o-rwx {path}), \
+                 or keep the {secret} in a file of its own; and change it: it was visible"
+            )
+        };
+        found.into_iter().map(warning).collect()
+    }
+}
 
 /// Makes sure that a file of settings, if it is there, is root's alone, where root is who would follow it. `what` it is, and `elsewhere`
 /// how to name another one.

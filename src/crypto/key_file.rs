@@ -95,6 +95,11 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
+    /// Whether a text seems to hold a key, in any place of it.
+    pub fn is_in(text: &str) -> bool {
+        text.contains(KEY)
+    }
+
     /// The text of a new key file.
     pub fn to_text(&self) -> Zeroizing<String> {
         let bytes = self.key.bytes();

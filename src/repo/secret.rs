@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;
 use crate::limits::MAX_SECRET_BYTES;
+use crate::process::PASSPHRASE_VARIABLE;
 use crate::waiting;
 
 /// Where to get the key; nothing is read yet.
@@ -72,8 +73,8 @@ impl KeySource {
                 passphrase(text.lines().next().unwrap_or_default(), &format!("passphrase file {}", path.display()))
             }
             Self::PassphraseEnvironment => {
-                let text = Zeroizing::new(std::env::var("WALVIS_PASSPHRASE").unwrap_or_default());
-                passphrase(&text, "WALVIS_PASSPHRASE")
+                let text = Zeroizing::new(std::env::var(PASSPHRASE_VARIABLE).unwrap_or_default());
+                passphrase(&text, PASSPHRASE_VARIABLE)
             }
         }
     }
@@ -84,7 +85,7 @@ impl KeySource {
             Self::File(path) => format!("key file {}", path.display()),
             Self::Command(command) => format!("key_command '{command}'"),
             Self::PassphraseFile(path) => format!("passphrase file {}", path.display()),
-            Self::PassphraseEnvironment => "the passphrase in WALVIS_PASSPHRASE".to_owned(),
+            Self::PassphraseEnvironment => format!("the passphrase in {PASSPHRASE_VARIABLE}"),
             Self::None => "no key".to_owned(),
         }
     }

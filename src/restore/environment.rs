@@ -1,6 +1,6 @@
 //! What `restore_command`, and a standby that streams, need of this program's environment: the server that a restore
 //! starts gets that, and no secret beyond it.
-use crate::config::Config;
+use crate::config::{Config, is_known_variable};
 use crate::postgres::server_process::{Passing, is_read_by_a_server};
 use crate::process;
 use crate::repo::{KeySource, StoreUrl};
@@ -54,7 +54,7 @@ impl Needs {
     pub fn judge(&self, name: &str) -> Passing {
         let only_if = |needed: bool| if needed { Passing::Told } else { Passing::Dropped };
         match name {
-            "WALVIS_PASSPHRASE" => only_if(self.passphrase),
+            process::PASSPHRASE_VARIABLE => only_if(self.passphrase),
             "PGPASSWORD" => only_if(self.primary),
             name if AWS_SECRETS.contains(&name) => only_if(self.credentials || self.command),
             name if OF_PROXIES.contains(&name) => only_if(self.s3 || self.command),
@@ -66,7 +66,7 @@ impl Needs {
                     Passing::Dropped
                 }
             }
-            name if crate::config::KNOWN_VARIABLES.contains(&name) => Passing::Passed,
+            name if is_known_variable(name) => Passing::Passed,
             name if process::is_secret(OsStr::new(name)) => Passing::Dropped,
             // Such as VAULT_TOKEN.
             _ => only_if(self.command),

@@ -157,8 +157,8 @@ fn example_settings_are_valid() {
         assert!(!examples.is_empty(), "{document} has no example");
         for example in examples {
             std::fs::write(&path, example).unwrap();
-            let overrides = walvis::config::Overrides { config: Some(path.clone()), ..Default::default() };
-            let config = walvis::config::Config::load(&overrides, &|_| None, &[]).unwrap_or_else(|e| panic!("{document}: {e}"));
+            let flags = walvis::config::Flags::default().with(&walvis::config::definitions::CONFIG, path.clone());
+            let config = walvis::config::Config::load(&flags, &|_| None, &[]).unwrap_or_else(|e| panic!("{document}: {e}"));
             assert_eq!(config.repositories.len(), 2, "{document}");
         }
     }

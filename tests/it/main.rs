@@ -57,6 +57,7 @@ mod root;
 mod scan;
 mod secrets;
 mod server_tls;
+mod settings_reference;
 mod setup;
 mod store_faults;
 mod store_file;

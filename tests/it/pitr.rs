@@ -5,6 +5,7 @@
 
 mod afterwards;
 mod agreement;
+mod carried;
 mod damage;
 mod faults;
 mod large;

@@ -15,8 +15,6 @@ use crate::store::Key;
 const S3_KEY_BYTES: usize = 1024;
 /// Longest prefix, in bytes: what S3 leaves beside the longest key and a slash.
 const MAX_PREFIX_BYTES: usize = S3_KEY_BYTES - limits::MAX_KEY_BYTES - 1;
-/// S3 keeps an object locked for at most this long.
-const MAX_RETAIN_DAYS: u32 = 36_500;
 
 /// Where an S3 store is and how to talk to it. It holds no secret: credentials come from the standard AWS chain (environment,
 /// shared files, web identity, container and instance metadata) or from [`credentials_file`](Self::credentials_file).
@@ -197,10 +195,10 @@ impl S3Settings {
             check_endpoint(endpoint)?;
         }
         if let Some(lock) = self.object_lock
-            && !(1..=MAX_RETAIN_DAYS).contains(&lock.retain_days)
+            && !(1..=limits::MAX_RETAIN_DAYS).contains(&lock.retain_days)
         {
             return Err(InvalidSettings::new(format!("an object lock of {} days is not possible", lock.retain_days))
-                .hint(format!("choose 1 to {MAX_RETAIN_DAYS} days")));
+                .hint(format!("choose 1 to {} days", limits::MAX_RETAIN_DAYS)));
         }
         for (name, value) in [("region", &self.region), ("profile", &self.profile), ("storage class", &self.storage_class)] {
             if value.as_deref().is_some_and(|v| v.is_empty() || v.chars().any(|c| c.is_control() || c.is_whitespace())) {

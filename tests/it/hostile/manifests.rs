@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use walvis::codec::Digest;
 use walvis::codec::pack::RecordKind;
-use walvis::config::{Config, Overrides};
+use walvis::config::{Config, Flags, definitions};
 use walvis::crypto::{KeyFile, WrappingKey};
 use walvis::deadline::Deadline;
 use walvis::error::Kind;
@@ -70,13 +70,12 @@ impl World {
         let settings = StoreSettings { url: StoreUrl::File(at("repository")), create_if_absent: None, known: None };
         let deadline = Deadline::after(Duration::from_secs(600));
         let (repository, _) = Repository::init(&settings, &Secret::Key(key), 1, deadline).unwrap();
-        let overrides = Overrides {
-            config: Some(at("walvis.toml")),
-            repository: Some(format!("file://{}", at("repository").display())),
-            key_file: Some(at("key")),
-            ..Overrides::default()
-        };
-        let config = Config::load(&overrides, &|_| None, &[]).unwrap();
+        let repository_url = format!("file://{}", at("repository").display());
+        let flags = Flags::default()
+            .with(&definitions::CONFIG, at("walvis.toml"))
+            .with(&definitions::URL, repository_url.as_str())
+            .with(&definitions::KEY_FILE, at("key"));
+        let config = Config::load(&flags, &|_| None, &[]).unwrap();
         let cluster = ClusterName::new("main").unwrap();
         repository.bind(&cluster, facts()).unwrap();
         let mut writer = Writer::new(7, 1);

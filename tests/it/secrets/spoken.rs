@@ -39,6 +39,35 @@ fn secrets_among_arguments_are_refused_and_not_repeated() {
     assert!(!format!("{ran:?}").contains(SECRET), "{ran:?}");
 }
 
+/// What stands in plain text in a settings file that others can read is named by its key, without repeating it.
+#[test]
+fn a_settings_file_that_others_can_read_holds_no_secret() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut site = Site::new();
+    let key = std::fs::read_to_string(site.path("key")).unwrap();
+    let key_line = key.lines().find(|line| line.starts_with("walvis-key-1:")).unwrap();
+    let repository = format!("[[repository]]\nurl = \"file://{}\"\n", site.repository().display());
+    let path = site.path("walvis.toml");
+    site.set("WALVIS_CONFIG", &path);
+    let run = |text: &str, mode: u32| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        site.run(["list"]).exits(0)
+    };
+    let exposed = "can be read by every user of this host";
+    let server = format!("server = \"host=x password={SECRET}\"\n{repository}");
+    let ran = run(&server, 0o644).says(&[path.to_str().unwrap(), exposed, "server in it holds a password", "chmod o-rwx"]);
+    assert!(!format!("{ran:?}").contains(SECRET), "{ran:?}");
+    let command = format!("{repository}key_command = \"echo {key_line}\"\n");
+    let ran = run(&command, 0o644).says(&[exposed, "key_command in it holds a key"]);
+    assert!(!format!("{ran:?}").contains(key_line), "{ran:?}");
+    // Private, or without a secret.
+    let harmless = format!("server = \"host=x passfile=/x\"\n{repository}key_file = \"{}\"\n", site.path("key").display());
+    for ran in [run(&server, 0o600), run(&command, 0o640), run(&harmless, 0o644)] {
+        assert!(!format!("{ran:?}").contains(exposed), "{ran:?}");
+    }
+}
+
 #[test]
 fn a_token_in_clear_is_warned_about_once() {
     let mut site = Site::bare();
