@@ -159,7 +159,7 @@ pub const MAX_TABLESPACE_PATH_BYTES: usize = 1024;
 /// Most tablespaces that are listed of a database that is dropped.
 pub const MAX_DROPPED_TABLESPACES: usize = 64;
 
-/// S3 keeps an object locked for at most so many days.
+/// The most days that S3 keeps an object locked.
 pub const MAX_RETAIN_DAYS: u32 = 36_500;
 /// Time limit of one store request unless configured.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

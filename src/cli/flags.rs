@@ -1,7 +1,7 @@
-//! The flags of every command: what clap is told of them follows from the table of settings.
+//! The flags of every command. Their arguments of clap follow from the table of settings.
 //!
-//! Lives here: from rows of the table to arguments of clap, and from what it found to [`Flags`]. May not live here: names and help of
-//! flags (`config::definitions`), and flags of single commands (`args`).
+//! Lives here: from rows of the table to arguments of clap, and from what it found to [`Flags`]. May not live here:
+//! names and help of flags (`config::definitions`), and flags of single commands (`args`).
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};

@@ -1,5 +1,5 @@
-//! Logs go to standard error, as text or JSON. Lines are written whole; a closed standard error is not a reason to fail. Whatever an
-//! event holds, it is one line, and moves no terminal.
+//! Logs go to standard error, as text or JSON. Lines are written whole; a closed standard error is not a reason to
+//! fail. Whatever an event holds, it is one line, and moves no terminal.
 
 use std::io;
 

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 /// Most locks that are printed; `--json` has all.
 const LOCKS: usize = 20;
 
-/// A variable of AWS's tools that `restore_command` carries, since the restored server may have none: no secret, but a path.
+/// A variable of AWS's tools that `restore_command` carries, since the restored server may have none: no secret, but a
+/// path.
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
 pub(super) fn request(args: &RestoreArgs, config: &Config) -> Result<RestoreRequest, Error> {
@@ -71,7 +72,8 @@ fn tablespace(text: &OsStr) -> Result<(TablespaceKey, PathBuf), Error> {
     Ok((key, PathBuf::from(OsStr::from_bytes(to))))
 }
 
-/// How a server that knows nothing of this process's environment and directory calls this program with the same settings.
+/// How a server that knows nothing of this process's environment and directory calls this program with the same
+/// settings.
 fn invocation(config: &Config) -> Result<Invocation, Error> {
     let program = std::env::current_exe()
         .map_err(|e| Error::new(Kind::Config, format!("cannot find the path of this program: {e}")).hint("is /proc mounted?"))?;

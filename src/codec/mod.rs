@@ -452,7 +452,7 @@ mod tests {
         Address { repository_id: &ID, kind: ObjectKind::Segment, name }
     }
 
-    fn keyring() -> DataKeys {
+    fn data_keys() -> DataKeys {
         DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]).into(), earlier: vec![DataKey::from_bytes([2; 32])] }
     }
 
@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn every_length_round_trips() {
-        for keys in [keyring(), DataKeys::Unencrypted] {
+        for keys in [data_keys(), DataKeys::Unencrypted] {
             for len in [0, 1, 100, FRAME_BYTES - 20, FRAME_BYTES, FRAME_BYTES + 1, 5 * FRAME_BYTES, 1 << 20] {
                 for plain in [vec![0; len], noise(len)] {
                     assert_eq!(opened(&sealed(&plain, &keys), "a", &keys).unwrap(), plain, "{len}");
@@ -500,7 +500,7 @@ mod tests {
     /// zstd adds a few bytes to noise: find the plaintext whose compressed form fills two frames exactly.
     #[test]
     fn a_stream_that_ends_on_a_frame_boundary_round_trips() {
-        let keys = keyring();
+        let keys = data_keys();
         let preamble = sealed(&[], &keys).len();
         let exact = (2 * FRAME_BYTES - 200..2 * FRAME_BYTES)
             .map(noise)
@@ -514,7 +514,7 @@ mod tests {
 
     #[test]
     fn every_cut_extension_and_swap_is_damage() {
-        for keys in [keyring(), DataKeys::Unencrypted] {
+        for keys in [data_keys(), DataKeys::Unencrypted] {
             let plain = noise(3 * FRAME_BYTES + 5);
             let object = sealed(&plain, &keys);
             let cuts = (0..400).chain((1..4).flat_map(|n| {
@@ -550,7 +550,7 @@ mod tests {
 
     #[test]
     fn every_single_bit_matters() {
-        for keys in [keyring(), DataKeys::Unencrypted] {
+        for keys in [data_keys(), DataKeys::Unencrypted] {
             let object = sealed(b"a small history file", &keys);
             for bit in 0..object.len() * 8 {
                 let mut bad = object.clone();
@@ -562,11 +562,11 @@ mod tests {
 
     #[test]
     fn keys_are_told_apart_from_damage() {
-        let object = sealed(b"x", &keyring());
+        let object = sealed(b"x", &data_keys());
         let other = DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]).into(), earlier: vec![] };
         assert!(matches!(opened(&object, "a", &other), Err(CodecError::UnknownKey(_))));
         assert!(matches!(opened(&object, "a", &DataKeys::Unencrypted), Err(CodecError::Damaged(_))));
-        assert!(matches!(opened(&sealed(b"x", &DataKeys::Unencrypted), "a", &keyring()), Err(CodecError::Damaged(_))));
+        assert!(matches!(opened(&sealed(b"x", &DataKeys::Unencrypted), "a", &data_keys()), Err(CodecError::Damaged(_))));
         let rotated =
             DataKeys::Encrypted { current: DataKey::from_bytes([9; 32]).into(), earlier: vec![DataKey::from_bytes([1; 32])] };
         assert_eq!(opened(&object, "a", &rotated).unwrap(), b"x");
@@ -574,7 +574,7 @@ mod tests {
 
     #[test]
     fn a_file_that_changes_between_the_passes_is_seen() {
-        let keys = keyring();
+        let keys = data_keys();
         let plain = noise(100_000);
         let sealing = Sealing { level: 1, salt: [7; 32] };
         for changed in [&plain[..99_999], &[plain.as_slice(), b"1"].concat(), &[b"1", &plain[1..]].concat()] {

@@ -266,9 +266,9 @@ mod tests {
                 let once = compressed(&plain, level).unwrap().unwrap();
                 let object = once.seal(address, key, &metadata, sealing).unwrap().unwrap();
                 assert!(object == expected, "{} bytes at level {level}", plain.len());
-                let keyring = if key.is_some() { &keys } else { &DataKeys::Unencrypted };
+                let opening = if key.is_some() { &keys } else { &DataKeys::Unencrypted };
                 let mut out = Vec::new();
-                open(&*object, address, keyring).unwrap().copy_to(&mut out).unwrap();
+                open(&*object, address, opening).unwrap().copy_to(&mut out).unwrap();
                 assert_eq!(out, plain);
                 give_back(object); // What is left in it must not show in the next one.
             }

@@ -352,7 +352,7 @@ mod tests {
         Address { repository_id: &ID, kind: ObjectKind::Pack, name }
     }
 
-    fn keyrings() -> [DataKeys; 2] {
+    fn sets_of_keys() -> [DataKeys; 2] {
         [DataKeys::Encrypted { current: DataKey::from_bytes([1; 32]).into(), earlier: vec![] }, DataKeys::Unencrypted]
     }
 
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn records_open_by_themselves_and_nowhere_else() {
-        for keys in keyrings() {
+        for keys in sets_of_keys() {
             let (object, records) = sealed(&keys);
             let listed = super::super::open(&*object, address("p"), &keys).unwrap();
             assert_eq!(contents(listed.metadata()).unwrap(), records);
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn every_changed_bit_of_header_and_record_is_seen() {
-        for keys in keyrings() {
+        for keys in sets_of_keys() {
             let (object, records) = sealed(&keys);
             let record = records[2];
             let body = PackKey::new(&object[..HEADER_BYTES], address("p"), &keys).unwrap().body_at() as usize;

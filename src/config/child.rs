@@ -1,11 +1,12 @@
 //! What programs that run later on this one's behalf get of its settings.
 //!
-//! A restored server calls `walvis fetch-wal` years after the restore, from another directory, with an environment of its own. What the
-//! operator said by a flag or variable is nowhere by then, unless the call carries it. (A helper of `push-wal` or `fetch-wal` needs
-//! nothing of this: it has the arguments, the environment and the directory of its call.)
+//! A restored server calls `walvis fetch-wal` years after the restore, from another directory, with an environment of
+//! its own. What the operator said by a flag or variable is nowhere by then, unless the call carries it. (A helper of
+//! `push-wal` or `fetch-wal` needs nothing of this: it has the arguments, the environment and the directory of its
+//! call.)
 //!
-//! Lives here: the choice, by the table of settings, and how it is written. Secrets are never among it. Depends on `definitions` and
-//! `given`.
+//! Lives here: the choice, by the table of settings, and how it is written. Secrets are never among it. Depends on
+//! `definitions` and `given`.
 
 use std::path::Path;
 
@@ -46,7 +47,8 @@ impl HandedOn {
         Self(ALL.into_iter().filter_map(chosen).collect())
     }
 
-    /// How a call carries them: by a flag where there is one, else by a variable. Paths are absolute. No secret is in it.
+    /// How a call carries them: by a flag where there is one, else by a variable. Paths are absolute. No secret is in
+    /// it.
     ///
     /// # Errors
     /// [`Kind::Config`](crate::error::Kind::Config): a path is not UTF-8.

@@ -1,9 +1,9 @@
 //! The table of settings: every one there is, once.
 //!
-//! Lives here: one row per setting. The reading of the settings file and of the environment, the global flags and their help, what the
-//! `restore_command` of a restored server carries, the warning about unknown variables and `docs/SETTINGS.md` all follow from it. May not
-//! live here: what a setting means to the program ([`load`](super::load) and [`repository`](super::repository)). Depends on `setting` and
-//! on bounds of the layers below.
+//! Lives here: one row per setting. The reading of the settings file and of the environment, the global flags and their
+//! help, what the `restore_command` of a restored server carries, the warning about unknown variables and
+//! `docs/SETTINGS.md` all follow from it. May not live here: what a setting means to the program ([`load`](super::load)
+//! and [`repository`](super::repository)). Depends on `setting` and on bounds of the layers below.
 //!
 //! To add a setting: a row, its name in [`ALL`], and the place that reads it; then render `docs/SETTINGS.md` anew.
 
@@ -126,7 +126,7 @@ pub static ID: Setting = Setting {
     name: "id",
     variable: Some("WALVIS_REPOSITORY_ID"),
     help: "Which repository has to be there, as 'walvis init' prints it",
-    more: "A key file that belongs to a repository says the same. With a passphrase it makes sure that nobody put another repository in \
+    more: "A key file that belongs to a repository says the same. With a passphrase, this setting is what detects another repository in \
            this one's place.",
     ..OF_REPOSITORY
 };
@@ -146,7 +146,8 @@ pub static KEY_COMMAND: Setting = Setting {
     variable: Some("WALVIS_KEY_COMMAND"),
     kind: Kind::ShellCommand,
     help: "Command that prints the text of a key file",
-    more: "Whoever may read the settings, or the restore_command of a restored server, sees it: it must not hold the key itself.",
+    more: "Everybody who may read the settings, or the restore_command of a restored server, sees the command: it must not hold the key \
+           itself.",
     reach: Reach::RepositoriesWithoutKey,
     ..OF_REPOSITORY
 };

@@ -1,8 +1,8 @@
 //! Settings from the environment and the command line.
 //!
-//! Lives here: which variables are ours, what their values are as text, that flags beat variables, and the warning about variables that
-//! nobody knows. May not live here: the variables' names ([`definitions`](super::definitions)). Depends on `definitions`, `given` and
-//! `invalid`.
+//! Lives here: which variables are ours, what their values are as text, that flags beat variables, and the warning
+//! about variables that nobody knows. May not live here: the variables' names ([`definitions`](super::definitions)).
+//! Depends on `definitions`, `given` and `invalid`.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,8 @@ pub fn is_known_variable(name: &str) -> bool {
     definitions::variables().any(|known| known == name)
 }
 
-/// What flags and variables say, flags first. Of the settings that name a key at most one is left: a flag beats all variables.
+/// What flags and variables say, flags first. Of the settings that name a key at most one is left: a flag beats all
+/// variables.
 ///
 /// # Errors
 /// [`Kind::Config`](crate::error::Kind::Config): a value that is none; several variables that name a key.

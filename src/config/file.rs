@@ -1,7 +1,8 @@
 //! The settings file: finding it, and reading TOML by the table of settings.
 //!
-//! Lives here: which keys may stand where, of which type, and where in the file a mistake is. May not live here: what a value means.
-//! Depends on `definitions`, `given`, `invalid` and `trusted`. No error repeats a value: a connection string may hold a password.
+//! Lives here: which keys may stand where, of which type, and where in the file a mistake is. May not live here: what a
+//! value means. Depends on `definitions`, `given`, `invalid` and `trusted`. No error repeats a value: a connection
+//! string may hold a password.
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +69,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<SettingsFile, Error> {
 /// A key and its value.
 type Entry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
 
-/// The entries of a table as they stand in the file, so that the first mistake is the one that is told.
+/// The entries of a table as they stand in the file, so that the first mistake is the one that is reported.
 fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
     let mut entries: Vec<Entry<'a, 'i>> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);

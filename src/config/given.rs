@@ -1,7 +1,7 @@
 //! What somebody set, before it means anything: values by setting, and who set them.
 //!
-//! Lives here: [`Flags`], which the command line fills, and the same for a table of the settings file. May not live here: names of
-//! settings ([`definitions`](super::definitions)), and what a value means. Depends on `setting`.
+//! Lives here: [`Flags`], which the command line fills, and the same for a table of the settings file. May not live
+//! here: names of settings ([`definitions`](super::definitions)), and what a value means. Depends on `setting`.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// What whoever set it calls it.
+    /// The name by which it was set.
     pub(super) fn name(&self) -> String {
         match (self.origin, &self.setting.flag, self.setting.variable) {
             (Origin::Flag, Some(flag), _) => format!("--{}", flag.long),

@@ -1,6 +1,7 @@
 //! File < environment < flags → one validated [`Config`].
 //!
-//! Lives here: the order of things, and the settings of the whole process. Depends on everything else in this module but `reference`.
+//! Lives here: the order of things, and the settings of the whole process. Depends on everything else in this module
+//! but `reference`.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -99,7 +100,8 @@ fn zone(text: &str) -> Result<Zone, Error> {
     Zone::parse(text).map_err(|e| config_error(format!("zone: {}", e.what)).hint(e.hint))
 }
 
-/// A URL from flag or environment: the configured repository of that URL with its settings, or a new one. Only this one is left.
+/// A URL from flag or environment: the configured repository of that URL with its settings, or a new one. Only this one
+/// is left.
 fn select_repository(repositories: &mut Vec<Given>, url: &str, said: &Given) {
     let wanted = url.trim_end_matches('/');
     let position = repositories.iter().position(|given| given.text(&URL).is_some_and(|u| u.trim_end_matches('/') == wanted));

@@ -1,9 +1,10 @@
 //! Settings: file < environment < flags → one validated [`Config`].
 //!
-//! Lives here: the [table of settings](definitions), from which all names, the reading of the settings file and of the environment, the
-//! global flags, what a restored server's `restore_command` carries and `docs/SETTINGS.md` follow; defaults, checks, suggestions for
-//! misspelt names. May not live here: parsing the command line (`cli` hands it over as [`Flags`]), anything that opens a repository.
-//! What somebody set ([`Flags`], and the like for the file) and what counts ([`Config`]) are different types.
+//! Lives here: the [table of settings](definitions), from which all names, the reading of the settings file and of the
+//! environment, the global flags, what a restored server's `restore_command` carries and `docs/SETTINGS.md` follow;
+//! defaults, checks, suggestions for misspelt names. May not live here: parsing the command line (`cli` hands it over
+//! as [`Flags`]), anything that opens a repository. What somebody set ([`Flags`], and the like for the file) and what
+//! counts ([`Config`]) are different types.
 //!
 //! | file | what lives there |
 //! |---|---|

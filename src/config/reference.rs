@@ -1,6 +1,7 @@
 //! `docs/SETTINGS.md`: the table of settings as a document.
 //!
-//! Lives here: its text. A test compares the file with it, and writes it anew when told so. Depends on `definitions` and `setting`.
+//! Lives here: its text. A test compares the file with it, and writes it anew when told so. Depends on `definitions`
+//! and `setting`.
 
 use super::definitions::{ALL, FOREIGN_PREFIXES, HELPER_VARIABLE};
 use super::setting::{Child, Fallback, Kind, Reach, Setting, Table};
@@ -16,9 +17,10 @@ const HEAD: &str = "\
 ";
 
 const INTRODUCTION: [&str; 4] = [
-    "A flag wins over the environment, and the environment over the settings file. The file is `/etc/walvis/walvis.toml`, or what \
-     `--config` or `WALVIS_CONFIG` names; one repository needs no file. [OPERATING.md](OPERATING.md) has an example. An empty variable counts as unset. A key that is not known is an \
-     error; a variable that begins with `WALVIS_` and is not known is warned about.",
+    "A flag wins over the environment, and the environment over the settings file. The file is `/etc/walvis/walvis.toml`, or \
+     what `--config` or `WALVIS_CONFIG` names; one repository needs no file. [OPERATING.md](OPERATING.md) has an example. An \
+     empty variable counts as unset. A key that is not known is an error; a variable that begins with `WALVIS_` and is not \
+     known is warned about.",
     "Settings name commands that are run and directories that are written to. So as root a settings file that another user can change is \
      refused (10), and so are AWS's own files, such as `~/.aws/config`: each directory on the way counts, too. The message says who it is, \
      and how to end it. Secrets do not belong into it, and never on the command line: a settings file that other users can read and that holds one is \
@@ -126,7 +128,8 @@ fn reach(reach: Reach) -> &'static str {
     }
 }
 
-/// Adds a paragraph, its lines no longer than [`COLUMNS`]. The first begins with `mark`, the others with as many spaces.
+/// Adds a paragraph, its lines no longer than [`COLUMNS`]. The first begins with `mark`, the others with as many
+/// spaces.
 fn wrap(out: &mut String, mark: &str, text: &str) {
     let mut line = mark.to_owned();
     let mut is_empty = true;

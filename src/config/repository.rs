@@ -1,7 +1,7 @@
 //! One repository: from what somebody set to checked settings.
 //!
-//! Lives here: what the settings of a repository mean, and which go together. May not live here: opening it. Depends on `definitions`,
-//! `given`, `invalid`, `values` and `s3`.
+//! Lives here: what the settings of a repository mean, and which go together. May not live here: opening it. Depends on
+//! `definitions`, `given`, `invalid`, `values` and `s3`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A repository in S3: from what somebody set to checked settings of the store.
 //!
-//! Lives here: what the settings of `[repository.s3]` mean, and which go together. May not live here: what a store itself accepts
-//! (`store::s3::settings`). Depends on `definitions`, `invalid` and `values`.
+//! Lives here: what the settings of `[repository.s3]` mean, and which go together. May not live here: what a store
+//! itself accepts (`store::s3::settings`). Depends on `definitions`, `invalid` and `values`.
 
 use std::time::Duration;
 

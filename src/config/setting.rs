@@ -1,7 +1,7 @@
 //! What a setting is: the names it goes by, the values it takes, and who is given it.
 //!
-//! Lives here: the types of the table in [`definitions`](super::definitions), and what follows from one row of it, such as the help of a
-//! flag. May not live here: the rows, and values that somebody set. Depends on nothing.
+//! Lives here: the types of the table in [`definitions`](super::definitions), and what follows from one row of it, such
+//! as the help of a flag. May not live here: the rows, and values that somebody set. Depends on nothing.
 
 use std::time::Duration;
 
@@ -113,8 +113,8 @@ pub enum Reach {
     RepositoriesWithoutKey,
 }
 
-/// Whether a program that runs later on this one's behalf, such as the `restore_command` of a restored server, gets a setting that it does
-/// not find in the settings file.
+/// Whether a program that runs later on this one's behalf, such as the `restore_command` of a restored server, gets a
+/// setting that it does not find in the settings file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Child {
     /// It does without.

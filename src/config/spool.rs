@@ -1,6 +1,7 @@
 //! Where calls leave to later calls what they did ahead.
 //!
-//! Lives here: the place that the settings name. What lies there is the business of `wal`. Depends on `definitions` and `invalid`.
+//! Lives here: the place that the settings name. What lies there is the business of `wal`. Depends on `definitions` and
+//! `invalid`.
 
 use std::path::PathBuf;
 

@@ -1,9 +1,9 @@
 //! Whose settings root follows: only its own. And secrets in a settings file that others can read.
 //!
-//! Settings name commands that are run, and directories that are written to. Whoever can change a file of settings could have root do
-//! both. So as root a file of settings, Walvis's own and those of AWS's tools alike, is refused where a user other than root can change
-//! it, or put another one in its place. Flags and the environment are root's own. Other users follow what they are told, as ever: they
-//! can do no more than they may.
+//! Settings name commands that are run, and directories that are written to. A user who can change a file of settings
+//! could have root do both. So as root a file of settings, Walvis's own and those of AWS's tools alike, is refused
+//! where a user other than root can change it, or put another one in its place. Flags and the environment are root's
+//! own. Other users follow what they are told, as ever: they can do no more than they may.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ impl FileTexts {
         Self { texts: texts.collect(), path }
     }
 
-    /// What to warn about: secrets that stand in the file in plain text while every user of the host can read it. `secret_in` says what
-    /// secret a text of a kind holds.
+    /// What to warn about: secrets that stand in the file in plain text while every user of the host can read it.
+    /// `secret_in` says what secret a text of a kind holds.
     pub fn exposed_secrets(&self, secret_in: impl Fn(Kind, &str) -> Option<&'static str>) -> Vec<String> {
         let found = self.texts.iter().filter_map(|(setting, text)| Some((setting.name, secret_in(setting.kind, text)?)));
         let found: Vec<(&str, &str)> = found.collect();
@@ -61,8 +61,8 @@ impl FileTexts {
     }
 }
 
-/// Makes sure that a file of settings, if it is there, is root's alone, where root is who would follow it. `what` it is, and `elsewhere`
-/// how to name another one.
+/// Makes sure that a file of settings, if it is there, is root's alone, where root is who would follow it. `what` it
+/// is, and `elsewhere` how to name another one.
 ///
 /// # Errors
 /// [`Kind::Config`](crate::error::Kind::Config), naming who can change it, and the way out.
@@ -88,8 +88,8 @@ fn refusal(what: &str, path: &Path, exposure: &Exposure, elsewhere: &str) -> Err
         .hint(format!("{}{instead}, or {elsewhere}", exposure.way_out()))
 }
 
-/// The same for the files that S3 credentials come from: a profile names a program that gives them (`credential_process`), or a file that
-/// is sent away for them.
+/// The same for the files that S3 credentials come from: a profile names a program that gives them
+/// (`credential_process`), or a file that is sent away for them.
 ///
 /// # Errors
 /// As [`check`].

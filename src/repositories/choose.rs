@@ -101,7 +101,7 @@ fn open_known(config: &Config, index: usize, deadline: Deadline) -> Result<Opene
 #[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
-    use crate::config::Overrides;
+    use crate::config::{Flags, definitions};
     use std::path::Path;
     use std::time::Duration;
 
@@ -110,7 +110,7 @@ mod tests {
         let path = place.join("walvis.toml");
         let sections = names.iter().map(|name| format!("[[repository]]\nurl = \"file://{}\"\n", place.join(name).display()));
         std::fs::write(&path, format!("cluster = \"main\"\n{}", sections.collect::<String>())).unwrap();
-        Config::load(&Overrides { config: Some(path), ..Overrides::default() }, &|_| None, &[]).unwrap()
+        Config::load(&Flags::default().with(&definitions::CONFIG, path), &|_| None, &[]).unwrap()
     }
 
     fn deadline() -> Deadline {

@@ -1,4 +1,5 @@
-//! `docs/SETTINGS.md` and the source name the settings that the table has, and no others. `WALVIS_TEST_BLESS=1` writes the document anew.
+//! `docs/SETTINGS.md` and the source name the settings that the table has, and no others. `WALVIS_TEST_BLESS=1` writes
+//! the document anew.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ fn sources(below: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
-/// Whatever variable the source reads, or tells the operator to set, is in the table; and so is each that the documents name.
+/// Whatever variable the source reads, or tells the operator to set, is in the table; and so is each that the documents
+/// name.
 #[test]
 fn every_variable_that_the_source_names_is_in_the_table() {
     let mut files = sources(&root().join("src"));

@@ -1,5 +1,5 @@
-//! What the operator said by flags and variables when a server was restored is what its `restore_command` goes by, also when the server
-//! is started by somebody whose environment says nothing.
+//! What the operator said by flags and variables when a server was restored is what its `restore_command` goes by, also
+//! when the server is started by somebody whose environment says nothing.
 
 use crate::pitr::{Site, promote};
 use crate::support::command;
