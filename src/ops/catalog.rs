@@ -7,18 +7,18 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::format::node::{Edge, Entry};
-use crate::pg::scan::{End, Mark, PgTime, XactEntry};
+use crate::pg::scan::{End, Mark, PgTime};
 use crate::pg::target::{TargetTimeline, Zone, now};
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::recovery::choice_of_backup::Backups;
 use crate::recovery::ends;
 use crate::recovery::log::{Log, WantedEnds, WantedMarks, Window};
 use crate::recovery::path_log::{PathLog, scanned};
-use crate::recovery::reach::{Reach, begin_of, reaches};
-use crate::repo::catalog::{Leg, Step, TimelineInfo};
+use crate::recovery::reach::{Reach, begin_of, end_of, reaches};
+use crate::repo::catalog::{Step, TimelineInfo};
 use crate::repo::{Catalog, ClusterName, Repository, SystemId};
 use crate::report::catalog::{CatalogGap, CatalogLine, CatalogReport, CatalogSystem, CatalogTimeline, CatalogWindow, GapKind};
-use crate::report::transaction::{Moment, Transaction};
+use crate::report::transaction::Transaction;
 use crate::repositories::{self, Opened};
 use std::ops::ControlFlow;
 
@@ -119,7 +119,7 @@ fn timeline_report(
     for window in log.windows().iter().filter(|window| window.until > own.begin) {
         let shown = Window { from: window.from.max(own.begin), until: window.until };
         let reach = reaches.iter().find(|reach| window.from <= reach.begin && reach.until == window.until);
-        report.windows.push(window_report(&log, &shown, &own, reach)?);
+        report.windows.push(window_report(&log, &shown, reach)?);
     }
     catalog.walk(log.path(), own.begin, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
         match step {
@@ -157,21 +157,11 @@ fn timeline_report(
     Ok(report)
 }
 
-fn window_report(log: &PathLog<'_>, window: &Window, own: &Leg, reach: Option<&Reach<'_>>) -> Result<CatalogWindow, Error> {
-    let moment = |lsn: Lsn, end: Option<XactEntry>| Moment {
-        lsn: lsn.to_string(),
-        transaction: end.map(|end| Transaction::new(&end, own.timeline)),
-    };
-    let mut first = None;
-    log.ends(window.from, window.until, WantedEnds::All, &mut |end| {
-        first = Some(*end);
-        ControlFlow::Break(())
-    })?;
-    let last = log.last_commit(window.from, window.until)?;
+fn window_report(log: &PathLog<'_>, window: &Window, reach: Option<&Reach<'_>>) -> Result<CatalogWindow, Error> {
     let recoverable_from = reach.map(|reach| begin_of(log, reach.from.max(window.from), window.until)).transpose()?;
     Ok(CatalogWindow {
-        from: moment(window.from, first),
-        until: moment(window.until, last),
+        from: begin_of(log, window.from, window.until)?,
+        until: end_of(log, window.from, window.until)?,
         recoverable_from,
         backup_id: reach.and_then(|reach| reach.backup).map(|backup| backup.id.to_string()),
     })
