@@ -24,6 +24,9 @@ pub struct Opened {
     pub facts: Facts,
 }
 
+/// Takes what a repository answered, after its location; breaks when no other one has to be asked.
+pub type Hear<'a, T, B> = &'a mut dyn FnMut(&str, Result<T, Error>) -> ControlFlow<B>;
+
 /// The error of a command for which no repository is configured.
 pub fn none_configured() -> Error {
     Error::new(Kind::Config, "no repository is configured")
@@ -35,7 +38,7 @@ pub fn ask_in_order<T, B>(
     config: &Config,
     deadline: Deadline,
     ask: &dyn Fn(Opened) -> Result<T, Error>,
-    hear: &mut dyn FnMut(&str, Result<T, Error>) -> ControlFlow<B>,
+    hear: Hear<'_, T, B>,
 ) -> Option<B> {
     for (index, repository) in config.repositories.iter().enumerate() {
         let is_last = index + 1 == config.repositories.len();

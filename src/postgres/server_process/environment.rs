@@ -76,7 +76,7 @@ impl Environment {
         let mut chosen = Self::default();
         for (name, value) in variables {
             // One whose name is no text is none that we know.
-            let passing = name.to_str().map_or(Passing::Dropped, |name| judge(name));
+            let passing = name.to_str().map_or(Passing::Dropped, judge);
             if passing == Passing::Dropped || value.is_empty() || name == "PATH" {
                 continue;
             }

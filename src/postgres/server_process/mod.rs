@@ -12,5 +12,5 @@ mod user;
 
 pub use environment::{Environment, Passing, is_read_by_a_server};
 pub use locks::LockedRelation;
-pub use process::{Seen, ServerProcess, StartRequest};
+pub use process::{Judge, Seen, ServerProcess, StartRequest};
 pub use state::{RecoveryState, recovery_end};

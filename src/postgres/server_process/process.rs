@@ -55,6 +55,9 @@ pub enum Seen<'a> {
     Answers(&'a RecoveryState, &'a Server),
 }
 
+/// Is shown a server, and says what came of it, or `None` to be shown it again.
+pub type Judge<'a, T> = &'a mut dyn FnMut(&ServerProcess, Seen<'_>) -> Result<Option<T>, Error>;
+
 /// A server that was started. It goes on when this is dropped.
 pub struct ServerProcess {
     data_directory: PathBuf,
@@ -121,12 +124,12 @@ impl ServerProcess {
     ///
     /// # Errors
     /// As `judge`'s; [`Kind::Server`] when the server runs and lets nobody in.
-    pub fn wait<T>(&mut self, judge: &mut dyn FnMut(&Self, Seen<'_>) -> Result<Option<T>, Error>) -> Result<T, Error> {
+    pub fn wait<T>(&mut self, judge: Judge<'_, T>) -> Result<T, Error> {
         let _as = Acting::take(self.owner)?;
         self.watch(judge)
     }
 
-    fn watch<T>(&mut self, judge: &mut dyn FnMut(&Self, Seen<'_>) -> Result<Option<T>, Error>) -> Result<T, Error> {
+    fn watch<T>(&mut self, judge: Judge<'_, T>) -> Result<T, Error> {
         let mut connection: Option<Server> = None;
         loop {
             if let Some(status) = self.try_wait()? {
