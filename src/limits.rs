@@ -16,7 +16,8 @@ pub const MAX_CLUSTER_NAME_BYTES: usize = 63;
 /// Longest key file, passphrase file or output of a key command.
 pub const MAX_SECRET_BYTES: usize = 64 * KIB;
 
-/// Plaintext of one sealed frame. Small enough to bound memory, large enough that the 16-byte tag and the call cost vanish.
+/// Plaintext of one sealed frame. Small enough to bound memory, large enough that the 16-byte tag and the call cost
+/// vanish.
 pub const FRAME_BYTES: usize = 64 * KIB;
 /// Authentication tag of a frame.
 pub const TAG_BYTES: usize = 16;
@@ -33,14 +34,15 @@ pub const MAX_SMALL_OBJECT_BYTES: usize = MIB;
 
 /// Longest descriptor or key object: they take less than 1 KiB, and are read before anything is authenticated.
 pub const MAX_DESCRIPTOR_BYTES: usize = 4 * KIB;
-/// Most key objects that are read: those of the given key or, where a passphrase is given, of any, that were stored first.
+/// Most key objects that are read: those of the given key or, where a passphrase is given, of any, that were stored
+/// first.
 pub const MAX_KEY_OBJECTS: usize = 64;
 /// Most keys that are derived from a passphrase to open a repository: each costs an Argon2id run.
 pub const MAX_DERIVED_KEYS: usize = 4;
 /// Most ids of other keys that an error names.
 pub const MAX_NAMED_KEYS: usize = 5;
-/// Most memory that the Argon2id parameters of a key object may ask for, in KiB; passes, lanes; and memory times passes, which
-/// is what a run takes: two or three times what `init` writes.
+/// Most memory that the Argon2id parameters of a key object may ask for, in KiB; passes, lanes; and memory times
+/// passes, which is what a run takes: two or three times what `init` writes.
 pub const MAX_ARGON2_MEMORY_KIB: u32 = 128 * KIB as u32;
 /// See [`MAX_ARGON2_MEMORY_KIB`].
 pub const MAX_ARGON2_PASSES: u32 = 8;
@@ -70,7 +72,8 @@ pub const CACHED_SUMMARIES: usize = 48;
 /// Headers of packs that a reader remembers: about 300 bytes each.
 pub const CACHED_PACK_KEYS: usize = 1024;
 
-/// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at least 5 MiB.
+/// Size of an upload part; an object that fits in one part is stored with one request. S3 allows 10,000 parts of at
+/// least 5 MiB.
 pub const PART_BYTES: usize = 8 * MIB;
 /// S3's limit on the number of parts.
 pub const MAX_PARTS: usize = 10_000;
@@ -79,21 +82,23 @@ pub const MAX_PARTS: usize = 10_000;
 pub const MIN_WAL_SEGMENT_BYTES: u64 = MIB as u64;
 /// PostgreSQL's largest WAL segment (`--wal-segsize=1024`).
 pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
-/// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per promotion.
+/// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per
+/// promotion.
 pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
 
-/// Most contents that are kept of one name where recovery asks for none of them: every promotion off one segment leaves another.
+/// Most contents that are kept of one name where recovery asks for none of them: every promotion off one segment leaves
+/// another.
 pub const MAX_COPIES: u32 = 100;
 
 /// An extent of a file in a base backup: 8 pages, compressed and sealed by itself.
 pub const EXTENT_BYTES: usize = 64 * KIB;
 /// Extents that one table describes: a piece of 64 MiB.
 pub const EXTENTS_PER_TABLE: usize = 1024;
-/// A file of at most so many extents has them in the manifest, without a table.
+/// A file of at most this many extents has them in the manifest, without a table.
 pub const MAX_INLINE_EXTENTS: usize = 4;
 /// Longest sealed record of a pack: an extent that does not get shorter, its codec byte and tag.
 pub const MAX_RECORD_BYTES: usize = EXTENT_BYTES + 1 + TAG_BYTES;
-/// A pack is closed when it has so many bytes; fewer where many workers write at once.
+/// A pack is closed when it has this many bytes; fewer where many workers write at once.
 pub const MAX_PACK_BYTES: usize = 32 * MIB;
 /// Packs are not made smaller than this.
 pub const MIN_PACK_BYTES: usize = 8 * MIB;
@@ -113,10 +118,10 @@ pub const MAX_FACTS_BYTES: usize = 32 * MIB;
 pub const MAX_MANIFEST_NAMES: usize = 4096;
 /// See [`MAX_MANIFEST_NAMES`].
 pub const MAX_OWNER_NAME_BYTES: usize = 256;
-/// Most packs that a backup refers to: 16 TiB of the smallest, compressed. A reader needs 80 MiB for so many.
+/// Most packs that a backup refers to: 16 TiB of the smallest, compressed. A reader needs 80 MiB for this many.
 pub const MAX_MANIFEST_PACKS: usize = 2 * MIB;
-/// Most bytes of a manifest for each byte of its object: real ones get 5 to 20 times shorter, and what comes out of very few bytes would
-/// keep a reader busy for as long as its writer likes.
+/// Most bytes of a manifest for each byte of its object: real ones get 5 to 20 times shorter, and what comes out of
+/// very few bytes would keep a reader busy for as long as its writer likes.
 pub const MAX_MANIFEST_EXPANSION: u64 = 256;
 /// Manifests up to this length may be of any object.
 pub const SHORT_MANIFEST_BYTES: u64 = 8 * MIB as u64;
@@ -150,7 +155,8 @@ pub const MAX_WAL_RECORD_BYTES: u32 = 0x3FFF_FFFF;
 pub const PIECE_FIRST_BYTES: usize = 8 * KIB;
 /// Bytes kept from the end of each part that is longer than that; 20 are needed.
 pub const PIECE_LAST_BYTES: usize = 32;
-/// Longest list of transactions in the summary of a segment: about 4 million, at 4 bytes each. pgbench fills 1 GiB with 2 million.
+/// Longest list of transactions in the summary of a segment: about 4 million, at 4 bytes each. pgbench fills 1 GiB with
+/// 2 million.
 pub const MAX_XACT_LIST_BYTES: usize = 16 * MIB;
 /// Most restore points, checkpoints and the like in the summary of a segment.
 pub const MAX_MARKS: usize = 4096;
@@ -173,8 +179,8 @@ pub const RETRY_MAX_DELAY: Duration = Duration::from_secs(10);
 pub const ALTERNATIVE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a store that was given up is not asked again by the same command.
 pub const GIVEN_UP_TIME: Duration = Duration::from_secs(60);
-/// How long a server that follows another one is kept waiting for a store that says nothing: it can neither stream nor be promoted
-/// meanwhile.
+/// How long a server that follows another one is kept waiting for a store that says nothing: it can neither stream nor
+/// be promoted meanwhile.
 pub const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a store that failed is not asked again for a standby, nor for what an optional repository missed.
 pub const OUTAGE_PAUSE: Duration = Duration::from_secs(15);
@@ -184,25 +190,26 @@ pub const FETCH_TURN: Duration = Duration::from_secs(10);
 pub const OUTAGE_TIME: Duration = Duration::from_secs(600);
 /// Time limit of a whole command unless configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long a push, of which all else is done, waits for an optional repository: archiving must not fall behind because of it.
+/// How long a push waits for an optional repository when all else is done: archiving must not fall behind because of
+/// it.
 pub const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Files that a helper sends to an optional repository that missed them; the next call starts another one.
 pub const MISSED_FILES: usize = 256;
 /// What a push spends at most on the catalog after a segment is stored.
 pub const CATALOG_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often a file that must exist is looked for again before it is called missing, and how long between: another process may be
-/// pushing several files at once, in another order.
+/// How often a file that must exist is looked for again before it is called missing, and how long between: another
+/// process may be pushing several files at once, in another order.
 pub const MISSING_ATTEMPTS: u32 = 4;
 /// See [`MISSING_ATTEMPTS`].
 pub const MISSING_DELAY: Duration = Duration::from_millis(500);
-/// A file that must exist because of a later one is waited for until that one was stored so long ago: when several files are pushed
-/// at once, one may arrive late.
+/// A file that must exist because of a later one is waited for until that one was stored so long ago: when several
+/// files are pushed at once, one may arrive late.
 pub const LATE_ARRIVAL: Duration = Duration::from_secs(10);
 /// So many of the files that wait to be archived are pushed ahead of the one that is asked for, this one counted.
 pub const AHEAD_FILES: usize = 64;
 /// Bytes of WAL that are pushed, or fetched, ahead at one moment; a longer segment is alone.
 pub const AHEAD_BYTES_IN_FLIGHT: u64 = 128 * MIB as u64;
-/// Threads that push or fetch ahead: twice the cores, at least so many.
+/// Threads that push or fetch ahead: twice the cores, at least this many.
 pub const AHEAD_MIN_THREADS: usize = 2;
 /// Most threads that push ahead: each may fill a part of [`PART_BYTES`], and all of it has to fit into 64 MiB.
 pub const PUSH_AHEAD_MAX_THREADS: usize = 4;
@@ -212,7 +219,8 @@ pub const FETCH_AHEAD_MAX_THREADS: usize = 8;
 pub const AHEAD_TIME: Duration = Duration::from_secs(60);
 /// How long a push helper waits for an archiver that does not ask for what is stored already.
 pub const AHEAD_IDLE: Duration = Duration::from_secs(5);
-/// Segments that are fetched ahead of the one that recovery was given last, at most and at least, and their bytes together.
+/// Segments that are fetched ahead of the one that recovery was given last, at most and at least, and their bytes
+/// together.
 pub const FETCHED_FILES: u64 = 16;
 /// See [`FETCHED_FILES`].
 pub const FETCHED_MIN_FILES: u64 = 2;
@@ -232,10 +240,11 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
 /// Longest message of a repository that the spool keeps, in characters.
 pub const MAX_SPOOL_MESSAGE_CHARS: usize = 500;
-/// Longest record or plan of the spool: a plan of [`AHEAD_FILES`] names, a record with an error for each of many repositories.
+/// Longest record or plan of the spool: a plan of [`AHEAD_FILES`] names, a record with an error for each of many
+/// repositories.
 pub const MAX_SPOOL_RECORD_BYTES: usize = 64 * KIB;
-/// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long: the
-/// configured time limit may not reach it ([`MAX_TIMEOUT`]).
+/// Age after which an abandoned temp file, claim or multipart upload is taken to be dead. No writer lives that long:
+/// the configured time limit may not reach it ([`MAX_TIMEOUT`]).
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 3600);
 /// How long a command of the operator's that was told to end has for tidying up before it is killed.
 pub const COMMAND_GRACE: Duration = Duration::from_millis(300);
@@ -243,8 +252,8 @@ pub const COMMAND_GRACE: Duration = Duration::from_millis(300);
 pub const KEY_CACHE_TIME: Duration = Duration::from_secs(3600);
 /// Largest configurable time limit of a command that writes.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Longest time without any success that a command without a time limit of its own may be given. Storing one object takes at most
-/// three such requests, and [`ABANDONED_AFTER`] relies on [`MAX_TIMEOUT`].
+/// Longest time without any success that a command without a time limit of its own may be given. Storing one object
+/// takes at most three such requests, and [`ABANDONED_AFTER`] relies on [`MAX_TIMEOUT`].
 pub const MAX_STALL: Duration = Duration::from_secs(900);
 
 const _: () = {

@@ -1,10 +1,10 @@
 //! This process and those that it starts: who may look into its memory, and what of it they inherit.
 //!
-//! Lives here: what protects a process that holds keys, and the only way to start another one. May not live here: what is started, and
-//! why. Depends on nothing.
+//! Lives here: what protects a process that holds keys, and the only way to start another one. May not live here: what
+//! is started, and why. Depends on nothing.
 //!
-//! A process that holds a key leaves no core dump, and no other process of its user can read its memory or environment. Both end with an
-//! `exec`: what it starts is as its caller would have it.
+//! A process that holds a key leaves no core dump, and no other process of its user can read its memory or environment.
+//! Both end with an `exec`: what it starts is as its caller would have it.
 
 use std::ffi::OsString;
 use std::io;
@@ -28,7 +28,8 @@ static CORE_LIMIT: OnceLock<rlim_t> = OnceLock::new();
 /// Held while a process is started: its limits are those of this one at that moment.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// From now on this process leaves no core dump, and other processes of its user cannot look into it. Called first of all.
+/// From now on this process leaves no core dump, and other processes of its user cannot look into it. Called first of
+/// all.
 ///
 /// A process that is traced when it begins stays open to its tracer, who sees everything anyway.
 pub fn close_memory(is_traced: bool) {
@@ -43,8 +44,8 @@ pub fn close_memory(is_traced: bool) {
     }
 }
 
-/// To be called after user ids of this process or thread have changed, by which the kernel forgets about [`close_memory`]: it does then
-/// what `fs.suid_dumpable` says.
+/// To be called after user ids of this process or thread have changed, by which the kernel forgets about
+/// [`close_memory`]: it does then what `fs.suid_dumpable` says.
 pub fn close_memory_again() {
     if IS_CLOSED.load(Ordering::Relaxed) {
         let _ = nix::sys::prctl::set_dumpable(false);

@@ -47,7 +47,8 @@ pub(super) enum Command {
     Catalog(CatalogArgs),
     /// Restore a base backup and have PostgreSQL recover it to a target; proves first that the target is reached
     PitrRestore(RestoreArgs),
-    /// Take the settings of a recovery that is over out of a data directory; the server itself calls it when recovery ends
+    /// Take the settings of a recovery that is over out of a data directory; the server itself calls it when recovery
+    /// ends
     #[command(hide = true)]
     EndRecovery(EndRecoveryArgs),
     /// Print a completion script for a shell
@@ -98,7 +99,7 @@ pub(super) struct FetchArgs {
     pub(super) name: String,
     /// Where to put it, PostgreSQL's %p
     pub(super) destination: PathBuf,
-    /// What to answer when it cannot be told whether the file exists
+    /// What to answer when it is not known whether the file exists
     #[arg(long, value_name = "ANSWER", default_value = "auto")]
     pub(super) on_error: OnError,
     /// Fetch what follows this file; only for the helper that a call starts
@@ -108,11 +109,13 @@ pub(super) struct FetchArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum OnError {
-    /// A standby (standby.signal) is told 1 within seconds, and streams it or asks again; every other recovery is stopped with 200
+    /// A standby (standby.signal) gets 1 within seconds, and streams it or asks again; every other recovery is stopped
+    /// with 200
     Auto,
     /// Exit 200: PostgreSQL stops rather than end recovery too early
     Stop,
-    /// Exit 1, as if the file did not exist, whatever keeps it from being told: only for standbys, which try again or stream it
+    /// Exit 1, as if the file did not exist, whatever keeps it from being told: only for standbys, which try again or
+    /// stream it
     Unavailable,
 }
 
@@ -141,13 +144,14 @@ pub(super) struct BackupArgs {
     /// How many files to read at once, up to 16 [default: number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) jobs: Option<u16>,
-    /// Read at most so many MiB per second
+    /// Read at most this many MiB per second
     #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_rate: Option<u32>,
     /// Note something with the backup; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) annotate: Vec<String>,
-    /// The primary of the standby that is backed up: ends its current WAL segment, so that the backup need not wait for that
+    /// The primary of the standby that is backed up: ends its current WAL segment, so that the backup need not wait for
+    /// that
     #[arg(long, value_name = "CONNINFO")]
     pub(super) primary: Option<String>,
 }
@@ -184,8 +188,8 @@ pub(super) struct RebuildArgs {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub(super) struct TargetArgs {
-    /// To the last transaction that ended at this time: '2026-11-21 03:36:21.123456+01:00', or '10 minutes ago'; without an offset,
-    /// in --zone
+    /// To the last transaction that ended at this time: '2026-11-21 03:36:21.123456+01:00', or '10 minutes ago';
+    /// without an offset, in --zone
     #[arg(long, value_name = "TIME", group = "what", allow_hyphen_values = true)]
     pub(super) target_time: Option<String>,
     /// To the first record that begins at this position or later: 16/B374D848
@@ -200,19 +204,22 @@ pub(super) struct TargetArgs {
     /// To the end of what is archived, or only as far as makes a backup consistent
     #[arg(long, value_name = "WHAT", group = "what")]
     pub(super) target: Option<TargetWord>,
-    /// Stop before the target rather than after it: before the first transaction at that time, that record, that transaction
+    /// Stop before the target rather than after it: before the first transaction at that time, that record, that
+    /// transaction
     #[arg(long, conflicts_with_all = ["target", "target_name"])]
     pub(super) exclusive: bool,
     /// Stop after the target [the default]
     #[arg(long, conflicts_with = "exclusive")]
     pub(super) inclusive: bool,
-    /// latest, current (the one that recovery starts on), a number such as 12, or 0xC [default: the one that the target is on]
+    /// latest, current (the one that recovery starts on), a number such as 12, or 0xC
+    /// [default: the one that the target is on]
     #[arg(long, value_name = "TIMELINE")]
     pub(super) target_timeline: Option<String>,
     /// From this base backup [default: the newest from which the target is reached]
     #[arg(long, value_name = "ID")]
     pub(super) backup: Option<String>,
-    /// Of this system identifier, where the cluster had several [default: the current one, or the one that has the backup or the moment]
+    /// Of this system identifier, where the cluster had several
+    /// [default: the current one, or the one that has the backup or the moment]
     #[arg(long, value_name = "ID")]
     pub(super) system_id: Option<u64>,
     #[command(flatten)]
@@ -223,7 +230,8 @@ pub(super) struct TargetArgs {
 pub(super) struct ResolveArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
-    /// Where recovery begins: the start LSN of a base backup, as in its backup_label [default: where the archive begins]
+    /// Where recovery begins: the start LSN of a base backup, as in its backup_label
+    /// [default: where the archive begins]
     #[arg(long, value_name = "LSN", conflicts_with = "backup")]
     pub(super) from: Option<String>,
 }
@@ -257,7 +265,8 @@ pub(super) struct CatalogArgs {
     /// List up to this time or before this LSN
     #[arg(long, value_name = "TIME|LSN", allow_hyphen_values = true)]
     pub(super) to: Option<String>,
-    /// Which timeline to list, with its ancestors: latest, or a number [default: the one whose last transaction is newest]
+    /// Which timeline to list, with its ancestors: latest, or a number
+    /// [default: the one whose last transaction is newest]
     #[arg(long, value_name = "TIMELINE")]
     pub(super) timeline: Option<String>,
     /// List of this system identifier, where the cluster had several [default: the current one]
@@ -277,7 +286,8 @@ pub(super) struct RestoreArgs {
     /// What the server does when it has reached the target
     #[arg(long, value_name = "ACTION", default_value = "pause")]
     pub(super) target_action: ActionArg,
-    /// Make a standby: it follows the newest timeline, archives as the original does, and ends recovery only when it is told to
+    /// Make a standby: it follows the newest timeline, archives as the original does, and ends recovery only when it is
+    /// promoted
     #[arg(long, group = "what", conflicts_with_all = ["exclusive", "inclusive", "target_timeline", "target_action"])]
     pub(super) standby: bool,
     /// With --standby: how it connects to its primary, as for psql [default: it lives on the archive alone]
@@ -286,7 +296,8 @@ pub(super) struct RestoreArgs {
     /// Put a tablespace elsewhere: OID=/new/path or /old/path=/new/path; once for each
     #[arg(long, value_name = "FROM=TO")]
     pub(super) tablespace_map: Vec<OsString>,
-    /// Put tablespaces that are not mapped where they were, and make there what replay needs: the backup and the log say where
+    /// Put tablespaces that are not mapped where they were, and make there what replay needs: the backup and the log
+    /// say where
     #[arg(long)]
     pub(super) tablespaces_at_original_places: bool,
     /// Take over the data directory of a stopped server: keep what is the same, replace what differs, REMOVE the rest
@@ -301,7 +312,8 @@ pub(super) struct RestoreArgs {
     /// Put pg_wal there, behind a link: an absent or empty directory, or with --delta the one that pg_wal is a link to
     #[arg(long, value_name = "DIR")]
     pub(super) waldir: Option<PathBuf>,
-    /// Put the files from outside the data directory that the backup has there, such as Debian's /etc/postgresql/15/main
+    /// Put the files from outside the data directory that the backup has there, such as Debian's
+    /// /etc/postgresql/15/main
     #[arg(long, value_name = "DIR")]
     pub(super) config_to: Option<PathBuf>,
     /// The server whose postmaster.pid is there does not run, on any host or in any container: you have made sure
@@ -313,8 +325,8 @@ pub(super) struct RestoreArgs {
     /// Start the server, wait until it has reached the target, and say so
     #[arg(long)]
     pub(super) start: bool,
-    /// Whether the restored server archives: into the original's repository, unless you change its settings [default: off; of a standby:
-    /// keep]
+    /// Whether the restored server archives: into the original's repository, unless you change its settings
+    /// [default: off; of a standby: keep]
     #[arg(long, value_name = "WHAT")]
     pub(super) archiving: Option<Archiving>,
     /// How many threads restore, up to 64 [default: two per core, since each waits for the repository and the disk too]

@@ -20,7 +20,7 @@ pub(super) fn warn_of_those_in_the_settings_file(config: &Config) {
 
 /// Refuses a connection string of ours that holds a password.
 pub(super) fn keep_off_the_command_line(flag: &str, conninfo: Option<&str>) -> Result<(), Error> {
-    // What makes no sense is told when it is used.
+    // What makes no sense is reported when it is used.
     let conninfo = conninfo.filter(|conninfo| Conninfo::read(conninfo).is_ok());
     refuse(
         flag,

@@ -1,6 +1,6 @@
-//! Compressing while a file is read for the first time: what it hashes to and what its scan found are known only at its end, but
-//! stand in front of its content. So the compressed content waits in memory, with room for what comes before and between, and is sealed
-//! in place. One pass over the file serves hash, scan and content, and they cannot disagree.
+//! Compressing while a file is read for the first time: what it hashes to and what its scan found are known only at its
+//! end, but stand in front of its content. So the compressed content waits in memory, with room for what comes before
+//! and between, and is sealed in place. One pass over the file serves hash, scan and content, and they cannot disagree.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +23,7 @@ struct Spare(Mutex<Vec<BytesMut>>);
 static SPARE: Spare = Spare(Mutex::new(Vec::new()));
 
 impl Spare {
-    /// An empty buffer with room for so many bytes. Pages of a new one are only taken when they are filled.
+    /// An empty buffer with room for this many bytes. Pages of a new one are only taken when they are filled.
     fn take(&self, room: usize) -> BytesMut {
         let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         buffer.reserve(room);
@@ -53,7 +53,7 @@ pub struct Compressing {
 }
 
 impl Compressing {
-    /// For a plaintext of so many bytes, at a level of zstd.
+    /// For a plaintext of this many bytes, at a level of zstd.
     ///
     /// # Errors
     /// When zstd does not know the level.
@@ -145,12 +145,13 @@ impl Compressed {
 pub struct SharedCompressed(Mutex<(usize, Option<Compressed>)>);
 
 impl SharedCompressed {
-    /// For so many takers.
+    /// For this many takers.
     pub fn for_takers(takers: usize, compressed: Option<Compressed>) -> Self {
         Self(Mutex::new((takers, compressed)))
     }
 
-    /// A copy, or for the last one the content itself; `None` when there is none, or none of this level: read the file again.
+    /// A copy, or for the last one the content itself; `None` when there is none, or none of this level: read the file
+    /// again.
     pub fn take(&self, level: i32) -> Option<Compressed> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (takers, compressed) = &mut *waiting;

@@ -1,5 +1,5 @@
-//! The whole of point-in-time recovery with Walvis alone: base backups under load, restores to random targets, and what a restored
-//! directory is. Here is what these tests share; the modules below each have a subject.
+//! The whole of point-in-time recovery with Walvis alone: base backups under load, restores to random targets, and what
+//! a restored directory is. Here is what these tests share; the modules below each have a subject.
 //!
 //! `WALVIS_TEST_RESTORES` says how many random targets each version is restored to, `WALVIS_TEST_SEED` which.
 

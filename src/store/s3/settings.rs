@@ -16,22 +16,25 @@ const S3_KEY_BYTES: usize = 1024;
 /// Longest prefix, in bytes: what S3 leaves beside the longest key and a slash.
 const MAX_PREFIX_BYTES: usize = S3_KEY_BYTES - limits::MAX_KEY_BYTES - 1;
 
-/// Where an S3 store is and how to talk to it. It holds no secret: credentials come from the standard AWS chain (environment,
-/// shared files, web identity, container and instance metadata) or from [`credentials_file`](Self::credentials_file).
+/// Where an S3 store is and how to talk to it. It holds no secret: credentials come from the standard AWS chain
+/// (environment, shared files, web identity, container and instance metadata) or from
+/// [`credentials_file`](Self::credentials_file).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Settings {
     /// The bucket.
     pub bucket: String,
     /// What all object names begin with, without a slash at either end; empty for none.
     pub prefix: String,
-    /// `http://…` or `https://…` of a store other than AWS; `None` for what the AWS environment says (`AWS_ENDPOINT_URL_S3`,
-    /// `AWS_ENDPOINT_URL`, profile), and AWS itself otherwise.
+    /// `http://…` or `https://…` of a store other than AWS; `None` for what the AWS environment says
+    /// (`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, profile), and AWS itself otherwise.
     pub endpoint: Option<String>,
-    /// The region; `None` for what the AWS environment says, and `us-east-1` where there is an endpoint and nothing else is said.
+    /// The region; `None` for what the AWS environment says, and `us-east-1` where there is an endpoint and nothing
+    /// else is said.
     pub region: Option<String>,
     /// The profile in the AWS shared files; `None` for `AWS_PROFILE`, and `default` otherwise.
     pub profile: Option<String>,
-    /// An AWS shared credentials file (`[default]`, `aws_access_key_id = …`) to use instead of the whole standard chain.
+    /// An AWS shared credentials file (`[default]`, `aws_access_key_id = …`) to use instead of the whole standard
+    /// chain.
     pub credentials_file: Option<PathBuf>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`: most stores other than AWS want it.
     pub path_style: bool,
@@ -45,8 +48,8 @@ pub struct S3Settings {
     pub storage_class: Option<String>,
     /// How long new objects can't be deleted. The bucket must have been made with object lock.
     pub object_lock: Option<ObjectLock>,
-    /// Whether the store honours `If-None-Match: *`. Without it [`create`](crate::store::Store::create) replaces what is there and
-    /// must be wrapped by [`claims`](crate::store::claims).
+    /// Whether the store honours `If-None-Match: *`. Without it [`create`](crate::store::Store::create) replaces what
+    /// is there and must be wrapped by [`claims`](crate::store::claims).
     pub conditional: bool,
     /// Time limit of one request, and of every wait for more of a body.
     pub request_timeout: Duration,
@@ -211,8 +214,8 @@ impl S3Settings {
         Ok(())
     }
 
-    /// The PEM text of the CA file, proven to be parsable by the TLS library (which would panic on it otherwise). Where none is
-    /// configured it is the one that `AWS_CA_BUNDLE` names.
+    /// The PEM text of the CA file, proven to be parsable by the TLS library (which would panic on it otherwise). Where
+    /// none is configured it is the one that `AWS_CA_BUNDLE` names.
     pub(super) fn read_ca_file(&self) -> Result<Option<Vec<u8>>, InvalidSettings> {
         let of_the_environment = || std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
         let Some(path) = &self.ca_file.clone().or_else(of_the_environment) else { return Ok(None) };
