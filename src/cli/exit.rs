@@ -28,47 +28,78 @@ macro_rules! exit_codes {
 }
 pub(super) use exit_codes;
 
-/// The exit code of a command that failed. `push-wal` never exits above 125: PostgreSQL's archiver would die.
-pub fn exit_code(kind: Kind) -> u8 {
+/// The one table: the exit code of an error, and the word that JSON has for its kind.
+fn row(kind: Kind) -> (u8, &'static str) {
     match kind {
-        Kind::Absent | Kind::Unavailable => 1,
-        Kind::Usage => 2,
-        Kind::Config => 10,
-        Kind::Unreachable => 11,
-        Kind::Denied => 12,
-        Kind::Conflict => 13,
-        Kind::Damaged => 14,
-        Kind::Target => 15,
-        Kind::Refused => 16,
-        Kind::Server => 17,
-        Kind::Problems => 18,
-        Kind::Bug => 70,
+        Kind::Absent => (1, "absent"),
+        Kind::Unavailable => (1, "unavailable"),
+        Kind::Usage => (2, "usage"),
+        Kind::Config => (10, "config"),
+        Kind::Unreachable => (11, "unreachable"),
+        Kind::Denied => (12, "denied"),
+        Kind::Conflict => (13, "conflict"),
+        Kind::Damaged => (14, "damaged"),
+        Kind::Target => (15, "target"),
+        Kind::Refused => (16, "refused"),
+        Kind::Server => (17, "server"),
+        Kind::Problems => (18, "problems"),
+        Kind::Bug => (70, "bug"),
     }
 }
 
+/// The exit code of a command that failed. `push-wal` never exits above 125: PostgreSQL's archiver would die.
+pub fn exit_code(kind: Kind) -> u8 {
+    row(kind).0
+}
+
+/// The word that JSON has for a kind of error. It never changes.
+pub fn kind_word(kind: Kind) -> &'static str {
+    row(kind).1
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(in crate::cli) const KINDS: [Kind; 13] = [
+        Kind::Absent,
+        Kind::Unavailable,
+        Kind::Usage,
+        Kind::Config,
+        Kind::Unreachable,
+        Kind::Denied,
+        Kind::Conflict,
+        Kind::Damaged,
+        Kind::Target,
+        Kind::Refused,
+        Kind::Server,
+        Kind::Problems,
+        Kind::Bug,
+    ];
 
     #[test]
     fn the_help_has_every_code() {
-        let kinds = [
-            Kind::Absent,
-            Kind::Usage,
-            Kind::Config,
-            Kind::Unreachable,
-            Kind::Denied,
-            Kind::Conflict,
-            Kind::Damaged,
-            Kind::Target,
-            Kind::Refused,
-            Kind::Server,
-            Kind::Problems,
-            Kind::Bug,
-        ];
-        let codes = kinds.map(exit_code).into_iter().chain([0, FETCH_FAILED]);
+        let codes = KINDS.map(exit_code).into_iter().chain([0, FETCH_FAILED]);
         for code in codes {
             assert!(exit_codes!().lines().any(|line| line.split_whitespace().next() == Some(&code.to_string())), "{code}");
         }
+    }
+
+    /// docs/JSON.md lists the kinds beside the exit codes, and no others.
+    #[test]
+    fn the_document_has_every_kind() {
+        let document = include_str!("../../docs/JSON.md");
+        let rows: Vec<(String, String)> = document
+            .split("## Errors")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .take_while(|line| !line.starts_with("## "))
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `")?.split('|');
+                Some((cells.next()?.trim().trim_end_matches('`').to_owned(), cells.next()?.trim().to_owned()))
+            })
+            .collect();
+        assert_eq!(rows, KINDS.map(|kind| (kind_word(kind).to_owned(), exit_code(kind).to_string())));
     }
 }

@@ -4,7 +4,6 @@
 //! hand leaves signals as they are: the server reads a SIGTERM as its own shutdown, and every other death as "stop",
 //! never as "no such file".
 
-use std::io::Write;
 use std::panic;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 
-use super::lines::Lines;
+use super::failure;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::KIB;
@@ -48,14 +47,12 @@ pub(super) fn against_file_size_signal() {
 }
 
 /// Runs a command; a panic becomes `None` and one line on standard error.
-pub(super) fn against_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
-    panic::set_hook(Box::new(|info| {
+pub(super) fn against_panics<T>(code: u8, work: impl FnOnce() -> T) -> Option<T> {
+    panic::set_hook(Box::new(move |info| {
         let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
         let message = info.payload_as_str().unwrap_or("no message");
-        let mut out = Lines::new();
-        writeln!(out, "walvis: this is a bug{place}: {message}");
-        writeln!(out, "  please report it with this line and the output of 'walvis --version'");
-        say(&out);
+        let error = Error::new(Kind::Bug, format!("this is a bug{place}: {message}"));
+        failure::say(&error.hint("please report it with this line and the output of 'walvis --version'"), code);
     }));
     panic::catch_unwind(panic::AssertUnwindSafe(work)).ok()
 }
@@ -73,10 +70,9 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
         // In a thread: what hangs may be the reader of our standard error, and the main thread may hold its lock.
         let (said, done) = mpsc::channel();
         let speaker = std::thread::Builder::new().spawn(move || {
-            let mut out = Lines::new();
-            writeln!(out, "walvis: gave up: no answer within the time limit of {} s", deadline.limit().as_secs());
-            writeln!(out, "  a disk or mount hangs, or nobody reads these messages; see timeout_s in the settings");
-            say(&out);
+            let what = format!("gave up: no answer within the time limit of {} s", deadline.limit().as_secs());
+            let hint = "a disk or mount hangs, or nobody reads these messages; see timeout_s in the settings";
+            failure::say(&Error::new(Kind::Unreachable, what).hint(hint), code);
             let _ = said.send(());
         });
         if speaker.is_ok() {
@@ -137,19 +133,10 @@ impl Interruption {
     pub(super) fn end_with(&self, error: Error) -> Error {
         let number = self.signal.load(Ordering::Relaxed);
         if number != 0 {
-            say(&super::render::error(&error));
+            // What a shell has for a process that a signal ended.
+            failure::say(&error, u8::try_from(number).map_or(u8::MAX, |number| number.saturating_add(128)));
             let _ = signal_hook::low_level::emulate_default_handler(i32::try_from(number).unwrap_or(SIGTERM));
         }
         error
     }
-}
-
-/// Writes to standard error, which may be closed.
-pub(super) fn say(text: &Lines) {
-    draw(text.as_str());
-}
-
-/// Writes to standard error as it is: what moves the cursor of a terminal.
-pub(super) fn draw(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -6,6 +6,7 @@
 mod args;
 mod exit;
 mod exit_guard;
+mod failure;
 mod flags;
 mod lines;
 mod logging;
@@ -15,9 +16,12 @@ mod render;
 mod render_backup;
 mod restore;
 mod run;
+#[cfg(test)]
+mod schemas;
 mod secrets;
+mod stderr;
 mod targets;
 
 pub use args::definition;
-pub use exit::exit_code;
+pub use exit::{exit_code, kind_word};
 pub use run::main;

@@ -1,12 +1,12 @@
 //! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now
 //! and then elsewhere.
-use super::exit_guard;
 use super::render::size;
+use super::stderr;
 use crate::backup::progress::Progress;
 use crate::raw_text::plain;
 use crate::waiting;
 use std::cell::Cell;
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ static DRAWN: Mutex<Option<String>> = Mutex::new(None);
 
 /// From now on says what is being waited for, whatever it is: on a terminal after two seconds, elsewhere every ten.
 pub(super) fn tell_waits() {
-    let is_terminal = stderr().is_terminal();
+    let is_terminal = io::stderr().is_terminal();
     let thread = std::thread::Builder::new().name("waits".to_owned()).spawn(move || {
         let mut told = Instant::now();
         loop {
@@ -67,13 +67,13 @@ const COLUMNS: usize = 79;
 fn draw(text: &str) {
     let text: String = plain(text).chars().take(COLUMNS).collect();
     LINE.store(true, Ordering::Relaxed);
-    exit_guard::draw(&format!("\r\x1b[K{text}"));
+    stderr::write(&format!("\r\x1b[K{text}"));
 }
 
 /// Removes the line, if there is one: before anything else is written.
 pub(super) fn erase() {
     if LINE.swap(false, Ordering::Relaxed) {
-        exit_guard::draw("\r\x1b[K");
+        stderr::write("\r\x1b[K");
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) struct ProgressLine {
 impl ProgressLine {
     pub(super) fn new() -> Self {
         *drawn() = Some(String::new());
-        Self { is_terminal: stderr().is_terminal(), since: Instant::now(), shown: Cell::new(None) }
+        Self { is_terminal: io::stderr().is_terminal(), since: Instant::now(), shown: Cell::new(None) }
     }
 
     /// Shows it, if it is time to.

@@ -1,6 +1,6 @@
 //! The reports of `resolve` and `catalog` as text.
 use super::lines::Lines;
-use super::render::{duration, size};
+use super::render::{duration, duration_of, size};
 use crate::pg::target::Zone;
 use crate::report::catalog::{CatalogLine, CatalogReport, CatalogTimeline};
 use crate::report::resolve::ResolveReport;
@@ -24,7 +24,7 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
     });
     let exclusive = if report.inclusive { "" } else { ", exclusive" };
     line("target", format!("{}{in_zone}{exclusive}", report.target));
-    let legs = report.path.iter().map(|leg| match &leg.fork_lsn {
+    let legs = report.timeline_path.iter().map(|leg| match &leg.fork_lsn {
         Some(fork) => format!("{} until {fork}", leg.timeline),
         None => leg.timeline.to_string(),
     });
@@ -114,14 +114,7 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
     }
     if let Some(estimate) = &report.estimate {
         let download = size(estimate.download_bytes);
-        line(
-            "estimate",
-            format!(
-                "{download} to download, about {}; {}",
-                duration(estimate.duration_s.saturating_mul(1000)),
-                estimate.assuming
-            ),
-        );
+        line("estimate", format!("{download} to download, about {}; {}", duration_of(estimate.duration_s), estimate.assuming));
     }
     if let Some(oldest) = &report.oldest_backup {
         line("oldest backup", format!("from {}, consistent at {}", oldest.start_lsn, oldest.stop_lsn));

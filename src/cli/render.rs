@@ -1,25 +1,11 @@
 //! Reports and errors as text.
 use super::lines::Lines;
-use crate::error::Error;
 use crate::report::catalog_rebuild::RebuildReport;
 use crate::report::check::{CheckReport, Severity};
 use crate::report::init::{InitReport, Known};
 use crate::report::key::KeyReport;
 use crate::report::list::{ListReport, ListedBackup, WindowEnd};
 use crate::report::push::MissedReport;
-
-/// One line of what happened, what others said about it, one line of what to do.
-pub(super) fn error(error: &Error) -> Lines {
-    let mut out = Lines::new();
-    writeln!(out, "walvis: {}", error.what);
-    if let Some(detail) = &error.detail {
-        out.text("    ", detail);
-    }
-    if let Some(hint) = &error.hint {
-        writeln!(out, "  {hint}");
-    }
-    out
-}
 
 /// A new key file.
 pub(super) fn key(report: &KeyReport) -> Lines {

@@ -5,7 +5,7 @@ use super::flags::Global;
 use super::lines::{Lines, plain_json};
 use super::logging::LogFormat;
 use super::progress::{self, ProgressLine};
-use super::{exit_guard, logging, recovery, render, render_backup, restore, secrets, targets};
+use super::{exit_guard, failure, logging, recovery, render, render_backup, restore, secrets, targets};
 use crate::config::definitions::{CLUSTER, SERVER};
 use crate::config::{Config, HELPER_VARIABLE};
 use crate::deadline::Deadline;
@@ -61,6 +61,7 @@ impl Role {
 /// Runs the command that the arguments name and returns its exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     exit_guard::against_dumps();
+    failure::note_arguments(&arguments);
     // Before anything can go wrong, wrong arguments included: PostgreSQL reads the exit code of these two.
     let word = command_word(&arguments);
     let role = role_of(&arguments, word);
@@ -73,7 +74,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         _ => exit_guard::against_file_size_signal(),
     }
     ExitCode::from(
-        exit_guard::against_panics(|| parse_and_run(&arguments, role, word.map(|(at, _)| at))).unwrap_or(role.code(Kind::Bug)),
+        exit_guard::against_panics(role.code(Kind::Bug), || parse_and_run(&arguments, role, word.map(|(at, _)| at)))
+            .unwrap_or(role.code(Kind::Bug)),
     )
 }
 
@@ -127,10 +129,9 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
             // What it says has several lines, and the arguments in it are to begin none.
             let plain_arguments = arguments.iter().map(|argument| plain(&argument.to_string_lossy()).into_owned());
             let told = Cli::try_parse_from(plain_arguments).err().unwrap_or(e);
-            let mut out = Lines::new();
-            out.text("", &told.render().to_string());
-            exit_guard::say(&out);
-            return role.code(Kind::Usage);
+            let code = role.code(Kind::Usage);
+            failure::say_usage(&told, code);
+            return code;
         }
     };
     let log = LogFormat::of(cli.global.log());
@@ -152,11 +153,11 @@ fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) 
         Err(error) => {
             progress::erase();
             match log {
-                LogFormat::Text => exit_guard::say(&render::error(&error)),
-                LogFormat::Json => {
+                LogFormat::Json if !failure::is_json() => {
                     let (hint, detail) = (error.hint.as_deref(), error.detail.as_deref());
                     tracing::error!(kind = ?error.kind, hint, detail, "{}", error.what);
                 }
+                LogFormat::Text | LogFormat::Json => failure::say(&error, role.code(error.kind)),
             }
             role.code(error.kind)
         }

@@ -213,7 +213,7 @@ impl<'a> Resolver<'a> {
             zone: request.zone.to_string(),
             inclusive: request.inclusive,
             timeline: line.timeline.0,
-            path: legs.collect(),
+            timeline_path: legs.collect(),
             oldest_backup: oldest_backup(log)?.map(|backup| ResolvedBackup::in_wal(backup.start, backup.stop)),
             earliest,
             latest,

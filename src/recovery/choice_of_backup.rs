@@ -245,11 +245,12 @@ const ASSUMPTION: &str = "assumes 200 MiB/s of files restored and 50 MiB/s of WA
 /// The estimate for a backup and this many segments of WAL.
 pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) -> Estimate {
     let replayed_bytes = segments.saturating_mul(backup.wal_segment_bytes);
+    let seconds = (backup.bytes / RESTORED_PER_S).saturating_add(replayed_bytes / REPLAYED_PER_S).saturating_add(1);
     Estimate {
         download_bytes: backup.stored_bytes.saturating_add(wal_stored_bytes),
         restored_bytes: backup.bytes,
         replayed_bytes,
-        duration_s: (backup.bytes / RESTORED_PER_S).saturating_add(replayed_bytes / REPLAYED_PER_S).saturating_add(1),
+        duration_s: seconds as f64,
         assuming: ASSUMPTION,
     }
 }

@@ -49,7 +49,7 @@ pub struct ResolveReport {
     /// For `latest`: timelines with transactions that this one does not have.
     pub other_timelines: Vec<OtherTimeline>,
     /// How it gets there.
-    pub path: Vec<LegReport>,
+    pub timeline_path: Vec<LegReport>,
     /// Where recovery begins: as given, where the backup begins, or where the archive does.
     pub start_lsn: Option<String>,
     /// The newest backup from which recovery gets there, or the one that is the trouble: of those that the repository
@@ -334,7 +334,7 @@ pub struct Estimate {
     /// WAL that is replayed, uncompressed.
     pub replayed_bytes: u64,
     /// Seconds, by these rates.
-    pub duration_s: u64,
+    pub duration_s: f64,
     /// The rates.
     pub assuming: &'static str,
 }

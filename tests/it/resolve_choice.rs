@@ -296,7 +296,8 @@ fn what_is_chosen_is_what_a_naive_reading_chooses() {
             // Reachable is what a restore by the files reaches, from a backup that is stored.
             if report.reachable {
                 let backup = report.backup.as_ref().unwrap();
-                let path: Vec<usize> = report.path.iter().map(|leg| usize::try_from(leg.timeline).unwrap() - 1).collect();
+                let path: Vec<usize> =
+                    report.timeline_path.iter().map(|leg| usize::try_from(leg.timeline).unwrap() - 1).collect();
                 let on = usize::try_from(backup.timeline.unwrap()).unwrap() - 1;
                 let stop = lsn(&report.stop.as_ref().unwrap().lsn);
                 assert!(

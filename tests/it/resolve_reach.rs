@@ -269,7 +269,7 @@ fn forks(major: u32) {
     // Only the first timeline was alive then.
     let json = site.reaches(&format!("--target-time '{early}'"));
     assert_eq!((xid(&json, "last_included"), xid(&json, "first_excluded")), (Some(shared), Some(fork_xid)), "{json:#}");
-    assert_eq!((json["path"].as_array().unwrap().len(), &json["timeline"]), (1, &Value::from(1)));
+    assert_eq!((json["timeline_path"].as_array().unwrap().len(), &json["timeline"]), (1, &Value::from(1)));
     assert!(json["timeline_reason"].as_str().unwrap().contains("timeline 1 is the only one"), "{json:#}");
     // Between the fork and the child's first transaction.
     let json = site.reaches(&format!("--target-time '{between}'"));
@@ -290,7 +290,7 @@ fn forks(major: u32) {
     let other = &json["other_timelines"][0];
     assert!(other["timeline"] == 1 && other["transactions"].as_u64() >= Some(2), "{json:#}");
     assert_eq!(other["last_transaction"]["xid"].as_u64(), Some(old_end), "{json:#}");
-    let path = json["path"].clone();
+    let path = json["timeline_path"].clone();
     let recovered = site.recover("new", &backup, &Site::settings(&json));
     assert_eq!(recovered.sql("select string_agg(i::text, ',' order by i) from t"), "1,2,20,21");
     recovered.destroy();

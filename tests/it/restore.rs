@@ -182,7 +182,7 @@ fn round_trip(major: u32) {
     assert_eq!(plan["plan"]["resolve"]["backup"]["backup_id"], id.to_string(), "{plan:#}");
     assert!(plan["restored"].is_null() && !site.data().exists(), "{plan:#}");
     let estimate = &plan["plan"]["resolve"]["estimate"];
-    assert!(estimate["download_bytes"].as_u64().unwrap() > 1000 && estimate["duration_s"].as_u64().unwrap() > 0, "{plan:#}");
+    assert!(estimate["download_bytes"].as_u64().unwrap() > 1000 && estimate["duration_s"].as_f64().unwrap() > 0.0, "{plan:#}");
 
     let report = site.restores("--target-name before --jobs 3");
     site.is_restored(&backup);

@@ -75,7 +75,7 @@ fn an_orphan_of_which_only_the_history_is_stored(major: u32) {
     // Who asks for the orphan gets what it had: the server by itself would go on in the WAL of the primary.
     let on_two = ["--target", "latest", "--target-timeline", "2"];
     let json = asks(&site, &on_two, 0);
-    let fork = json["path"][0]["fork_lsn"].as_str().unwrap().to_owned();
+    let fork = json["timeline_path"][0]["fork_lsn"].as_str().unwrap().to_owned();
     assert!(json["stop"]["is_fork"] == true && json["last_included"]["kind"] == "commit", "{json:#}");
     let bin = primary.postgres().home.join("bin");
     let place = site.place("started");
