@@ -29,6 +29,10 @@ fn close(schema: &mut Value) {
             if fields.get("format").is_some_and(|format| format != "date-time") {
                 fields.remove("format");
             }
+            // Where the lines of a comment end says nothing.
+            if let Some(Value::String(text)) = fields.get_mut("description") {
+                *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            }
             fields.values_mut().for_each(close);
         }
         Value::Array(items) => items.iter_mut().for_each(close),
