@@ -4,29 +4,11 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::ids::RepositoryId;
 use super::keys::WrappingKey;
 
 const KEY: &str = "walvis-key-1:";
 const REPOSITORY: &str = "walvis-repository-1:";
-
-/// Tells repositories apart; random, bound into every object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RepositoryId(pub [u8; 16]);
-
-impl RepositoryId {
-    /// Reads 32 hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut id = [0; 16];
-        hex::decode_to_slice(text, &mut id).ok()?;
-        Some(Self(id))
-    }
-}
-
-impl fmt::Display for RepositoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
 
 /// A repository as its operator remembers it, where nobody who writes to the store can change it. As text `<id>:<generation>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

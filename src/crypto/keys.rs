@@ -1,6 +1,5 @@
 //! Data keys and wrapping keys.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -8,6 +7,7 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::ids::KeyId;
 use crate::limits::{MAX_ARGON2_LANES, MAX_ARGON2_MEMORY_KIB, MAX_ARGON2_PASSES, MAX_ARGON2_WORK_KIB};
 
 /// Fills an array from the operating system's random source.
@@ -18,37 +18,6 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| format!("the system's random source failed: {e}"))?;
     Ok(bytes)
-}
-
-/// Tells keys apart without telling anything about them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(pub [u8; 16]);
-
-impl KeyId {
-    fn derive(context: &str, key: &[u8; 32]) -> Self {
-        let mut id = [0; 16];
-        blake3::Hasher::new_derive_key(context).update(key).finalize_xof().fill(&mut id);
-        Self(id)
-    }
-
-    /// Reads 32 hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut id = [0; 16];
-        hex::decode_to_slice(text, &mut id).ok()?;
-        Some(Self(id))
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// The key that seals a repository's objects.

@@ -5,11 +5,13 @@
 //! Depends on `limits` only. `docs/FORMAT.md` describes the bytes.
 
 mod frame;
+mod ids;
 mod key_file;
 mod keys;
 #[cfg(any(feature = "s3", feature = "tls"))]
 pub mod server_certificate;
 
 pub use frame::{Domain, Forged, FrameCipher};
-pub use key_file::{KeyFile, KeyFileError, KnownRepository, RepositoryId};
-pub use keys::{Argon2id, CACHED_KEY_BYTES, DataKey, DataKeys, KeyId, WrappedKey, WrappingKey, WrongKey, random_bytes};
+pub use ids::{KeyId, RepositoryId};
+pub use key_file::{KeyFile, KeyFileError, KnownRepository};
+pub use keys::{Argon2id, CACHED_KEY_BYTES, DataKey, DataKeys, WrappedKey, WrappingKey, WrongKey, random_bytes};

@@ -16,7 +16,7 @@ use crate::recovery::log::{Log, WantedEnds, WantedMarks, Window};
 use crate::recovery::path_log::{PathLog, scanned};
 use crate::recovery::reach::{Reach, begin_of, end_of, reaches};
 use crate::repo::catalog::{Step, TimelineInfo};
-use crate::repo::{Catalog, ClusterName, Repository, SystemId};
+use crate::repo::{Catalog, ClusterName, Repository, SystemId, of_system};
 use crate::report::catalog::{CatalogGap, CatalogLine, CatalogReport, CatalogSystem, CatalogTimeline, CatalogWindow, GapKind};
 use crate::report::transaction::Transaction;
 use crate::repositories::{self, Opened};
@@ -71,7 +71,7 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
         newest_commit: None,
         newest_commit_age_s: None,
     };
-    for facts in repositories::systems(&repository, cluster)?.into_iter().rev() {
+    for facts in repository.systems(cluster)?.into_iter().rev() {
         let catalog = repository.catalog(cluster, facts)?;
         let backups = Backups::of(&repository, cluster, facts.system_id)?.readable;
         let timelines = catalog.timelines().iter();
@@ -194,7 +194,7 @@ pub fn list(
 ) -> Result<(), Error> {
     let Opened { repository, mut facts } = repositories::first_to_answer(config, deadline)?;
     if let Some(wanted) = request.system_id {
-        facts = repositories::of_system(&repositories::systems(&repository, &config.cluster)?, &config.cluster, wanted)?;
+        facts = of_system(&repository.systems(&config.cluster)?, &config.cluster, wanted)?;
     }
     let catalog = repository.catalog(&config.cluster, facts)?;
     let timeline = match request.timeline {

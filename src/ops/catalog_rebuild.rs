@@ -20,7 +20,7 @@ pub struct RebuildRequest {
 /// Rebuilds the catalog of the cluster in every repository.
 ///
 /// # Errors
-/// [`Kind::Target`]: nothing is stored of the cluster or timeline; as [`rebuild`](crate::repo::Catalog::rebuild).
+/// [`Kind::Config`]: nothing is stored of the cluster; [`Kind::Target`]: nothing is stored of the timeline; as [`rebuild`](crate::repo::Catalog::rebuild).
 pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Result<Vec<RebuildReport>, Error> {
     let mut reports = Vec::new();
     repositories::every(config, deadline, &mut |opened| {
@@ -29,8 +29,7 @@ pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Res
                 .hint("'walvis list' shows what is stored")
         };
         let cluster = &config.cluster;
-        let binding = opened.bindings(cluster)?.pop().ok_or_else(|| nothing(format!("cluster {cluster}")))?;
-        let catalog = opened.catalog(cluster, binding.facts)?;
+        let catalog = opened.catalog(cluster, opened.facts(cluster)?)?;
         let wanted: Vec<Timeline> = catalog
             .timelines()
             .iter()

@@ -12,7 +12,7 @@ use crate::pg::Lsn;
 use crate::pg::target::Target;
 use crate::recovery::answer::answer;
 use crate::recovery::request::ResolveRequest;
-use crate::repo::{ClusterName, Facts, Repository};
+use crate::repo::{ClusterName, Facts, Repository, of_system};
 use crate::report::resolve::ResolveReport;
 use crate::repositories;
 use std::ops::ControlFlow;
@@ -128,7 +128,7 @@ fn goes_further(one: &ResolveReport, other: &ResolveReport) -> bool {
 /// or for the current one. A moment or a restore point that it does not have may be from before the cluster's system
 /// identifier changed.
 fn in_repository(repository: Repository, cluster: &ClusterName, request: &ResolveRequest) -> Result<Answer, Error> {
-    let systems = repositories::systems(&repository, cluster)?;
+    let systems = repository.systems(cluster)?;
     let facts = chosen_system(&repository, cluster, request, &systems)?;
     let own = answer(&repository, cluster, facts, request);
     let is_settled = request.system_id.is_some() || request.backup.is_some() || request.from.is_some();
@@ -172,7 +172,7 @@ fn chosen_system(
     systems: &[Facts],
 ) -> Result<Facts, Error> {
     if let Some(wanted) = request.system_id {
-        return repositories::of_system(systems, cluster, wanted);
+        return of_system(systems, cluster, wanted);
     }
     if let Some(backup) = request.backup {
         for facts in systems {

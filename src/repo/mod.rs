@@ -29,6 +29,7 @@ mod sealer;
 mod secret;
 mod stored_name;
 mod survey;
+mod systems;
 mod wal;
 
 pub use catalog::Catalog;
@@ -47,4 +48,5 @@ pub use sealer::Sealer;
 pub use secret::{KeySource, Secret};
 pub use stored_name::StoredName;
 pub use survey::Surveyed;
+pub use systems::of_system;
 pub use wal::{Fetched, Kept};

@@ -9,7 +9,7 @@
 //!   three quarters of what is left of it.
 //! - Where every repository counts ([`every`]: listing, rebuilding), the first that cannot be opened ends the command.
 //! - Base backups go to the first ([`for_backups`]).
-use super::{facts, open};
+use super::open;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -93,10 +93,10 @@ fn open_known(config: &Config, index: usize, deadline: Deadline) -> Result<Opene
     let settings = config.repositories.get(index).ok_or_else(none_configured)?;
     let left = u32::try_from(config.repositories.len() - index).unwrap_or(u32::MAX);
     if left > 1 {
-        facts(&open(settings, deadline.at_most(deadline.remaining() / left))?, &config.cluster)?;
+        open(settings, deadline.at_most(deadline.remaining() / left))?.facts(&config.cluster)?;
     }
     let repository = open(settings, deadline)?;
-    let facts = facts(&repository, &config.cluster)?;
+    let facts = repository.facts(&config.cluster)?;
     Ok(Opened { repository, facts })
 }
 

@@ -5,8 +5,6 @@
 
 pub mod choose;
 mod open;
-mod systems;
 
 pub use choose::{Hear, Opened, ask_in_order, every, first_to_answer, for_backups, none_configured};
 pub use open::{UNENCRYPTED, open, open_for, refuse_writable_by_everybody};
-pub use systems::{facts, of_system, systems};

@@ -10,7 +10,7 @@ use crate::repo::{Fetched, StoredName, SystemId};
 use crate::report::fetch::FetchReport;
 use crate::repositories;
 use crate::threads::Detached;
-use crate::wal::download::{cluster_facts, download};
+use crate::wal::download::download;
 use crate::wal::restore_call::{RestoreCall, can_do_without};
 use crate::wal::spool::note_failure;
 use std::path::Path;
@@ -143,7 +143,7 @@ fn ask_one(repository: &RepositoryConfig, wanted: &Wanted<'_>, wait: Option<Dura
 fn fetch_from(repository: &RepositoryConfig, wanted: &Wanted<'_>) -> Result<Option<FetchReport>, Error> {
     let Wanted { config, name, system_id, destination, deadline } = *wanted;
     let opened = repositories::open_for(repository, &config.cluster, deadline)?;
-    let facts = cluster_facts(&opened, &config.cluster, system_id)?;
+    let facts = opened.facts_of(&config.cluster, system_id)?;
     match download(&opened, &config.cluster, facts, name, destination)? {
         Fetched::Served(metadata) => {
             let repository = opened.location().to_owned();

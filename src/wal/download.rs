@@ -7,7 +7,7 @@
 use crate::error::{Error, Kind};
 use crate::fsio::{AtomicFile, Durability, FsError};
 use crate::pg::{SegmentHead, WalFileName};
-use crate::repo::{ClusterName, Facts, Fetched, Repository, StoredName, SystemId};
+use crate::repo::{ClusterName, Facts, Fetched, Repository, StoredName};
 use crate::wal::destination::{begin, destination_error};
 use std::io::{self, Write};
 use std::path::Path;
@@ -75,35 +75,5 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// The cluster's facts for a download: under the system identifier of the data directory, or the current ones where
-/// there is none.
-///
-/// # Errors
-/// [`Kind::Refused`] when the cluster never had this system identifier; [`Kind::Config`] when the repository does not
-/// know the cluster; as the store's.
-pub fn cluster_facts(opened: &Repository, cluster: &ClusterName, system_id: Option<SystemId>) -> Result<Facts, Error> {
-    if let Some(wanted) = system_id
-        && let Some(binding) = opened.binding_to(cluster, wanted)?
-    {
-        return Ok(binding.facts);
-    }
-    match (opened.bindings(cluster)?.last(), system_id) {
-        (Some(binding), None) => Ok(binding.facts),
-        (Some(last), Some(wanted)) => Err(Error::new(
-            Kind::Refused,
-            format!(
-                "cluster {cluster} in {} is of system identifier {}, this data directory is of {wanted}",
-                opened.location(),
-                last.facts.system_id
-            ),
-        )
-        .hint("name the right cluster: --cluster, WALVIS_CLUSTER, or cluster in the settings")),
-        (None, _) => Err(Error::new(Kind::Config, format!("cluster {cluster} is not known in {}", opened.location())).hint(
-            "check --cluster or WALVIS_CLUSTER ('walvis list' shows the names); a new one is made known by its first push or by \
-             'walvis init --pgdata DIR'",
-        )),
     }
 }

@@ -13,7 +13,7 @@ use crate::postgres::control_file;
 use crate::repo::{ClusterName, Content, Facts, Fetched, Repository, SystemId};
 use crate::repositories;
 use crate::wal::deliver::{store, update_catalog};
-use crate::wal::download::{cluster_facts, download};
+use crate::wal::download::download;
 use crate::wal::inspect::inspect;
 use crate::wal::spool::{HelperKind, Spool, start_helper};
 use std::collections::BTreeSet;
@@ -180,7 +180,7 @@ impl<'a> Sender<'a> {
         }
         let here = control_file::of_data_directory(&self.wal_directory.join(".."), &self.deadline)?;
         let required = self.required()?;
-        let facts = cluster_facts(&required, cluster, here.map(|facts| facts.system_id))?;
+        let facts = required.facts_of(cluster, here.map(|facts| facts.system_id))?;
         fsio::make_own_dir(&self.copies).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         let copy = self.copies.join(OsStr::new(&format!("walvis-missed-{file}")));
         let fetched = download(&required, cluster, facts, *file, &copy)?;

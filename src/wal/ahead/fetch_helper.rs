@@ -15,7 +15,7 @@ use crate::postgres::control_file;
 use crate::repo::{Facts, Fetched, Repository, SystemId};
 use crate::repositories;
 use crate::wal::ahead::workers::{Next, Shared, Work, worker_count};
-use crate::wal::download::{cluster_facts, download};
+use crate::wal::download::download;
 use crate::wal::restore_call::is_in_recovery;
 use crate::wal::spool::{FetchedFile, HelperKind, PlanWriter, Spool, SpoolId};
 use std::collections::BTreeMap;
@@ -81,9 +81,8 @@ fn fetch_after(
     spool.write_plan(HelperKind::Fetch, &next.map(WalFileName::Segment).collect::<Vec<_>>()).map_err(local)?;
     let (mut sources, mut failure) = (Vec::new(), None);
     for repository in &config.repositories {
-        let opened = repositories::open(repository, deadline).and_then(|opened| {
-            cluster_facts(&opened, &config.cluster, Some(here.system_id)).map(|facts| Source { opened, facts })
-        });
+        let opened = repositories::open(repository, deadline)
+            .and_then(|opened| opened.facts_of(&config.cluster, Some(here.system_id)).map(|facts| Source { opened, facts }));
         match opened {
             Ok(source) => sources.push(source),
             Err(error) => failure = failure.or(Some(error)),
