@@ -521,5 +521,5 @@ fn every_node_that_can_be_written_is() {
     let nodes = server.objects("pg/clusters/").keys().filter(|key| key.contains("/index/")).count();
     assert_eq!(nodes, 3, "16 to 31, 32 to 47, 48 to 63");
     let report = site.run(["--json", "catalog", "rebuild"]).exits(0).stdout;
-    assert!(report.contains("\"written\": 0"), "{report}");
+    assert!(report.contains("\"written_nodes\": 0"), "{report}");
 }
