@@ -4,14 +4,12 @@
 //! What lay beside the main file of settings gets its place in DIR by the same relative path; what was elsewhere (certificates) lies
 //! below `DIR/elsewhere`.
 use crate::error::{Error, Kind};
-use crate::format::manifest::{Attachment, BackupFacts, Content, FileEntry};
+use crate::format::manifest::{Attachment, BackupFacts};
 use crate::fsio::{self, Dir, Found, Identity, ItemKind, Missing, Problem, Rooted};
 use crate::limits::MAX_ATTACHMENT_BYTES;
 use crate::pg::settings::{quote_bytes, value_in};
 use crate::raw_text::shown;
-use crate::repo::backups::PackReader;
 use crate::report::restore::AttachmentPlan;
-use crate::restore::extents::read_whole;
 use crate::restore::files::Source;
 use crate::restore::target_directory::local;
 use std::ffi::OsStr;
@@ -78,21 +76,11 @@ impl Arrangement {
                 .hint("name a directory of its own by its absolute path, such as /etc/postgresql/15/main"));
         }
         writable(directory)?;
-        let reader = PackReader::new(source.repository, source.cluster, source.system_id);
-        let hash_key = source.hash_key(facts)?;
+        let reader = source.extents(source.hash_key(facts)?, 1);
         let mut files = Vec::new();
         for (attachment, to) in places(facts, directory) {
-            let entry = FileEntry {
-                path: attachment.path.as_bytes().to_vec(),
-                size_bytes: attachment.size_bytes,
-                mode: attachment.mode,
-                owner: attachment.owner.clone(),
-                group: attachment.group.clone(),
-                modified_unix_us: attachment.modified_unix_us,
-                crc32c: attachment.crc32c,
-                content: Content::Extents(attachment.extents.clone()),
-            };
-            let content = read_whole(&reader, &hash_key, &shown(&to).to_string(), &entry)?;
+            let content = reader.content(attachment.size_bytes, &attachment.extents);
+            let content = content.map_err(|e| e.while_doing(format!("restore {}", shown(&to))))?;
             files.push((attachment.clone(), content, to));
         }
         let main = files.iter().position(|(attachment, ..)| attachment.setting == "config_file");

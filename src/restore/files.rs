@@ -1,22 +1,22 @@
 //! The files of a backup: a first look at all of them, and their restore.
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::format::manifest::{BackupFacts, BackupSummary, DirectoryEntry, FileEntry, Item};
+use crate::format::manifest::{BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item};
 use crate::fsio::{self, ItemKind, RestoreTree};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
-use crate::repo::backups::{PackReader, ScratchManifest};
+use crate::raw_text::shown;
+use crate::repo::backups::{ExtentReader, PackReader, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId};
 use crate::report::restore::Restored;
-use crate::restore::extents::{Batches, ExtentWorker, RestoreCounters};
+use crate::restore::extents::{Batches, FileRestore, RestoreCounters, RestoreWorker};
 use crate::restore::extraneous::{BACKUP_MANIFEST, Extraneous};
 use crate::restore::target_directory::{LOST_AND_FOUND, local};
+use crate::threads::{Stop, with_workers};
 use std::collections::HashMap;
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const PG_CONTROL: &[u8] = b"global/pg_control";
@@ -59,6 +59,11 @@ impl Source<'_> {
                 .hint("it was there a moment ago; try again to have another one chosen")
         })?;
         Ok((manifest, head.facts))
+    }
+
+    /// A reader of its extents, for this many threads.
+    pub(crate) fn extents(&self, hash_key: [u8; 32], threads: usize) -> ExtentReader<'_> {
+        ExtentReader::new(PackReader::new(self.repository, self.cluster, self.system_id), hash_key, threads)
     }
 
     /// The key of its hashes.
@@ -163,49 +168,35 @@ pub struct How<'a> {
 pub fn restore(source: &Source<'_>, how: How<'_>) -> Result<(Restored, Last), Error> {
     let started = Instant::now();
     let hash_key = source.hash_key(&how.survey.facts)?;
-    let workshop = ExtentWorker {
+    let files = FileRestore {
         tree: how.tree,
-        reader: PackReader::new(source.repository, source.cluster, source.system_id),
-        hash_key,
+        reader: source.extents(hash_key, how.jobs),
         reuse: how.reuse,
-        jobs: how.jobs,
-        tally: RestoreCounters::default(),
-        failed: AtomicBool::new(false),
-        failure: Mutex::new(None),
+        counters: RestoreCounters::default(),
+        stop: Stop::default(),
     };
-    let (queue, batches) = sync_channel(how.jobs);
-    // Each worker holds it: when the last one is gone the sender learns it.
-    let batches = Arc::new(Mutex::new(batches));
-    let result = std::thread::scope(|scope| {
-        let workshop = &workshop;
-        let threads: Vec<_> = (0..how.jobs)
-            .map(|_| {
-                let batches = Arc::clone(&batches);
-                scope.spawn(move || workshop.work(&batches))
-            })
-            .collect();
-        drop(batches);
-        let result = dispatch(source, &how, workshop, Batches::new(queue));
-        for thread in threads {
-            if thread.join().is_err() {
-                let mut failure = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert(Error::new(Kind::Bug, "a thread that restores files panicked"));
-            }
-        }
-        result
-    });
-    if let Some(failure) = workshop.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(failure);
-    }
-    let (mut restored, control, mode) = result?;
+    let workers = (0..how.jobs).map(|_| RestoreWorker::new(&files)).collect();
+    let (mut restored, control, mode) =
+        with_workers(workers, how.jobs, &files.stop, |jobs| dispatch(source, &how, &files, Batches::new(jobs)))?;
     let control_attributes = (control.mode, control.modified_unix_us);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    restored.kept_bytes = count(&workshop.tally.kept);
-    restored.zero_bytes = count(&workshop.tally.zeros);
-    restored.read_bytes = count(&workshop.tally.read);
-    restored.requests = count(&workshop.tally.requests);
+    restored.kept_bytes = count(&files.counters.kept);
+    restored.zero_bytes = count(&files.counters.zeros);
+    restored.read_bytes = files.reader.read_bytes();
+    restored.requests = files.reader.requests();
     restored.duration_s = started.elapsed().as_secs_f64();
-    Ok((restored, Last { control: workshop.content(&control)?, control_attributes, mode }))
+    Ok((restored, Last { control: small_content(&files, &control)?, control_attributes, mode }))
+}
+
+/// The content of a file that is written by other means: at the end, or elsewhere.
+fn small_content(files: &FileRestore<'_>, file: &FileEntry) -> Result<Vec<u8>, Error> {
+    let path = shown(files.tree.path_of(&file.path)).to_string();
+    match &file.content {
+        Content::Extents(extents) => {
+            files.reader.content(file.size_bytes, extents).map_err(|e| e.while_doing(format!("restore {path}")))
+        }
+        Content::Tables(_) => Err(Error::new(Kind::Damaged, format!("{path} is much too long")).hint("restore another backup")),
+    }
 }
 
 /// What a manifest cannot have: it says what is in the data directory, and not where that leads.
@@ -253,13 +244,13 @@ impl Layout {
 fn dispatch(
     source: &Source<'_>,
     how: &How<'_>,
-    workshop: &ExtentWorker<'_>,
-    mut batches: Batches,
+    files: &FileRestore<'_>,
+    mut batches: Batches<'_>,
 ) -> Result<(Restored, FileEntry, u32), Error> {
     let summary = source.summary;
     let tree = how.tree;
     let layout = Layout::of(source, how);
-    let mut sweep = how.reuse.then(|| Extraneous::new(tree)).transpose()?;
+    let mut extraneous = how.reuse.then(|| Extraneous::new(tree)).transpose()?;
     // Never written to as it lies there.
     tree.remove(BACKUP_MANIFEST).map_err(local)?;
     let listing = tree.open_file(BACKUP_MANIFEST).map_err(local)?;
@@ -270,16 +261,14 @@ fn dispatch(
     let mut control = None;
     let mut own_mode = 0o600;
     let mut told = Instant::now();
-    // The failure of the workers is what is told then.
-    let ended = |_| Error::new(Kind::Bug, "the workers ended before their work");
     for item in how.survey.manifest.items() {
         let item = item?;
-        if workshop.failed.load(Ordering::Acquire) {
+        if files.stop.is_set() {
             break;
         }
         if told.elapsed() > PROGRESS_EVERY {
             told = Instant::now();
-            let (done, total) = (workshop.tally.done(), summary.bytes);
+            let (done, total) = (files.counters.done(), summary.bytes);
             tracing::info!(done_bytes = done, total_bytes = total, "restored {} of {} MiB", done >> 20, total >> 20);
         }
         match item {
@@ -287,8 +276,8 @@ fn dispatch(
             item if item.path().split(|byte| *byte == b'/').any(|part| part == LOST_AND_FOUND) => {}
             Item::Directory(directory) => {
                 layout.check(&directory.path, ItemKind::Directory)?;
-                if let Some(sweep) = sweep.as_mut().filter(|_| !directory.path.is_empty()) {
-                    sweep.advance(&directory.path, ItemKind::Directory)?;
+                if let Some(extraneous) = extraneous.as_mut().filter(|_| !directory.path.is_empty()) {
+                    extraneous.advance(&directory.path, ItemKind::Directory)?;
                 }
                 if directory.path.is_empty() && directory.mode & 0o040 != 0 {
                     own_mode = 0o640;
@@ -309,20 +298,20 @@ fn dispatch(
                     control = Some(file);
                     continue;
                 }
-                if let Some(sweep) = sweep.as_mut() {
-                    sweep.advance(&file.path, ItemKind::File)?;
+                if let Some(extraneous) = extraneous.as_mut() {
+                    extraneous.advance(&file.path, ItemKind::File)?;
                 }
                 match map {
                     Some(map) => tree.put_file(TABLESPACE_MAP, map, file.mode, file.modified_unix_us).map_err(local)?,
-                    None => batches.add(file).map_err(ended)?,
+                    None => batches.add(file)?,
                 }
             }
         }
     }
-    batches.finish().map_err(ended)?;
-    if let Some(sweep) = sweep.as_mut().filter(|_| !workshop.failed.load(Ordering::Acquire)) {
-        sweep.finish()?;
-        restored.removed_items = sweep.removed;
+    batches.finish()?;
+    if let Some(extraneous) = extraneous.as_mut().filter(|_| !files.stop.is_set()) {
+        extraneous.finish()?;
+        restored.removed_items = extraneous.removed;
     }
     let range = WalRange { timeline: Timeline(summary.timeline), start: summary.start_lsn, end: summary.stop_lsn };
     list.finish(&[range]).and_then(|mut buffer| buffer.flush()).map_err(list_error)?;

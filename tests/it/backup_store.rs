@@ -15,7 +15,7 @@ use walvis::format::manifest::{
 };
 use walvis::limits::EXTENT_BYTES;
 use walvis::pg::Lsn;
-use walvis::repo::backups::{PackReader, PackTarget, Packed, ScratchManifest, with_packs};
+use walvis::repo::backups::{ExtentReader, PackReader, PackTarget, Packed, ScratchManifest, WantedExtent, with_packs};
 use walvis::repo::{ClusterName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::memory::MemoryStore;
@@ -377,4 +377,88 @@ fn tables_are_read_back_and_bound_to_their_place() {
     assert_eq!(reader.table(&place).unwrap(), table);
     let extent_place = RecordLocation { offset: 0, sealed_bytes: place.offset, ..place };
     assert_eq!(reader.table(&extent_place).unwrap_err().kind, Kind::Damaged);
+}
+
+/// Reads extents of a file of that many; of each its number and its content, or why there is none. Says how many requests that took.
+fn read_extents(world: &World, extents: &[Extent]) -> (Vec<(u64, Result<Vec<u8>, Error>)>, u64) {
+    let reader = ExtentReader::new(PackReader::new(&world.repository, &world.cluster, SYSTEM), [9; 32], 1);
+    let size_bytes = (extents.len() * EXTENT_BYTES) as u64;
+    let mut wanted: Vec<_> =
+        (0..).zip(extents).filter_map(|(index, extent)| WantedExtent::new(0, size_bytes, index, extent)).collect();
+    let (mut found, mut buffer) = (Vec::new(), Vec::new());
+    for range in reader.ranges(&mut wanted) {
+        let mut take = |wanted: &WantedExtent, content: Result<&[u8], Error>| {
+            found.push((wanted.index, content.map(<[u8]>::to_vec)));
+            Ok(())
+        };
+        reader.read(range, &mut buffer, &mut take).unwrap();
+    }
+    (found, reader.requests())
+}
+
+#[test]
+fn extents_are_read_in_few_requests_and_each_is_checked_by_itself() {
+    const COUNT: usize = 6;
+    let world = World::new();
+    let ((extents, table), _) = with_packs(&world.target(1 << 24), |writers| {
+        let mut writer = writers.writer()?;
+        let mut extents = Vec::new();
+        for number in 0..COUNT as u64 {
+            let body = extent(number);
+            let place = writer.append(RecordKind::Extent, &body)?;
+            let hash = *blake3::keyed_hash(&[9; 32], &body).as_bytes().first_chunk().unwrap();
+            extents.push(Extent { crc32c: crc32c::crc32c(&body), stored: Some(StoredExtent { hash, place }) });
+        }
+        let table = ExtentTable { bytes: (COUNT * EXTENT_BYTES) as u64, extents: extents.clone() };
+        let place = writer.append(RecordKind::Table, &table.encode().unwrap())?;
+        writer.finish()?;
+        Ok((extents, TableRef { place, crc32c: table.crc32c() }))
+    })
+    .unwrap();
+    let failed = |found: &[(u64, Result<Vec<u8>, Error>)]| -> Vec<u64> {
+        assert_eq!(found.len(), COUNT);
+        for (index, content) in found {
+            match content {
+                Ok(content) => assert_eq!(*content, extent(*index)),
+                Err(error) => assert_eq!(error.kind, Kind::Damaged, "{error:?}"),
+            }
+        }
+        found.iter().filter(|(_, content)| content.is_err()).map(|(index, _)| *index).collect()
+    };
+    let (found, requests) = read_extents(&world, &extents);
+    assert_eq!((failed(&found), requests), (vec![], 1));
+
+    let reader = ExtentReader::new(PackReader::new(&world.repository, &world.cluster, SYSTEM), [9; 32], 1);
+    let size_bytes = (COUNT * EXTENT_BYTES) as u64;
+    assert_eq!(reader.table(&table, size_bytes, 0).unwrap(), extents);
+    for (table, size_bytes, first) in [
+        (TableRef { crc32c: table.crc32c ^ 1, ..table }, size_bytes, 0),
+        (table, size_bytes - 1, 0),
+        (table, size_bytes + 1, 0),
+        (table, size_bytes, 1),
+    ] {
+        assert_eq!(reader.table(&table, size_bytes, first).unwrap_err().kind, Kind::Damaged);
+    }
+    // The last extent of a small file is shorter, and zeros are stored nowhere.
+    let short = (extents[0], Extent::zeros(10));
+    let content = reader.content(EXTENT_BYTES as u64 + 10, &[short.0, short.1]).unwrap();
+    assert_eq!(content, [extent(0), vec![0; 10]].concat());
+    assert!(reader.is_content_of(&extents[1], &extent(1)) && reader.is_content_of(&short.1, &[0; 10]));
+    assert!(!reader.is_content_of(&extents[1], &extent(2)) && !reader.is_content_of(&short.1, &[1; 10]));
+
+    // Two that are authentic and not what the manifest says.
+    let mut others = extents.clone();
+    others[1].crc32c ^= 1;
+    others[4].stored.as_mut().unwrap().hash[0] ^= 1;
+    assert_eq!(failed(&read_extents(&world, &others).0), [1, 4]);
+    assert_eq!(reader.content(size_bytes, &others).unwrap_err().kind, Kind::Damaged);
+    // One that is damaged; then all of them are gone.
+    let name = world.names("/packs/").remove(0);
+    world.replace(&name, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    assert_eq!(failed(&read_extents(&world, &extents).0).len(), 1);
+    world.memory.delete(&Key::new(name).unwrap()).unwrap();
+    assert_eq!(failed(&read_extents(&world, &extents).0).len(), COUNT);
 }
