@@ -84,7 +84,7 @@ impl FileList {
     ///
     /// # Errors
     /// [`Kind::Config`] when a directory cannot be read.
-    pub(crate) fn gather(layout: &Layout<'_>, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Self, Error> {
+    pub(crate) fn read(layout: &Layout<'_>, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Self, Error> {
         let mut walk =
             Walk { layout, list: Self::default(), owners: OwnerNames::default(), inside: locations_inside(layout)?, go_on };
         walk.directory(Vec::new())?;
@@ -222,8 +222,8 @@ impl Walk<'_> {
         Ok(index)
     }
 
-    /// Adds the files of a directory that is behind this many links; says which directories to go on with, and behind
-    /// how many these are.
+    /// Adds the files of a directory that is reached through `links` links; returns the directories below it, each with
+    /// its number of links.
     fn items(&mut self, path: &[u8], index: u32, mut live: LiveDir, links: u32) -> Result<Vec<(Vec<u8>, u32)>, Error> {
         let database = DatabaseDirectory::parse(path).filter(DatabaseDirectory::is_of_a_database);
         let names = std::mem::take(&mut live.names);
@@ -399,7 +399,7 @@ mod tests {
         }
     }
 
-    fn gather(root: &Path, major: u32) -> (Vec<String>, Vec<String>) {
+    fn lines_of(root: &Path, major: u32) -> (Vec<String>, Vec<String>) {
         let layout = Layout {
             data_directory: root,
             postgres_major: major,
@@ -407,7 +407,7 @@ mod tests {
             statistics: Some(Path::new("stats")),
             named: &[b"conf.d/x.conf".to_vec()],
         };
-        let list = FileList::gather(&layout, &|| Ok(()));
+        let list = FileList::read(&layout, &|| Ok(()));
         let list = match list {
             Ok(list) => list,
             Err(error) => return (vec![error.what], vec![error.hint.unwrap_or_default()]),
@@ -472,7 +472,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(&elsewhere, root.join("log")).unwrap();
         nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let (lines, warnings) = gather(&root, 17);
+        let (lines, warnings) = lines_of(&root, 17);
         assert_eq!(
             lines,
             [
@@ -520,9 +520,9 @@ mod tests {
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("log is a symbolic link"), "{warnings:?}");
         assert!(warnings[1].starts_with("pipe is neither"), "{warnings:?}");
-        assert!(!gather(&root, 16).0.contains(&"pg_wal/summaries/".to_owned()));
+        assert!(!lines_of(&root, 16).0.contains(&"pg_wal/summaries/".to_owned()));
         std::os::unix::fs::symlink(place.path().join("gone"), root.join("pg_tblspc/16401")).unwrap();
-        let (failed, hint) = gather(&root, 17);
+        let (failed, hint) = lines_of(&root, 17);
         assert!(
             failed[0].starts_with("pg_tblspc/16401 is a symbolic link to ") && failed[0].contains("leads nowhere"),
             "{failed:?}"
@@ -549,7 +549,7 @@ mod tests {
         ] {
             link(to, at);
         }
-        let (lines, warnings) = gather(&root, 15);
+        let (lines, warnings) = lines_of(&root, 15);
         for line in
             ["pg_xact/", "pg_xact/0000", "base/6/", "base/6/2", "base/5/7.1", "postgresql.conf", "conf.d/", "conf.d/x.conf"]
         {
@@ -564,13 +564,13 @@ mod tests {
 
         // A circle is no data, and what leads nowhere is missing.
         link("..", "base/8");
-        assert!(gather(&root, 15).0[0].contains("circle"));
+        assert!(lines_of(&root, 15).0[0].contains("circle"));
         std::fs::remove_file(root.join("base/8")).unwrap();
         std::os::unix::fs::symlink(&disk, disk.join("6/again")).unwrap();
-        assert!(gather(&root, 15).0[0].contains("circle"));
+        assert!(lines_of(&root, 15).0[0].contains("circle"));
         std::fs::remove_file(disk.join("6/again")).unwrap();
         link("nowhere", "base/9");
-        let (failed, hint) = gather(&root, 15);
+        let (failed, hint) = lines_of(&root, 15);
         assert!(failed[0].starts_with("base/9 is a symbolic link to") && !hint[0].is_empty(), "{failed:?}");
     }
 
@@ -581,7 +581,7 @@ mod tests {
         make(&root, &["PG_VERSION"]);
         make(place.path(), &["wal/archive_status/x", "wal/000000010000000000000001"]);
         std::os::unix::fs::symlink(place.path().join("wal"), root.join("pg_wal")).unwrap();
-        let (lines, warnings) = gather(&root, 15);
+        let (lines, warnings) = lines_of(&root, 15);
         assert_eq!(lines, ["/", "PG_VERSION", "pg_wal/", "pg_wal/archive_status/"]);
         assert_eq!(warnings.len(), 1);
     }

@@ -1,8 +1,8 @@
-//! Results, put together in the order of the list: the manifest.
+//! What workers did becomes a manifest, in the order of the list.
 //!
 //! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items go to a temporary
 //! file first, and are copied into the manifest with these three at their places.
-use crate::backup::worker::{Damage, Done, LargeFile, Outcome, PIECE_BYTES, Uses};
+use crate::backup::copy_jobs::{CopiedItem, CopyResult, LargeFile, PIECE_BYTES, PackBytes, PageDamage};
 use crate::error::Error;
 use crate::format::extent::{PackId, tables_in};
 use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, TableRef};
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What was gathered.
+/// A manifest that is being put together.
 pub(crate) struct ManifestBuilder<'a> {
     data_directory: &'a Path,
     writer: ScratchWriter,
@@ -26,10 +26,10 @@ pub(crate) struct ManifestBuilder<'a> {
     /// Damaged pages.
     pub damaged: u64,
     /// The first of them.
-    pub damage: Vec<Damage>,
+    pub damage: Vec<PageDamage>,
     /// Of the files' length, what is referred to in earlier packs.
     pub reused_bytes: u64,
-    /// What was odd.
+    /// For the report.
     pub warnings: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct ManifestBuilder<'a> {
 struct Large {
     file: Arc<LargeFile>,
     tables: Vec<TableRef>,
-    uses: Uses,
+    uses: PackBytes,
 }
 
 /// The items of a backup, and what they amount to.
@@ -67,37 +67,37 @@ impl<'a> ManifestBuilder<'a> {
         })
     }
 
-    /// Takes the next outcome; they come in the order of the list.
+    /// Takes the next result; they come in the order of the list.
     ///
     /// # Errors
     /// [`Kind::Config`](crate::error::Kind::Config) when the temporary file cannot be written.
-    pub(crate) fn take(&mut self, outcome: Outcome) -> Result<(), Error> {
-        self.verified += outcome.verified;
-        self.damaged += outcome.damaged.len() as u64;
-        self.reused_bytes += outcome.reused_bytes;
-        for damage in outcome.damaged {
+    pub(crate) fn take(&mut self, result: CopyResult) -> Result<(), Error> {
+        self.verified += result.verified;
+        self.damaged += result.damaged.len() as u64;
+        self.reused_bytes += result.reused_bytes;
+        for damage in result.damaged {
             tracing::warn!("{} page {} is damaged: {}", RawText::from(&*damage.path), damage.block, damage.detail);
             if self.damage.len() < MAX_DAMAGE_LISTED {
                 self.damage.push(damage);
             }
         }
-        for warning in outcome.warnings {
+        for warning in result.warnings {
             self.warn(warning);
         }
-        for done in outcome.done {
+        for done in result.done {
             match done {
-                Done::Directory(entry) => self.add(&Item::Directory(entry))?,
-                Done::File(entry, uses) => {
+                CopiedItem::Directory(entry) => self.add(&Item::Directory(entry))?,
+                CopiedItem::File(entry, uses) => {
                     self.add_uses(&uses);
                     self.add(&Item::File(entry))?;
                 }
-                Done::Piece(file, index, piece) => self.piece(file, index, piece)?,
+                CopiedItem::Piece(file, index, piece) => self.piece(file, index, piece)?,
             }
         }
         Ok(())
     }
 
-    /// Notes what is odd.
+    /// Adds a warning to the report.
     pub(crate) fn warn(&mut self, warning: String) {
         if self.warnings.len() < MAX_WARNINGS {
             self.warnings.push(warning);
@@ -108,15 +108,15 @@ impl<'a> ManifestBuilder<'a> {
         self.writer.add(item, &[])
     }
 
-    fn add_uses(&mut self, uses: &Uses) {
+    fn add_uses(&mut self, uses: &PackBytes) {
         for (pack, bytes) in uses {
             *self.uses.entry(*pack).or_default() += bytes;
         }
     }
 
-    fn piece(&mut self, file: Arc<LargeFile>, index: u64, piece: Option<(TableRef, Uses)>) -> Result<(), Error> {
+    fn piece(&mut self, file: Arc<LargeFile>, index: u64, piece: Option<(TableRef, PackBytes)>) -> Result<(), Error> {
         if index == 0 {
-            self.large = Some(Large { file, tables: Vec::new(), uses: Uses::new() });
+            self.large = Some(Large { file, tables: Vec::new(), uses: PackBytes::new() });
         }
         // Gone before it was opened, so for all its pieces.
         let (Some((table, uses)), Some(large)) = (piece, self.large.as_mut()) else { return Ok(()) };
@@ -147,18 +147,18 @@ impl<'a> ManifestBuilder<'a> {
         self.add(&Item::File(entry))
     }
 
-    /// Counts what attachments use; they are no files of the list.
-    pub(crate) fn use_also(&mut self, uses: &Uses) {
+    /// Counts what attachments refer to; they are no files of the list.
+    pub(crate) fn count_attachment(&mut self, uses: &PackBytes) {
         self.add_uses(uses);
     }
 
-    /// Puts the late files at their places, and leaves out what `keep` says no to.
+    /// Puts the last files at their places, and leaves out what `keep` says no to.
     ///
     /// # Errors
     /// [`Kind::Config`](crate::error::Kind::Config) when the temporary file cannot be written or read.
-    pub(crate) fn merge(self, late: Vec<(FileEntry, Uses)>, keep: &dyn Fn(&[u8]) -> bool) -> Result<Manifest, Error> {
+    pub(crate) fn merge(self, last: Vec<(FileEntry, PackBytes)>, keep: &dyn Fn(&[u8]) -> bool) -> Result<Manifest, Error> {
         let mut uses = self.uses;
-        let mut late: Vec<FileEntry> = late
+        let mut last: Vec<FileEntry> = last
             .into_iter()
             .map(|(entry, used)| {
                 for (pack, bytes) in used {
@@ -167,20 +167,20 @@ impl<'a> ManifestBuilder<'a> {
                 entry
             })
             .collect();
-        late.sort_by(|a, b| b.path.cmp(&a.path));
-        let mut uses: Uses = uses.into_iter().collect();
+        last.sort_by(|a, b| b.path.cmp(&a.path));
+        let mut uses: PackBytes = uses.into_iter().collect();
         uses.sort_unstable();
         let mut manifest = Manifest { writer: ScratchWriter::new()?, files: 0, bytes: 0, stored_bytes: 0 };
         for item in self.writer.finish()?.items() {
             let item = item?;
-            while let Some(first) = late.pop_if(|first| first.path.as_slice() < item.path()) {
+            while let Some(first) = last.pop_if(|first| first.path.as_slice() < item.path()) {
                 manifest.add(&Item::File(first), &mut uses)?;
             }
             if keep(item.path()) {
                 manifest.add(&item, &mut uses)?;
             }
         }
-        while let Some(first) = late.pop() {
+        while let Some(first) = last.pop() {
             manifest.add(&Item::File(first), &mut uses)?;
         }
         manifest.stored_bytes = manifest.writer.live_bytes();
@@ -190,7 +190,7 @@ impl<'a> ManifestBuilder<'a> {
 
 impl Manifest {
     /// The first file takes all uses with it: the manifest counts them for the whole backup.
-    fn add(&mut self, item: &Item, uses: &mut Uses) -> Result<(), Error> {
+    fn add(&mut self, item: &Item, uses: &mut PackBytes) -> Result<(), Error> {
         match item {
             Item::Directory(_) => self.writer.add(item, &[]),
             Item::File(entry) => {

@@ -140,7 +140,7 @@ impl PageFile<'_> {
             }
             suspects = open;
         }
-        // Never twice the same and never sound: anybody who writes there does not do it as the server does.
+        // Never twice the same and never sound: what writes there is not the server.
         for (index, _) in suspects {
             let at = offset + (index * PAGE_BYTES) as u64;
             let Some(page) = pages.get(index) else { continue };

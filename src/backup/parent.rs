@@ -2,20 +2,20 @@
 //! first.
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{Attachment, Content, FileEntry, Item, ManifestHead};
+use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead};
 use crate::limits::MAX_PARENTS_TRIED;
-use crate::repo::backups::{ScratchItems, ScratchManifest};
+use crate::repo::backups::{BackupReferences, PackUsers, ScratchItems, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// What is known of the parent besides its files.
 pub(crate) struct ParentHead {
     /// Which backup it is.
     pub id: BackupId,
     /// Key of the hashes of its extents, 64 hexadecimal digits.
-    pub hash_key: String,
-    /// Bytes of the records of every pack that it refers to.
-    pub total_bytes: HashMap<PackId, u64>,
+    hash_key: String,
+    /// The packs that it refers to.
+    pub packs: PackUsers,
     /// Packs that are hardly used any more, or gone: what is in them is stored anew.
     pub packs_not_reused: HashSet<PackId>,
     /// Its attachments.
@@ -23,15 +23,27 @@ pub(crate) struct ParentHead {
 }
 
 impl ParentHead {
-    fn of(id: BackupId, head: &ManifestHead) -> Self {
-        Self {
-            id,
-            hash_key: head.facts.hash_key.clone(),
-            total_bytes: head.packs.iter().map(|used| (used.pack, used.total_bytes)).collect(),
-            packs_not_reused: head.packs.iter().filter(|used| used.is_mostly_dead()).map(|used| used.pack).collect(),
-            attachments: head.facts.attachments.clone(),
-        }
+    fn of(summary: &BackupSummary, head: ManifestHead) -> Self {
+        let references = BackupReferences::of(summary, &head);
+        let mut packs = PackUsers::default();
+        packs.add(&references);
+        let packs_not_reused = references.mostly_dead().collect();
+        let BackupFacts { hash_key, attachments, .. } = head.facts;
+        Self { id: summary.id, hash_key, packs, packs_not_reused, attachments }
     }
+
+    /// Key of the hashes of its extents; `None` where it makes no sense.
+    pub(crate) fn decoded_hash_key(&self) -> Option<[u8; 32]> {
+        hex::decode(&self.hash_key).ok()?.try_into().ok()
+    }
+}
+
+/// The backup that a new one is compared with.
+pub(crate) struct Parent {
+    /// What is known of it besides its files.
+    pub head: ParentHead,
+    /// Its files.
+    pub files: ParentFiles,
 }
 
 /// The files of the parent, in the order of their paths.
@@ -52,14 +64,13 @@ pub(crate) fn read_newest(
     cluster: &ClusterName,
     system_id: SystemId,
     warnings: &mut Vec<String>,
-) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
-    // Anybody who writes to the store can add objects that are none: this many are looked at, and then there is no
-    // parent.
+) -> Result<Option<Parent>, Error> {
+    // Anybody with access to the store can add objects that are no manifests: after this many there is no parent.
     for id in repository.backup_ids(cluster, system_id)?.into_iter().rev().take(MAX_PARENTS_TRIED) {
         match read(repository, cluster, system_id, id) {
-            Ok(Some((mut head, files))) => {
-                exclude_missing(repository, cluster, system_id, &mut head, warnings)?;
-                return Ok(Some((head, files)));
+            Ok(Some(mut parent)) => {
+                exclude_missing(repository, cluster, system_id, &mut parent.head, warnings)?;
+                return Ok(Some(parent));
             }
             // It expired meanwhile.
             Ok(None) => {}
@@ -80,13 +91,8 @@ fn exclude_missing(
     head: &mut ParentHead,
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
-    let mut missing: HashSet<PackId> = head.total_bytes.keys().copied().collect();
-    repository.visit_packs(cluster, system_id, &mut |pack, bytes| {
-        if head.total_bytes.get(&pack).is_some_and(|total| bytes >= *total) {
-            missing.remove(&pack);
-        }
-    })?;
-    if let Some(first) = missing.iter().min() {
+    let missing = repository.compare_packs(cluster, system_id, &head.packs, &mut |_, _| {})?;
+    if let Some(first) = missing.first() {
         let count = missing.len();
         warnings.push(format!(
             "{count} packs of backup {} are gone or truncated (first: {first}): it cannot be restored; what they held is stored anew",
@@ -97,14 +103,12 @@ fn exclude_missing(
     Ok(())
 }
 
-fn read(
-    repository: &Repository,
-    cluster: &ClusterName,
-    system_id: SystemId,
-    id: BackupId,
-) -> Result<Option<(ParentHead, ParentFiles)>, Error> {
+fn read(repository: &Repository, cluster: &ClusterName, system_id: SystemId, id: BackupId) -> Result<Option<Parent>, Error> {
     let copied = ScratchManifest::copy_of(repository, cluster, system_id, id, &mut |_| {})?;
-    Ok(copied.map(|(copy, head)| (ParentHead::of(id, &head), ParentFiles { items: copy.items(), next: None })))
+    Ok(copied.map(|(copy, summary, head)| Parent {
+        head: ParentHead::of(&summary, head),
+        files: ParentFiles { items: copy.items(), next: None },
+    }))
 }
 
 impl ParentFiles {

@@ -1,4 +1,4 @@
-//! How far a backup is, for its observers.
+//! How far a backup is, for the display of progress.
 
 /// How far a backup is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,11 +7,11 @@ pub enum Progress {
     Starting,
     /// Reading.
     Reading {
-        /// So much was read.
+        /// Read so far.
         done_bytes: u64,
-        /// Of so much.
+        /// Length of all files.
         total_bytes: u64,
-        /// Of this many files.
+        /// Number of files.
         files: u64,
     },
     /// Waiting for WAL to be archived.

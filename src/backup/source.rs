@@ -2,13 +2,13 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DamagedPage, Database};
-use crate::fsio::file_error;
+use crate::fsio::{Entered, Identity, as_owner_of, file_error};
 use crate::pg::data_directory::relation_file;
 use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, SegmentName, Timeline, WalSegmentSize};
 use crate::postgres::archiving_settings::{ArchivingProblem, ArchivingSettings};
 use crate::postgres::postmaster_pid::PostmasterPid;
-use crate::postgres::{Server, archiver, hex_of, of_hex, quoted};
-use crate::raw_text::RawText;
+use crate::postgres::{Server, archiver, control_file, hex_of, of_hex, quoted};
+use crate::raw_text::{RawText, shown};
 use crate::repo::{Facts, SystemId};
 use crate::waiting;
 use std::path::{Path, PathBuf};
@@ -178,7 +178,78 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Makes sure that WAL is archived at all: a backup without it is worth nothing, and that should not be found out after hours.
+    /// As root, acts as the user whom the data directory belongs to, so that nothing comes into the backup that this
+    /// user could not read: neither by a link there, nor by what the server says of itself. Threads that are started
+    /// meanwhile do the same.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where it is root's.
+    pub(crate) fn act_as_owner(&self) -> Result<Entered, Error> {
+        let entered = as_owner_of(&self.data_directory)?;
+        if Identity::current().owner().uid == 0 {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("{} belongs to root, and no PostgreSQL server runs as root", shown(&self.data_directory)),
+            )
+            .hint("name the data directory of the server with --pgdata"));
+        }
+        Ok(entered)
+    }
+
+    /// Its `pg_wal`.
+    pub(crate) fn wal_directory(&self) -> PathBuf {
+        self.data_directory.join("pg_wal")
+    }
+
+    /// What `pg_control` says now, and its bytes: read until its checksum fits. `None` when it is gone.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when it cannot be read.
+    pub(crate) fn control_bytes(&self) -> Result<Option<(ControlFile, Vec<u8>)>, Error> {
+        control_file::control_of(&self.data_directory, &self.deadline)
+    }
+
+    /// What `pg_control` says now.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when it cannot be read.
+    pub(crate) fn control(&self) -> Result<ControlFile, Error> {
+        let found = self.control_bytes()?;
+        let (control, _) = found.ok_or_else(|| {
+            Error::new(Kind::Config, format!("{} is no data directory that can be seen from here", self.data_directory.display()))
+                .hint("run the backup on the database host, or name the directory with --pgdata")
+        })?;
+        Ok(control)
+    }
+
+    /// The checkpoint that the server knows is the one in the directory: another proof that the two belong together,
+    /// since a standby of the same cluster has the same system identifier.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when they do not; [`Kind::Server`].
+    pub(crate) fn check_checkpoint(&self) -> Result<(), Error> {
+        let mut seen = (String::new(), String::new());
+        for _ in 0..10 {
+            let server = self.server.value("SELECT checkpoint_lsn FROM pg_catalog.pg_control_checkpoint()")?;
+            let directory = self.control()?.checkpoint.to_string();
+            if server == directory {
+                return Ok(());
+            }
+            seen = (server, directory);
+            // Another checkpoint came in between.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let path = self.data_directory.display();
+        let (server, directory) = seen;
+        Err(Error::new(
+            Kind::Refused,
+            format!("{path} is not the data directory of the server that was asked: its checkpoint is {directory}, the server's {server}"),
+        )
+        .hint("name the directory with --pgdata and the server with --server"))
+    }
+
+    /// Makes sure that WAL is archived at all: a backup without it is worth nothing, and that should not be found out
+    /// after hours.
     ///
     /// # Errors
     /// [`Kind::Server`], with what to do.
@@ -234,7 +305,8 @@ impl<'a> Source<'a> {
     /// # Errors
     /// [`Kind::Server`]; as `go_on`'s.
     pub(crate) fn start(&self, label: &str, fast: bool, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Lsn, Error> {
-        // What the database's encoding may not have must not keep a backup from being taken: the manifest has it in any case.
+        // What the database's encoding may not have must not keep a backup from being taken: the manifest has it in any
+        // case.
         let is_sayable = label.is_ascii() || self.server.setting("server_encoding")?.as_deref() == Some("UTF8");
         let label = quoted(if is_sayable { label } else { "walvis" });
         let call = if self.major() >= 15 {
@@ -250,8 +322,8 @@ impl<'a> Source<'a> {
         lsn(row.into_iter().next().flatten())
     }
 
-    /// Ends the backup. The session must be the one that began it; a server that restarted meanwhile, or a standby that was promoted,
-    /// says no.
+    /// Ends the backup. The session must be the one that began it; a server that restarted meanwhile, or a standby that
+    /// was promoted, says no.
     ///
     /// # Errors
     /// [`Kind::Server`].

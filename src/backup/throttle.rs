@@ -22,7 +22,7 @@ impl Throttle {
         Some(Self { bytes_per_second, paid_at: Mutex::new(Instant::now()) })
     }
 
-    /// Takes the right to read this many bytes, and waits until it is due or `stopped` says so.
+    /// Waits until that many bytes may be read, or `stopped` says so.
     pub(crate) fn take(&self, bytes: usize, stopped: &dyn Fn() -> bool) {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
         let due = {

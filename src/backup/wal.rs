@@ -6,6 +6,7 @@ use crate::fsio::{self, file_error};
 use crate::pg::{Lsn, SegmentName, Timeline, WalFileName};
 use crate::postgres::Server;
 use crate::postgres::archiver::Watch;
+use crate::repo::backups::BackupWal;
 use crate::repo::{ClusterName, Facts, Repository};
 use crate::waiting;
 use crate::wal::compare::{self, Held};
@@ -35,9 +36,8 @@ pub(crate) struct NeededWal<'a> {
 impl NeededWal<'_> {
     /// Numbers of the first and the last segment.
     fn segments(&self) -> (u64, u64) {
-        let bytes = self.facts.wal_segment_size.bytes();
-        // A position at the very beginning of a segment needs nothing of it.
-        (self.start.0 / bytes, self.stop.0.saturating_sub(1).max(self.start.0) / bytes)
+        let wal = BackupWal { timeline: self.timelines.0, start: self.start, stop: self.stop };
+        wal.segments(self.facts.wal_segment_size).into_inner()
     }
 
     /// Adds those that the repository holds by now, from `from` on.

@@ -1,8 +1,8 @@
-//! Files outside the data directory that the server read: its settings, who may connect, certificates. `--config-to DIR` puts them
-//! there, and has the settings name the new places.
+//! Files outside the data directory that the server read: its settings, who may connect, certificates. `--config-to
+//! DIR` puts them there, and has the settings name the new places.
 //!
-//! What lay beside the main file of settings gets its place in DIR by the same relative path; what was elsewhere (certificates) lies
-//! below `DIR/elsewhere`.
+//! What lay beside the main file of settings gets its place in DIR by the same relative path; what was elsewhere
+//! (certificates) lies below `DIR/elsewhere`.
 use crate::error::{Error, Kind};
 use crate::format::manifest::{Attachment, BackupFacts};
 use crate::fsio::{self, Dir, Found, Identity, ItemKind, Missing, Problem, Rooted};
@@ -54,8 +54,8 @@ impl Arrangement {
     /// Reads the files from the backup, and checks that they can be put there. Nothing is written.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when other files are there, unless they may be replaced; [`Kind::Config`] when nothing can be written there, or
-    /// the backup has no such files; others of reading the backup.
+    /// [`Kind::Refused`] when other files are there, unless they may be replaced; [`Kind::Config`] when nothing can be
+    /// written there, or the backup has no such files; others of reading the backup.
     pub(crate) fn prepare(
         source: &Source<'_>,
         facts: &BackupFacts,
@@ -160,7 +160,8 @@ fn split(path: &Path) -> (&Path, &Path) {
     (path.parent().unwrap_or(path), path.file_name().map(Path::new).unwrap_or(path))
 }
 
-/// Root writes into its own directories, and into those of the server's user with that user's rights; into nobody else's.
+/// Root writes into its own directories, and into those of the server's user with that user's rights; into nobody
+/// else's.
 fn check_owner(directory: &Path, whose: Identity, owner: Identity) -> Result<(), Error> {
     if whose.is_own() || whose.owner().uid == owner.owner().uid {
         return Ok(());

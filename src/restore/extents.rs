@@ -1,8 +1,10 @@
 //! From packs to files: workers take batches of pieces, have their extents read, and write each where it belongs.
 //!
-//! May not live here: how extents are read and checked ([`ExtentReader`]), which files there are ([`files`](super::files)).
+//! May not live here: how extents are read and checked ([`ExtentReader`]), which files there are
+//! ([`files`](super::files)).
 //!
-//! Memory per worker: one range, one extent, one block on its way to the disk, the tables of one batch. The queue holds a batch per worker.
+//! Memory per worker: one range, one extent, one block on its way to the disk, the tables of one batch. The queue holds
+//! a batch per worker.
 use crate::error::Error;
 use crate::format::extent::{Extent, extent_bytes};
 use crate::format::manifest::{Content, FileEntry, TableRef};
@@ -17,9 +19,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Small files are taken together until they have so many bytes, so that thousands of them cost few requests.
+/// A batch of small files is full with this many bytes, so that thousands of them cost few requests.
 const BATCH_BYTES: u64 = 8 * MIB as u64;
-/// And so many at most.
+/// Or with this many files.
 const BATCH_FILES: usize = 2048;
 
 /// A file that workers restore.
@@ -238,7 +240,8 @@ impl FileRestore<'_> {
         let before = wanted.len();
         for (index, extent) in (part.first..).zip(extents) {
             let (from, len) = (index * EXTENT_BYTES as u64, extent_bytes(task.size_bytes, index));
-            // What is beyond the end of the file as it was is zeros now; what another worker made longer meanwhile is too.
+            // What is beyond the end of the file as it was is zeros now; what another worker made longer meanwhile is
+            // too.
             let may_have = self.reuse && from < there;
             let has = if may_have {
                 buffer.resize(len, 0);

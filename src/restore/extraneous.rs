@@ -38,9 +38,9 @@ impl<'a> Extraneous<'a> {
     /// # Errors
     /// As of reading a directory.
     pub(crate) fn new(tree: &'a RestoreTree) -> Result<Self, Error> {
-        let mut sweep = Self { tree, open: Vec::new(), next: None, removed: 0 };
-        sweep.enter(b"")?;
-        Ok(sweep)
+        let mut extraneous = Self { tree, open: Vec::new(), next: None, removed: 0 };
+        extraneous.enter(b"")?;
+        Ok(extraneous)
     }
 
     /// Goes on to a path that the manifest has, and removes what comes before it, and what has its name and cannot be
@@ -206,7 +206,7 @@ mod tests {
         fs::hard_link(root.join("second"), outside.join("second")).unwrap();
         let mut tree = RestoreTree::new(Dir::open(&root).unwrap());
         tree.link_tablespace(77, &space, "PG_15_1", Dir::open(&space.join("PG_15_1")).unwrap()).unwrap();
-        let mut sweep = Extraneous::new(&tree).unwrap();
+        let mut extraneous = Extraneous::new(&tree).unwrap();
         for (path, kind) in [
             ("base", ItemKind::Directory),
             ("base/5", ItemKind::Directory),
@@ -223,14 +223,14 @@ mod tests {
             ("second", ItemKind::File),
             ("was_dir", ItemKind::File),
         ] {
-            sweep.advance(path.as_bytes(), kind).unwrap();
+            extraneous.advance(path.as_bytes(), kind).unwrap();
             if kind == ItemKind::Directory {
                 tree.make_directory(path.as_bytes(), 0o700).unwrap();
             } else {
                 tree.open_file(path.as_bytes()).unwrap();
             }
         }
-        sweep.finish().unwrap();
+        extraneous.finish().unwrap();
         let mut found = Vec::new();
         files(&root, "", &mut found);
         let expected = [

@@ -33,7 +33,7 @@ const LEFT_OUT: [&[u8]; 6] = [
     BACKUP_MANIFEST,
     crate::restore::target_directory::MARKER.as_bytes(),
 ];
-/// How often progress is told.
+/// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// A backup in a repository.
@@ -54,7 +54,7 @@ impl Source<'_> {
     fn copy_manifest(&self, look: &mut dyn FnMut(&Item)) -> Result<(ScratchManifest, BackupFacts), Error> {
         let id = self.summary.id;
         let copied = ScratchManifest::copy_of(self.repository, self.cluster, self.system_id, id, look)?;
-        let (manifest, head) = copied.ok_or_else(|| {
+        let (manifest, _, head) = copied.ok_or_else(|| {
             Error::new(Kind::Target, format!("backup {id} is gone from {}", self.repository.location()))
                 .hint("it was there a moment ago; try again to have another one chosen")
         })?;
@@ -79,7 +79,8 @@ impl Source<'_> {
         self.summary.postgres_version_num / 10_000
     }
 
-    /// The directory that the cluster has in the location of a tablespace: `PG_15_202209061`. Nothing else in it is the cluster's.
+    /// The directory that the cluster has in the location of a tablespace: `PG_15_202209061`. Nothing else in it is the
+    /// cluster's.
     pub fn version_directory(&self) -> String {
         tablespace_version_directory(self.postgres_major(), self.summary.catalog_version)
     }
@@ -215,7 +216,8 @@ impl Layout {
         }
     }
 
-    /// Where links are, there are only the directories that they lead to; and of a tablespace only what is this cluster's.
+    /// Where links are, there are only the directories that they lead to; and of a tablespace only what is this
+    /// cluster's.
     fn check(&self, path: &[u8], kind: ItemKind) -> Result<(), Error> {
         let parts: Vec<&[u8]> = path.splitn(4, |byte| *byte == b'/').collect();
         let is_ours =
@@ -260,14 +262,14 @@ fn dispatch(
     let mut restored = Restored::default();
     let mut control = None;
     let mut own_mode = 0o600;
-    let mut told = Instant::now();
+    let mut logged = Instant::now();
     for item in how.survey.manifest.items() {
         let item = item?;
         if files.stop.is_set() {
             break;
         }
-        if told.elapsed() > PROGRESS_EVERY {
-            told = Instant::now();
+        if logged.elapsed() > PROGRESS_EVERY {
+            logged = Instant::now();
             let (done, total) = (files.counters.done(), summary.bytes);
             tracing::info!(done_bytes = done, total_bytes = total, "restored {} of {} MiB", done >> 20, total >> 20);
         }
@@ -345,8 +347,8 @@ pub fn remove_control(tree: &RestoreTree) -> Result<(), Error> {
     Ok(())
 }
 
-/// `tablespace_map` for other directories: the server makes the links anew from it. It escapes line ends and backslashes
-/// (`do_pg_backup_start`).
+/// `tablespace_map` for other directories: the server makes the links anew from it. It escapes line ends and
+/// backslashes (`do_pg_backup_start`).
 pub fn tablespace_map(links: &[(u32, PathBuf)]) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut out = Vec::new();

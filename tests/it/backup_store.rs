@@ -321,7 +321,7 @@ fn a_scratch_copy_has_the_items_of_the_manifest_and_only_of_a_whole_one() {
     put_manifest(&world, pack, 20_000);
     let mut seen = 0;
     let copy = |id, look: &mut dyn FnMut(&Item)| ScratchManifest::copy_of(&world.repository, &world.cluster, SYSTEM, id, look);
-    let (manifest, head) = copy(world.id, &mut |_| seen += 1).unwrap().unwrap();
+    let (manifest, _, head) = copy(world.id, &mut |_| seen += 1).unwrap().unwrap();
     assert_eq!((seen, head.facts), (DIRECTORIES.len() + 20_000, facts()));
     for _ in 0..2 {
         let mut items = manifest.items().map(Result::unwrap);
@@ -461,4 +461,53 @@ fn extents_are_read_in_few_requests_and_each_is_checked_by_itself() {
     assert_eq!(failed(&read_extents(&world, &extents).0).len(), 1);
     world.memory.delete(&Key::new(name).unwrap()).unwrap();
     assert_eq!(failed(&read_extents(&world, &extents).0).len(), COUNT);
+}
+
+#[test]
+fn packs_that_nobody_needs_and_packs_that_are_missing_are_told_apart() {
+    let world = World::new();
+    let (_, packed) = write(&world, 1, 8).unwrap();
+    let mut stored: Vec<PackId> = packed.packs.keys().copied().collect();
+    stored.sort_unstable();
+    assert!(stored.len() >= 2);
+    let gone = PackId { backup: BackupId::new(1, 1).unwrap(), number: 0 };
+    let compare = || {
+        let users = world.repository.pack_users(&world.cluster, SYSTEM)?;
+        let mut unused = Vec::new();
+        let missing =
+            world.repository.compare_packs(&world.cluster, SYSTEM, &users, &mut |pack, bytes| unused.push((pack, bytes)))?;
+        Ok::<_, Error>((users.users(stored[0]).collect::<Vec<_>>(), missing.into_iter().collect::<Vec<_>>(), unused))
+    };
+    let (users, missing, unused) = compare().unwrap();
+    assert_eq!((users, missing, unused.iter().map(|(pack, _)| *pack).collect::<Vec<_>>()), (vec![], vec![], stored.clone()));
+    assert!(unused.iter().all(|(pack, bytes)| *bytes > packed.packs[pack]));
+    let put = |id: BackupId, packs: &[PackId]| {
+        let mut writer = ManifestWriter::new(Vec::new());
+        writer.add(&directory(""), &[]).unwrap();
+        for (number, pack) in (0..).zip(packs) {
+            let mut item = file(number * 2, *pack);
+            if let Item::File(entry) = &mut item {
+                entry.path = format!("{number}").into_bytes();
+            }
+            writer.add(&item, &[]).unwrap();
+        }
+        let total = |pack| Some(packed.packs.get(&pack).copied().unwrap_or(1 << 20));
+        let (body, head) = writer.finish(&facts(), total).unwrap();
+        let whole = [head, body].concat();
+        let summary = BackupSummary { id, ..summary(&world) };
+        let open = || -> Box<dyn std::io::Read> { Box::new(std::io::Cursor::new(whole.clone())) };
+        world.repository.put_manifest(&world.cluster, SYSTEM, &summary, open).unwrap();
+    };
+    let later = BackupId::new(1_795_241_800, 7).unwrap();
+    put(world.id, &[stored[0], gone]);
+    put(later, &stored[..1]);
+    let (users, missing, unused) = compare().unwrap();
+    assert_eq!((users, missing), (vec![later, world.id], vec![gone]));
+    assert_eq!(unused.iter().map(|(pack, _)| *pack).collect::<Vec<_>>(), stored[1..]);
+    // One that is too short for its records is as good as gone.
+    world.replace(&world.names("/packs/")[0], |bytes| bytes.truncate(100));
+    assert_eq!(compare().unwrap().1, [gone, stored[0]]);
+    // Where one manifest cannot be read, nobody knows what it needs.
+    world.replace(&world.names("/backups/")[0], |bytes| bytes[70] ^= 1);
+    assert_eq!(compare().unwrap_err().kind, Kind::Damaged);
 }

@@ -1,11 +1,11 @@
-//! Reading what a backup's files consist of: tables and extents are read from packs in few ranges, authenticated, held against what the
-//! manifest says of them, and handed over as plaintext.
+//! Reading what a backup's files consist of: tables and extents are read from packs in few ranges, authenticated, held
+//! against what the manifest says of them, and handed over as plaintext.
 //!
-//! Lives here: which extents are read with one request, and the check of each. May not live here: what is done with the content, such as
-//! writing files. May depend on the rest of `repo` and on what is below it.
+//! Lives here: which extents are read with one request, and the check of each. May not live here: what is done with the
+//! content, such as writing files. May depend on the rest of `repo` and on what is below it.
 //!
-//! Memory: one range per reading thread; all ranges together take [`RANGES_MEMORY_BYTES`] where [`ExtentReader::new`] is told how many
-//! threads there are.
+//! Memory: one range per reading thread; all ranges together take [`RANGES_MEMORY_BYTES`] where [`ExtentReader::new`]
+//! is told how many threads there are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -104,7 +104,8 @@ impl<'a> ExtentReader<'a> {
         crc32c::crc32c(content) == crc32c && hash.as_bytes().first_chunk() == Some(&stored.hash)
     }
 
-    /// The extents that a table lists: it describes the piece of a file of `size_bytes` that begins with extent number `first`.
+    /// The extents that a table lists: it describes the piece of a file of `size_bytes` that begins with extent number
+    /// `first`.
     ///
     /// # Errors
     /// Damaged, also when it is the table of something else; denied, unreachable.
@@ -120,7 +121,8 @@ impl<'a> ExtentReader<'a> {
         Ok(table.extents)
     }
 
-    /// Sorts extents by their places and says which are read together. Those of one file stay in order where they lie in order.
+    /// Sorts extents by their places and says which are read together. Those of one file stay in order where they lie
+    /// in order.
     pub fn ranges<'w>(&self, wanted: &'w mut [WantedExtent]) -> impl Iterator<Item = ExtentRange<'w>> + use<'w> {
         wanted.sort_unstable_by_key(|wanted| (wanted.stored.place, wanted.file, wanted.index));
         let (mut rest, limit): (&'w [WantedExtent], u64) = (wanted, self.max_range_bytes);
@@ -131,9 +133,9 @@ impl<'a> ExtentReader<'a> {
         })
     }
 
-    /// Reads a range, and gives `take` the content of each of its extents, in the order of their places, or the error that kept it from
-    /// being read: damaged, also where the pack is gone or too short; denied, unreachable. `take` decides whether to go on after it.
-    /// `buffer` has the content of one extent meanwhile.
+    /// Reads a range, and gives `take` the content of each of its extents, in the order of their places, or the error
+    /// that kept it from being read: damaged, also where the pack is gone or too short; denied, unreachable. `take`
+    /// decides whether to go on after it. `buffer` has the content of one extent meanwhile.
     ///
     /// # Errors
     /// As `take`'s.

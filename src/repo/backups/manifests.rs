@@ -25,7 +25,7 @@ const HINT: &str =
 /// A backup that is there, and what is known of it, unless its manifest cannot be read.
 pub type Listed = (BackupId, Result<BackupSummary, Error>);
 
-/// Is told of every directory and file of a manifest, in the order of their paths; the head is known by then.
+/// Called for every directory and file of a manifest, in the order of their paths; the head is known by then.
 pub type OnItem<'a> = &'a mut dyn FnMut(&ManifestHead, Item) -> Result<ControlFlow<()>, Error>;
 
 impl Repository {
@@ -45,7 +45,8 @@ impl Repository {
         Ok(ids)
     }
 
-    /// Visits all packs of a cluster in the order of their names, with the sizes of their objects: a request per thousand of them.
+    /// Visits all packs of a cluster in the order of their names, with the sizes of their objects: a request per
+    /// thousand of them.
     ///
     /// # Errors
     /// As the store's.
@@ -63,8 +64,8 @@ impl Repository {
         })
     }
 
-    /// What is known of all backups of a cluster, oldest first, each with one small read. A manifest that cannot be read is an error
-    /// in its place: the others count all the same.
+    /// What is known of all backups of a cluster, oldest first, each with one small read. A manifest that cannot be
+    /// read is an error in its place: the others count all the same.
     ///
     /// # Errors
     /// As the store's, when the backups cannot be listed.
@@ -121,8 +122,8 @@ impl Repository {
         Error::new(Kind::Damaged, format!("{name} in {} is damaged: {why}", self.location())).hint(HINT)
     }
 
-    /// Reads a manifest as a stream, with bounded memory. What the visitor sees before the end is authenticated and keeps the rules of a
-    /// backup, but only `Some(…)` says that it saw all; when it breaks, the rest is not read.
+    /// Reads a manifest as a stream, with bounded memory. What the visitor sees before the end is authenticated and
+    /// keeps the rules of a backup, but only `Some(…)` says that it saw all; when it breaks, the rest is not read.
     ///
     /// # Errors
     /// As the visitor's; damaged, denied, unreachable. `None` when there is no such backup.

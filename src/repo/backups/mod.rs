@@ -1,16 +1,19 @@
 //! Base backups in a repository: packs of extents, and manifests. `docs/BACKUP.md` has the design.
 //!
-//! Lives here: storing and reading packs and manifests, the list of backups. May not live here: what a data directory is, which
-//! extents are stored anew ([`backup`](crate::backup)). May depend on the rest of `repo` and on what is below it.
+//! Lives here: storing and reading packs and manifests, the list of backups. May not live here: what a data directory
+//! is, which extents are stored anew ([`backup`](crate::backup)). May depend on the rest of `repo` and on what is below
+//! it.
 
 mod extent_reader;
 mod manifests;
 mod pack_reader;
 mod pack_writer;
+mod references;
 mod scratch;
 
 pub use extent_reader::{ExtentRange, ExtentReader, TakeExtent, WantedExtent};
 pub use manifests::{Listed, OnItem};
 pub use pack_reader::PackReader;
 pub use pack_writer::{PackTarget, PackWriter, Packed, with_packs};
+pub use references::{BackupReferences, BackupWal, PackUsers};
 pub use scratch::{ScratchItems, ScratchManifest, ScratchWriter};

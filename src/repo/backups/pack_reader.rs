@@ -30,7 +30,8 @@ impl<'a> PackReader<'a> {
         Self { repository, cluster, system_id, keys: FifoCache::new(CACHED_PACK_KEYS) }
     }
 
-    /// Bytes `from` to `until` of a pack's records, as they are stored: with one request, or two for a pack that was not read before.
+    /// Bytes `from` to `until` of a pack's records, as they are stored: with one request, or two for a pack that was
+    /// not read before.
     ///
     /// # Errors
     /// Damaged, also when the pack is gone or too short; denied, unreachable.
@@ -45,8 +46,8 @@ impl<'a> PackReader<'a> {
         }
     }
 
-    /// Opens a record that was read with [`range`](Self::range), in place, and adds its content to `out`. `plaintext_bytes` as for
-    /// [`PackKey::open`].
+    /// Opens a record that was read with [`range`](Self::range), in place, and adds its content to `out`.
+    /// `plaintext_bytes` as for [`PackKey::open`].
     ///
     /// # Errors
     /// [`Kind::Damaged`] with the pack's name; unreachable.
@@ -73,7 +74,7 @@ impl<'a> PackReader<'a> {
         ExtentTable::decode(&plaintext).map_err(|e| self.damaged(place.pack, &CodecError::Damaged(e.to_string())))
     }
 
-    /// The list of contents of a pack, for who checks it without a manifest.
+    /// The list of contents of a pack, for a check of it without a manifest.
     ///
     /// # Errors
     /// Damaged, also when the pack is gone; denied, unreachable.

@@ -4,10 +4,8 @@
 //! [`PackTarget::for_jobs`] chooses sizes so that all of them stay within [`PACKS_MEMORY_BYTES`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind, SpareBuffers};
 use crate::error::{Error, Kind};
@@ -18,6 +16,7 @@ use crate::repo::object_name::ObjectName;
 use crate::repo::raw_objects::store_error;
 use crate::repo::repository::Repository;
 use crate::store::Created;
+use crate::threads::{Jobs, Stop, Worker, with_workers};
 
 /// Where the packs of one backup go, and how large they get.
 pub struct PackTarget<'a> {
@@ -38,7 +37,7 @@ pub struct PackTarget<'a> {
 }
 
 impl<'a> PackTarget<'a> {
-    /// The target of a backup with so many workers.
+    /// The target of a backup with this many workers.
     pub fn for_jobs(
         repository: &'a Repository,
         cluster: &'a ClusterName,
@@ -66,18 +65,18 @@ pub struct Packed {
 struct Shared<'a> {
     target: &'a PackTarget<'a>,
     next: AtomicU32,
-    failed: AtomicBool,
-    failure: Mutex<Option<Error>>,
+    stop: Stop,
     packs: Mutex<HashMap<PackId, u64>>,
     stored_bytes: AtomicU64,
 }
 
+/// A full pack.
 type Filled = (PackId, PackedRecords);
 
 /// Makes the writers of one backup.
 pub struct Writers<'a> {
     shared: &'a Shared<'a>,
-    queue: SyncSender<Filled>,
+    full: &'a Jobs<'a, Filled>,
     spare: SpareBuffers,
 }
 
@@ -90,66 +89,45 @@ impl<'a> Writers<'a> {
         let target = self.shared.target;
         let builder = PackBuilder::new(target.level, target.pack_bytes, self.spare.clone())
             .map_err(|e| Error::new(Kind::Config, format!("compression level {}: {e}", target.level)))?;
-        Ok(PackWriter { shared: self.shared, queue: self.queue.clone(), builder, pack: None })
+        Ok(PackWriter { shared: self.shared, full: self.full, builder, pack: None })
     }
 }
 
-/// Runs `work`, which gets writers and hands them to its workers; packs are stored meanwhile. When it returns `Ok`, and this does,
-/// every record that was appended and finished is stored durably.
+/// Runs `work`, which gets writers and hands them to its workers; packs are stored meanwhile. When it returns `Ok`, and
+/// this does, every record that was appended and finished is stored durably.
 ///
 /// # Errors
-/// What `work` failed with, or what kept a pack from being stored.
+/// What kept a pack from being stored, or what `work` failed with.
 pub fn with_packs<R>(target: &PackTarget<'_>, work: impl FnOnce(&Writers<'_>) -> Result<R, Error>) -> Result<(R, Packed), Error> {
     let shared = Shared {
         target,
         next: AtomicU32::new(0),
-        failed: AtomicBool::new(false),
-        failure: Mutex::new(None),
+        stop: Stop::default(),
         packs: Mutex::default(),
         stored_bytes: AtomicU64::new(0),
     };
+    let uploaders = (0..target.uploaders.max(1)).map(|_| Uploader(&shared)).collect();
     // Nothing waits in the queue: a writer that hands over a pack waits until a thread takes it.
-    let (queue, filled) = sync_channel::<Filled>(0);
-    let filled = Mutex::new(filled);
-    let result = thread::scope(|scope| {
-        let (shared, filled) = (&shared, &filled);
-        let threads: Vec<_> = (0..target.uploaders.max(1)).map(|_| scope.spawn(move || shared.store_all(filled))).collect();
-        let result = work(&Writers { shared, queue, spare: SpareBuffers::default() });
-        for thread in threads {
-            if thread.join().is_err() {
-                shared.fail(Error::new(Kind::Bug, "a thread that stores packs panicked"));
-            }
-        }
-        result
-    });
-    // The reason why a pack was not stored says more than what its worker made of it.
-    if let Some(failure) = shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(failure);
-    }
+    let result = with_workers(uploaders, 0, &shared.stop, |full| {
+        work(&Writers { shared: &shared, full, spare: SpareBuffers::default() })
+    })?;
     let packs = shared.packs.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((result?, Packed { packs, stored_bytes: shared.stored_bytes.into_inner() }))
+    Ok((result, Packed { packs, stored_bytes: shared.stored_bytes.into_inner() }))
+}
+
+/// A thread that seals and stores packs.
+struct Uploader<'a>(&'a Shared<'a>);
+
+impl Worker for Uploader<'_> {
+    type Job = Filled;
+    type Output = ();
+
+    fn run(&mut self, (pack, records): Filled) -> Result<(), Error> {
+        self.0.store(pack, records)
+    }
 }
 
 impl Shared<'_> {
-    fn fail(&self, error: Error) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.failed.store(true, Ordering::Release);
-    }
-
-    /// Stores packs until no writer is left. After a failure it goes on taking them, so that no writer waits for ever.
-    fn store_all(&self, filled: &Mutex<Receiver<Filled>>) {
-        loop {
-            let next = filled.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((pack, records)) = next else { return };
-            if self.failed.load(Ordering::Acquire) {
-                continue;
-            }
-            if let Err(error) = self.store(pack, records) {
-                self.fail(error);
-            }
-        }
-    }
-
     fn store(&self, pack: PackId, records: PackedRecords) -> Result<(), Error> {
         let target = self.target;
         let repository = target.repository;
@@ -196,7 +174,7 @@ fn reads_as(mut body: impl std::io::Read, expected: &[u8]) -> Result<bool, Error
 /// Fills packs for one worker. Only after [`finish`](Self::finish) is all that was appended on its way to the store.
 pub struct PackWriter<'a> {
     shared: &'a Shared<'a>,
-    queue: SyncSender<Filled>,
+    full: &'a Jobs<'a, Filled>,
     builder: PackBuilder,
     /// The pack that is being filled.
     pack: Option<PackId>,
@@ -224,11 +202,8 @@ impl PackWriter<'_> {
 
     fn hand_over(&mut self) -> Result<(), Error> {
         let stopped = || Error::new(Kind::Unreachable, "a pack could not be stored");
-        if self.shared.failed.load(Ordering::Acquire) {
-            return Err(stopped());
-        }
         match self.pack.take() {
-            Some(pack) => self.queue.send((pack, self.builder.take())).map_err(|_| stopped()),
+            Some(pack) => self.full.send((pack, self.builder.take())).map_err(|_| stopped()),
             None => Ok(()),
         }
     }

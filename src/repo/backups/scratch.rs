@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{BackupFacts, Item, ManifestHead, ManifestReader, ManifestWriter};
+use crate::format::manifest::{BackupFacts, BackupSummary, Item, ManifestHead, ManifestReader, ManifestWriter};
 use crate::fsio::{self, file_error};
 use crate::limits::KIB;
 use crate::repo::cluster::{ClusterName, SystemId};
@@ -108,7 +108,7 @@ impl ScratchManifest {
         system_id: SystemId,
         id: BackupId,
         look: &mut dyn FnMut(&Item),
-    ) -> Result<Option<(Self, ManifestHead)>, Error> {
+    ) -> Result<Option<(Self, BackupSummary, ManifestHead)>, Error> {
         let mut writer = ScratchWriter::new()?;
         let read = repository.read_manifest(cluster, system_id, id, &mut |_, item| {
             writer.add(&item, &[])?;
@@ -116,7 +116,7 @@ impl ScratchManifest {
             Ok(ControlFlow::Continue(()))
         })?;
         match read {
-            Some((_, head)) => Ok(Some((writer.finish()?, head))),
+            Some((summary, head)) => Ok(Some((writer.finish()?, summary, head))),
             None => Ok(None),
         }
     }

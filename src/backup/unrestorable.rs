@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 
 /// A database that the backup cannot bring back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spoiled {
+pub(crate) struct Unrestorable {
     /// OID of the database.
     pub database: u32,
     /// What happened.
@@ -87,7 +87,7 @@ impl Directories {
     }
 
     /// Those whose source is not in the backup as it was. `changed` has the last change of each source.
-    fn spoiled(&self, changed: &HashMap<DatabaseFiles, Lsn>) -> Vec<Spoiled> {
+    fn unrestorable(&self, changed: &HashMap<DatabaseFiles, Lsn>) -> Vec<Unrestorable> {
         let mut found = BTreeMap::new();
         for (files, state) in &self.made {
             let State::Copied { source, at } = state else { continue };
@@ -100,7 +100,7 @@ impl Directories {
                 How::SourceChanged(source.database)
             };
             if after(&self.removed) || after(changed) {
-                found.insert(files.database, Spoiled { database: files.database, how });
+                found.insert(files.database, Unrestorable { database: files.database, how });
             }
         }
         found.into_values().collect()
@@ -161,7 +161,7 @@ pub(crate) fn databases(
     facts: Facts,
     timelines: (Timeline, Timeline),
     (start, stop): (Lsn, Lsn),
-) -> Result<Vec<Spoiled>, Error> {
+) -> Result<Vec<Unrestorable>, Error> {
     let catalog = repository.catalog(cluster, facts)?;
     // On one timeline its history is not needed, nor those of its ancestors.
     let path = if timelines.0 == timelines.1 { catalog.path_alone(timelines.1) } else { catalog.path(timelines.1)? };
@@ -187,7 +187,7 @@ pub(crate) fn databases(
     let Some(first) = directories.sources().map(|(_, at)| at).min() else { return Ok(Vec::new()) };
     let last = directories.sources().map(|(source, _)| (source, Lsn(0))).collect();
     let changes = catalog.scan_range(&path, first, stop, Changes { last, until: stop })?;
-    Ok(directories.spoiled(&changes.last))
+    Ok(directories.unrestorable(&changes.last))
 }
 
 fn gone(segment: &str) -> Error {
@@ -196,8 +196,8 @@ fn gone(segment: &str) -> Error {
 }
 
 /// The error that a backup ends with. `name` says what a database is called.
-pub(crate) fn error(spoiled: &[Spoiled], name: &dyn Fn(u32) -> String) -> Option<Error> {
-    let (first, more) = spoiled.split_first()?;
+pub(crate) fn error(unrestorable: &[Unrestorable], name: &dyn Fn(u32) -> String) -> Option<Error> {
+    let (first, more) = unrestorable.split_first()?;
     let database = name(first.database);
     let how = match first.how {
         How::Moved => format!("database {database} was moved to another tablespace while it ran"),
@@ -233,42 +233,42 @@ mod tests {
     }
 
     /// Marks one after the other, and changes of databases in the default tablespace.
-    fn spoiled(marks: &[Mark], changed: &[(u32, u64)]) -> Vec<(u32, How)> {
+    fn unrestorable(marks: &[Mark], changed: &[(u32, u64)]) -> Vec<(u32, How)> {
         let mut directories = Directories::default();
         for (i, mark) in marks.iter().enumerate() {
             directories.replay(Lsn(100 * (i as u64 + 1)), mark);
         }
         let changed = changed.iter().map(|(database, lsn)| (files(*database), Lsn(*lsn))).collect();
-        directories.spoiled(&changed).into_iter().map(|spoiled| (spoiled.database, spoiled.how)).collect()
+        directories.unrestorable(&changed).into_iter().map(|unrestorable| (unrestorable.database, unrestorable.how)).collect()
     }
 
     #[test]
-    fn only_what_replay_cannot_make_is_spoiled() {
+    fn only_what_replay_cannot_make_is_unrestorable() {
         let (default, side) = (1663, 9);
         let by_log = Mark::DatabaseCreate { database: 50, tablespace: default, copied_from: None };
         let moved = [copy((side, 7), (default, 7)), drop(&[default], 7)];
-        assert_eq!(spoiled(&moved, &[]), [(7, How::Moved)]);
+        assert_eq!(unrestorable(&moved, &[]), [(7, How::Moved)]);
         // Dropped in the end.
-        assert_eq!(spoiled(&[moved[0].clone(), moved[1].clone(), drop(&[side], 7)], &[]), []);
+        assert_eq!(unrestorable(&[moved[0].clone(), moved[1].clone(), drop(&[side], 7)], &[]), []);
         // There and back again.
         let back = [copy((default, 7), (side, 7)), drop(&[side], 7)];
-        assert_eq!(spoiled(&[&moved[..], &back].concat(), &[]), [(7, How::Moved)]);
+        assert_eq!(unrestorable(&[&moved[..], &back].concat(), &[]), [(7, How::Moved)]);
         // A copy of a template that stays as it is, was changed before, or is changed, or dropped.
         let copied = copy((default, 50), (default, 1));
         let alone = std::slice::from_ref(&copied);
-        assert_eq!(spoiled(alone, &[]), []);
-        assert_eq!(spoiled(alone, &[(1, 99), (2, 500), (50, 500)]), []);
-        assert_eq!(spoiled(alone, &[(1, 101)]), [(50, How::SourceChanged(1))]);
-        assert_eq!(spoiled(&[copied.clone(), drop(&[default], 1)], &[]), [(50, How::SourceRemoved(1))]);
+        assert_eq!(unrestorable(alone, &[]), []);
+        assert_eq!(unrestorable(alone, &[(1, 99), (2, 500), (50, 500)]), []);
+        assert_eq!(unrestorable(alone, &[(1, 101)]), [(50, How::SourceChanged(1))]);
+        assert_eq!(unrestorable(&[copied.clone(), drop(&[default], 1)], &[]), [(50, How::SourceRemoved(1))]);
         let many = Mark::DatabaseDrop { database: 1, tablespaces: None };
-        assert_eq!(spoiled(&[copied.clone(), many], &[]), [(50, How::SourceRemoved(1))]);
-        assert_eq!(spoiled(&[drop(&[default], 1), copied.clone()], &[]), [], "dropped before");
+        assert_eq!(unrestorable(&[copied.clone(), many], &[]), [(50, How::SourceRemoved(1))]);
+        assert_eq!(unrestorable(&[drop(&[default], 1), copied.clone()], &[]), [], "dropped before");
         // Made from the log alone, also from one that was.
-        assert_eq!(spoiled(std::slice::from_ref(&by_log), &[(50, 500)]), []);
-        assert_eq!(spoiled(&[by_log, copy((side, 50), (default, 50)), drop(&[default], 50)], &[(50, 500)]), []);
+        assert_eq!(unrestorable(std::slice::from_ref(&by_log), &[(50, 500)]), []);
+        assert_eq!(unrestorable(&[by_log, copy((side, 50), (default, 50)), drop(&[default], 50)], &[(50, 500)]), []);
         // A database that was copied, moved: what counts is where it was copied from.
         let chain = [copy((default, 50), (default, 1)), copy((side, 50), (default, 50)), drop(&[default], 50)];
-        assert_eq!(spoiled(&chain, &[(50, 150)]), []);
-        assert_eq!(spoiled(&chain, &[(1, 150)]).len(), 1);
+        assert_eq!(unrestorable(&chain, &[(50, 150)]), []);
+        assert_eq!(unrestorable(&chain, &[(1, 150)]).len(), 1);
     }
 }

@@ -1,129 +1,32 @@
-//! What a worker does: read, verify, compare, compress.
+//! What one worker does with the files of a cluster: reads them, verifies their pages, compares them with the backup
+//! before, and stores what is new. May not live here: the list of files and how it is dealt out
+//! ([`copy_files`](super::copy_files)).
+use crate::backup::copy_jobs::{BatchItem, CopiedItem, CopyJob, CopyResult, PIECE_BYTES, PackBytes, PageDamage, ParentContent};
 use crate::backup::file_list;
 use crate::backup::pages::{Horizon, PageFile, PageReport, PagesError};
 use crate::backup::throttle::Throttle;
 use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
-use crate::format::manifest::{Attachment, Content, DirectoryEntry, FileEntry, TableRef};
-use crate::fsio::{self, Attributes, FsError, OwnerNames, file_error};
-use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_INLINE_EXTENTS, MIB};
+use crate::format::manifest::{Attachment, Content, FileEntry, TableRef};
+use crate::fsio::{self, Attributes, OwnerNames, file_error};
+use crate::limits::{EXTENT_BYTES, MAX_INLINE_EXTENTS, MIB};
 use crate::pg::Lsn;
 use crate::pg::data_directory::relation_file;
 use crate::pg::page_checksum::{PAGE_BYTES, is_zero};
 use crate::raw_text::RawText;
 use crate::repo::backups::{PackReader, PackWriter};
+use crate::threads::{Stop, Worker};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is read at once.
 const READ_BYTES: usize = MIB;
-/// A piece of a file: what one table describes.
-pub(crate) const PIECE_BYTES: u64 = (EXTENT_BYTES * EXTENTS_PER_TABLE) as u64;
-
-/// What the parent holds of a piece.
-pub(crate) enum Known {
-    /// Nothing.
-    Nothing,
-    /// These extents.
-    Extents(Vec<Extent>),
-    /// What this table says.
-    Table(TableRef),
-}
-
-impl Known {
-    /// Of piece number `index` of a file.
-    pub(crate) fn of(content: Option<&Content>, index: usize) -> Self {
-        match content {
-            Some(Content::Extents(extents)) if index == 0 => Self::Extents(extents.clone()),
-            Some(Content::Tables(tables)) => tables.get(index).map_or(Self::Nothing, |table| Self::Table(*table)),
-            _ => Self::Nothing,
-        }
-    }
-}
-
-/// A file of several pieces, opened once for all of them.
-pub(crate) struct LargeFile {
-    /// Relative to the data directory.
-    pub path: Vec<u8>,
-    /// Its size when the list was made: so much of it is read.
-    pub size_bytes: u64,
-    opened: OnceLock<Result<Option<(File, Attributes)>, FsError>>,
-}
-
-impl LargeFile {
-    pub(crate) fn new(path: Vec<u8>, size_bytes: u64) -> Self {
-        Self { path, size_bytes, opened: OnceLock::new() }
-    }
-
-    /// Opens it, if nobody did; `None` when it is gone.
-    pub(crate) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
-        match self.opened.get_or_init(|| file_list::open(data_directory, &self.path)) {
-            Ok(opened) => Ok(opened.as_ref()),
-            Err(e) => Err(Error { hint: e.hint.clone(), ..Error::new(Kind::Config, e.to_string()) }),
-        }
-    }
-}
-
-/// A line of a batch.
-pub(crate) enum Line {
-    /// A directory: there is nothing to do.
-    Directory(DirectoryEntry),
-    /// A file of one piece, by its path.
-    File(Vec<u8>, Known),
-}
-
-/// Work that is done by one worker.
-pub(crate) enum Job {
-    /// Directories and files of one piece, one after the other in the list.
-    Batch(Vec<Line>),
-    /// One piece of a large file.
-    Piece(Arc<LargeFile>, u64, Known),
-}
-
-/// What a table's extents use: of each pack, how many bytes.
-pub(crate) type Uses = Vec<(PackId, u64)>;
-
-/// What became of a line or a piece. What vanished is not among them.
-pub(crate) enum Done {
-    /// As it was.
-    Directory(DirectoryEntry),
-    /// A whole file.
-    File(FileEntry, Uses),
-    /// A piece of a large file; `None` when that is gone.
-    Piece(Arc<LargeFile>, u64, Option<(TableRef, Uses)>),
-}
-
-/// A damaged page.
-pub(crate) struct Damage {
-    /// Its file.
-    pub path: Vec<u8>,
-    /// Its number within the relation.
-    pub block: u64,
-    /// What is wrong.
-    pub detail: String,
-}
-
-/// What a job led to.
-#[derive(Default)]
-pub(crate) struct Outcome {
-    /// In the order of the list.
-    pub done: Vec<Done>,
-    /// Pages that were verified.
-    pub verified: u64,
-    /// Damaged ones.
-    pub damaged: Vec<Damage>,
-    /// Of the files' length, what is referred to in earlier packs.
-    pub reused_bytes: u64,
-    /// What was odd.
-    pub warnings: Vec<String>,
-}
 
 /// What all workers share.
-pub(crate) struct Shared<'a> {
+pub(crate) struct CopyContext<'a> {
     /// The data directory.
     pub data_directory: &'a Path,
     /// Key of the hashes.
@@ -141,98 +44,50 @@ pub(crate) struct Shared<'a> {
     /// A limit on the speed.
     pub throttle: Option<Throttle>,
     /// Whether to end early.
-    pub stop: AtomicBool,
+    pub stop: Stop,
     /// Bytes read so far, for the progress.
     pub read_bytes: AtomicU64,
 }
 
-impl Shared<'_> {
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-/// A worker.
-pub(crate) struct Worker<'a, 'p> {
-    shared: &'a Shared<'a>,
+/// One worker.
+pub(crate) struct FileCopier<'a, 'p> {
+    context: &'a CopyContext<'a>,
     packs: PackWriter<'p>,
     owners: OwnerNames,
     buffer: Vec<u8>,
 }
 
 /// A file that is being read.
-struct Source<'a> {
+struct OpenFile<'a> {
     file: &'a File,
     path: &'a [u8],
     real: PathBuf,
 }
 
-impl<'a, 'p> Worker<'a, 'p> {
-    pub(crate) fn new(shared: &'a Shared<'a>, packs: PackWriter<'p>) -> Self {
-        Self { shared, packs, owners: OwnerNames::default(), buffer: Vec::new() }
+impl<'a, 'p> FileCopier<'a, 'p> {
+    pub(crate) fn new(context: &'a CopyContext<'a>, packs: PackWriter<'p>) -> Self {
+        Self { context, packs, owners: OwnerNames::default(), buffer: Vec::new() }
     }
 
-    /// Whether everybody was told to stop.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.shared.is_stopped()
-    }
-
-    /// Hands over what is left.
-    pub(crate) fn finish(self) -> Result<(), Error> {
-        self.packs.finish()
-    }
-
-    /// Does a job.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] when a file cannot be read; as the store's.
-    pub(crate) fn run(&mut self, job: Job) -> Result<Outcome, Error> {
-        let mut outcome = Outcome::default();
-        match job {
-            Job::Batch(lines) => {
-                for line in lines {
-                    match line {
-                        Line::Directory(entry) => outcome.done.push(Done::Directory(entry)),
-                        Line::File(path, known) => self.small_file(path, known, &mut outcome)?,
-                    }
-                }
-            }
-            Job::Piece(file, index, known) => {
-                let piece = match file.open(self.shared.data_directory)? {
-                    Some((open, _)) => {
-                        let real = file_list::real(self.shared.data_directory, &file.path);
-                        let source = Source { file: open, path: &file.path, real };
-                        let offset = index * PIECE_BYTES;
-                        let bytes = (file.size_bytes - offset).min(PIECE_BYTES);
-                        Some(self.tabled(&source, offset, bytes, known, &mut outcome)?)
-                    }
-                    None => None,
-                };
-                outcome.done.push(Done::Piece(file, index, piece));
-            }
-        }
-        Ok(outcome)
-    }
-
-    fn small_file(&mut self, path: Vec<u8>, known: Known, outcome: &mut Outcome) -> Result<(), Error> {
-        let real = file_list::real(self.shared.data_directory, &path);
-        let opened = file_list::open(self.shared.data_directory, &path).map_err(|e| file_error(Kind::Config, e))?;
+    fn small_file(&mut self, path: Vec<u8>, known: ParentContent, result: &mut CopyResult) -> Result<(), Error> {
+        let real = file_list::real(self.context.data_directory, &path);
+        let opened = file_list::open(self.context.data_directory, &path).map_err(|e| file_error(Kind::Config, e))?;
         let Some((file, attributes)) = opened else { return Ok(()) };
         // It may have grown since the list was made: what is beyond its first piece is in the log.
         let size_bytes = attributes.size_bytes.min(PIECE_BYTES);
-        let source = Source { file: &file, path: &path, real };
+        let source = OpenFile { file: &file, path: &path, real };
         let (content, crc32c, uses) = if extents_in(size_bytes) <= MAX_INLINE_EXTENTS as u64 {
-            let known = self.extents_of(known, outcome)?;
-            let extents = self.extents(&source, 0, size_bytes, known.as_ref().map_or(&[], |known| &known.extents), outcome)?;
+            let known = self.extents_of(known, result)?;
+            let extents = self.extents(&source, 0, size_bytes, known.as_ref().map_or(&[], |known| &known.extents), result)?;
             let table = ExtentTable { bytes: size_bytes, extents };
             let crc32c = table.crc32c();
-            (Content::Extents(table.extents), crc32c, Uses::new())
+            (Content::Extents(table.extents), crc32c, PackBytes::new())
         } else {
-            let (table, uses) = self.tabled(&source, 0, size_bytes, known, outcome)?;
+            let (table, uses) = self.tabled(&source, 0, size_bytes, known, result)?;
             (Content::Tables(vec![table]), table.crc32c, uses)
         };
         let entry = self.entry(path, &attributes, size_bytes, crc32c, content);
-        outcome.done.push(Done::File(entry, uses));
+        result.done.push(CopiedItem::File(entry, uses));
         Ok(())
     }
 
@@ -254,14 +109,19 @@ impl<'a, 'p> Worker<'a, 'p> {
     ///
     /// # Errors
     /// As the store's.
-    pub(crate) fn content(&mut self, path: &[u8], attributes: &Attributes, bytes: &[u8]) -> Result<(FileEntry, Uses), Error> {
+    pub(crate) fn content(
+        &mut self,
+        path: &[u8],
+        attributes: &Attributes,
+        bytes: &[u8],
+    ) -> Result<(FileEntry, PackBytes), Error> {
         let mut unused = 0;
         let extents =
             bytes.chunks(EXTENT_BYTES).map(|extent| self.extent(extent, None, &mut unused)).collect::<Result<_, _>>()?;
         let table = ExtentTable { bytes: bytes.len() as u64, extents };
         let crc32c = crc32c::crc32c(bytes);
         let (content, uses) = if table.extents.len() <= MAX_INLINE_EXTENTS {
-            (Content::Extents(table.extents), Uses::new())
+            (Content::Extents(table.extents), PackBytes::new())
         } else {
             let uses = uses_of(&table.extents);
             (Content::Tables(vec![self.store_table(&table, crc32c)?]), uses)
@@ -280,7 +140,7 @@ impl<'a, 'p> Worker<'a, 'p> {
         attributes: &Attributes,
         bytes: &[u8],
         known: &[Extent],
-    ) -> Result<(Attachment, Uses), Error> {
+    ) -> Result<(Attachment, PackBytes), Error> {
         let mut unused = 0;
         let extents = (0..)
             .zip(bytes.chunks(EXTENT_BYTES))
@@ -302,16 +162,16 @@ impl<'a, 'p> Worker<'a, 'p> {
     }
 
     /// What the parent holds of a piece. A table that cannot be read is as good as none.
-    fn extents_of(&self, known: Known, outcome: &mut Outcome) -> Result<Option<ExtentTable>, Error> {
+    fn extents_of(&self, known: ParentContent, result: &mut CopyResult) -> Result<Option<ExtentTable>, Error> {
         match known {
-            Known::Nothing => Ok(None),
-            Known::Extents(extents) => Ok(Some(ExtentTable { bytes: 0, extents })),
-            Known::Table(table) => match self.shared.reader.table(&table.place) {
+            ParentContent::Nothing => Ok(None),
+            ParentContent::Extents(extents) => Ok(Some(ExtentTable { bytes: 0, extents })),
+            ParentContent::Table(table) => match self.context.reader.table(&table.place) {
                 Ok(table) => Ok(Some(table)),
                 Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
                     // Of packs that are gone it was said already.
-                    if !self.shared.packs_not_reused.contains(&table.place.pack) {
-                        outcome.warnings.push(format!("a piece of an earlier backup is damaged: {}", error.what));
+                    if !self.context.packs_not_reused.contains(&table.place.pack) {
+                        result.warnings.push(format!("a piece of an earlier backup is damaged: {}", error.what));
                     }
                     Ok(None)
                 }
@@ -323,20 +183,20 @@ impl<'a, 'p> Worker<'a, 'p> {
     /// Reads a piece and sees to its table.
     fn tabled(
         &mut self,
-        source: &Source<'_>,
+        source: &OpenFile<'_>,
         offset: u64,
         bytes: u64,
-        known: Known,
-        outcome: &mut Outcome,
-    ) -> Result<(TableRef, Uses), Error> {
-        let earlier = if let Known::Table(table) = &known { Some(*table) } else { None };
-        let known = self.extents_of(known, outcome)?;
-        let extents = self.extents(source, offset, bytes, known.as_ref().map_or(&[], |known| &known.extents), outcome)?;
+        known: ParentContent,
+        result: &mut CopyResult,
+    ) -> Result<(TableRef, PackBytes), Error> {
+        let earlier = if let ParentContent::Table(table) = &known { Some(*table) } else { None };
+        let known = self.extents_of(known, result)?;
+        let extents = self.extents(source, offset, bytes, known.as_ref().map_or(&[], |known| &known.extents), result)?;
         let table = ExtentTable { bytes, extents };
         let uses = uses_of(&table.extents);
         if let Some(earlier) = earlier
             && known.as_ref() == Some(&table)
-            && !self.shared.packs_not_reused.contains(&earlier.place.pack)
+            && !self.context.packs_not_reused.contains(&earlier.place.pack)
         {
             return Ok((earlier, uses));
         }
@@ -352,33 +212,33 @@ impl<'a, 'p> Worker<'a, 'p> {
     /// Reads a part of a file. What is not there any more is zeros.
     fn extents(
         &mut self,
-        source: &Source<'_>,
+        source: &OpenFile<'_>,
         offset: u64,
         bytes: u64,
         known: &[Extent],
-        outcome: &mut Outcome,
+        result: &mut CopyResult,
     ) -> Result<Vec<Extent>, Error> {
-        let relation = if self.shared.page_checksums { relation_file(source.path) } else { None };
+        let relation = if self.context.page_checksums { relation_file(source.path) } else { None };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
         let mut extents = Vec::with_capacity(extents_in(bytes) as usize);
         let mut report = PageReport::default();
         let mut done = 0;
         while done < bytes {
-            if self.shared.is_stopped() {
+            if self.context.stop.is_set() {
                 return Err(Error::new(Kind::Bug, "a worker was told to stop"));
             }
             let len = (bytes - done).min(READ_BYTES as u64) as usize;
             let Some(chunk) = buffer.get_mut(..len) else { break };
-            if let Some(throttle) = &self.shared.throttle {
-                throttle.take(len, &|| self.shared.is_stopped());
+            if let Some(throttle) = &self.context.throttle {
+                throttle.take(len, &|| self.context.stop.is_set());
             }
             let at = offset + done;
             let read = fsio::read_full_at(source.file, &source.real, chunk, at).map_err(|e| file_error(Kind::Config, e))?;
             chunk.get_mut(read..).unwrap_or_default().fill(0);
-            self.shared.read_bytes.fetch_add(len as u64, Ordering::Relaxed);
+            self.context.read_bytes.fetch_add(len as u64, Ordering::Relaxed);
             if let Some((_, name)) = &relation {
-                let (start, horizon) = (self.shared.start, &self.shared.horizon);
+                let (start, horizon) = (self.context.start, &self.context.horizon);
                 let pages = PageFile { file: source.file, path: &source.real, segment: name.segment, start, horizon };
                 pages.verify(chunk, at, &mut report).map_err(|e| match e {
                     PagesError::File(e) => file_error(Kind::Config, e),
@@ -387,16 +247,16 @@ impl<'a, 'p> Worker<'a, 'p> {
             }
             for extent in chunk.chunks(EXTENT_BYTES) {
                 let known = known.get(extents.len());
-                extents.push(self.extent(extent, known, &mut outcome.reused_bytes)?);
+                extents.push(self.extent(extent, known, &mut result.reused_bytes)?);
             }
             done += len as u64;
         }
         self.buffer = buffer;
         if relation.is_some() && !bytes.is_multiple_of(PAGE_BYTES as u64) {
-            self.check_length(source, outcome)?;
+            self.check_length(source, result)?;
         }
-        outcome.verified += report.verified;
-        outcome.damaged.extend(report.damaged.into_iter().map(|(block, detail)| Damage {
+        result.verified += report.verified;
+        result.damaged.extend(report.damaged.into_iter().map(|(block, detail)| PageDamage {
             path: source.path.to_vec(),
             block,
             detail,
@@ -405,13 +265,11 @@ impl<'a, 'p> Worker<'a, 'p> {
     }
 
     /// A relation that is being extended may have half a page for a moment; one that keeps it is odd.
-    fn check_length(&self, source: &Source<'_>, outcome: &mut Outcome) -> Result<(), Error> {
+    fn check_length(&self, source: &OpenFile<'_>, result: &mut CopyResult) -> Result<(), Error> {
         let size = fsio::present_size(source.file, &source.real).map_err(|e| file_error(Kind::Config, e))?;
         if !size.is_multiple_of(PAGE_BYTES as u64) {
             let path = RawText::from(source.path);
-            outcome
-                .warnings
-                .push(format!("{path} has {size} bytes, not a whole number of pages; its last part was not verified"));
+            result.warnings.push(format!("{path} has {size} bytes, not a whole number of pages; its last part was not verified"));
         }
         Ok(())
     }
@@ -422,11 +280,11 @@ impl<'a, 'p> Worker<'a, 'p> {
             return Ok(Extent::zeros(bytes.len()));
         }
         let crc32c = crc32c::crc32c(bytes);
-        let hash = blake3::keyed_hash(&self.shared.hash_key, bytes).as_bytes().first_chunk().copied().unwrap_or_default();
+        let hash = blake3::keyed_hash(&self.context.hash_key, bytes).as_bytes().first_chunk().copied().unwrap_or_default();
         if let Some(Extent { stored: Some(stored), crc32c: known_crc }) = known
             && stored.hash == hash
             && *known_crc == crc32c
-            && !self.shared.packs_not_reused.contains(&stored.place.pack)
+            && !self.context.packs_not_reused.contains(&stored.place.pack)
         {
             *reused_bytes += bytes.len() as u64;
             return Ok(Extent { crc32c, stored: Some(*stored) });
@@ -436,8 +294,46 @@ impl<'a, 'p> Worker<'a, 'p> {
     }
 }
 
+impl Worker for FileCopier<'_, '_> {
+    type Job = CopyJob;
+    type Output = CopyResult;
+
+    fn run(&mut self, job: CopyJob) -> Result<CopyResult, Error> {
+        let mut result = CopyResult::default();
+        match job {
+            CopyJob::Batch(items) => {
+                for item in items {
+                    match item {
+                        BatchItem::Directory(entry) => result.done.push(CopiedItem::Directory(entry)),
+                        BatchItem::File(path, known) => self.small_file(path, known, &mut result)?,
+                    }
+                }
+            }
+            CopyJob::Piece(file, index, known) => {
+                let piece = match file.open(self.context.data_directory)? {
+                    Some((open, _)) => {
+                        let real = file_list::real(self.context.data_directory, &file.path);
+                        let source = OpenFile { file: open, path: &file.path, real };
+                        let offset = index * PIECE_BYTES;
+                        let bytes = (file.size_bytes - offset).min(PIECE_BYTES);
+                        Some(self.tabled(&source, offset, bytes, known, &mut result)?)
+                    }
+                    None => None,
+                };
+                result.done.push(CopiedItem::Piece(file, index, piece));
+            }
+        }
+        Ok(result)
+    }
+
+    /// Hands over the pack that is not full.
+    fn finish(self) -> Result<(), Error> {
+        self.packs.finish()
+    }
+}
+
 /// Of each pack, how many bytes these extents have in it.
-fn uses_of(extents: &[Extent]) -> Uses {
+fn uses_of(extents: &[Extent]) -> PackBytes {
     let mut uses: HashMap<PackId, u64> = HashMap::new();
     for stored in extents.iter().filter_map(|extent| extent.stored) {
         *uses.entry(stored.place.pack).or_default() += u64::from(stored.place.sealed_bytes);

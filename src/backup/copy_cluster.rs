@@ -1,0 +1,120 @@
+//! From the start of a backup on the server to its end there: the list of files, their copying, and what is stored
+//! last. May not live here: what becomes of it ([`finish`](super::finish)).
+use crate::backup::attachments::Named;
+use crate::backup::context::BackupContext;
+use crate::backup::copy_files::copy_files;
+use crate::backup::copy_jobs::PackBytes;
+use crate::backup::file_copier::{CopyContext, FileCopier};
+use crate::backup::file_list::{FileList, Layout};
+use crate::backup::last_files::{store_attachments, store_control_file, store_label_files};
+use crate::backup::manifest_builder::ManifestBuilder;
+use crate::backup::pages::Horizon;
+use crate::backup::parent::{Parent, ParentHead};
+use crate::backup::progress::Progress;
+use crate::backup::session_watch::SessionWatch;
+use crate::backup::source::Stopped;
+use crate::backup::throttle::Throttle;
+use crate::crypto::random_bytes;
+use crate::error::{Error, Kind};
+use crate::format::manifest::{Attachment, FileEntry};
+use crate::limits::MIB;
+use crate::pg::data_directory::tablespace_version_directory;
+use crate::pg::{Lsn, Timeline};
+use crate::repo::backups::{PackReader, PackTarget, Packed, with_packs};
+use crate::threads::{Stop, Worker};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A cluster whose files are stored, and whose backup has ended on the server. The manifest is not put together yet.
+pub(crate) struct CopiedCluster<'a> {
+    /// What the server said at the end.
+    pub stopped: Stopped,
+    /// The timeline of the stop.
+    pub stop_timeline: Timeline,
+    /// The manifest without the last files.
+    pub manifest: ManifestBuilder<'a>,
+    /// The last files.
+    pub last_files: Vec<(FileEntry, PackBytes)>,
+    /// Files outside the data directory.
+    pub attachments: Vec<Attachment>,
+    /// Key of the extents' hashes.
+    pub hash_key: [u8; 32],
+    /// The packs that were stored.
+    pub packed: Packed,
+    /// The backup that this one was compared with.
+    pub parent: Option<ParentHead>,
+}
+
+/// Copies the files of a cluster whose backup began at `start` on the server, and ends it there.
+///
+/// # Errors
+/// [`Kind::Server`]; [`Kind::Config`] when a file cannot be read; as the store's.
+pub(crate) fn copy_cluster<'a>(
+    backup: &'a BackupContext<'a>,
+    start: Lsn,
+    parent: Option<Parent>,
+    mut named: Named,
+    warnings: Vec<String>,
+) -> Result<CopiedCluster<'a>, Error> {
+    let source = backup.source;
+    // Where hashes of one key are compared, the backups have to have the same one.
+    let (hash_key, parent) = match parent.and_then(|parent| Some((parent.head.decoded_hash_key()?, parent))) {
+        Some((key, parent)) => (key, Some(parent)),
+        // A parent whose key makes no sense is of no use.
+        None => (random_bytes().map_err(|e| Error::new(Kind::Bug, e))?, None),
+    };
+    let (parent, parent_files) = parent.map(|parent| (parent.head, parent.files)).unzip();
+    let version_directory = tablespace_version_directory(source.major(), backup.control.catalog_version);
+    let layout = Layout {
+        data_directory: &source.data_directory,
+        postgres_major: source.major(),
+        version_directory: &version_directory,
+        statistics: source.statistics.as_deref(),
+        named: &named.below,
+    };
+    let mut list = FileList::read(&layout, backup.hooks.go_on)?;
+    let nothing = HashSet::new();
+    let context = CopyContext {
+        data_directory: &source.data_directory,
+        hash_key,
+        packs_not_reused: parent.as_ref().map_or(&nothing, |parent| &parent.packs_not_reused),
+        reader: PackReader::new(backup.repository, backup.cluster, source.system_id),
+        start,
+        page_checksums: backup.control.page_checksums,
+        horizon: Horizon::of(&source.server, source.in_recovery, start),
+        throttle: Throttle::new(backup.request.max_rate_mib_per_s.map(|mib| mib.saturating_mul(MIB as u64))),
+        stop: Stop::default(),
+        read_bytes: AtomicU64::new(0),
+    };
+    let warnings = [warnings, std::mem::take(&mut list.warnings), std::mem::take(&mut named.warnings)].concat();
+    let target = PackTarget::for_jobs(
+        backup.repository,
+        backup.cluster,
+        source.system_id,
+        backup.id,
+        backup.compression_level,
+        backup.workers,
+    );
+    let ((manifest, last_files, stopped, attachments), packed) = with_packs(&target, |writers| {
+        let mut manifest = ManifestBuilder::new(&source.data_directory, warnings)?;
+        let packs = (0..backup.workers).map(|_| writers.writer()).collect::<Result<Vec<_>, _>>()?;
+        let watch = SessionWatch::new(backup, start)?;
+        copy_files(&context, &list, parent_files, packs, &mut manifest, &|| {
+            let done_bytes = context.read_bytes.load(Ordering::Relaxed);
+            (backup.hooks.progress)(Progress::Reading { done_bytes, total_bytes: list.bytes, files: list.files });
+            watch.look()
+        })?;
+        let mut last = FileCopier::new(&context, writers.writer()?);
+        // On a standby pg_control says how far recovery has to come, so it is read when all else was, and before the
+        // end.
+        let mut last_files = vec![store_control_file(source, &mut last)?];
+        let stopped = source.stop(backup.hooks.go_on)?;
+        let attachments = store_attachments(backup, &mut last, &named, parent.as_ref(), &mut manifest)?;
+        last_files.extend(store_label_files(source, &mut last, &stopped)?);
+        last.finish()?;
+        Ok((manifest, last_files, stopped, attachments))
+    })?;
+    drop(context);
+    let stop_timeline = Timeline(source.stop_timeline(stopped.label.timeline.0)?);
+    Ok(CopiedCluster { stopped, stop_timeline, manifest, last_files, attachments, hash_key, packed, parent })
+}

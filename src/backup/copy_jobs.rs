@@ -1,0 +1,112 @@
+//! What is dealt out when a cluster is copied, and what comes back. May not live here: what a worker does
+//! ([`file_copier`](super::file_copier)), the dealing out ([`copy_files`](super::copy_files)).
+use crate::backup::file_list;
+use crate::error::{Error, Kind};
+use crate::format::extent::{Extent, PackId};
+use crate::format::manifest::{Content, DirectoryEntry, FileEntry, TableRef};
+use crate::fsio::{Attributes, FsError};
+use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE};
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// A piece of a file: what one table describes.
+pub(crate) const PIECE_BYTES: u64 = (EXTENT_BYTES * EXTENTS_PER_TABLE) as u64;
+
+/// What the parent holds of a piece.
+pub(crate) enum ParentContent {
+    /// Nothing.
+    Nothing,
+    /// These extents.
+    Extents(Vec<Extent>),
+    /// What this table says.
+    Table(TableRef),
+}
+
+impl ParentContent {
+    /// Of piece number `index` of a file.
+    pub(crate) fn of(content: Option<&Content>, index: usize) -> Self {
+        match content {
+            Some(Content::Extents(extents)) if index == 0 => Self::Extents(extents.clone()),
+            Some(Content::Tables(tables)) => tables.get(index).map_or(Self::Nothing, |table| Self::Table(*table)),
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// A file of several pieces, opened once for all of them.
+pub(crate) struct LargeFile {
+    /// Relative to the data directory.
+    pub path: Vec<u8>,
+    /// Its size when the list was made: what is beyond it is not read.
+    pub size_bytes: u64,
+    opened: OnceLock<Result<Option<(File, Attributes)>, FsError>>,
+}
+
+impl LargeFile {
+    pub(crate) fn new(path: Vec<u8>, size_bytes: u64) -> Self {
+        Self { path, size_bytes, opened: OnceLock::new() }
+    }
+
+    /// Opens it, if nobody did; `None` when it is gone.
+    pub(crate) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
+        match self.opened.get_or_init(|| file_list::open(data_directory, &self.path)) {
+            Ok(opened) => Ok(opened.as_ref()),
+            Err(e) => Err(Error { hint: e.hint.clone(), ..Error::new(Kind::Config, e.to_string()) }),
+        }
+    }
+}
+
+/// A directory or file of a batch.
+pub(crate) enum BatchItem {
+    /// A directory: there is nothing to do.
+    Directory(DirectoryEntry),
+    /// A file of one piece, by its path.
+    File(Vec<u8>, ParentContent),
+}
+
+/// Work for one worker.
+pub(crate) enum CopyJob {
+    /// Directories and files of one piece, one after the other in the list.
+    Batch(Vec<BatchItem>),
+    /// One piece of a large file.
+    Piece(Arc<LargeFile>, u64, ParentContent),
+}
+
+/// Of each pack, how many bytes a table's extents have in it.
+pub(crate) type PackBytes = Vec<(PackId, u64)>;
+
+/// What became of a directory, a file or a piece. What vanished is not among them.
+pub(crate) enum CopiedItem {
+    /// As it was.
+    Directory(DirectoryEntry),
+    /// A whole file.
+    File(FileEntry, PackBytes),
+    /// A piece of a large file; `None` when that is gone.
+    Piece(Arc<LargeFile>, u64, Option<(TableRef, PackBytes)>),
+}
+
+/// A damaged page.
+pub(crate) struct PageDamage {
+    /// Its file.
+    pub path: Vec<u8>,
+    /// Its number within the relation.
+    pub block: u64,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What a job led to.
+#[derive(Default)]
+pub(crate) struct CopyResult {
+    /// In the order of the list.
+    pub done: Vec<CopiedItem>,
+    /// Pages that were verified.
+    pub verified: u64,
+    /// Damaged ones.
+    pub damaged: Vec<PageDamage>,
+    /// Of the files' length, what is referred to in earlier packs.
+    pub reused_bytes: u64,
+    /// For the report.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,179 @@
+//! From copied files to a backup that counts: its manifest, what is known of it, and the check that nothing happened
+//! meanwhile that keeps a database from coming back.
+use crate::backup::context::BackupContext;
+use crate::backup::copy_cluster::CopiedCluster;
+use crate::backup::file_list;
+use crate::backup::progress::Progress;
+use crate::backup::source::Source;
+use crate::backup::unrestorable;
+use crate::backup::wal::{self, NeededWal};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database, PageChecksums, Tablespace};
+use crate::fsio::{self, file_error};
+use crate::limits::{MAX_SUMMARY_WARNINGS, MAX_WARNINGS};
+use crate::pg::data_directory::TABLESPACES;
+use crate::pg::{TablespaceMap, Timeline};
+use crate::repo::backups::ScratchManifest;
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStringExt;
+
+/// A backup whose manifest is complete. It counts when its WAL has arrived and the manifest is stored.
+pub(crate) struct FinishedBackup {
+    /// Its manifest.
+    pub manifest: ScratchManifest,
+    /// The head of it.
+    pub facts: BackupFacts,
+    /// What is known of it without its manifest.
+    pub summary: BackupSummary,
+    /// The timeline of the stop.
+    pub stop_timeline: Timeline,
+}
+
+impl FinishedBackup {
+    /// The timelines of the start and of the stop.
+    fn timelines(&self) -> (Timeline, Timeline) {
+        (Timeline(self.summary.timeline), self.stop_timeline)
+    }
+}
+
+/// Puts the manifest of a backup together that ended on the server just now: which tablespaces are links has to be
+/// known of this moment.
+///
+/// # Errors
+/// [`Kind::Server`] when the server's `tablespace_map` makes no sense; [`Kind::Config`] for local files.
+pub(crate) fn finish_manifest(
+    backup: &BackupContext<'_>,
+    copied: CopiedCluster<'_>,
+    label: String,
+    started: jiff::Timestamp,
+) -> Result<FinishedBackup, Error> {
+    let source = backup.source;
+    let CopiedCluster { stopped, mut manifest, last_files, attachments, hash_key, packed, parent, stop_timeline } = copied;
+    let map = TablespaceMap::parse(&stopped.map_file)
+        .ok_or_else(|| Error::new(Kind::Server, "the server's tablespace_map makes no sense"))?;
+    let pages = PageChecksums { enabled: backup.control.page_checksums, verified: manifest.verified, damaged: manifest.damaged };
+    let reused_bytes = manifest.reused_bytes;
+    let mut damage: Vec<DamagedPage> = std::mem::take(&mut manifest.damage)
+        .into_iter()
+        .map(|damage| DamagedPage { file: damage.path.into(), block: damage.block, relation: None, detail: damage.detail })
+        .collect();
+    source.name_relations(&mut damage);
+    let mut warnings = std::mem::take(&mut manifest.warnings);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    warnings.truncate(MAX_WARNINGS);
+    // A tablespace that was made after the backup began is in the log, and must not be in the backup.
+    let links = linked_tablespaces(source)?;
+    let known: HashSet<&[u8]> = map.entries.iter().map(|(oid, _)| oid.as_slice()).collect();
+    let keep = |path: &[u8]| match path.strip_prefix(TABLESPACES).and_then(|rest| rest.strip_prefix(b"/")) {
+        Some(rest) => {
+            let oid = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
+            known.contains(oid) || !links.contains(oid)
+        }
+        None => true,
+    };
+    let manifest = manifest.merge(last_files, &keep)?;
+    let facts = BackupFacts {
+        hash_key: hex::encode(hash_key),
+        databases: source.databases.clone(),
+        tablespaces: tablespaces(&map),
+        annotations: backup.request.annotations.clone(),
+        damage,
+        warnings,
+        attachments,
+    };
+    let summary = BackupSummary {
+        id: backup.id,
+        label,
+        started_unix_us: started.as_microsecond(),
+        stopped_unix_us: jiff::Timestamp::now().as_microsecond(),
+        start_lsn: stopped.label.start,
+        checkpoint_lsn: stopped.label.checkpoint,
+        stop_lsn: stopped.stop,
+        timeline: stopped.label.timeline.0,
+        system_id: source.system_id.to_string(),
+        postgres_version_num: source.version_num,
+        catalog_version: backup.control.catalog_version,
+        wal_segment_bytes: source.wal_segment_size.bytes(),
+        from_standby: stopped.label.from_standby,
+        files: manifest.files,
+        bytes: manifest.bytes,
+        new_bytes: packed.stored_bytes,
+        reused_bytes,
+        stored_bytes: manifest.stored_bytes,
+        pages,
+        parent: parent.as_ref().map(|parent| parent.id),
+        data_directory: source.data_directory.as_path().into(),
+        jobs: u32::try_from(backup.workers).unwrap_or(u32::MAX),
+        warnings: facts.warnings.iter().take(MAX_SUMMARY_WARNINGS).cloned().collect(),
+        warnings_total: facts.warnings.len() as u64,
+        parameters: Some(backup.control.parameters),
+    };
+    let manifest = manifest.finish(&facts, |pack| {
+        let of_parent = || parent.as_ref().and_then(|parent| parent.packs.total_bytes(pack));
+        packed.packs.get(&pack).copied().or_else(of_parent)
+    })?;
+    Ok(FinishedBackup { manifest, facts, summary, stop_timeline })
+}
+
+/// Waits until the repository holds the WAL that the backup needs. `deadline` says how long nothing may happen.
+///
+/// # Errors
+/// [`Kind::Server`] when it does not arrive; as the store's.
+pub(crate) fn wait_for_wal(backup: &BackupContext<'_>, finished: &FinishedBackup, deadline: Deadline) -> Result<(), Error> {
+    (backup.hooks.progress)(Progress::WaitingForWal);
+    if let Some(primary) = &backup.request.primary {
+        wal::switch_on_primary(primary, backup.source.facts(), deadline)?;
+    }
+    let needed = NeededWal {
+        repository: backup.repository,
+        cluster: backup.cluster,
+        facts: backup.source.facts(),
+        start: finished.summary.start_lsn,
+        stop: finished.summary.stop_lsn,
+        timelines: finished.timelines(),
+    };
+    needed.wait(backup.source, deadline.limit(), backup.hooks.go_on)
+}
+
+/// Refuses a backup that a database could not be restored from, by what the WAL says was done to databases meanwhile.
+///
+/// # Errors
+/// [`Kind::Problems`]; as the catalog's.
+pub(crate) fn check_databases(backup: &BackupContext<'_>, finished: &FinishedBackup) -> Result<(), Error> {
+    let source = backup.source;
+    let range = (finished.summary.start_lsn, finished.summary.stop_lsn);
+    let found = unrestorable::databases(backup.repository, backup.cluster, source.facts(), finished.timelines(), range)?;
+    match unrestorable::error(&found, &|oid| name_of(source, oid)) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// What a database is called, for a message.
+fn name_of(source: &Source<'_>, oid: u32) -> String {
+    let known = source.databases.iter().find(|database: &&Database| database.oid == oid).map(|database| database.name.clone());
+    let asked = || {
+        let expression = format!("(SELECT datname FROM pg_catalog.pg_database WHERE oid = {oid})");
+        source.server.text(&expression).ok().flatten()
+    };
+    known.or_else(asked).map_or_else(|| format!("with oid {oid}"), |name| format!("{name} (oid {oid})"))
+}
+
+/// What the manifest keeps of the server's map.
+fn tablespaces(map: &TablespaceMap) -> Vec<Tablespace> {
+    let entry = |(oid, path): &(Vec<u8>, Vec<u8>)| {
+        Some(Tablespace { oid: std::str::from_utf8(oid).ok()?.parse().ok()?, path: path.clone().into() })
+    };
+    map.entries.iter().filter_map(entry).collect()
+}
+
+/// Names of the links to tablespaces as they are now; what is no link is a tablespace in place.
+fn linked_tablespaces(source: &Source<'_>) -> Result<HashSet<Vec<u8>>, Error> {
+    let path = file_list::real(&source.data_directory, TABLESPACES);
+    let config = |e| file_error(Kind::Config, e);
+    let Some(found) = fsio::scan_live(&path).map_err(config)? else { return Ok(HashSet::new()) };
+    Ok(found.links().map_err(config)?.into_iter().map(OsStringExt::into_vec).collect())
+}
