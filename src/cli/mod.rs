@@ -1,7 +1,7 @@
 //! Arguments, exit codes, rendering of reports and errors.
 //!
-//! Lives here: everything between the process and `ops`. May not live here: what a command does. Raw arguments (`args`) become
-//! requests here (`targets`), and reports become text or JSON (`render`, `recovery`).
+//! Lives here: everything between the process and `ops`. May not live here: what a command does. Raw arguments (`args`)
+//! become requests here (`targets`), and reports become text or JSON (`render`, `recovery`).
 
 mod args;
 mod exit;

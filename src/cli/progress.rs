@@ -45,7 +45,7 @@ pub(super) fn tell_waits() {
         }
     });
     if let Err(e) = thread {
-        tracing::debug!("waits are not told: cannot start a thread: {e}");
+        tracing::debug!("waits are not shown: cannot start a thread: {e}");
     }
 }
 

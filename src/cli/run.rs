@@ -37,8 +37,8 @@ enum Role {
     Archiver,
     /// 1 for a proven absence, and where the server may go on without an answer; 200 for everything else.
     Restorer,
-    /// 0, whatever happens: where the server is the first process of a container, it inherits helpers, and takes any exit code above 1
-    /// for the crash of one of its own.
+    /// 0, whatever happens: where the server is the first process of a container, it inherits helpers, and takes any
+    /// exit code above 1 for the crash of one of its own.
     Helper,
     /// 1 for a proven absence and for whatever keeps it from being told; 200 for wrong usage and what is refused.
     PatientRestorer,
@@ -79,11 +79,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     )
 }
 
-/// The role that the command's name gives, as far as it can be told from arguments that may be wrong. Whoever writes `fetch_wal` or
-/// `wal-fetch` into `restore_command` means it: an exit code below 126 would end recovery.
+/// The role that the command's name gives, as far as it can be told from arguments that may be wrong. Anybody who
+/// writes `fetch_wal` or `wal-fetch` into `restore_command` means it: an exit code below 126 would end recovery.
 fn role_of(arguments: &[OsString], word: Option<(usize, Role)>) -> Role {
     let Some((at, role)) = word else { return Role::Ordinary };
-    // The variable, too: whoever writes the flag into the server's settings must not be told that all is well.
+    // The variable, too: anybody who writes the flag into the server's settings must not be told that all is well.
     let is_helper = arguments.get(at + 1).is_some_and(|word| word == AHEAD) && std::env::var_os(HELPER_VARIABLE).is_some();
     if is_helper && role != Role::Ordinary { Role::Helper } else { role }
 }
@@ -242,7 +242,8 @@ fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsString>>) -> Res
         Command::BaseBackup(args) => base_backup(&cli.global, args, role),
         Command::List(args) => {
             let (config, deadline) = prepare(&cli.global, None, role)?;
-            // The name that the settings give is this host's cluster; what is named on the command line is what is asked about.
+            // The name that the settings give is this host's cluster; what is named on the command line is what is
+            // asked about.
             let only = cli.global.0.has(&CLUSTER).then_some(&config.cluster);
             list(&config, only, deadline, args, json)
         }
@@ -385,7 +386,8 @@ fn pitr_restore(config: &Config, request: &RestoreRequest, deadline: Deadline, j
     print_report(json, &result?, restore::restored)
 }
 
-/// As [`prepare`], for commands whose time depends on the size of a database: the limit is that of every single request.
+/// As [`prepare`], for commands whose time depends on the size of a database: the limit is that of every single
+/// request.
 fn prepare_long(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {
     let config = load(global, server)?;
     let deadline = Deadline::each(config.timeout);

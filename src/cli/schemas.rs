@@ -1,5 +1,6 @@
-//! The JSON Schemas in `docs/schema/`, made from the types in `report` and held against the files, and against `docs/JSON.md`, which has
-//! every name that a field may have. `WALVIS_WRITE_SCHEMAS=1 cargo test --lib schemas` writes the files.
+//! The JSON Schemas in `docs/schema/`, made from the types in `report` and held against the files, and against
+//! `docs/JSON.md`, which has every name that a field may have. `WALVIS_WRITE_SCHEMAS=1 cargo test --lib schemas` writes
+//! the files.
 use super::exit::{kind_word, tests::KINDS};
 use crate::report;
 use schemars::generate::SchemaSettings;

@@ -10,7 +10,8 @@ use super::keys::WrappingKey;
 const KEY: &str = "walvis-key-1:";
 const REPOSITORY: &str = "walvis-repository-1:";
 
-/// A repository as its operator remembers it, where nobody who writes to the store can change it. As text `<id>:<generation>`.
+/// A repository as its operator remembers it, where nobody who writes to the store can change it. As text
+/// `<id>:<generation>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KnownRepository {
     /// Which one it is.

@@ -47,8 +47,8 @@ impl DataKey {
         KeyId::derive("walvis 1 data key id", &self.0)
     }
 
-    /// A fingerprint of an object's content that only holders of this key can compute, so that names of claims tell nothing, not even
-    /// whether two objects have the same content.
+    /// A fingerprint of an object's content that only holders of this key can compute, so that names of claims tell
+    /// nothing, not even whether two objects have the same content.
     pub fn fingerprint(&self, object: &str, content: &[u8; 32]) -> [u8; 16] {
         let key = Zeroizing::new(blake3::derive_key("walvis 1 content fingerprint", &self.0));
         let mut id = [0; 16];
@@ -134,9 +134,9 @@ pub struct Argon2id {
 }
 
 impl Argon2id {
-    /// New parameters: 64 MiB, 3 passes, 4 lanes, as RFC 9106 (section 4) recommends where memory is constrained; more than OWASP's 46 MiB
-    /// and 1 pass or 19 MiB and 2. A process that derives the key takes so much for a moment before it does anything else; where
-    /// the kernel has a keyring, that is one process an hour.
+    /// New parameters: 64 MiB, 3 passes, 4 lanes, as RFC 9106 (section 4) recommends where memory is constrained; more
+    /// than OWASP's 46 MiB and 1 pass or 19 MiB and 2. A process that derives the key takes so much for a moment before
+    /// it does anything else; where the kernel has a keyring, that is one process an hour.
     ///
     /// # Errors
     /// When the system has no random source.
@@ -152,7 +152,8 @@ impl Argon2id {
             && self.memory_kib.saturating_mul(self.passes) <= MAX_ARGON2_WORK_KIB
     }
 
-    /// The name of what is derived with this salt and these parameters. It depends on no passphrase, so it helps nobody to guess one.
+    /// The name of what is derived with this salt and these parameters. It depends on no passphrase, so it helps nobody
+    /// to guess one.
     pub fn cache_name(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("walvis 1 cache name");
         hasher.update(&self.salt);
@@ -164,7 +165,8 @@ impl Argon2id {
         format!("walvis:{}", hex::encode(id))
     }
 
-    /// Derives the wrapping key. One thread at a time does, so that several repositories do not need the memory several times; it is wiped.
+    /// Derives the wrapping key. One thread at a time does, so that several repositories do not need the memory several
+    /// times; it is wiped.
     ///
     /// # Errors
     /// When the parameters are out of range, or there is not so much memory.
@@ -202,7 +204,8 @@ impl WrappingKey {
         KeyId::derive("walvis 1 wrapping key id", &self.0)
     }
 
-    /// The key with a proof of the passphrase that it was derived from, for [`from_cached`](Self::from_cached). As secret as the key.
+    /// The key with a proof of the passphrase that it was derived from, for [`from_cached`](Self::from_cached). As
+    /// secret as the key.
     pub fn to_cached(&self, passphrase: &[u8]) -> Zeroizing<[u8; CACHED_KEY_BYTES]> {
         let mut cached = Zeroizing::new([0; CACHED_KEY_BYTES]);
         let (front, back) = cached.split_at_mut(32);
@@ -219,7 +222,8 @@ impl WrappingKey {
         (key.proof(passphrase) == *back).then_some(key)
     }
 
-    /// What only a holder of the key can compute, so it gives nobody else a way to try passphrases that is faster than Argon2id.
+    /// What only a holder of the key can compute, so it gives nobody else a way to try passphrases that is faster than
+    /// Argon2id.
     fn proof(&self, passphrase: &[u8]) -> blake3::Hash {
         let key = Zeroizing::new(blake3::derive_key("walvis 1 passphrase proof", &self.0));
         blake3::keyed_hash(&key, passphrase)

@@ -20,7 +20,8 @@ pub struct RebuildRequest {
 /// Rebuilds the catalog of the cluster in every repository.
 ///
 /// # Errors
-/// [`Kind::Config`]: nothing is stored of the cluster; [`Kind::Target`]: nothing is stored of the timeline; as [`rebuild`](crate::repo::Catalog::rebuild).
+/// [`Kind::Config`]: nothing is stored of the cluster; [`Kind::Target`]: nothing is stored of the timeline; as
+/// [`rebuild`](crate::repo::Catalog::rebuild).
 pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Result<Vec<RebuildReport>, Error> {
     let mut reports = Vec::new();
     repositories::every(config, deadline, &mut |opened| {

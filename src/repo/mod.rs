@@ -1,8 +1,8 @@
 //! What a repository is: its descriptor and keys, sealed objects under their names, clusters, WAL files,
 //! base backups.
 //!
-//! Lives here: names of objects, commit order, comparison of what exists with what is pushed, proofs of absence. May not live here:
-//! arguments, printing, the local data directory. Depends on `store`, `codec` and below.
+//! Lives here: names of objects, commit order, comparison of what exists with what is pushed, proofs of absence. May
+//! not live here: arguments, printing, the local data directory. Depends on `store`, `codec` and below.
 
 mod address;
 pub mod backups;

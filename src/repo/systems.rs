@@ -1,5 +1,5 @@
-//! What is known of a cluster, by its bindings: the facts of the system identifier that it has, or had. The one place where a
-//! cluster that a repository does not know becomes an error.
+//! What is known of a cluster, by its bindings: the facts of the system identifier that it has, or had. The one place
+//! where a cluster that a repository does not know becomes an error.
 
 use super::cluster::{ClusterName, Facts, SystemId};
 use super::repository::Repository;
@@ -17,7 +17,8 @@ impl Repository {
         }
     }
 
-    /// The facts of a cluster under the system identifier that a data directory has; the current ones where there is no data directory.
+    /// The facts of a cluster under the system identifier that a data directory has; the current ones where there is no
+    /// data directory.
     ///
     /// # Errors
     /// [`Kind::Refused`] when the cluster has another one; [`Kind::Config`] when nothing is stored of the cluster; as
