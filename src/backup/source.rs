@@ -178,7 +178,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// As root, acts as the user whom the data directory belongs to, so that nothing comes into the backup that this
+    /// As root, acts as the owner of the data directory, so that nothing comes into the backup that this
     /// user could not read: neither by a link there, nor by what the server says of itself. Threads that are started
     /// meanwhile do the same.
     ///

@@ -183,7 +183,7 @@ fn differs(dir: &Dir, name: &Path, content: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Whether files can be made there, as far as that can be told without doing it.
+/// Whether files can be made there, as far as that is known without doing it.
 fn writable(directory: &Path) -> Result<(), Error> {
     let existing = directory.ancestors().find(|above| fsio::exists(above).unwrap_or(true)).unwrap_or(directory);
     if fsio::may_write(existing) {

@@ -379,7 +379,8 @@ fn tables_are_read_back_and_bound_to_their_place() {
     assert_eq!(reader.table(&extent_place).unwrap_err().kind, Kind::Damaged);
 }
 
-/// Reads extents of a file of that many; of each its number and its content, or why there is none. Says how many requests that took.
+/// Reads extents of a file of that many; of each its number and its content, or why there is none. Says how many
+/// requests that took.
 fn read_extents(world: &World, extents: &[Extent]) -> (Vec<(u64, Result<Vec<u8>, Error>)>, u64) {
     let reader = ExtentReader::new(PackReader::new(&world.repository, &world.cluster, SYSTEM), [9; 32], 1);
     let size_bytes = (extents.len() * EXTENT_BYTES) as u64;

@@ -1,4 +1,5 @@
-//! The one integration-test binary: it links the whole crate once. Each module tests one subject; `support` holds the harness.
+//! The one integration-test binary: it links the whole crate once. Each module tests one subject; `support` holds the
+//! harness.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
