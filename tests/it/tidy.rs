@@ -1,10 +1,15 @@
 //! Rules of the house that a compiler does not check: the layer order, the length of files.
 
+mod graph;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use graph::Graph;
 
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
 const LAYERS: [&[&str]; 10] = [
-    &["limits", "deadline", "error", "raw_text", "process", "waiting", "threads", "fifo_cache"],
+    &["limits", "deadline", "error", "raw_text", "process", "waiting", "threads", "fifo_cache", "varint"],
     &["crypto", "format", "pg", "fsio", "command"],
     &["store", "codec"],
     &["repo"],
@@ -15,9 +20,20 @@ const LAYERS: [&[&str]; 10] = [
     &["ops"],
     &["cli"],
 ];
-/// Uses within one layer that are meant.
-const SIDEWAYS: [(&str, &str); 4] = [("format", "crypto"), ("format", "pg"), ("deadline", "limits"), ("threads", "error")];
-const MAX_LINES: usize = 700;
+/// Uses within one layer that are meant, and why.
+const SIDEWAYS: [(&str, &str, &str); 4] = [
+    ("format", "crypto", "stored objects name the ids of keys"),
+    ("format", "pg", "manifests and nodes of the catalog hold positions, names and marks of WAL"),
+    ("deadline", "limits", "the longest time without success is a bound"),
+    ("threads", "error", "a thread that panics is an error"),
+];
+/// Circles that are still being taken apart: every module of one begins so.
+const KNOWN_CIRCLES: [&str; 1] = ["config"];
+/// Longest file, in lines: of the program, and of the tests.
+const MAX_LINES: usize = 600;
+const MAX_TEST_LINES: usize = 700;
+/// At most one line in so many is of a command: what commands do lives below them.
+const OPS_SHARE: usize = 5;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -44,35 +60,64 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
+fn module_graph() -> Graph {
+    Graph::read(&root().join("src"), &sources("src"))
+}
+
+fn first(module: &str) -> &str {
+    module.split("::").next().unwrap()
+}
+
 #[test]
 fn arrows_point_downwards_only() {
-    for path in sources("src") {
-        let relative = path.strip_prefix(root().join("src")).unwrap();
-        let module = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
-        if matches!(module, "main" | "lib") {
-            continue;
-        }
-        let own = layer(module).unwrap_or_else(|| panic!("module {module} has no layer: add it to src/lib.rs and here"));
-        let text = std::fs::read_to_string(&path).unwrap();
-        // Tests may use whatever they test with.
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
-            for used in line.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                let Some(other) = layer(&used) else { continue };
-                let allowed = used == module || other < own || SIDEWAYS.contains(&(module, used.as_str()));
-                assert!(allowed, "{}: {module} uses {used}, which is not below it: {line}", relative.display());
+    let graph = module_graph();
+    println!("{}", graph.picture());
+    assert!(graph.edges.len() > 100, "the graph has {} modules", graph.edges.len());
+    let mut wrong = String::new();
+    for (module, used) in &graph.edges {
+        let from = first(module);
+        let own = layer(from).unwrap_or_else(|| panic!("module {from} has no layer: add it to src/lib.rs and here"));
+        for (other, by) in used {
+            let to = first(other);
+            let is_meant = SIDEWAYS.iter().any(|(a, b, _)| (*a, *b) == (from, to));
+            let is_below = to == from || is_meant || layer(to).is_some_and(|other| other < own);
+            let is_command = from == "ops" && to == "ops" && module != "ops";
+            if !is_below || is_command {
+                wrong.push_str(&format!("    {module} -> {other} ({by})\n"));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "these use what is not below them:\n{wrong}");
+}
+
+#[test]
+fn no_modules_go_in_circles() {
+    let graph = module_graph();
+    let is_known = |circle: &BTreeSet<String>| KNOWN_CIRCLES.iter().any(|known| circle.iter().all(|m| m.starts_with(known)));
+    let circles: Vec<_> = graph.circles().into_iter().filter(|circle| !is_known(circle)).collect();
+    let explained: Vec<String> = circles.iter().map(|circle| format!("a circle:\n{}", graph.explain(circle))).collect();
+    assert!(circles.is_empty(), "{}", explained.concat());
+}
+
+fn lines_of(path: &Path) -> usize {
+    std::fs::read_to_string(path).unwrap().lines().count()
+}
+
+#[test]
+fn files_stay_readable() {
+    for (below, most) in [("src", MAX_LINES), ("tests/it", MAX_TEST_LINES)] {
+        for path in sources(below) {
+            let lines = lines_of(&path);
+            assert!(lines <= most, "{} has {lines} lines: split it", path.display());
         }
     }
 }
 
 #[test]
-fn files_stay_readable() {
-    for path in sources("src").into_iter().chain(sources("tests/it")) {
-        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
-        assert!(lines <= MAX_LINES, "{} has {lines} lines: split it", path.display());
-    }
+fn commands_stay_thin() {
+    let lines = |below: &str| sources(below).iter().map(|path| lines_of(path)).sum::<usize>();
+    let (ops, all) = (lines("src/ops"), lines("src"));
+    assert!(ops * OPS_SHARE <= all, "{ops} of {all} lines are in src/ops: what commands do belongs below them");
 }
 
 #[test]
