@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them: format, lints, tests, quickstart.
+# Installs what the tests need and runs all of them: format, lints, documentation, features, tests, quickstart.
 #
 #   tests/run.sh              everything
 #   tests/run.sh ARGUMENT…    only `cargo test ARGUMENT…`, for example: tests/run.sh recovery::pg18
@@ -86,6 +86,11 @@ else
     component clippy cargo clippy --version
     stage format cargo fmt --check
     stage lints cargo clippy --all-targets -- -D warnings
+    stage documentation env RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items
+    for features in "" s3 tls; do
+        stage "build with features '$features'" env RUSTFLAGS="-D warnings" \
+            cargo check --no-default-features --features "$features" --target-dir target/features
+    done
     stage dependencies "$deny" check licenses sources bans
     advisories
     stage tests test_all

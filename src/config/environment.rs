@@ -1,7 +1,7 @@
 //! Settings from the environment and the command line.
 //!
 //! Lives here: which variables are ours, what their values are as text, that flags beat variables, and the warning
-//! about variables that nobody knows. May not live here: the variables' names ([`definitions`](super::definitions)).
+//! about variables that nobody knows. May not live here: the variables' names ([`super::definitions`]).
 //! Depends on `definitions`, `given` and `invalid`.
 
 use std::path::PathBuf;

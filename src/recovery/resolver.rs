@@ -1,7 +1,7 @@
 //! One question to one repository about one system identifier: what it is about, and the paths that are looked at.
 //!
 //! Lives here: what the choice of a timeline ([`choice_of_timeline`](super::choice_of_timeline)) and the answer
-//! ([`answer`](super::answer)) share.
+//! ([`answer`](mod@super::answer)) share.
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::{Lsn, SegmentName, Timeline, WalFileName};

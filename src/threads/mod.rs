@@ -3,10 +3,10 @@
 //! | what is needed | function |
 //! |---|---|
 //! | something that may hang is given up after a while | [`within`], [`Detached`] |
-//! | the same is done for each of a few things | [`at_once`] |
+//! | the same is done for each of a few things | [`at_once()`] |
 //! | jobs are handed to workers, in any order | [`with_workers`] |
-//! | jobs are handed to workers, and their results are taken in order | [`in_order`] |
-//! | threads follow a state that this one steers | [`steered`] |
+//! | jobs are handed to workers, and their results are taken in order | [`in_order()`] |
+//! | threads follow a state that this one steers | [`steered()`] |
 //!
 //! What they have in common: a thread that panics is an error ([`Kind::Bug`](crate::error::Kind::Bug)), never a hang;
 //! the first error stops the others; and where no thread can be started that is an error too, or the work is done on
