@@ -36,6 +36,7 @@ mod golden_backup;
 mod golden_repository;
 mod hands;
 mod hostile;
+mod json;
 mod memory;
 mod object_names;
 mod outage;

@@ -442,6 +442,12 @@ impl Ran {
     /// One line of what happened and one of what to do, as every error is told.
     #[track_caller]
     pub fn tells_the_way_out(self) -> Self {
+        // With --json it is a field.
+        if let Some(line) = self.stderr.lines().last().filter(|line| line.starts_with("{\"error\":")) {
+            let json: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            assert!(json["error"]["hint"].is_string(), "nothing of what to do: {line}");
+            return self;
+        }
         let at = self.stderr.find("walvis: ").unwrap_or_else(|| panic!("no error line: {:?}", self.stderr));
         let lines: Vec<&str> = self.stderr[at..].lines().collect();
         assert!(lines.len() >= 2 && lines[1].starts_with("  "), "no line of what to do: {}", self.stderr);

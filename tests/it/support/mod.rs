@@ -5,6 +5,7 @@ pub mod canary;
 pub mod command;
 pub mod postgres;
 pub mod s3;
+pub mod schema;
 pub mod segment;
 pub mod stored;
 pub mod wal;
