@@ -140,7 +140,7 @@ fn a_bucket_answers_as_a_directory_does() {
     }
     // No node is over this one: a gap.
     remove(REMOVED_LATER);
-    let gap = [("first", REMOVED_LATER), ("last", REMOVED_LATER)];
+    let gap = [("first_segment", REMOVED_LATER), ("last_segment", REMOVED_LATER)];
     for site in [&bucket, &directory] {
         let (code, json) = answer(site, &["catalog"]);
         let gaps = &json["systems"][0]["timelines"][0]["gaps"];
