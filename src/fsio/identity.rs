@@ -10,7 +10,8 @@
 //!   dropped (`setfsuid(2)`); the kernel takes the thread's `CAP_DAC_OVERRIDE`, `CAP_CHOWN` and the like away with them
 //!   (`capabilities(7)`), and that it did is checked. Files that are made meanwhile belong to the user. What is open
 //!   stays open: descriptors need no guard.
-//! - A [`Dir`](super::Dir) remembers under whose identity it was opened, and does everything with a name in it under that one.
+//! - A [`Dir`](super::Dir) remembers under whose identity it was opened, and does everything with a name in it under
+//!   that one.
 //! - [`Rooted::open`](super::Rooted::open) finds out whose a tree is: see there.
 //!
 //! Nothing of this happens where the process is not root. A thread that is started under a guard keeps the identity for

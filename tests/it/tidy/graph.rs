@@ -1,5 +1,5 @@
-//! The module graph of `src`: which module uses what which other one defines. Re-exports are followed to where an item is defined, whole
-//! files are read, and only test modules are left out.
+//! The module graph of `src`: which module uses what which other one defines. Re-exports are followed to where an item
+//! is defined, whole files are read, and only test modules are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
