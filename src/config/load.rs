@@ -16,7 +16,7 @@ use super::invalid::config_error;
 use super::repository::{self, RepositoryConfig};
 use super::setting::Reach;
 use super::spool::{self, SpoolPlace};
-use super::trusted::{self, FileTexts};
+use super::trusted::FileTexts;
 use super::values::seconds;
 use crate::error::Error;
 use crate::pg::target::Zone;
@@ -77,7 +77,7 @@ impl Config {
         for repository in &repositories {
             #[cfg(feature = "s3")]
             if let StoreUrl::S3(settings) = &repository.store.url {
-                trusted::check_aws_files(settings.credentials_file.as_deref(), env)?;
+                super::trusted::check_aws_files(settings.credentials_file.as_deref(), env)?;
             }
             if !urls.insert(repository.store.location()) {
                 return Err(config_error(format!("repository {} is configured twice", repository.store.location())));

@@ -379,9 +379,11 @@ fn tables_are_read_back_and_bound_to_their_place() {
     assert_eq!(reader.table(&extent_place).unwrap_err().kind, Kind::Damaged);
 }
 
-/// Reads extents of a file of that many; of each its number and its content, or why there is none. Says how many
-/// requests that took.
-fn read_extents(world: &World, extents: &[Extent]) -> (Vec<(u64, Result<Vec<u8>, Error>)>, u64) {
+/// The number of an extent in its file, and its content, or why there is none.
+type ReadExtent = (u64, Result<Vec<u8>, Error>);
+
+/// Reads all extents of a file. Says how many requests that took.
+fn read_extents(world: &World, extents: &[Extent]) -> (Vec<ReadExtent>, u64) {
     let reader = ExtentReader::new(PackReader::new(&world.repository, &world.cluster, SYSTEM), [9; 32], 1);
     let size_bytes = (extents.len() * EXTENT_BYTES) as u64;
     let mut wanted: Vec<_> =

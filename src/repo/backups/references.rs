@@ -254,7 +254,7 @@ mod tests {
             let segments = BackupWal { timeline: Timeline(1), start: Lsn(start), stop: Lsn(stop) }.segments(size);
             for number in 0..=(stop / size.bytes() + 1) {
                 let (first, end) = (number * size.bytes(), (number + 1) * size.bytes());
-                let has_some = start < end && first < stop || first <= start && start < end;
+                let has_some = start < end && (first < stop || first <= start);
                 prop_assert_eq!(segments.contains(&number), has_some, "{} of {:?}", number, segments);
             }
         }
