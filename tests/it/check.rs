@@ -14,6 +14,7 @@ use walvis::wal::compare::{self, Held};
 use crate::support::command::{Ran, run as run_program};
 use crate::support::postgres::{Cluster, Options, Role, Scratch, Stop, poll, run};
 use crate::support::s3::{Action, S3Server};
+use crate::support::schema;
 
 /// A server's host: settings, key and repositories where the server's user reaches them.
 struct Host {
@@ -83,7 +84,9 @@ impl Host {
     /// The report, as JSON, with the exit code it must have.
     fn check(&self, cluster: &Cluster, code: i32, timeout_s: &str) -> Value {
         let ran = self.walvis(&["--json", "--timeout", timeout_s, "check", "--server", &cluster.conninfo()]);
-        serde_json::from_str(&ran.exits(code).stdout).unwrap()
+        let report = serde_json::from_str(&ran.exits(code).stdout).unwrap();
+        schema::holds("check", &report);
+        report
     }
 }
 

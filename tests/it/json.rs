@@ -1,4 +1,5 @@
-//! What the program prints with `--json`, held against the schemas; errors, too.
+//! What the program prints with `--json`, held against the schemas; errors, too. What needs a server is held against them where it is
+//! tested: `check`, `base-backup`, `resolve`, `catalog`, `pitr-restore`.
 
 use std::fs;
 
@@ -78,10 +79,34 @@ fn reports_are_as_their_schemas_say() {
 }
 
 #[test]
-fn an_error_is_one_line() {
-    let site = Site::new();
+fn every_error_is_one_line() {
+    let mut site = Site::new();
+    let name = Segment::new(1).name();
     let destination = site.destination();
     let destination = destination.to_str().unwrap();
     site.archive(&[1]);
     error(&site.run(["--json", "fetch-wal", &Segment::new(7).name(), destination]), "absent", 1);
+    let nothing = format!("pg_wal/{}", Segment::new(9).name());
+    error(&site.run(["--json", "push-wal", &nothing]), "config", 10);
+    let refused = error(&site.run(["key", "generate", site.path("key").to_str().unwrap(), "--json"]), "refused", 16);
+    assert!(refused["hint"].is_string() && refused["message"].as_str().unwrap().contains("already"), "{refused:#}");
+    // What the parser of arguments says.
+    let usage = error(&site.run(["--json", "list", "--nonsense"]), "usage", 2);
+    assert!(usage["message"].as_str().unwrap().contains("--nonsense"), "{usage:#}");
+    assert!(usage["detail"].as_str().unwrap().contains("Usage:"), "{usage:#}");
+    error(&site.run(["lst", "--json"]), "usage", 2);
+    error(&site.run(["--json"]), "usage", 2);
+    // The exit code is the one that the server sees.
+    error(&site.run(["fetch-wal", "--json", &name]), "usage", 200);
+    // A log in JSON does not change it, and without --json it stays text.
+    error(&site.run(["--json", "--log", "json", "push-wal", &nothing]), "config", 10);
+    let text = site.run(["push-wal", &nothing]).exits(10);
+    assert!(text.stderr.starts_with("walvis: "), "{text:?}");
+    let text = site.run(["list", "--nonsense"]).exits(2);
+    assert!(text.stderr.starts_with("error: "), "{text:?}");
+    // After `--` it is a name.
+    let text = site.run(["push-wal", "--", "--json"]).exits(2);
+    assert!(text.stderr.starts_with("walvis: "), "{text:?}");
+    site.set("WALVIS_KEY_FILE", site.path("nothing"));
+    error(&site.run(["--json", "list"]), "config", 10);
 }

@@ -13,6 +13,7 @@ use walvis::format::extent::BackupId;
 
 use crate::recovery::Archive;
 use crate::support::postgres::{Backup, Cluster, Load, Options, Recovery, Role, Scratch, parse_lsn, run};
+use crate::support::schema;
 use crate::support::stored::Copied;
 
 /// A server that archives with Walvis, and its repository.
@@ -49,6 +50,7 @@ impl Site {
         let output = self.walvis(&format!("resolve --json {arguments}"));
         let stderr = String::from_utf8_lossy(&output.stderr);
         let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("resolve {arguments}: {e}: {stderr}"));
+        schema::holds("resolve", &json);
         (json, output.status.code().unwrap())
     }
 
@@ -96,13 +98,21 @@ impl Site {
     pub(crate) fn list(&self, arguments: &str) -> Vec<Value> {
         let output = self.walvis(&format!("catalog --json {arguments}"));
         assert!(output.status.success(), "catalog {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+        output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(Self::line).collect()
     }
 
     pub(crate) fn overview(&self) -> Value {
         let output = self.walvis("catalog --json");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+        let overview = serde_json::from_slice(&output.stdout).unwrap();
+        schema::holds("catalog", &overview);
+        overview
+    }
+
+    fn line(line: &[u8]) -> Value {
+        let line = serde_json::from_slice(line).unwrap();
+        schema::holds("catalog-line", &line);
+        line
     }
 
     /// The settings that an answer says to write.

@@ -16,6 +16,7 @@ use walvis::format::extent::BackupId;
 use crate::recovery::Archive;
 use crate::support::command::files_below;
 use crate::support::postgres::{Backup, Cluster, Options, Scratch, parse_lsn, poll, run};
+use crate::support::schema;
 use crate::support::stored::Copied;
 
 /// A server that archives, its repository, and where to restore to.
@@ -86,7 +87,9 @@ impl Site {
     fn restores(&self, arguments: &str) -> Value {
         let output = self.restore(arguments);
         assert!(output.status.success(), "pitr-restore {arguments}: {}", text(&output));
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)))
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
+        schema::holds("pitr-restore", &report);
+        report
     }
 
     fn restore(&self, arguments: &str) -> Output {

@@ -27,6 +27,7 @@ use walvis::repo::{ClusterName, KeySource, Repository, StoreSettings, StoreUrl, 
 
 use crate::support::command::{Ran, Running, eventually, files_below, run as run_program, start};
 use crate::support::postgres::{Cluster, Options, Recovery, Role, Scratch, Stop, run};
+use crate::support::schema;
 
 /// A host with a repository, where servers archive and backups are taken.
 struct Host {
@@ -84,7 +85,9 @@ impl Host {
     /// Takes a backup that must succeed, and gives its report.
     #[track_caller]
     fn backup(&self, cluster: &Cluster, more: &[&str]) -> Value {
-        serde_json::from_str(&self.ran(cluster, more).exits(0).stdout).unwrap()
+        let report = serde_json::from_str(&self.ran(cluster, more).exits(0).stdout).unwrap();
+        schema::holds("base-backup", &report);
+        report
     }
 
     fn start(&self, cluster: &Cluster, more: &[&str]) -> Running {

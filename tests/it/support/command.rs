@@ -433,19 +433,38 @@ impl Ran {
     /// Standard error holds all of these.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
+        let said = match self.json_error() {
+            // As it reads, not as JSON escapes it.
+            Some(error) => {
+                format!(
+                    "{}\n{} {} {}",
+                    self.stderr,
+                    or_empty(&error["message"]),
+                    or_empty(&error["hint"]),
+                    or_empty(&error["detail"])
+                )
+            }
+            None => self.stderr.clone(),
+        };
         for word in words {
-            assert!(self.stderr.contains(word), "no {word:?} in: {}", self.stderr);
+            assert!(said.contains(word), "no {word:?} in: {said}");
         }
         self
+    }
+
+    /// The error of a command that was asked for JSON.
+    fn json_error(&self) -> Option<serde_json::Value> {
+        let line = self.stderr.lines().last().filter(|line| line.starts_with("{\"error\":"))?;
+        let mut json: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        Some(json["error"].take())
     }
 
     /// One line of what happened and one of what to do, as every error is told.
     #[track_caller]
     pub fn tells_the_way_out(self) -> Self {
         // With --json it is a field.
-        if let Some(line) = self.stderr.lines().last().filter(|line| line.starts_with("{\"error\":")) {
-            let json: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-            assert!(json["error"]["hint"].is_string(), "nothing of what to do: {line}");
+        if let Some(error) = self.json_error() {
+            assert!(error["hint"].is_string(), "nothing of what to do: {error}");
             return self;
         }
         let at = self.stderr.find("walvis: ").unwrap_or_else(|| panic!("no error line: {:?}", self.stderr));
@@ -474,4 +493,9 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// Whether permissions mean nothing to us.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// A text in JSON; nothing where it is null.
+fn or_empty(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
