@@ -12,7 +12,7 @@ use crate::crypto::KnownRepository;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;
-use crate::fsio::{Identity, Problem, Rooted};
+use crate::fsio::{self, Identity, Problem, Rooted};
 use crate::store::Store;
 #[cfg(feature = "s3")]
 use crate::store::claims::Claims;
@@ -120,19 +120,14 @@ impl StoreSettings {
     /// # Errors
     /// [`Kind::Refused`] where it is not clear; [`Kind::Config`] where it is not known.
     pub fn owner(&self) -> Result<Option<Identity>, Error> {
-        let path = match &self.url {
-            StoreUrl::File(path) => path,
+        match &self.url {
+            StoreUrl::File(path) => match Rooted::open(path) {
+                Ok(rooted) => Ok(Some(rooted.identity())),
+                Err(e) if e.problem == Problem::Absent => Ok(None),
+                Err(e) => Err(fsio::file_error(Kind::Config, e)),
+            },
             #[cfg(feature = "s3")]
-            StoreUrl::S3(_) => return Ok(None),
-        };
-        match Rooted::open(path) {
-            Ok(rooted) => Ok(Some(rooted.identity())),
-            Err(e) if e.problem == Problem::Absent => Ok(None),
-            Err(e) => {
-                let kind = if e.problem == Problem::Unsafe { Kind::Refused } else { Kind::Config };
-                let what = e.to_string();
-                Err(Error { hint: e.hint, ..Error::new(kind, what) })
-            }
+            StoreUrl::S3(_) => Ok(None),
         }
     }
 

@@ -121,7 +121,7 @@ fn a_cluster_can_be_bound_before_its_first_push() {
     site.fetch_fails(&Segment::new(1).name(), 1);
     site.fetch_fails("00000002.history", 1);
     site.set("WALVIS_CLUSTER", "misspelt");
-    site.fetch_fails(&Segment::new(1).name(), 200).says(&["misspelt", "not known"]);
+    site.fetch_fails(&Segment::new(1).name(), 200).says(&["misspelt", "nothing is stored of cluster"]);
     site.run(["init", "--pgdata", "/nonexistent"]).exits(10).tells_the_way_out().says(&["not a data directory"]);
     site.run(["init", "--after-pg-upgrade"]).exits(2);
     let bad = data.join("global/pg_control");

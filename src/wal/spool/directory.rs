@@ -7,7 +7,7 @@ use crate::config::{Config, SpoolPlace};
 use crate::fsio::{self, Boot, FsError};
 use crate::limits::MAX_SPOOL_RECORD_BYTES;
 use crate::pg::WalFileName;
-use crate::repo::StoreUrl;
+use crate::repo::{ObjectName, StoreUrl};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,11 +54,7 @@ impl Spool {
                 (Some(root.clone()), root.join(format!("{:x}-{:x}", stat.dev, stat.ino)))
             }
         };
-        let descriptors = config.repositories.iter().filter_map(|repository| match &repository.store.url {
-            StoreUrl::File(path) => Some(path.join("walvis.json")),
-            #[cfg(feature = "s3")]
-            StoreUrl::S3(_) => None,
-        });
+        let descriptors = config.repositories.iter().filter_map(|repository| descriptor_of(&repository.store.url));
         Some(Self {
             wal_directory: wal_directory.to_owned(),
             shared_root,
@@ -168,6 +164,15 @@ impl Spool {
 pub struct SpoolId {
     device: u64,
     inode: u64,
+}
+
+/// Where the descriptor of a repository is, if that is a directory.
+fn descriptor_of(url: &StoreUrl) -> Option<PathBuf> {
+    match url {
+        StoreUrl::File(path) => Some(path.join(ObjectName::Descriptor.to_string())),
+        #[cfg(feature = "s3")]
+        StoreUrl::S3(_) => None,
+    }
 }
 
 /// A hash of all settings that decide where files go, and of what the environment says to the S3 client. Secrets have
