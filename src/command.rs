@@ -24,12 +24,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
-use crate::limits::COMMAND_GRACE;
+use crate::limits::{COMMAND_GRACE, COMMAND_LOOK_EVERY, COMMAND_READ_BYTES};
 use crate::process;
-
-/// How often it is looked whether the command has ended. Its output ends with it as a rule, and that is seen at once.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-const CHUNK_BYTES: usize = 4096;
 
 /// Why a command gave nothing.
 #[derive(Debug)]
@@ -109,7 +105,7 @@ impl Running {
         nix::fcntl::fcntl(stdout.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(fail)?;
         // Whole at once: growing it would leave copies of a secret behind.
         let mut output = Zeroizing::new(Vec::with_capacity(max_bytes));
-        let mut chunk = Zeroizing::new([0; CHUNK_BYTES]);
+        let mut chunk = Zeroizing::new([0; COMMAND_READ_BYTES]);
         let mut is_open = true;
         loop {
             // Before reading: what it printed before it ended is in the pipe now.
@@ -131,7 +127,7 @@ impl Running {
             if left.is_zero() {
                 return Err(Failure::TooLate);
             }
-            let wait = left.min(LOOK_EVERY);
+            let wait = left.min(COMMAND_LOOK_EVERY);
             if is_open {
                 let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
                 match nix::poll::poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout) {
@@ -158,7 +154,7 @@ impl Drop for Running {
         let _ = killpg(pid, Signal::SIGCONT);
         let until = Instant::now() + COMMAND_GRACE;
         while Instant::now() < until && !self.has_ended().unwrap_or(false) {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(COMMAND_LOOK_EVERY);
         }
         // Not reaped yet, so that the number is still that of this group, and of no other.
         let _ = killpg(pid, Signal::SIGKILL);
@@ -206,7 +202,7 @@ mod tests {
             let since = Instant::now();
             while all.iter().any(|pid| lives(pid)) {
                 assert!(since.elapsed() < PLENTY, "they live on: {all:?}");
-                std::thread::sleep(LOOK_EVERY);
+                std::thread::sleep(COMMAND_LOOK_EVERY);
             }
         }
     }

@@ -5,7 +5,7 @@
 //! (`guc-file.l`, `hba.c`).
 use crate::error::Error;
 use crate::fsio::{self, Attributes, LiveKind, Problem};
-use crate::limits::{MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS};
+use crate::limits::{MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_INCLUDE_DEPTH};
 use crate::postgres::Server;
 use crate::raw_text::RawText;
 use std::collections::HashSet;
@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 const SETTINGS: [&str; 3] = ["config_file", "hba_file", "ident_file"];
 /// Settings that name what the server needs for TLS: without it, it does not start where `ssl` is on.
 const TLS: [&str; 6] = ["ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_crl_dir", "ssl_dh_params_file"];
-/// How deep files may include others, as in the server.
-const MAX_DEPTH: u32 = 10;
 
 /// A file outside the data directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,7 +137,7 @@ impl Search<'_> {
     fn file(&mut self, path: PathBuf, setting: &'static str, depth: u32, must_exist: bool) {
         // Without dots, which a path in a manifest does not have.
         let path: PathBuf = path.components().collect();
-        if depth > MAX_DEPTH || !self.seen.insert(path.clone()) {
+        if depth > MAX_INCLUDE_DEPTH || !self.seen.insert(path.clone()) {
             return;
         }
         if self.seen.len() > MAX_ATTACHMENTS {

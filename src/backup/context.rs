@@ -6,15 +6,12 @@ use crate::backup::progress::Progress;
 use crate::backup::source::Source;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::limits::MAX_LABEL_BYTES;
+use crate::limits::{MAX_BACKUP_JOBS, MAX_LABEL_BYTES};
 use crate::pg::ControlFile;
 use crate::repo::{ClusterName, Repository};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread;
-
-/// Most workers. Each fills a pack of at least 8 MiB: more would not fit into the memory that is promised.
-const MAX_JOBS: usize = 16;
 
 /// What the caller asks for.
 #[derive(Debug, Default)]
@@ -66,7 +63,7 @@ impl BackupRequest {
 
     /// How many workers read.
     pub(crate) fn workers(&self) -> usize {
-        self.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_JOBS)
+        self.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)).clamp(1, MAX_BACKUP_JOBS)
     }
 }
 

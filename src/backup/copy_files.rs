@@ -1,28 +1,18 @@
 //! Copying all files of a cluster: the list is dealt out to workers, and what they did becomes the manifest, in the
 //! order of the list.
 //!
-//! At most [`WINDOW`] results wait for an earlier one: a large piece does not let memory grow.
-use crate::backup::copy_jobs::{BatchItem, CopyJob, LargeFile, PIECE_BYTES, ParentContent};
+//! At most [`COPY_JOBS_AHEAD`] results wait for an earlier one: a large piece does not let memory grow.
+use crate::backup::copy_jobs::{BatchItem, CopyJob, LargeFile, ParentContent};
 use crate::backup::file_copier::{CopyContext, FileCopier};
 use crate::backup::file_list::{FileList, Listed};
 use crate::backup::manifest_builder::ManifestBuilder;
 use crate::backup::parent::ParentFiles;
 use crate::error::Error;
 use crate::format::extent::tables_in;
-use crate::limits::MIB;
+use crate::limits::{COPY_BATCH_BYTES, COPY_BATCH_ITEMS, COPY_JOBS_AHEAD, COPY_LOOK_EVERY, FILE_PIECE_BYTES};
 use crate::repo::backups::PackWriter;
 use crate::threads::{Feed, Order, in_order};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Jobs that may be under way or done ahead of the first one that is not.
-const WINDOW: u64 = 256;
-/// A batch of small files is full with this many bytes, or directories and files.
-const BATCH_BYTES: u64 = 4 * MIB as u64;
-/// See [`BATCH_BYTES`].
-const BATCH_ITEMS: usize = 64;
-/// How often the caller is asked whether to go on.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Copies everything on the list; one worker for each of `writers`. `go_on` is asked several times a second whether to
 /// go on.
@@ -38,7 +28,7 @@ pub(crate) fn copy_files<'a>(
     go_on: &dyn Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let workers = writers.into_iter().map(|packs| FileCopier::new(context, packs)).collect();
-    let order = Order { window: WINDOW, tick: TICK };
+    let order = Order { window: COPY_JOBS_AHEAD, tick: COPY_LOOK_EVERY };
     in_order(workers, order, &context.stop, |jobs| deal_out(list, parent, jobs), |result| manifest.take(result), go_on)
 }
 
@@ -50,7 +40,7 @@ fn deal_out(list: &FileList, mut parent: Option<ParentFiles>, jobs: &mut Feed<'_
             Listed::Directory(entry) => batch.push(BatchItem::Directory(entry)),
             Listed::File(path, size_bytes) => {
                 let known = parent.as_mut().map_or(Ok(None), |parent| parent.find(&path))?;
-                if size_bytes <= PIECE_BYTES {
+                if size_bytes <= FILE_PIECE_BYTES {
                     batch.push(BatchItem::File(path, ParentContent::of(known.as_ref(), 0)));
                     batch_bytes += size_bytes;
                 } else {
@@ -66,7 +56,7 @@ fn deal_out(list: &FileList, mut parent: Option<ParentFiles>, jobs: &mut Feed<'_
                 }
             }
         }
-        if batch.len() >= BATCH_ITEMS || batch_bytes >= BATCH_BYTES {
+        if batch.len() >= COPY_BATCH_ITEMS || batch_bytes >= COPY_BATCH_BYTES {
             batch_bytes = 0;
             jobs.send(CopyJob::Batch(std::mem::take(&mut batch)))?;
         }

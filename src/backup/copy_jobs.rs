@@ -5,13 +5,9 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, PackId};
 use crate::format::manifest::{Content, DirectoryEntry, FileEntry, TableRef};
 use crate::fsio::{Attributes, FsError};
-use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-
-/// A piece of a file: what one table describes.
-pub(crate) const PIECE_BYTES: u64 = (EXTENT_BYTES * EXTENTS_PER_TABLE) as u64;
 
 /// What the parent holds of a piece.
 pub(crate) enum ParentContent {

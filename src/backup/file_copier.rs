@@ -1,7 +1,7 @@
 //! What one worker does with the files of a cluster: reads them, verifies their pages, compares them with the backup
 //! before, and stores what is new. May not live here: the list of files and how it is dealt out
 //! ([`copy_files`](super::copy_files)).
-use crate::backup::copy_jobs::{BatchItem, CopiedItem, CopyJob, CopyResult, PIECE_BYTES, PackBytes, PageDamage, ParentContent};
+use crate::backup::copy_jobs::{BatchItem, CopiedItem, CopyJob, CopyResult, PackBytes, PageDamage, ParentContent};
 use crate::backup::file_list;
 use crate::backup::pages::{Horizon, PageFile, PageReport, PagesError};
 use crate::backup::throttle::Throttle;
@@ -10,7 +10,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
 use crate::format::manifest::{Attachment, Content, FileEntry, TableRef};
 use crate::fsio::{self, Attributes, OwnerNames, file_error};
-use crate::limits::{EXTENT_BYTES, MAX_INLINE_EXTENTS, MIB};
+use crate::limits::{EXTENT_BYTES, FILE_PIECE_BYTES, FILE_READ_BYTES, MAX_INLINE_EXTENTS};
 use crate::pg::Lsn;
 use crate::pg::data_directory::relation_file;
 use crate::pg::page_checksum::{PAGE_BYTES, is_zero};
@@ -21,9 +21,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What is read at once.
-const READ_BYTES: usize = MIB;
 
 /// What all workers share.
 pub(crate) struct CopyContext<'a> {
@@ -74,7 +71,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
         let opened = file_list::open(self.context.data_directory, &path).map_err(|e| file_error(Kind::Config, e))?;
         let Some((file, attributes)) = opened else { return Ok(()) };
         // It may have grown since the list was made: what is beyond its first piece is in the log.
-        let size_bytes = attributes.size_bytes.min(PIECE_BYTES);
+        let size_bytes = attributes.size_bytes.min(FILE_PIECE_BYTES);
         let source = OpenFile { file: &file, path: &path, real };
         let (content, crc32c, uses) = if extents_in(size_bytes) <= MAX_INLINE_EXTENTS as u64 {
             let known = self.extents_of(known, result)?;
@@ -220,7 +217,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     ) -> Result<Vec<Extent>, Error> {
         let relation = if self.context.page_checksums { relation_file(source.path) } else { None };
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(READ_BYTES, 0);
+        buffer.resize(FILE_READ_BYTES, 0);
         let mut extents = Vec::with_capacity(extents_in(bytes) as usize);
         let mut report = PageReport::default();
         let mut done = 0;
@@ -228,7 +225,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
             if self.context.stop.is_set() {
                 return Err(Error::new(Kind::Bug, "a worker was told to stop"));
             }
-            let len = (bytes - done).min(READ_BYTES as u64) as usize;
+            let len = (bytes - done).min(FILE_READ_BYTES as u64) as usize;
             let Some(chunk) = buffer.get_mut(..len) else { break };
             if let Some(throttle) = &self.context.throttle {
                 throttle.take(len, &|| self.context.stop.is_set());
@@ -314,8 +311,8 @@ impl Worker for FileCopier<'_, '_> {
                     Some((open, _)) => {
                         let real = file_list::real(self.context.data_directory, &file.path);
                         let source = OpenFile { file: open, path: &file.path, real };
-                        let offset = index * PIECE_BYTES;
-                        let bytes = (file.size_bytes - offset).min(PIECE_BYTES);
+                        let offset = index * FILE_PIECE_BYTES;
+                        let bytes = (file.size_bytes - offset).min(FILE_PIECE_BYTES);
                         Some(self.tabled(&source, offset, bytes, known, &mut result)?)
                     }
                     None => None,

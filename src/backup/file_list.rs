@@ -5,6 +5,7 @@
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DirectoryEntry, is_tablespace_path};
 use crate::fsio::{self, Attributes, FsError, LiveDir, LiveKind, OwnerNames, file_error};
+use crate::limits::MAX_BACKUP_FILE_LINKS;
 use crate::pg::data_directory::{
     self as rules, DatabaseDirectory, Fork, RelationFileName, TABLESPACES, is_emptied, is_left_out, is_of_unlogged_relation,
     is_temporary_relation,
@@ -31,9 +32,6 @@ pub(crate) struct Layout<'a> {
     /// is followed.
     pub named: &'a [Vec<u8>],
 }
-
-/// Most links that are followed on the way to one file; the system itself follows 40.
-const MAX_LINKS: u32 = 8;
 
 /// A file or directory of the list.
 #[derive(Clone, Copy)]
@@ -323,7 +321,7 @@ impl Walk<'_> {
         };
         let name = RawText::from(link);
         if fsio::real_path(&real(data_directory, directory)).map_err(unreadable)?.is_some_and(|here| here.starts_with(&at))
-            || links > MAX_LINKS
+            || links > MAX_BACKUP_FILE_LINKS
         {
             return Err(Error::new(
                 Kind::Config,

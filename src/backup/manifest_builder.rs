@@ -2,12 +2,12 @@
 //!
 //! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items go to a temporary
 //! file first, and are copied into the manifest with these three at their places.
-use crate::backup::copy_jobs::{CopiedItem, CopyResult, LargeFile, PIECE_BYTES, PackBytes, PageDamage};
+use crate::backup::copy_jobs::{CopiedItem, CopyResult, LargeFile, PackBytes, PageDamage};
 use crate::error::Error;
 use crate::format::extent::{PackId, tables_in};
 use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, TableRef};
 use crate::fsio::OwnerNames;
-use crate::limits::{MAX_DAMAGE_LISTED, MAX_WARNINGS};
+use crate::limits::{FILE_PIECE_BYTES, MAX_DAMAGE_LISTED, MAX_WARNINGS};
 use crate::raw_text::RawText;
 use crate::repo::backups::{ScratchManifest, ScratchWriter};
 use std::collections::HashMap;
@@ -129,7 +129,7 @@ impl<'a> ManifestBuilder<'a> {
         let Some((_, attributes)) = file.open(self.data_directory)? else { return Ok(()) };
         let mut left = file.size_bytes;
         let crc32c = tables.iter().fold(0, |crc, table| {
-            let bytes = left.min(PIECE_BYTES);
+            let bytes = left.min(FILE_PIECE_BYTES);
             left -= bytes;
             crc32c::crc32c_combine(crc, table.crc32c, bytes as usize)
         });

@@ -4,25 +4,13 @@
 //! will be replayed over), and reading it again gives the same. Nor can a page be ahead of what the server has logged.
 use crate::error::Error;
 use crate::fsio::{self, FsError};
+use crate::limits::{MAX_PAGE_READINGS, PAGE_LAST_PAUSE, PAGE_PAUSES, PATIENTLY_READ_PAGES};
 use crate::pg::Lsn;
 use crate::pg::page_checksum::{PAGE_BYTES, PAGES_PER_SEGMENT, Page, PageState, check_page};
 use crate::postgres::Server;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// Pauses before each reading again: damaged is what reads the same after all of them. The server writes a page with
-/// one call, which rarely takes a millisecond.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(2), Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
-
-/// Between readings after that, for a page that reads otherwise each time.
-const LAST_PAUSE: Duration = Duration::from_millis(100);
-/// Most readings of one page.
-const MAX_ROUNDS: usize = 60;
-/// So many damaged pages of a piece are read again with all pauses.
-const MUCH: usize = 16;
 
 /// How far the server has logged, as far as it is known: asked for only when a page is newer than the last answer.
 pub(crate) struct Horizon<'a> {
@@ -110,9 +98,9 @@ impl PageFile<'_> {
             suspects.push(index);
         }
         // Where much is damaged, patience would only take long.
-        let patience = if report.damaged.len() < MUCH { PAUSES.len() } else { 1 };
+        let patience = if report.damaged.len() < PATIENTLY_READ_PAGES { PAGE_PAUSES.len() } else { 1 };
         let mut suspects: Vec<(usize, usize)> = suspects.into_iter().map(|index| (index, 0)).collect();
-        for pause in PAUSES.into_iter().chain(std::iter::repeat(LAST_PAUSE)).take(MAX_ROUNDS) {
+        for pause in PAGE_PAUSES.into_iter().chain(std::iter::repeat(PAGE_LAST_PAUSE)).take(MAX_PAGE_READINGS) {
             if suspects.is_empty() {
                 return Ok(());
             }
@@ -181,6 +169,8 @@ impl PageFile<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::io::Write as _;
     use std::os::unix::fs::FileExt;
     use std::sync::atomic::AtomicBool;

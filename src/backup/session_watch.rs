@@ -2,14 +2,12 @@
 //! arrives in the repository. May not live here: waiting for the last WAL ([`wal`](super::wal)).
 use crate::backup::context::BackupContext;
 use crate::error::{Error, Kind};
+use crate::limits::SESSION_PROBED_EVERY;
 use crate::pg::{Lsn, SegmentName, WalFileName};
 use crate::postgres::archiver;
 use crate::wal::compare::{self, Held};
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
-
-/// How often a sign of life is sent over the idle session; an answer is the proof that it still is there.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// Watches over the session and the archiver.
 pub(crate) struct SessionWatch<'a> {
@@ -49,7 +47,7 @@ impl<'a> SessionWatch<'a> {
         if self.backup.source.server.is_closed() {
             return Err(Error::new(Kind::Server, lost).hint(hint));
         }
-        if self.answered.get().elapsed() < SIGN_OF_LIFE {
+        if self.answered.get().elapsed() < SESSION_PROBED_EVERY {
             return Ok(());
         }
         let statement = "SELECT last_archived_wal FROM pg_catalog.pg_stat_archiver";

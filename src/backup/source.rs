@@ -3,6 +3,9 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DamagedPage, Database};
 use crate::fsio::{Entered, Identity, as_owner_of, file_error};
+use crate::limits::{
+    ARCHIVER_LOOK_EVERY, ARCHIVER_PATIENCE, CHECKPOINT_ATTEMPTS, CHECKPOINT_PAUSE, MAX_NAMED_DATABASES, SIZES_TIMEOUT_S,
+};
 use crate::pg::data_directory::relation_file;
 use crate::pg::{BackupLabel, ClusterState, ControlFile, Lsn, SegmentName, Timeline, WalSegmentSize};
 use crate::postgres::archiving_settings::{ArchivingProblem, ArchivingSettings};
@@ -12,16 +15,10 @@ use crate::raw_text::{RawText, shown};
 use crate::repo::{Facts, SystemId};
 use crate::waiting;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Oldest and newest supported major version.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
-/// How long an archiver that failed last time is given to do better.
-const ARCHIVER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the sizes of databases may take to find out.
-const SIZES_TIMEOUT_S: u32 = 60;
-/// Databases that are connected to in order to find the names of damaged relations.
-const MAX_NAMED_DATABASES: usize = 20;
 
 /// What the server says.
 pub(crate) struct Source<'a> {
@@ -229,7 +226,7 @@ impl<'a> Source<'a> {
     /// [`Kind::Refused`] when they do not; [`Kind::Server`].
     pub(crate) fn check_checkpoint(&self) -> Result<(), Error> {
         let mut seen = (String::new(), String::new());
-        for _ in 0..10 {
+        for _ in 0..CHECKPOINT_ATTEMPTS {
             let server = self.server.value("SELECT checkpoint_lsn FROM pg_catalog.pg_control_checkpoint()")?;
             let directory = self.control()?.checkpoint.to_string();
             if server == directory {
@@ -237,7 +234,7 @@ impl<'a> Source<'a> {
             }
             seen = (server, directory);
             // Another checkpoint came in between.
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(CHECKPOINT_PAUSE);
         }
         let path = self.data_directory.display();
         let (server, directory) = seen;
@@ -296,7 +293,7 @@ impl<'a> Source<'a> {
                 return Err(archiver::fails_by_itself(&status, status.failed_count));
             }
             go_on()?;
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(ARCHIVER_LOOK_EVERY);
         }
     }
 

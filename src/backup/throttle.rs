@@ -1,12 +1,8 @@
 //! A limit on how fast files are read, shared by all workers (`--max-rate`).
 
+use crate::limits::{THROTTLE_BURST, THROTTLE_LOOK_EVERY};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How much may be read at once after a pause.
-const BURST: Duration = Duration::from_millis(200);
-/// A sleeping worker looks up so often.
-const NAP: Duration = Duration::from_millis(100);
 
 /// The limit.
 pub(crate) struct Throttle {
@@ -28,7 +24,7 @@ impl Throttle {
         let due = {
             let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            *paid_at = (*paid_at).max(now.checked_sub(BURST).unwrap_or(now)) + cost;
+            *paid_at = (*paid_at).max(now.checked_sub(THROTTLE_BURST).unwrap_or(now)) + cost;
             *paid_at
         };
         loop {
@@ -36,7 +32,7 @@ impl Throttle {
             if left.is_zero() || stopped() {
                 return;
             }
-            std::thread::sleep(left.min(NAP));
+            std::thread::sleep(left.min(THROTTLE_LOOK_EVERY));
         }
     }
 }

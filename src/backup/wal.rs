@@ -3,6 +3,7 @@ use crate::backup::source::Source;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, file_error};
+use crate::limits::{COMPARED_SEGMENTS, NEEDED_WAL_FIRST_PAUSE, NEEDED_WAL_MAX_PAUSE, WAIT_REPORTED_AFTER};
 use crate::pg::{Lsn, SegmentName, Timeline, WalFileName};
 use crate::postgres::Server;
 use crate::postgres::archiver::Watch;
@@ -12,13 +13,6 @@ use crate::waiting;
 use crate::wal::compare::{self, Held};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-
-/// Between two looks into the repository, at first and later.
-const POLLS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-/// So many of the last segments are compared, byte by byte.
-const COMPARED: u64 = 16;
-/// After so long without progress it is said what is being waited for.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// The WAL of a backup.
 pub(crate) struct NeededWal<'a> {
@@ -65,7 +59,7 @@ impl NeededWal<'_> {
         let (first, last) = self.segments();
         let (mut next, mut present) = (first, HashSet::new());
         let (mut progress, mut said) = (Instant::now(), Instant::now());
-        let (mut archived, mut pause) = (None, POLLS.0);
+        let (mut archived, mut pause) = (None, NEEDED_WAL_FIRST_PAUSE);
         // Where something else than the server's archiver ships WAL, only what arrives counts.
         let mode = source.server.setting("archive_mode").ok().flatten();
         let archives = !source.in_recovery && mode.is_none_or(|mode| mode != "off");
@@ -101,7 +95,7 @@ impl NeededWal<'_> {
             if progress.elapsed() > patience {
                 return Err(self.missing(source, &segment, patience));
             }
-            if said.elapsed() > SILENCE {
+            if said.elapsed() > WAIT_REPORTED_AFTER {
                 said = Instant::now();
                 let hint = if source.in_recovery {
                     "; the primary archives it when it is full: run pg_switch_wal() there, or name the primary with --primary"
@@ -113,9 +107,9 @@ impl NeededWal<'_> {
             let until = Instant::now() + pause;
             while Instant::now() < until {
                 go_on()?;
-                std::thread::sleep(POLLS.0.min(until.saturating_duration_since(Instant::now())));
+                std::thread::sleep(NEEDED_WAL_FIRST_PAUSE.min(until.saturating_duration_since(Instant::now())));
             }
-            pause = (pause * 2).min(POLLS.1);
+            pause = (pause * 2).min(NEEDED_WAL_MAX_PAUSE);
         }
     }
 
@@ -130,7 +124,7 @@ impl NeededWal<'_> {
     fn compare(&self, source: &Source<'_>, go_on: &dyn Fn() -> Result<(), Error>) -> Result<(), Error> {
         let (first, last) = self.segments();
         let size = self.facts.wal_segment_size;
-        let from = if source.in_recovery { last } else { first.max(last.saturating_sub(COMPARED - 1)) };
+        let from = if source.in_recovery { last } else { first.max(last.saturating_sub(COMPARED_SEGMENTS - 1)) };
         for number in from..=last {
             go_on()?;
             let Some(name) = SegmentName::from_number(self.timelines.1, number, size) else { continue };

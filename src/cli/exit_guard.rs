@@ -8,20 +8,13 @@ use std::panic;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 
 use super::failure;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::limits::KIB;
-
-/// How long after the deadline a call that hangs is given up. Whatever does not hang has failed by itself before.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// How long the watchdog tries to say why it ends the process.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+use crate::limits::{HANGING_CALL_GRACE, LAST_MESSAGE_TIME, MAX_PROC_STATUS_BYTES};
 
 /// Nothing of what this process holds ends up in a core dump or in the hands of another process of the same user.
 pub(super) fn against_dumps() {
@@ -62,7 +55,7 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
     let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         loop {
             let left = deadline.remaining();
-            std::thread::sleep(if left.is_zero() { GRACE } else { left });
+            std::thread::sleep(if left.is_zero() { HANGING_CALL_GRACE } else { left });
             if left.is_zero() {
                 break;
             }
@@ -76,7 +69,7 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
             let _ = said.send(());
         });
         if speaker.is_ok() {
-            let _ = done.recv_timeout(LAST_WORDS);
+            let _ = done.recv_timeout(LAST_MESSAGE_TIME);
         }
         #[expect(clippy::exit, reason = "the main thread hangs in the kernel; there is nobody to return to")]
         std::process::exit(code.into());
@@ -113,8 +106,7 @@ fn ignored_signals() -> u64 {
 
 /// What the kernel says of this process.
 fn status_field(name: &str) -> Option<String> {
-    const MAX_STATUS_BYTES: usize = 64 * KIB;
-    let status = crate::fsio::read_bounded(Path::new("/proc/self/status"), MAX_STATUS_BYTES).unwrap_or_default();
+    let status = crate::fsio::read_bounded(Path::new("/proc/self/status"), MAX_PROC_STATUS_BYTES).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }

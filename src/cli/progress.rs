@@ -3,6 +3,7 @@
 use super::render::size;
 use super::stderr;
 use crate::backup::progress::Progress;
+use crate::limits::{PROGRESS_COLUMNS, PROGRESS_EVERY, PROGRESS_LOOK_EVERY, SHORT_WAIT};
 use crate::raw_text::plain;
 use crate::waiting;
 use std::cell::Cell;
@@ -10,14 +11,6 @@ use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Between two events where nobody watches.
-const EVENTS: Duration = Duration::from_secs(10);
-
-/// A wait that is over sooner is not worth a word.
-const SHORT: Duration = Duration::from_secs(2);
-/// Between two looks at what is being waited for.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Whether a line stands on the terminal that is to be removed before anything else is written.
 static LINE: AtomicBool = AtomicBool::new(false);
@@ -30,12 +23,12 @@ pub(super) fn tell_waits() {
     let thread = std::thread::Builder::new().name("waits".to_owned()).spawn(move || {
         let mut told = Instant::now();
         loop {
-            std::thread::sleep(LOOK);
-            let wait = waiting::longest(if is_terminal { SHORT } else { EVENTS });
+            std::thread::sleep(PROGRESS_LOOK_EVERY);
+            let wait = waiting::longest(if is_terminal { SHORT_WAIT } else { PROGRESS_EVERY });
             let drawn = drawn().clone();
             match wait {
                 Some(wait) if is_terminal => draw(&with_wait(drawn.unwrap_or_default(), &wait)),
-                Some(wait) if told.elapsed() >= EVENTS => {
+                Some(wait) if told.elapsed() >= PROGRESS_EVERY => {
                     told = Instant::now();
                     tracing::info!("{}", describe_wait(&wait));
                 }
@@ -61,11 +54,8 @@ fn drawn() -> MutexGuard<'static, Option<String>> {
     DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Longer lines would wrap on most terminals, and then no longer be rewritten.
-const COLUMNS: usize = 79;
-
 fn draw(text: &str) {
-    let text: String = plain(text).chars().take(COLUMNS).collect();
+    let text: String = plain(text).chars().take(PROGRESS_COLUMNS).collect();
     LINE.store(true, Ordering::Relaxed);
     stderr::write(&format!("\r\x1b[K{text}"));
 }
@@ -96,7 +86,7 @@ impl ProgressLine {
         if self.is_terminal {
             self.shown.set(Some(Instant::now()));
             *drawn() = Some(text.clone());
-            match waiting::longest(SHORT) {
+            match waiting::longest(SHORT_WAIT) {
                 Some(wait) => draw(&with_wait(text, &wait)),
                 None if text.is_empty() => {}
                 None => draw(&text),
@@ -104,7 +94,7 @@ impl ProgressLine {
             return;
         }
         let last = self.shown.get().unwrap_or(self.since);
-        if last.elapsed() >= EVENTS {
+        if last.elapsed() >= PROGRESS_EVERY {
             self.shown.set(Some(Instant::now()));
             match state {
                 Progress::Reading { done_bytes, total_bytes, files } => {

@@ -1,14 +1,12 @@
 //! The reports of `resolve` and `catalog` as text.
 use super::lines::Lines;
 use super::render::{duration, duration_of, size};
+use crate::limits::MAX_LOCKS_PRINTED;
 use crate::pg::target::Zone;
 use crate::report::catalog::{CatalogLine, CatalogReport, CatalogTimeline};
 use crate::report::resolve::ResolveReport;
 use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
-
-/// Most locks that are printed; `--json` has all.
-const LOCKS: usize = 20;
 
 /// Where a recovery stops.
 pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
@@ -61,15 +59,15 @@ pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
                     format!("the data are those before the record at {own}, where PostgreSQL by itself stops with more locks"),
                 );
             }
-            for lock in stop.locks.iter().take(LOCKS) {
+            for lock in stop.locks.iter().take(MAX_LOCKS_PRINTED) {
                 let (relation, database, xid) = (lock.relation_oid, lock.database_oid, lock.xid);
                 line(
                     "LOCKED",
                     format!("relation {relation} of database {database}, by transaction {xid}, which is not included"),
                 );
             }
-            if stop.locks.len() > LOCKS {
-                line("LOCKED", format!("and {} more", stop.locks.len() - LOCKS));
+            if stop.locks.len() > MAX_LOCKS_PRINTED {
+                line("LOCKED", format!("and {} more", stop.locks.len() - MAX_LOCKS_PRINTED));
             }
             if !stop.locks.is_empty() {
                 line("", "queries on these wait while recovery is paused; its end (promote) releases them".to_owned());

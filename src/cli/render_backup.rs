@@ -1,10 +1,8 @@
 //! The report of `base-backup` as text.
 use super::lines::Lines;
 use super::render::{duration_of, pages, size};
+use crate::limits::MAX_FINDINGS_PRINTED;
 use crate::report::backup::BackupReport;
-
-/// Most lines of damaged pages and warnings that are printed; `--json` has all.
-const LINES: usize = 20;
 
 /// What was backed up.
 pub(super) fn report(report: &BackupReport) -> Lines {
@@ -34,18 +32,21 @@ pub(super) fn report(report: &BackupReport) -> Lines {
     for (key, value) in &report.annotations {
         line("note", format!("{key} = {value}"));
     }
-    for page in report.damaged_pages.iter().take(LINES) {
+    for page in report.damaged_pages.iter().take(MAX_FINDINGS_PRINTED) {
         let relation = page.relation.as_ref().map_or_else(String::new, |relation| format!(" of {relation}"));
         line("DAMAGED", format!("page {}{relation} in {}: {}", page.block, page.file, page.detail));
     }
-    if report.pages_damaged as usize > LINES.min(report.damaged_pages.len()) {
-        line("DAMAGED", format!("and {} more pages", report.pages_damaged as usize - LINES.min(report.damaged_pages.len())));
+    if report.pages_damaged as usize > MAX_FINDINGS_PRINTED.min(report.damaged_pages.len()) {
+        line(
+            "DAMAGED",
+            format!("and {} more pages", report.pages_damaged as usize - MAX_FINDINGS_PRINTED.min(report.damaged_pages.len())),
+        );
     }
-    for warning in report.warnings.iter().take(LINES) {
+    for warning in report.warnings.iter().take(MAX_FINDINGS_PRINTED) {
         line("warning", warning.clone());
     }
-    if report.warnings.len() > LINES {
-        line("warning", format!("and {} more", report.warnings.len() - LINES));
+    if report.warnings.len() > MAX_FINDINGS_PRINTED {
+        line("warning", format!("and {} more", report.warnings.len() - MAX_FINDINGS_PRINTED));
     }
     out
 }

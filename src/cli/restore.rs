@@ -5,6 +5,7 @@ use super::render::{duration_of, size};
 use super::{recovery, targets};
 use crate::config::{Carried, Config, absolute};
 use crate::error::{Error, Kind};
+use crate::limits::MAX_LOCKS_PRINTED;
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Zone;
 use crate::process::PASSPHRASE_VARIABLE;
@@ -16,9 +17,6 @@ use crate::restore::request::{RestoreRequest, TablespaceKey};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// Most locks that are printed; `--json` has all.
-const LOCKS: usize = 20;
 
 /// A variable of AWS's tools that `restore_command` carries, since the restored server may have none: no secret, but a
 /// path.
@@ -193,11 +191,11 @@ pub(super) fn restored(report: &RestoreReport) -> Lines {
                     server.environment_variables.join(", ")
                 );
             }
-            for locked in server.locked.iter().take(LOCKS) {
+            for locked in server.locked.iter().take(MAX_LOCKS_PRINTED) {
                 writeln!(out, "LOCKED          {} in database {}", locked.relation, locked.database);
             }
-            if server.locked.len() > LOCKS {
-                writeln!(out, "LOCKED          and {} more", server.locked.len() - LOCKS);
+            if server.locked.len() > MAX_LOCKS_PRINTED {
+                writeln!(out, "LOCKED          and {} more", server.locked.len() - MAX_LOCKS_PRINTED);
             }
             if !server.locked.is_empty() {
                 writeln!(

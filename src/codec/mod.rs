@@ -18,9 +18,7 @@ pub use one_pass::{Compressed, Compressing, SharedCompressed, give_back};
 
 use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata, ObjectKind, SEALED_FRAME_BYTES};
-use crate::limits::{FRAME_BYTES, MAX_METADATA_BYTES, MAX_WINDOW_LOG, MIB, TAG_BYTES};
-
-const COPY_BYTES: usize = 128 * 1024;
+use crate::limits::{COPY_BUFFER_BYTES, FRAME_BYTES, MAX_METADATA_BYTES, MAX_WINDOW_LOG, MIB, TAG_BYTES};
 
 /// What goes wrong between plaintext and sealed object.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +130,7 @@ impl Hashing {
 
 /// Copies to the end, hashing; more than `limit` bytes are damage.
 fn copy(source: &mut dyn Read, sink: &mut dyn Write, hashing: &mut Hashing, limit: u64) -> Result<(), CodecError> {
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
     loop {
         let n = match source.read(&mut buffer) {
             Ok(0) => return Ok(()),

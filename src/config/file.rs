@@ -16,8 +16,7 @@ use super::setting::{Kind, Table};
 use super::trusted;
 use crate::error::Error;
 use crate::fsio;
-
-const MAX_FILE_BYTES: usize = 1024 * 1024;
+use crate::limits::MAX_SETTINGS_FILE_BYTES;
 
 /// What a settings file says.
 #[derive(Debug, Default)]
@@ -35,7 +34,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<SettingsFile, Error> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
     let elsewhere = |what: &str| format!("name {what} with {}", CONFIG.ways_to_set());
     trusted::check("the settings in", path, &elsewhere("another file"))?;
-    let bytes = match fsio::read_bounded(path, MAX_FILE_BYTES) {
+    let bytes = match fsio::read_bounded(path, MAX_SETTINGS_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(e) if e.problem == fsio::Problem::Absent && named.is_none() => return Ok(SettingsFile::default()),
         Err(e) => {

@@ -5,9 +5,7 @@
 
 use super::definitions::{ALL, FOREIGN_PREFIXES, HELPER_VARIABLE};
 use super::setting::{Child, Fallback, Kind, Reach, Setting, Table};
-
-/// Longest line of prose, in characters.
-const COLUMNS: usize = 120;
+use crate::limits::REFERENCE_COLUMNS;
 
 const HEAD: &str = "\
 # Settings
@@ -128,13 +126,13 @@ fn reach(reach: Reach) -> &'static str {
     }
 }
 
-/// Adds a paragraph, its lines no longer than [`COLUMNS`]. The first begins with `mark`, the others with as many
+/// Adds a paragraph, its lines no longer than [`REFERENCE_COLUMNS`]. The first begins with `mark`, the others with as many
 /// spaces.
 fn wrap(out: &mut String, mark: &str, text: &str) {
     let mut line = mark.to_owned();
     let mut is_empty = true;
     for word in text.split_whitespace() {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > REFERENCE_COLUMNS {
             out.push_str(&line);
             out.push('\n');
             line = " ".repeat(mark.len());

@@ -1,6 +1,7 @@
 //! What is done with the names below an open directory: small files read and written whole, links, removing. Everything
 //! under the identity of the directory, and nothing that is changed is reached through a link.
 
+use crate::limits::MAX_REMOVED_DEPTH;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -19,8 +20,6 @@ use super::{Dir, FsError, ItemKind, Problem, Stat, stat_open, user_name};
 
 /// What a file is called until it is whole.
 const PUT_SUFFIX: &str = ".walvis-new";
-/// How deep directories are that are removed with what is in them. PostgreSQL's are four deep.
-const MAX_DEPTH: usize = 200;
 
 /// The name that [`Dir::put`] gives a file until it is whole.
 pub fn unfinished_name(name: &OsStr) -> OsString {
@@ -223,7 +222,7 @@ impl Dir {
         let Some((parent, name)) = self.parent_beneath(path)? else { return Ok(false) };
         if stat.kind == ItemKind::Directory {
             if let Some(directory) = parent.dir_beneath(Path::new(name))? {
-                directory.empty(MAX_DEPTH)?;
+                directory.empty(MAX_REMOVED_DEPTH)?;
             }
             parent.unlink(name, UnlinkatFlags::RemoveDir)?;
         } else {
@@ -237,7 +236,7 @@ impl Dir {
     /// # Errors
     /// As [`remove_beneath`](Self::remove_beneath).
     pub fn remove_content(&self) -> Result<(), FsError> {
-        self.empty(MAX_DEPTH)
+        self.empty(MAX_REMOVED_DEPTH)
     }
 
     fn empty(&self, depth: usize) -> Result<(), FsError> {
@@ -359,7 +358,7 @@ mod tests {
         symlink(at("outside"), at("link")).unwrap();
         assert_eq!(remove("link/precious"), Err(Problem::Unsupported));
         assert!(at("outside/precious").exists());
-        let deep = at("deep").join("d/".repeat(MAX_DEPTH + 1));
+        let deep = at("deep").join("d/".repeat(MAX_REMOVED_DEPTH + 1));
         std::fs::create_dir_all(&deep).unwrap();
         assert_eq!(remove("deep"), Err(Problem::Unsupported));
     }

@@ -5,6 +5,7 @@
 //! What lies below it by more than one name is reached with `*_beneath`: no symbolic link is followed, and nothing
 //! outside is reached.
 
+use crate::limits::PATH_ATTEMPTS;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -304,14 +305,11 @@ impl Dir {
     }
 }
 
-/// How often to begin anew when directories are moved meanwhile.
-const MAX_ROUNDS: u32 = 100;
-
 fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
     // The kernel refuses a mode that is not used.
     let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..PATH_ATTEMPTS {
         match nix::fcntl::openat2(dir, path, OpenHow::new().flags(flags).mode(mode).resolve(resolve)) {
             // A directory was moved meanwhile.
             Err(Errno::EAGAIN) => std::thread::yield_now(),

@@ -12,14 +12,10 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag};
 
-use crate::limits::{KIB, MIB};
+use crate::limits::{DIRECT_BLOCK_BYTES, KIB, MIN_DIRECT_BYTES};
 
 /// What addresses, offsets and lengths have to be multiples of: no disk has larger logical blocks.
 const ALIGNMENT: usize = 4 * KIB;
-/// What goes to or comes from the disk at once: less costs more requests, more only memory.
-const BLOCK_BYTES: usize = MIB;
-/// Less is left to the cache, which gathers it.
-const MIN_BYTES: usize = 256 * KIB;
 
 /// Memory for one block, at an address that the disk can take it from.
 #[derive(Debug)]
@@ -30,17 +26,17 @@ struct Block {
 
 impl Block {
     fn new() -> Self {
-        let memory = vec![0; BLOCK_BYTES + ALIGNMENT];
+        let memory = vec![0; DIRECT_BLOCK_BYTES + ALIGNMENT];
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         Self { memory, start }
     }
 
     fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..self.start + BLOCK_BYTES).unwrap_or_default()
+        self.memory.get(self.start..self.start + DIRECT_BLOCK_BYTES).unwrap_or_default()
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..self.start + BLOCK_BYTES).unwrap_or_default()
+        self.memory.get_mut(self.start..self.start + DIRECT_BLOCK_BYTES).unwrap_or_default()
     }
 }
 
@@ -65,7 +61,7 @@ fn is_aligned(value: u64) -> bool {
 /// # Errors
 /// As `write`.
 pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    if bytes.len() < MIN_BYTES {
+    if bytes.len() < MIN_DIRECT_BYTES {
         return file.write_all_at(bytes, offset);
     }
     let mut writer = DirectWriter::new();
@@ -115,7 +111,7 @@ impl DirectWriter {
             self.filled += now.len();
             offset += now.len() as u64;
             bytes = rest;
-            if self.filled == BLOCK_BYTES {
+            if self.filled == DIRECT_BLOCK_BYTES {
                 self.flush(file)?;
             }
         }
@@ -130,7 +126,7 @@ impl DirectWriter {
         let filled = std::mem::take(&mut self.filled);
         let bytes = self.block.bytes().get(..filled).unwrap_or_default();
         let (mut direct, mut rest) = bytes.split_at(if is_aligned(self.offset) { filled - filled % ALIGNMENT } else { 0 });
-        if direct.len() < MIN_BYTES || !self.can || !pass_by(file, true) {
+        if direct.len() < MIN_DIRECT_BYTES || !self.can || !pass_by(file, true) {
             (direct, rest) = (&[], bytes);
         }
         if !direct.is_empty() {
@@ -169,7 +165,7 @@ impl Default for DirectReader {
 impl DirectReader {
     /// Whether to read this many bytes like this.
     pub fn is_worth_it(bytes: u64) -> bool {
-        bytes >= MIN_BYTES as u64
+        bytes >= MIN_DIRECT_BYTES as u64
     }
 
     /// As `pread`. `offset` has to go on where the last call ended; `left` bytes will be asked for in all, this call's
@@ -184,8 +180,8 @@ impl DirectReader {
                 return file.read_at(buf, offset);
             }
             let skip = (offset % ALIGNMENT as u64) as usize;
-            let wanted = usize::try_from(left).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
-            let len = (skip + wanted).next_multiple_of(ALIGNMENT).min(BLOCK_BYTES);
+            let wanted = usize::try_from(left).unwrap_or(DIRECT_BLOCK_BYTES).min(DIRECT_BLOCK_BYTES);
+            let len = (skip + wanted).next_multiple_of(ALIGNMENT).min(DIRECT_BLOCK_BYTES);
             match file.read_at(self.block.bytes_mut().get_mut(..len).unwrap_or_default(), offset - skip as u64) {
                 Ok(n) => self.unread = skip.min(n)..n,
                 Err(e) if is_refusal(&e) => {
@@ -216,7 +212,7 @@ mod tests {
     fn what_is_written_is_there() {
         let place = tempfile::NamedTempFile::new_in(".").unwrap();
         let file = place.as_file();
-        for len in [0, 1, 4095, MIN_BYTES, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 4097] {
+        for len in [0, 1, 4095, MIN_DIRECT_BYTES, DIRECT_BLOCK_BYTES - 1, DIRECT_BLOCK_BYTES, 3 * DIRECT_BLOCK_BYTES + 4097] {
             file.set_len(0).unwrap();
             let bytes = content(len);
             write_all_at(file, &bytes, 0).unwrap();
@@ -227,7 +223,7 @@ mod tests {
     #[test]
     fn gaps_and_odd_offsets() {
         let place = tempfile::NamedTempFile::new_in(".").unwrap();
-        let (file, bytes) = (place.as_file(), content(5 * BLOCK_BYTES));
+        let (file, bytes) = (place.as_file(), content(5 * DIRECT_BLOCK_BYTES));
         let mut writer = DirectWriter::new();
         let mut expected = vec![0; bytes.len()];
         for (from, until) in
@@ -243,7 +239,7 @@ mod tests {
     #[test]
     fn a_range_is_read_whole() {
         let place = tempfile::NamedTempFile::new_in(".").unwrap();
-        let (file, bytes) = (place.as_file(), content(2 * BLOCK_BYTES + 5000));
+        let (file, bytes) = (place.as_file(), content(2 * DIRECT_BLOCK_BYTES + 5000));
         write_all_at(file, &bytes, 0).unwrap();
         for from in [0, 1, 4096, 70_001, bytes.len() - 1, bytes.len()] {
             let (mut reader, mut read, mut buffer) = (DirectReader::default(), Vec::new(), vec![0; 70_000]);
@@ -264,7 +260,7 @@ mod tests {
     fn where_it_cannot_be_done_it_is_done_as_usual() {
         // Memory has no disk below it.
         let Ok(file) = tempfile::tempfile_in("/dev/shm") else { return };
-        let bytes = content(BLOCK_BYTES + 77);
+        let bytes = content(DIRECT_BLOCK_BYTES + 77);
         write_all_at(&file, &bytes, 0).unwrap();
         let (mut reader, mut read) = (DirectReader::default(), vec![0; bytes.len()]);
         let mut done = 0;

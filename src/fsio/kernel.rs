@@ -1,14 +1,13 @@
 //! What the kernel says about who uses a directory: its processes, their shared memory, when it was booted, and whether
 //! another kernel could have the file system mounted too.
 
+use crate::limits::MAX_PROC_BYTES;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{Boot, Dir, FsError, Problem, Stat, list_dir, read_bounded, stat};
 
-/// Longest file of `/proc` that is read.
-const MAX_PROC_BYTES: usize = 16 * 1024 * 1024;
 /// Inode of the kernel's first namespace of processes, and of its first one of clocks (`linux/proc_ns.h`).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FIRST_TIME_NAMESPACE: u64 = 0xEFFF_FFFA;

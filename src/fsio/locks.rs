@@ -1,10 +1,10 @@
 //! Locks that end with their holder, however that ends: one function tries, everything else says what the outcome
 //! means.
 
+use crate::limits::{LOCK_ATTEMPTS, LOCK_PAUSE};
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -54,10 +54,10 @@ pub fn lock(path: &Path) -> Result<Option<Lock>, FsError> {
         .open(path)
         .map_err(|e| FsError::new("open", path, e))?;
     // Who only looks holds it for a moment.
-    for _ in 0..20 {
+    for _ in 0..LOCK_ATTEMPTS {
         match try_lock(&file) {
             Tried::Locked => return Ok(Some(Lock(file))),
-            Tried::Busy => std::thread::sleep(Duration::from_millis(2)),
+            Tried::Busy => std::thread::sleep(LOCK_PAUSE),
             Tried::Unsupported(_) => return Ok(None),
         }
     }

@@ -64,7 +64,7 @@ pub use read::{open_regular, read_bounded, reader, reader_from};
 pub use restore_tree::{RestoreTree, zero_range};
 pub use rooted::{Found, Missing, Rooted};
 pub use scratch::{scratch, try_scratch};
-pub use stat::{ItemKind, Stat, TIME_STEP, exists, is_settled, owner, stat, stat_no_follow, stat_open};
+pub use stat::{ItemKind, Stat, exists, is_settled, owner, stat, stat_no_follow, stat_open};
 pub use temp::{TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{TEMP_DIR, Tree};
 pub use trust::{ChangeableBy, Exposure, changeable_by_others, everybody_can_write, others_can_read, others_can_write};

@@ -1,5 +1,6 @@
 //! Files without a name in the directory for temporary files.
 
+use crate::limits::SCRATCH_TRIED_BYTES;
 use std::fs::File;
 use std::io::Write as _;
 
@@ -25,9 +26,8 @@ pub fn scratch() -> Result<File, FsError> {
 /// # Errors
 /// When it does not.
 pub fn try_scratch() -> Result<(), FsError> {
-    const TRIED_BYTES: usize = 64 * 1024;
     let mut file = scratch()?;
-    file.write_all(&[1; TRIED_BYTES]).and_then(|()| file.sync_data()).map_err(|e| {
+    file.write_all(&[1; SCRATCH_TRIED_BYTES]).and_then(|()| file.sync_data()).map_err(|e| {
         FsError::new("write a temporary file in", std::env::temp_dir(), e).with_hint("set TMPDIR to a directory with room")
     })
 }

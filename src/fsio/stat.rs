@@ -1,5 +1,6 @@
 //! The state of a file: what it is, whose, and whether it has changed.
 
+use crate::limits::FILE_TIME_STEP;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -149,14 +150,11 @@ pub fn owner(path: &Path) -> Result<u32, FsError> {
     Ok(std::fs::metadata(path).map_err(|e| FsError::new("stat", path, e))?.uid())
 }
 
-/// Longer than the steps in which the times of files advance: kernels count them in ticks of up to 10 ms.
-pub const TIME_STEP: Duration = Duration::from_millis(50);
-
 /// Whether the last change of a file is so long ago that one yet to come will show in its times.
 pub fn is_settled(stat: &Stat) -> bool {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(stat.changed.0), u32::try_from(stat.changed.1)) else { return false };
-    now.checked_sub(Duration::new(seconds, nanoseconds.min(999_999_999))).is_some_and(|age| age >= TIME_STEP)
+    now.checked_sub(Duration::new(seconds, nanoseconds.min(999_999_999))).is_some_and(|age| age >= FILE_TIME_STEP)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@
 //! or a symbolic link on the way may lead to a disk that is not mounted. [`Tree::open_file`] looks for the first name
 //! that is missing.
 
+use crate::limits::PATH_ATTEMPTS;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
@@ -48,10 +49,6 @@ pub const TEMP_DIR: &str = ".walvis-tmp";
 /// Objects may be read by the group too, if the umask lets them: PostgreSQL starts its commands with umask 077, or 027
 /// when the data directory is open to the group, so that one switch of the operator decides here too.
 const FILE_MODE: u32 = 0o640;
-
-/// How often to begin anew when directories are removed meanwhile. Each time needs another process that does it in that
-/// instant.
-const MAX_ROUNDS: u32 = 100;
 
 /// A directory with everything below it. Paths are relative to it and contain no `..`; the caller sees to that.
 #[derive(Debug, Clone)]
@@ -115,7 +112,7 @@ impl Tree {
     /// [`Problem::Denied`], others.
     pub fn open_file(&self, target: &Path) -> Result<Option<(File, Stat)>, FsError> {
         self.check_ground(parent_of(target))?;
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..PATH_ATTEMPTS {
             if let Some(file) = self.root.open_file(target, OFlag::O_RDONLY, 0)? {
                 let stat = stat_open(&file, &self.root.path_of(target))?;
                 return Ok(Some((file, stat)));
@@ -133,7 +130,7 @@ impl Tree {
     /// As [`open_file`](Self::open_file).
     pub fn stat(&self, target: &Path) -> Result<Option<Stat>, FsError> {
         self.check_ground(parent_of(target))?;
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..PATH_ATTEMPTS {
             if let Some(stat) = self.root.stat(target)? {
                 return Ok(Some(stat));
             }
@@ -154,7 +151,7 @@ impl Tree {
             return Ok(Some(self.root.clone()));
         }
         self.check_ground(target)?;
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..PATH_ATTEMPTS {
             if let Some(dir) = self.root.open_below(target)? {
                 return Ok(Some(dir));
             }
@@ -211,7 +208,7 @@ impl Tree {
         mut action: impl FnMut(&Dir, &OsStr) -> Result<Option<T>, FsError>,
     ) -> Result<T, FsError> {
         let name: OsString = target.file_name().map(OsStr::to_owned).unwrap_or_default();
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..PATH_ATTEMPTS {
             let Some(parent) = self.make(parent_of(target))? else { continue };
             match action(&parent, &name) {
                 Ok(Some(done)) => return Ok(done),

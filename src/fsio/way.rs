@@ -4,12 +4,10 @@
 //! Lives here: which name comes next, and how many links are too many. May not live here: looking at anything. Depends
 //! on nothing.
 
+use crate::limits::MAX_PATH_LINKS;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path};
-
-/// Most links on a way: as many as Linux itself follows.
-const MAX_LINKS: u32 = 40;
 
 /// Names that are still ahead. `..` is one; `.` and the root are not.
 pub(super) struct Way {
@@ -63,7 +61,7 @@ impl Way {
     /// Puts the names of a link's target before all others; `None` when that was one link too many.
     pub(super) fn follow(&mut self, target: &Path) -> Option<Begins> {
         self.links += 1;
-        if self.links > MAX_LINKS {
+        if self.links > MAX_PATH_LINKS {
             return None;
         }
         for name in names(target).rev() {
@@ -105,6 +103,6 @@ mod tests {
     fn a_loop_of_links_ends() {
         let mut way = Way::along(Path::new("loop"));
         let followed = std::iter::from_fn(|| way.follow(Path::new("loop"))).count();
-        assert_eq!(followed, MAX_LINKS as usize);
+        assert_eq!(followed, MAX_PATH_LINKS as usize);
     }
 }

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::descriptor::{CreateIfAbsent, RepositoryCipher};
 use crate::fsio::as_owner_of;
+use crate::limits::{CHECK_LOOK_EVERY, CHECK_STORE_GRACE, CHECK_TIME_RESERVE};
 use crate::pg::{SegmentHead, SegmentName, WalFileName};
 use crate::postgres::archiver::{Status, Watch};
 use crate::postgres::archiving_settings::{ArchivingProblem, ArchivingSettings};
@@ -20,14 +21,7 @@ use crate::wal::compare::{self, Held};
 use crate::wal::histories;
 use crate::wal::missed::missing;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How often the repositories are asked for the segment.
-const POLL: Duration = Duration::from_millis(200);
-/// How long after the archiver is done with a segment a store may take to show it.
-const GRACE: Duration = Duration::from_secs(5);
-/// Kept back from the time limit, for reading the segment back and for the report.
-const RESERVE: Duration = Duration::from_secs(2);
+use std::time::Instant;
 
 const SET_COMMAND: &str = "ALTER SYSTEM SET archive_command = 'walvis push-wal %p'; SELECT pg_reload_conf();";
 
@@ -428,11 +422,11 @@ impl Way<'_> {
                 archived.get_or_insert_with(Instant::now);
             }
             // It went elsewhere.
-            let is_elsewhere = archived.is_some_and(|at| at.elapsed() > GRACE);
-            if failure.is_some() || is_elsewhere || self.deadline.remaining() <= RESERVE {
+            let is_elsewhere = archived.is_some_and(|at| at.elapsed() > CHECK_STORE_GRACE);
+            if failure.is_some() || is_elsewhere || self.deadline.remaining() <= CHECK_TIME_RESERVE {
                 break;
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(CHECK_LOOK_EVERY);
         }
         if let (Some(server), Some(status)) = (&mut report.server, &status) {
             server.archiver = Some(ArchiverCheck {

@@ -6,6 +6,7 @@ use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
 use crate::format::extent::BackupId;
 use crate::format::manifest::Database;
+use crate::limits::MAX_GAPS_LISTED;
 use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
 use crate::recovery::ends::TimelineEnds;
 use crate::repo::{Binding, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
@@ -16,9 +17,6 @@ use crate::report::segments::SegmentRange;
 use crate::report::time::Time;
 use crate::repositories;
 use std::ops::ControlFlow;
-
-/// How many gaps are listed per timeline; all are counted.
-const GAPS_LISTED: usize = 10;
 
 /// Receives every stored file as it is seen.
 pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile);
@@ -245,7 +243,7 @@ fn add_segment(timeline: &mut ListedTimeline, name: SegmentName, size: Option<Wa
     });
     if let Some(gap) = gap {
         timeline.missing_runs += 1;
-        if timeline.missing.len() < GAPS_LISTED {
+        if timeline.missing.len() < MAX_GAPS_LISTED {
             timeline.missing.push(gap);
         }
     }

@@ -8,7 +8,10 @@
 //! is of: that file is the server's user's to write.
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem};
-use crate::limits::{KIB, MIB};
+use crate::limits::{
+    ARCHIVER_FAILURES, ARCHIVER_SILENCE, MAX_TRIAL_OUTPUT_BYTES, MIB, TRIAL_EVERY, TRIAL_LIMIT, TRIAL_LOOK_EVERY,
+    TRIAL_OUTPUT_LINES,
+};
 use crate::pg::{SegmentName, WalFileName};
 use crate::postgres::Server;
 use crate::postgres::postmaster_pid::PostmasterPid;
@@ -21,21 +24,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// After so long without any sign the command is tried.
-const SILENCE: Duration = Duration::from_secs(5);
-/// Between two trials.
-const BETWEEN_TRIALS: Duration = Duration::from_secs(30);
-/// How long a trial may take.
-pub const TRIAL_LIMIT: Duration = Duration::from_secs(20);
-/// Where nothing can be tried, this many failures in a row are no accident: the server itself gives up for a minute
-/// then.
-const FAILURES: u64 = 3;
-/// What is read of what the command says.
-const MAX_SAID_BYTES: usize = 16 * KIB;
-/// The lines of it that are reported.
-const LINES: usize = 4;
 /// Exit code of `walvis push-wal` when its repository cannot be reached: the one failure that passes by itself.
 const UNREACHABLE: i32 = 11;
 
@@ -217,7 +207,7 @@ fn run(
     let status = wait(child, go_on)?;
     let mut said = Vec::new();
     // What cannot be read is as good as nothing said.
-    let _ = fsio::reader_from(&output, 0).take(MAX_SAID_BYTES as u64).read_to_end(&mut said);
+    let _ = fsio::reader_from(&output, 0).take(MAX_TRIAL_OUTPUT_BYTES as u64).read_to_end(&mut said);
     Ok(match status {
         Some(status) if status.success() => Trial::Works,
         Some(status) => Trial::Fails { code: status.code(), what: format!("{}{}", ended(status), lines(&said)) },
@@ -238,7 +228,7 @@ fn wait(mut child: Child, go_on: &dyn Fn() -> Result<(), Error>) -> Result<Optio
         if let Err(error) = go_on() {
             break Err(error);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(TRIAL_LOOK_EVERY);
     };
     if let Ok(group) = i32::try_from(child.id()) {
         // It may be gone at this moment.
@@ -264,7 +254,7 @@ fn lines(said: &[u8]) -> String {
         .filter(|line| !line.is_empty())
         .map(|line| RawText::from(line).to_string().chars().take(400).collect())
         .collect();
-    let last = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default();
+    let last = lines.get(lines.len().saturating_sub(TRIAL_OUTPUT_LINES)..).unwrap_or_default();
     if last.is_empty() { String::new() } else { format!(", and says: {}", last.join(" / ")) }
 }
 
@@ -312,9 +302,9 @@ impl<'a> Watch<'a> {
             return Ok(now);
         }
         let failures = now.failed_count.saturating_sub(self.base.failed_count);
-        let is_due = self.tried.is_none_or(|tried| tried.elapsed() > BETWEEN_TRIALS);
+        let is_due = self.tried.is_none_or(|tried| tried.elapsed() > TRIAL_EVERY);
         let failed = now.last_failed.as_deref().filter(|_| now.is_failing && failures > 0);
-        let silent = awaited.filter(|_| self.since.elapsed() > SILENCE);
+        let silent = awaited.filter(|_| self.since.elapsed() > ARCHIVER_SILENCE);
         if let (Some(file), true) = (failed.or(silent), is_due) {
             self.tried = Some(Instant::now());
             match try_command(self.server, self.data_directory, file, go_on)? {
@@ -324,7 +314,7 @@ impl<'a> Watch<'a> {
                 Trial::Fails { code, what } => return Err(fails(file, code, &what)),
                 Trial::NotTried(why) => {
                     self.not_tried = Some(why);
-                    if failures >= FAILURES {
+                    if failures >= ARCHIVER_FAILURES {
                         return Err(fails_by_itself(&now, failures));
                     }
                 }

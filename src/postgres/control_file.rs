@@ -2,13 +2,11 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir, FsError, Problem, file_error};
+use crate::limits::{CONTROL_FILE_ATTEMPTS, CONTROL_FILE_PAUSE};
 use crate::pg::{ControlFile, ControlFileError, PG_CONTROL_BYTES};
 use crate::repo::{Facts, SystemId};
 use std::path::Path;
 
-/// How often a `pg_control` that seems damaged is read again: the server rewrites it without a lock that others could
-/// take.
-const ATTEMPTS: usize = 20;
 const PG_CONTROL: &str = "global/pg_control";
 
 /// Reads a data directory's `pg_control`; `None` when the directory has none.
@@ -61,8 +59,8 @@ fn control_from(
         let Some(bytes) = read().map_err(unreadable)? else { return Ok(None) };
         match ControlFile::parse(&bytes) {
             Ok(control) => return Ok(Some((control, bytes))),
-            Err(ControlFileError::Checksum) if attempt < ATTEMPTS && !deadline.is_over() => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+            Err(ControlFileError::Checksum) if attempt < CONTROL_FILE_ATTEMPTS && !deadline.is_over() => {
+                std::thread::sleep(CONTROL_FILE_PAUSE);
             }
             Err(e) => {
                 return Err(Error::new(Kind::Damaged, format!("{}: {e}", path.display()))

@@ -7,12 +7,11 @@
 //! port, 5 the first directory for sockets, 6 the first address it listens at, 7 its shared memory, 8 its state. They
 //! come one after the other while it starts.
 use crate::fsio::{self, Dir, FsError, Problem};
+use crate::limits::MAX_POSTMASTER_PID_BYTES;
 use crate::raw_text::RawText;
 use std::path::Path;
 
 const NAME: &str = "postmaster.pid";
-/// Longest that is read.
-const MAX_BYTES: usize = 64 * 1024;
 
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +25,7 @@ impl PostmasterPid {
     /// # Errors
     /// As of reading a file.
     pub fn read(data_directory: &Path) -> Result<Option<Self>, FsError> {
-        match fsio::read_bounded(&data_directory.join(NAME), MAX_BYTES) {
+        match fsio::read_bounded(&data_directory.join(NAME), MAX_POSTMASTER_PID_BYTES) {
             Ok(bytes) => Ok(Some(Self::parse(&bytes))),
             Err(e) if e.problem == Problem::Absent => Ok(None),
             Err(e) => Err(e),
@@ -39,7 +38,7 @@ impl PostmasterPid {
     /// # Errors
     /// As of reading a file.
     pub fn read_in(data_directory: &Dir) -> Result<Option<(Self, i64)>, FsError> {
-        let Some(bytes) = data_directory.read_bounded(NAME, MAX_BYTES)? else { return Ok(None) };
+        let Some(bytes) = data_directory.read_bounded(NAME, MAX_POSTMASTER_PID_BYTES)? else { return Ok(None) };
         // Gone meanwhile.
         let Some(stat) = data_directory.stat(NAME)? else { return Ok(None) };
         Ok(Some((Self::parse(&bytes), stat.changed.0)))

@@ -8,19 +8,12 @@
 //!   every process of this kernel can be seen and none is it.
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir, local_error};
+use crate::limits::{CLOCK_SLACK_S, PROCESS_ATTEMPTS, PROCESS_PAUSE, SAME_MOMENT_S};
 use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::raw_text::shown;
-use std::time::Duration;
 
 /// Is in the names of all programs that are a server: `postgres`, `edb-postgres`. (`postmaster` is a link.)
 const PROGRAM: &str = "postgres";
-/// How often processes are looked at that do not let themselves be.
-const ATTEMPTS: u32 = 20;
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
-/// By how much clocks may be set meanwhile and still tell a server from before the boot from a later one.
-const CLOCK_SLACK_S: i64 = 60;
-/// A server makes its shared memory after it has noted when it started; by the second.
-const SAME_MOMENT_S: i64 = 2;
 
 /// What is known of the server that `postmaster.pid` tells of.
 #[derive(Debug, Clone, Default)]
@@ -145,7 +138,7 @@ fn look_for(pgdata: &Dir, process: i32) -> Result<Option<Result<Option<i32>, Str
         match fsio::workers_in(&directory, owner, PROGRAM) {
             Ok(workers) => break workers,
             // One that is just being started cannot be looked at for a moment.
-            Err(_) if attempt < ATTEMPTS => std::thread::sleep(BETWEEN_ATTEMPTS),
+            Err(_) if attempt < PROCESS_ATTEMPTS => std::thread::sleep(PROCESS_PAUSE),
             Err(e) => return Ok(Some(Err(format!("a server of the same user cannot be looked at: {e}")))),
         }
     };

@@ -9,18 +9,12 @@
 //!
 //! Which locks are held is known from the last snapshot of the running transactions on: it repeats them all.
 use crate::error::Error;
+use crate::limits::{MAX_BACK_SEGMENTS, MAX_REMEMBERED_LOCKS, MAX_SNAPSHOT_SEGMENTS};
 use crate::pg::Lsn;
 use crate::pg::scan::{Effect, Event, Lock, Record, RelFile, StorageChange, Visitor};
 use crate::recovery::path_log::PathLog;
 use crate::recovery::stop::Stop;
 use std::collections::HashSet;
-
-/// How far back from the server's own stop another one is looked for, in segments.
-const MAX_BACK_SEGMENTS: u64 = 8;
-/// How far back from there a snapshot is looked for.
-const MAX_SNAPSHOT_SEGMENTS: u64 = 4;
-/// Most relations and locks that are remembered.
-const MAX_REMEMBERED: usize = 100_000;
 
 /// Where recovery stops, and what is locked there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +123,7 @@ impl Watch {
     fn lock(&mut self, lsn: Lsn, lock: Lock) {
         if let Some((_, told_at)) = self.held.iter_mut().find(|(held, _)| *held == lock) {
             *told_at = lsn;
-        } else if self.held.len() < MAX_REMEMBERED {
+        } else if self.held.len() < MAX_REMEMBERED_LOCKS {
             self.held.push((lock, lsn));
         }
     }
@@ -207,7 +201,7 @@ impl Visitor for Watch {
         if let StorageChange::Create { rel, .. } = change
             && self.is_replayed(lsn)
             && lsn >= self.lowest
-            && self.made.len() < MAX_REMEMBERED
+            && self.made.len() < MAX_REMEMBERED_LOCKS
         {
             self.made.insert(rel);
         }

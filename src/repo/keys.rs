@@ -16,7 +16,7 @@ use super::secret::Secret;
 use crate::crypto::{DataKey, DataKeys, KeyId, WrappingKey};
 use crate::error::{Error, Kind};
 use crate::format::descriptor::{Descriptor, KeyObject};
-use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMED_KEYS};
+use crate::limits::{CATALOG_READERS, MAX_DERIVED_KEYS, MAX_DESCRIPTOR_BYTES, MAX_KEY_OBJECTS, MAX_NAMES_IN_MESSAGE};
 use crate::threads::at_once;
 
 /// The key objects that the secret may open, as far as they could be read.
@@ -45,7 +45,7 @@ pub(super) fn find_keys(objects: &RawObjects, secret: &Secret) -> Result<Found, 
     objects.list(Prefix::DataKeys, "", &mut |object| {
         let ObjectName::DataKey { wrapping_key_id, .. } = object.name else { return ControlFlow::Continue(()) };
         if given.is_some_and(|id| id != wrapping_key_id) {
-            if found.others.len() < MAX_NAMED_KEYS {
+            if found.others.len() < MAX_NAMES_IN_MESSAGE {
                 found.others.insert(wrapping_key_id);
             }
             return ControlFlow::Continue(());
@@ -127,7 +127,7 @@ pub(super) fn open_keys(
 }
 
 fn wrong_key(objects: &RawObjects, given: Option<KeyId>, others: &BTreeSet<KeyId>) -> Error {
-    let others: Vec<String> = others.iter().take(MAX_NAMED_KEYS).map(KeyId::to_string).collect();
+    let others: Vec<String> = others.iter().take(MAX_NAMES_IN_MESSAGE).map(KeyId::to_string).collect();
     let what = match given {
         Some(id) => {
             format!(

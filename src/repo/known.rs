@@ -13,12 +13,12 @@ use super::secret::Secret;
 use crate::crypto::KnownRepository;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::RepositoryCipher;
-use crate::limits::MAX_NAMED_KEYS;
+use crate::limits::MAX_NAMES_IN_MESSAGE;
 
 /// Their ids, for a message: the first of them.
 pub fn names(known: &[KnownRepository]) -> String {
-    let ids: Vec<String> = known.iter().take(MAX_NAMED_KEYS).map(|known| known.id.to_string()).collect();
-    let more = match known.len().saturating_sub(MAX_NAMED_KEYS) {
+    let ids: Vec<String> = known.iter().take(MAX_NAMES_IN_MESSAGE).map(|known| known.id.to_string()).collect();
+    let more = match known.len().saturating_sub(MAX_NAMES_IN_MESSAGE) {
         0 => String::new(),
         more => format!(" and {more} others"),
     };

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::format::extent::{Extent, extent_bytes};
 use crate::format::manifest::{Content, FileEntry, TableRef};
 use crate::fsio::{self, DirectWriter, FsError, RestoreTree};
-use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MIB};
+use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, RESTORE_BATCH_BYTES, RESTORE_BATCH_FILES};
 use crate::raw_text::shown;
 use crate::repo::backups::{ExtentReader, WantedExtent};
 use crate::restore::target_directory::local;
@@ -18,11 +18,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A batch of small files is full with this many bytes, so that thousands of them cost few requests.
-const BATCH_BYTES: u64 = 8 * MIB as u64;
-/// Or with this many files.
-const BATCH_FILES: usize = 2048;
 
 /// A file that workers restore.
 #[derive(Debug)]
@@ -90,7 +85,7 @@ impl<'a> Batches<'a> {
             Content::Extents(extents) => {
                 self.small.parts.push(Part { task, first: 0, source: Source::Extents(extents) });
                 self.small_bytes += file.size_bytes;
-                if self.small_bytes >= BATCH_BYTES || self.small.parts.len() >= BATCH_FILES {
+                if self.small_bytes >= RESTORE_BATCH_BYTES || self.small.parts.len() >= RESTORE_BATCH_FILES {
                     return self.send_small();
                 }
             }

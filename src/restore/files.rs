@@ -3,6 +3,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item};
 use crate::fsio::{self, ItemKind, RestoreTree};
+use crate::limits::PROGRESS_EVERY;
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::raw_text::shown;
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PG_CONTROL: &[u8] = b"global/pg_control";
 const GLOBAL: &[u8] = b"global";
@@ -33,8 +34,6 @@ const LEFT_OUT: [&[u8]; 6] = [
     BACKUP_MANIFEST,
     crate::restore::target_directory::MARKER.as_bytes(),
 ];
-/// How often progress is logged.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// A backup in a repository.
 #[derive(Clone, Copy)]

@@ -7,6 +7,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupFacts;
 use crate::fsio::{self, Dir, Identity, Missing, Problem, RestoreTree, Rooted};
+use crate::limits::{MAX_DEFAULT_RESTORE_JOBS, SPARE_SEGMENTS};
 use crate::pg::data_directory::{TABLESPACES, directories_in_wal};
 use crate::postgres::programs;
 use crate::raw_text::{RawText, shown};
@@ -26,8 +27,6 @@ use crate::waiting;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Threads where nobody says how many.
-const MAX_DEFAULT_JOBS: usize = 32;
 /// Permissions of a directory that the backup does not have.
 const PRIVATE: u32 = 0o700;
 
@@ -140,7 +139,7 @@ impl<'a> Job<'a> {
         }
         // Each waits for the repository and for the disk, too.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let jobs = request.jobs.unwrap_or((2 * cores).min(MAX_DEFAULT_JOBS)).max(1);
+        let jobs = request.jobs.unwrap_or((2 * cores).min(MAX_DEFAULT_RESTORE_JOBS)).max(1);
         let job = Self {
             source,
             request,
@@ -172,7 +171,7 @@ impl<'a> Job<'a> {
             room::Needed { path, bytes, reused }
         };
         let mut needs = vec![needed(self.pgdata.as_path(), self.survey.bytes)];
-        let segments = room::SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
+        let segments = SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
         needs.push(needed(self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments));
         for (oid, _, to) in &self.tablespaces {
             needs.push(needed(to.as_path(), self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default()));

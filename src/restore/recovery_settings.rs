@@ -5,6 +5,7 @@
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::fsio::{RestoreTree, Rooted};
+use crate::limits::MAX_AUTO_CONF_BYTES;
 use crate::pg::settings::{RecoverySettings, TargetAction, value_in, without_recovery};
 use crate::pg::target::Target;
 use crate::raw_text::shown;
@@ -15,8 +16,6 @@ use crate::restore::request::RestoreRequest;
 use crate::restore::target_directory::local;
 use std::path::Path;
 
-/// Longest `postgresql.auto.conf`.
-const MAX_SETTINGS_BYTES: usize = 16 * 1024 * 1024;
 const SETTINGS: &str = "postgresql.auto.conf";
 
 /// What to do about archiving that was switched off.
@@ -72,7 +71,7 @@ pub(crate) fn write(
     backup: BackupId,
     mode: u32,
 ) -> Result<(), Error> {
-    let before = tree.root().read_bounded(SETTINGS, MAX_SETTINGS_BYTES).map_err(local)?.unwrap_or_default();
+    let before = tree.root().read_bounded(SETTINGS, MAX_AUTO_CONF_BYTES).map_err(local)?.unwrap_or_default();
     // What an earlier recovery left.
     let (mut text, _) = without_recovery(&before);
     let now = jiff::Timestamp::now();
@@ -114,7 +113,7 @@ pub fn run(pgdata: &Path) -> Result<EndReport, Error> {
                 .hint("the server needs its settings for that; they are taken out when it is over"));
         }
     }
-    let content = directory.read_bounded(SETTINGS, MAX_SETTINGS_BYTES).map_err(local)?.unwrap_or_default();
+    let content = directory.read_bounded(SETTINGS, MAX_AUTO_CONF_BYTES).map_err(local)?.unwrap_or_default();
     let archiving_is_off = value_in(&content, "archive_mode").as_deref() == Some("off");
     let (kept, removed) = without_recovery(&content);
     if !removed.is_empty() {

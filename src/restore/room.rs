@@ -8,9 +8,6 @@ use crate::restore::target_directory::{LOST_AND_FOUND, local};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Room that is left for the first WAL segments of recovery.
-pub(crate) const SPARE_SEGMENTS: u64 = 2;
-
 /// What is going to be written below a path.
 pub(crate) struct Needed<'a> {
     /// Where.

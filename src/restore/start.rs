@@ -13,6 +13,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::fsio::Dir;
+use crate::limits::PROGRESS_EVERY;
 use crate::pg::settings::TargetAction;
 use crate::pg::target::Target;
 use crate::pg::{ClusterState, Lsn, Timeline};
@@ -26,12 +27,10 @@ use crate::restore::{attachments, recovery_settings};
 use crate::waiting;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Where the server writes to until its own settings say otherwise.
 const LOG: &str = "walvis-start.log";
-/// How often progress is reported.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 const PAUSED: &str = "has paused";
 /// Between the end of a record and the beginning of the next one: padding, and the header of a page.
 const MAX_PADDING: u64 = 8 + 40;

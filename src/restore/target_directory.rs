@@ -5,6 +5,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 pub(crate) use crate::fsio::local_error as local;
 use crate::fsio::{self, Dir, Found, Identity, ItemKind, Problem, Rooted};
+use crate::limits::MAX_MARKER_BYTES;
 use crate::postgres::{control_file, running};
 use crate::raw_text::{RawText, shown};
 use crate::repo::SystemId;
@@ -17,7 +18,6 @@ use std::path::Path;
 pub const MARKER: &str = "walvis.restore";
 /// What the root of a file system has, and only root may look into.
 pub(crate) const LOST_AND_FOUND: &[u8] = b"lost+found";
-const MAX_MARKER_BYTES: usize = 1024 * 1024;
 
 /// Who restores what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
+use crate::limits::MAX_NAMES_IN_MESSAGE;
 use crate::pg::scan::{Head, Scanner, Segment, Summary};
 use crate::pg::{Lsn, SegmentHead, SegmentName, Timeline, WalFileName};
 use crate::raw_text::shown;
@@ -16,14 +17,11 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Names that a message shows.
-const MAX_NAMED: usize = 5;
-
 /// What to say when there is some, and nobody allowed it to go.
 pub(crate) fn refusal(pgdata: &Path, location: &str, files: &[UnarchivedFile]) -> Error {
-    let mut names: Vec<String> = files.iter().take(MAX_NAMED).map(UnarchivedFile::describe).collect();
-    if files.len() > MAX_NAMED {
-        names.push(format!("and {} more", files.len() - MAX_NAMED));
+    let mut names: Vec<String> = files.iter().take(MAX_NAMES_IN_MESSAGE).map(UnarchivedFile::describe).collect();
+    if files.len() > MAX_NAMES_IN_MESSAGE {
+        names.push(format!("and {} more", files.len() - MAX_NAMES_IN_MESSAGE));
     }
     let what = format!(
         "{}/pg_wal has WAL that is not in {location}, and --delta would throw it away: {}",

@@ -60,16 +60,7 @@ use super::claim_name::{ClaimName, PREFIX};
 use super::retry::Policy;
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
-use crate::limits::{ABANDONED_AFTER, MAX_TIMEOUT};
-
-/// Claims on one object; more are an error. Each stands for a writer at work or one that died within
-/// [`ABANDONED_AFTER`].
-const MAX_CLAIMS: usize = 10_000;
-
-/// Age at which an own claim is put again.
-const RENEW_AFTER: Duration = Duration::from_secs(ABANDONED_AFTER.as_secs() / 4);
-
-const _: () = assert!(RENEW_AFTER.as_secs() + MAX_TIMEOUT.as_secs() < ABANDONED_AFTER.as_secs());
+use crate::limits::{ABANDONED_AFTER, CLAIM_RENEWED_AFTER, MAX_CLAIMS};
 
 /// Create-if-absent by claims.
 pub struct Claims {
@@ -181,7 +172,7 @@ impl Claims {
 
     /// Puts the claim again when it is due, so that nobody takes it for dead.
     fn renew(&self, key: &Key, content: &ContentId, held: &mut Held) -> Result<(), StoreError> {
-        if held.put.age() < RENEW_AFTER {
+        if held.put.age() < CLAIM_RENEWED_AFTER {
             return Ok(());
         }
         match self.put_claim(key, content, &held.claim)? {
@@ -447,15 +438,15 @@ mod tests {
         let memory = Arc::new(MemoryStore::without_conditions());
         let (claims, object) = (claims_over(&memory), key("object"));
         let mut held = held(&claims, &object);
-        assert!(memory.backdate(&held.claim, RENEW_AFTER));
+        assert!(memory.backdate(&held.claim, CLAIM_RENEWED_AFTER));
         let old = modified(&memory, &held.claim).unwrap();
         claims.renew(&object, &OWN, &mut held).unwrap();
         assert_eq!(modified(&memory, &held.claim), Some(old));
         // The host slept: only the wall clock went on.
-        held.put.wall -= RENEW_AFTER;
+        held.put.wall -= CLAIM_RENEWED_AFTER;
         claims.renew(&object, &OWN, &mut held).unwrap();
         assert!(modified(&memory, &held.claim).unwrap() > old);
-        assert!(held.put.age() < RENEW_AFTER);
+        assert!(held.put.age() < CLAIM_RENEWED_AFTER);
     }
 
     #[test]

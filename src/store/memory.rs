@@ -1,5 +1,6 @@
 //! A store in memory: for tests, and as the contract of [`Store`] in the fewest lines.
 
+use crate::limits::MEMORY_LISTED_OBJECTS;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::{Bound, ControlFlow};
@@ -9,9 +10,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
-
-/// Objects shown per turn of a listing; the visitor runs unlocked, so that it may use the store.
-const PAGE_OBJECTS: usize = 1000;
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -103,7 +101,7 @@ impl Store for MemoryStore {
                 .objects()
                 .range((from, Bound::Unbounded))
                 .take_while(|(key, _)| key.starts_with(prefix))
-                .take(PAGE_OBJECTS)
+                .take(MEMORY_LISTED_OBJECTS)
                 .map(|(key, object)| (key.clone(), object.body.len() as u64, object.modified_unix_s))
                 .collect();
             let Some((last, ..)) = page.last() else { return Ok(()) };

@@ -5,7 +5,7 @@
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::limits::{FETCH_TURN, OUTAGE_PAUSE};
+use crate::limits::{FETCH_ROUND_PAUSE, FETCH_TURN, MIN_ANSWER_WAIT, OUTAGE_PAUSE};
 use crate::repo::{Fetched, StoredName, SystemId};
 use crate::report::fetch::FetchReport;
 use crate::repositories;
@@ -85,7 +85,7 @@ pub fn ask_all(wanted: &Wanted<'_>, call: &RestoreCall) -> Result<Option<FetchRe
         }
         asked = silent.into_iter().map(|silent| silent.repository).collect();
         turn *= 2;
-        std::thread::sleep(Duration::from_secs(1).min(wanted.deadline.remaining()));
+        std::thread::sleep(FETCH_ROUND_PAUSE.min(wanted.deadline.remaining()));
     }
     match Error::from_several(failures) {
         None => Ok(None),
@@ -129,7 +129,7 @@ fn ask_one(repository: &RepositoryConfig, wanted: &Wanted<'_>, wait: Option<Dura
     })?;
     loop {
         let quiet = health.answered().map_or(began, |answered| answered.max(began)).elapsed();
-        if let Some(answer) = thread.wait(wait.saturating_sub(quiet).max(Duration::from_millis(10)))? {
+        if let Some(answer) = thread.wait(wait.saturating_sub(quiet).max(MIN_ANSWER_WAIT))? {
             return answer;
         }
         if quiet >= wait || deadline.is_over() {

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::format::extent::{PackId, TableError, extents_in, tables_in, take_array, take_extents, take_place_rest, take_u32};
 use crate::limits::{
-    MAX_FACTS_BYTES, MAX_INLINE_EXTENTS, MAX_MANIFEST_NAMES, MAX_MANIFEST_PACKS, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES,
+    MAX_FACTS_BYTES, MAX_INLINE_EXTENTS, MAX_MANIFEST_HEAD_PART_BYTES, MAX_MANIFEST_ITEM_BYTES, MAX_MANIFEST_NAMES,
+    MAX_MANIFEST_PACKS, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES,
 };
 use crate::varint::{take_varint, unzigzag};
 
@@ -28,13 +29,9 @@ pub struct ManifestReader {
     rules: Option<Rules>,
 }
 
-/// Longest encoded item: the tables of a file of 1 TiB.
-const MAX_ITEM_BYTES: usize = 1024 * 1024;
 /// Shortest encoded item but that of the data directory itself: kind, common beginning, rest and its length, mode,
 /// owner, group.
 const MIN_ITEM_BYTES: u64 = 7;
-/// Longest part of the head that is taken at once, but for the facts: a name, or a pack.
-const MAX_HEAD_PART_BYTES: usize = 512;
 
 const HEAD: TableError = TableError::Invalid("its head breaks the rules of the format");
 const ITEM: TableError = TableError::Invalid("an item breaks the rules of the format");
@@ -135,7 +132,7 @@ impl ManifestReader {
 }
 
 fn rest_is_too_long(buffer: &[u8], taken: usize) -> bool {
-    buffer.len() - taken > MAX_ITEM_BYTES
+    buffer.len() - taken > MAX_MANIFEST_ITEM_BYTES
 }
 
 /// The head as far as it has come. Each part is parsed once, when all of it is there.
@@ -172,7 +169,7 @@ impl Beginning {
             }
             let mut ahead = *rest;
             let Some(next) = self.part(&mut ahead)? else {
-                let limit = if matches!(self.step, Step::Facts(_)) { MAX_FACTS_BYTES } else { MAX_HEAD_PART_BYTES };
+                let limit = if matches!(self.step, Step::Facts(_)) { MAX_FACTS_BYTES } else { MAX_MANIFEST_HEAD_PART_BYTES };
                 return if rest.len() > limit { Err(HEAD) } else { Ok(false) };
             };
             *rest = ahead;
@@ -312,7 +309,7 @@ fn take_item(rest: &mut &[u8], head: &ManifestHead, before: Option<&[u8]>, is_fo
             }
             Content::Extents(extents)
         }
-        FILE_WITH_TABLES if size_bytes > 0 && tables_in(size_bytes) <= (MAX_ITEM_BYTES / 8) as u64 => {
+        FILE_WITH_TABLES if size_bytes > 0 && tables_in(size_bytes) <= (MAX_MANIFEST_ITEM_BYTES / 8) as u64 => {
             let mut tables = Vec::new();
             for _ in 0..tables_in(size_bytes) {
                 let Some(used) = used(take_varint(rest)?) else { return Some(Err(ITEM)) };

@@ -10,8 +10,8 @@ use super::{Attachment, BackupFacts, BackupSummary, Item, ManifestHead};
 use crate::format::extent::{PackId, extents_in};
 use crate::limits::{
     MAX_ANNOTATIONS, MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_BACKUP_BYTES, MAX_DAMAGE_LISTED, MAX_DATABASES, MAX_LABEL_BYTES,
-    MAX_NAME_BYTES, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES, MAX_RECORD_BYTES, MAX_SUMMARY_WARNINGS, MAX_TABLESPACE_PATH_BYTES,
-    MAX_TABLESPACES, MAX_WARNINGS,
+    MAX_NAME_BYTES, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES, MAX_RECORD_BYTES, MAX_SERVER_VERSION, MAX_SUMMARY_WARNINGS,
+    MAX_TABLESPACE_PATH_BYTES, MAX_TABLESPACES, MAX_WARNINGS, MIN_SERVER_VERSION,
 };
 use crate::pg::WalSegmentSize;
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, is_emptied, tablespace_version_directory};
@@ -264,7 +264,7 @@ impl BackupSummary {
             && self.start_lsn <= self.checkpoint_lsn
             && self.start_lsn <= self.stop_lsn
             && self.timeline > 0
-            && (MIN_VERSION..MAX_VERSION).contains(&self.postgres_version_num)
+            && (MIN_SERVER_VERSION..MAX_SERVER_VERSION).contains(&self.postgres_version_num)
             && WalSegmentSize::new(self.wal_segment_bytes).is_some()
             && [self.files, self.bytes, self.new_bytes, self.reused_bytes, self.stored_bytes].into_iter().all(is_number)
             && [self.pages.verified, self.pages.damaged, self.warnings_total].into_iter().all(is_number)
@@ -275,9 +275,6 @@ impl BackupSummary {
 
 /// The last second of the year 9999, as in the ids of backups.
 const MAX_TIME_US: i64 = 253_402_300_799_999_999;
-/// Releases that Walvis backs up, and any that may come.
-const MIN_VERSION: u32 = 130_000;
-const MAX_VERSION: u32 = 10_000_000;
 
 /// Whether a path stays below the directory it is relative to.
 pub(super) fn is_safe(path: &[u8]) -> bool {

@@ -4,6 +4,7 @@ use super::errors;
 use super::mode::Mode;
 use super::passfile;
 use crate::error::{Error, Kind};
+use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -11,13 +12,6 @@ use std::time::Duration;
 use tokio_postgres::config::{ChannelBinding, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config};
 
-/// A TCP connection that is silent for so long is probed: a host that is gone is noticed within two minutes, and no
-/// router forgets it.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Between probes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Probes without an answer.
-const KEEPALIVE_RETRIES: u32 = 5;
 const DEFAULT_PORT: u16 = 5432;
 
 #[cfg(feature = "tls")]

@@ -6,12 +6,10 @@
 //! <https://www.postgresql.org/docs/current/libpq-connect.html>
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem};
-use crate::limits::MIB;
+use crate::limits::MAX_CONNECTION_FILE_BYTES;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Longest service or password file.
-pub(super) const MAX_FILE_BYTES: usize = MIB;
 /// Where the socket of a server is if nobody says so.
 const DEFAULT_HOST: &str = "/var/run/postgresql";
 
@@ -323,7 +321,7 @@ fn read_service(service: &str, env: Environment<'_>) -> Result<Vec<(String, Stri
     let own = env("PGSERVICEFILE").map(PathBuf::from).or_else(|| home(env).map(|home| home.join(".pg_service.conf")));
     let system = env("PGSYSCONFDIR").map(|directory| Path::new(&directory).join("pg_service.conf"));
     for path in own.into_iter().chain(system) {
-        let bytes = match fsio::read_bounded(&path, MAX_FILE_BYTES) {
+        let bytes = match fsio::read_bounded(&path, MAX_CONNECTION_FILE_BYTES) {
             Ok(bytes) => bytes,
             Err(e) if e.problem == Problem::Absent => continue,
             Err(e) => return Err(Error::new(Kind::Config, format!("service file {}: {e}", path.display()))),

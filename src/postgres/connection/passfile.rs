@@ -1,8 +1,8 @@
 //! Passwords from a password file, as libpq takes them.
 //!
 //! <https://www.postgresql.org/docs/current/libpq-pgpass.html>
-use super::conninfo::MAX_FILE_BYTES;
 use crate::fsio;
+use crate::limits::MAX_CONNECTION_FILE_BYTES;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -18,7 +18,7 @@ pub(super) struct Wanted<'a> {
 
 /// The password in the first line that fits. A file that others can read is not used, as by libpq.
 pub(super) fn find(path: &Path, wanted: Wanted<'_>) -> Option<Zeroizing<String>> {
-    let bytes = Zeroizing::new(fsio::read_bounded(path, MAX_FILE_BYTES).ok()?);
+    let bytes = Zeroizing::new(fsio::read_bounded(path, MAX_CONNECTION_FILE_BYTES).ok()?);
     if fsio::attributes(path).ok().flatten()?.mode & 0o077 != 0 {
         tracing::warn!("password file {} can be read by others, and is not used; make it private: chmod 600 {0}", path.display());
         return None;

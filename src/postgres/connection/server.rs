@@ -6,16 +6,11 @@ use super::sql_text::{hex_of, of_hex};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::Identity;
+use crate::limits::{SERVER_CONNECT_TIMEOUT, STATEMENT_LOOK_EVERY};
 use crate::raw_text::RawText;
 use crate::waiting;
 use std::future::Future;
-use std::time::Duration;
 use tokio_postgres::SimpleQueryMessage;
-
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a caller that waits for a long statement is asked whether to go on.
-const ASK: Duration = Duration::from_millis(200);
 
 /// A connection, with a runtime of its own.
 pub struct Server {
@@ -55,7 +50,7 @@ impl Server {
             info.set("dbname", database);
         }
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let time = CONNECT_TIMEOUT.min(deadline.remaining());
+        let time = SERVER_CONNECT_TIMEOUT.min(deadline.remaining());
         let targets = Targets::of(&info.complete(&env)?, time, &env)?;
         let (client, driver) = bounded(&runtime, &deadline, "connect to the server", targets.connect())??;
         runtime.spawn(driver);
@@ -102,13 +97,14 @@ impl Server {
             let statement = self.client.simple_query(sql);
             tokio::pin!(statement);
             loop {
-                match tokio::time::timeout(ASK, &mut statement).await {
+                match tokio::time::timeout(STATEMENT_LOOK_EVERY, &mut statement).await {
                     Ok(answer) => return Ok(answer),
                     Err(_) => {
                         if let Err(error) = go_on() {
                             // As far as possible: the session ends soon in any case.
                             let cancel = self.client.cancel_token();
-                            let _ = tokio::time::timeout(CONNECT_TIMEOUT, cancel.cancel_query(self.targets.connector())).await;
+                            let _ =
+                                tokio::time::timeout(SERVER_CONNECT_TIMEOUT, cancel.cancel_query(self.targets.connector())).await;
                             return Err(error);
                         }
                     }

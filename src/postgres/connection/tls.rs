@@ -5,10 +5,11 @@
 //!
 //! <https://www.postgresql.org/docs/current/libpq-ssl.html>
 use super::certificate;
-use super::conninfo::{Conninfo, MAX_FILE_BYTES};
+use super::conninfo::Conninfo;
 use super::mode::Mode;
 use crate::crypto::server_certificate::Shown;
 use crate::fsio::{self, Problem};
+use crate::limits::MAX_CONNECTION_FILE_BYTES;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -168,7 +169,7 @@ impl Wishes {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    match fsio::read_bounded(path, MAX_FILE_BYTES) {
+    match fsio::read_bounded(path, MAX_CONNECTION_FILE_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.problem == Problem::Absent => Ok(None),
         Err(e) => Err(e.to_string()),

@@ -3,11 +3,9 @@
 //! Replay holds the `AccessExclusiveLock` of every transaction that has taken one and has not ended by then. Where no
 //! stop avoids it, anybody who looks for that very table is told, rather than left waiting.
 use crate::error::Error;
+use crate::limits::MAX_LOCKS_REPORTED;
 use crate::postgres::Server;
 use std::collections::BTreeMap;
-
-/// Most locks that are named.
-const MAX_LOCKS: usize = 100;
 
 /// A relation on which queries wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub(super) fn locked(server: &Server, connect: &dyn Fn(&str) -> Result<Server, E
         "SELECT coalesce(d.datname, ''), l.relation FROM pg_catalog.pg_locks l \
          LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) l.database \
          WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' \
-         ORDER BY 1, 2 LIMIT {MAX_LOCKS}"
+         ORDER BY 1, 2 LIMIT {MAX_LOCKS_REPORTED}"
     );
     let mut of_databases: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in server.rows(&sql)? {

@@ -1,13 +1,9 @@
 //! The end of a server's log, which tells more than any exit code.
 use crate::fsio;
+use crate::limits::{LOG_TAIL_LINES, MAX_LOG_TAIL_BYTES, MAX_LOGFILE_LIST_BYTES};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-/// Lines of the log that are shown.
-const TAIL_LINES: usize = 15;
-const MAX_LOG_TAIL_BYTES: u64 = 64 * 1024;
-const MAX_LOGFILE_LIST_BYTES: usize = 1024 * 1024;
 
 /// The last lines that a server wrote: to the file it was started with, and to that of its logging collector, where it
 /// has one.
@@ -32,7 +28,7 @@ fn tail_of(path: &Path) -> String {
     }
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
-    lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).fold(String::new(), |out, line| out + "    " + line + "\n")
+    lines.iter().skip(lines.len().saturating_sub(LOG_TAIL_LINES)).fold(String::new(), |out, line| out + "    " + line + "\n")
 }
 
 #[cfg(test)]
@@ -48,7 +44,7 @@ mod tests {
         let text: String = (0..10_000).map(|i| format!("line {i}\n")).collect();
         std::fs::write(&path, text).unwrap();
         let tail = tail_of(&path);
-        assert_eq!(tail.lines().count(), TAIL_LINES);
+        assert_eq!(tail.lines().count(), LOG_TAIL_LINES);
         assert!(tail.ends_with("    line 9999\n"));
     }
     #[test]

@@ -6,6 +6,7 @@ use super::user::Acting;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{Dir, Owner, local_error};
+use crate::limits::{SERVER_ANSWER_LIMIT, SERVER_LOOK_EVERY, STARTED_SERVER_PATIENCE};
 use crate::postgres::Server;
 use crate::postgres::postmaster_pid::PostmasterPid;
 use crate::postgres::programs::run_as;
@@ -19,14 +20,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-
-/// How often the server is asked.
-const ASK_EVERY: Duration = Duration::from_millis(100);
-/// A server that says that it takes connections, and takes none of ours for so long, is not going to.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
-/// How long one answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// What is started.
 #[derive(Debug)]
@@ -158,7 +152,7 @@ impl ServerProcess {
                     }
                 }
             }
-            std::thread::sleep(ASK_EVERY);
+            std::thread::sleep(SERVER_LOOK_EVERY);
         }
     }
 
@@ -202,7 +196,7 @@ impl ServerProcess {
                     format!("the server (process {}) has not stopped within {} s", self.id(), self.deadline.limit().as_secs());
                 return Err(server_error(what).detail(self.tail()).hint("it runs still; its log says what it waits for"));
             }
-            std::thread::sleep(ASK_EVERY);
+            std::thread::sleep(SERVER_LOOK_EVERY);
         }
     }
 
@@ -211,7 +205,7 @@ impl ServerProcess {
     }
 
     fn answer_limit(&self) -> Deadline {
-        Deadline::each(self.deadline.limit().min(ANSWER_LIMIT))
+        Deadline::each(self.deadline.limit().min(SERVER_ANSWER_LIMIT))
     }
 
     /// A connection to where `postmaster.pid` says that the server listens; `None` when the server takes none yet.
@@ -240,7 +234,7 @@ impl ServerProcess {
             self.refused_since = None;
             return Ok(None);
         }
-        if self.refused_since.get_or_insert_with(Instant::now).elapsed() > CONNECT_PATIENCE {
+        if self.refused_since.get_or_insert_with(Instant::now).elapsed() > STARTED_SERVER_PATIENCE {
             return Err(error
                 .while_doing("the server runs, but cannot be asked how far it is")
                 .hint("set PGUSER, PGPASSWORD or PGDATABASE for a role that may connect; the server was left running"));
@@ -266,6 +260,8 @@ fn private_socket(directory: &Path) -> [OsString; 6] {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::fsio::Rooted;
     use std::os::unix::fs::PermissionsExt;

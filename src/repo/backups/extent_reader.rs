@@ -14,16 +14,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::TableRef;
-use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, KIB, MIB};
-
-/// Unused bytes between two extents that are read all the same rather than with another request.
-const MAX_GAP_BYTES: u64 = 128 * KIB as u64;
-/// Longest range that is read at once.
-const MAX_RANGE_BYTES: u64 = 8 * MIB as u64;
-/// Shortest limit of a range, however many threads there are: two extents.
-const MIN_RANGE_BYTES: u64 = 256 * KIB as u64;
-/// What the ranges of all threads take together.
-const RANGES_MEMORY_BYTES: u64 = 96 * MIB as u64;
+use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_GAP_BYTES, MAX_RANGE_BYTES, MIN_RANGE_BYTES, RANGES_MEMORY_BYTES};
 
 /// Reads tables and extents of one backup. Threads share one.
 pub struct ExtentReader<'a> {

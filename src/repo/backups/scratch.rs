@@ -16,14 +16,9 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{BackupFacts, BackupSummary, Item, ManifestHead, ManifestReader, ManifestWriter};
 use crate::fsio::{self, file_error};
-use crate::limits::KIB;
+use crate::limits::{SCRATCH_READ_BYTES, SCRATCH_WRITE_BYTES};
 use crate::repo::cluster::{ClusterName, SystemId};
 use crate::repo::repository::Repository;
-
-/// What is written to the file at once.
-const WRITE_BYTES: usize = 256 * KIB;
-/// What is read of the file at once.
-const READ_BYTES: usize = 128 * KIB;
 
 /// Writes a manifest into a temporary file.
 pub struct ScratchWriter {
@@ -52,7 +47,7 @@ impl ScratchWriter {
     /// [`Kind::Config`] when it cannot be made.
     pub fn new() -> Result<Self, Error> {
         let file = fsio::scratch().map_err(|e| file_error(Kind::Config, e))?;
-        Ok(Self { writer: ManifestWriter::new(BufWriter::with_capacity(WRITE_BYTES, file)) })
+        Ok(Self { writer: ManifestWriter::new(BufWriter::with_capacity(SCRATCH_WRITE_BYTES, file)) })
     }
 
     /// Adds an item, as [`ManifestWriter::add`] does.
@@ -140,7 +135,7 @@ impl ScratchItems {
             if let Some(item) = self.reader.next_item().map_err(|e| cannot_read(&e))? {
                 return Ok(Some(item));
             }
-            self.buffer.resize(READ_BYTES, 0);
+            self.buffer.resize(SCRATCH_READ_BYTES, 0);
             let n = match fsio::reader_from(&self.file, self.offset).read(&mut self.buffer) {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 read => read.map_err(|e| cannot_read(&e))?,
@@ -224,7 +219,7 @@ mod tests {
     fn items_are_read_back_in_order_as_often_as_wanted() {
         let items = many();
         let manifest = written(&items);
-        assert!(manifest.items.metadata().unwrap().len() > 2 * READ_BYTES as u64);
+        assert!(manifest.items.metadata().unwrap().len() > 2 * SCRATCH_READ_BYTES as u64);
         let (mut first, mut second) = (manifest.items(), manifest.items());
         for item in &items {
             assert_eq!(first.next().unwrap().unwrap(), *item);

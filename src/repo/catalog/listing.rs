@@ -10,9 +10,6 @@ use crate::pg::{SegmentName, Timeline, WalFileName};
 use crate::repo::object_name::ObjectName;
 use crate::repo::prefix::Prefix;
 
-/// How many names are listed at once.
-pub(super) const LISTED: usize = 512;
-
 impl Catalog<'_> {
     /// As [`read_node`](Self::read_node), read once. Only what is there is remembered.
     pub(super) fn known_node(&self, id: NodeId) -> Result<Option<Arc<Node>>, Error> {

@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::listing::LISTED;
 use super::open::Catalog;
 use super::path::{Leg, Path, TimelineInfo};
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
-use crate::limits::CATALOG_READERS;
+use crate::limits::{CATALOG_READERS, LISTED_NAMES};
 use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::prefix::Prefix;
@@ -151,22 +150,22 @@ impl Catalog<'_> {
 
     /// The first and last stored segment of a timeline.
     fn ends_of(&self, timeline: Timeline) -> Result<Option<(SegmentName, SegmentName)>, Error> {
-        let first = self.known_names(timeline, 0, 0, u64::MAX, LISTED)?.0.first().copied();
+        let first = self.known_names(timeline, 0, 0, u64::MAX, LISTED_NAMES)?.0.first().copied();
         let Some(first) = first else { return Ok(None) };
         let mut last = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
         loop {
-            let (more, whole) = self.known_names(timeline, 0, last.saturating_add(1), u64::MAX, LISTED)?;
+            let (more, whole) = self.known_names(timeline, 0, last.saturating_add(1), u64::MAX, LISTED_NAMES)?;
             last = more.last().copied().unwrap_or(last);
             if whole {
                 break;
             }
             // Is there anything far beyond? Double the distance while there is, then halve it.
-            let mut step = LISTED as u64;
+            let mut step = LISTED_NAMES as u64;
             while let Some(beyond) = self.first_after(timeline, last.saturating_add(step))? {
                 last = beyond;
                 step = step.saturating_mul(2);
             }
-            while step > LISTED as u64 {
+            while step > LISTED_NAMES as u64 {
                 step /= 2;
                 if let Some(beyond) = self.first_after(timeline, last.saturating_add(step))? {
                     last = beyond;
@@ -182,7 +181,7 @@ impl Catalog<'_> {
         // Level 6 takes 16 million segments.
         let mut levels: Vec<u32> = (1..=5).collect();
         let list = |level: u32, low: u64| {
-            let (numbers, whole) = self.known_names(timeline, level, low, u64::MAX / span(level), LISTED)?;
+            let (numbers, whole) = self.known_names(timeline, level, low, u64::MAX / span(level), LISTED_NAMES)?;
             Ok((numbers.last().map(|number| self.node_id(timeline, level, *number).last()), whole))
         };
         let mut lists =

@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::listing::LISTED;
 use super::open::Catalog;
 use super::path::{Leg, Path};
 use super::summaries::Stored;
 use crate::error::Error;
 use crate::format::node::{Aggregate, Children, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
-use crate::limits::CATALOG_READERS;
+use crate::limits::{CATALOG_READERS, LISTED_NAMES, MAX_LISTED_SPAN};
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::threads::at_once;
 
@@ -38,9 +37,6 @@ pub enum Step {
     /// A segment that is stored without a summary.
     Unscanned(SegmentName),
 }
-
-/// Most names that are listed at once on the way back.
-const MAX_WINDOW: u64 = 1 << 16;
 
 /// Whether a part of the log is worth looking into.
 pub type Wanted<'a> = &'a dyn Fn(&Aggregate) -> bool;
@@ -170,7 +166,7 @@ impl Walker<'_, '_> {
 
     /// Segments that no node above `level` covers.
     fn gap(&mut self, leg: Leg, level: u32, low: u64, high: u64) -> Flow {
-        let (mut low, mut high, unit, mut width) = (low, high, span(level), LISTED as u64);
+        let (mut low, mut high, unit, mut width) = (low, high, span(level), LISTED_NAMES as u64);
         while low <= high {
             let (numbers, from, until);
             if self.back {
@@ -178,9 +174,9 @@ impl Walker<'_, '_> {
                 until = high;
                 numbers = self.list(leg, level, from, until, usize::MAX)?.0;
                 // Large holes take few requests.
-                width = if numbers.is_empty() { (width * 4).min(MAX_WINDOW) } else { LISTED as u64 };
+                width = if numbers.is_empty() { (width * 4).min(MAX_LISTED_SPAN) } else { LISTED_NAMES as u64 };
             } else {
-                let (listed, whole) = self.list(leg, level, low, high, LISTED)?;
+                let (listed, whole) = self.list(leg, level, low, high, LISTED_NAMES)?;
                 from = low;
                 let end = listed.last().map_or(high, |last| last.saturating_mul(unit).saturating_add(unit - 1));
                 until = if whole { high } else { end.min(high) };

@@ -5,21 +5,17 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::listing::LISTED;
 use super::open::Catalog;
 use super::summaries::Stored as StoredSegment;
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Children, Edge, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
-use crate::limits::CATALOG_READERS;
+use crate::limits::{CATALOG_READERS, LISTED_NAMES, PUSH_CATALOG_READERS};
 use crate::pg::scan::Summary;
 use crate::pg::{SegmentName, Timeline};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::content::Content;
 use crate::repo::repository::Repository;
 use crate::threads::at_once;
-
-/// Summaries that a push reads at once: it has less memory than a search.
-const PUSH_READERS: usize = 4;
 
 /// What a rebuild did with a timeline's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,11 +47,11 @@ impl Repository {
         let catalog = Catalog::unlisted(self, cluster, facts);
         // The block before gets a second chance: its writer may have failed, or a segment of it come late.
         let first = block.saturating_sub(1);
-        let present = catalog.nodes_in(segment.timeline, 1, first, block, LISTED)?.0;
+        let present = catalog.nodes_in(segment.timeline, 1, first, block, LISTED_NAMES)?.0;
         let mut written = 0;
         for number in (first..=block).filter(|number| !present.contains(number)) {
             let id = catalog.node_id(segment.timeline, 1, number);
-            let builder = Builder { catalog: &catalog, readers: PUSH_READERS, scanned: None };
+            let builder = Builder { catalog: &catalog, readers: PUSH_CATALOG_READERS, scanned: None };
             if let Some(node) = builder.of_segments(id)? {
                 catalog.put_node(&node)?;
                 written += 1 + catalog.climb(id)?;
@@ -116,7 +112,7 @@ impl Catalog<'_> {
         let scanned = Mutex::new(0_u64);
         let mut next = 0;
         loop {
-            let (numbers, whole) = self.segments_after(timeline, next_before(next), u64::MAX, LISTED)?;
+            let (numbers, whole) = self.segments_after(timeline, next_before(next), u64::MAX, LISTED_NAMES)?;
             let (Some(low), Some(high)) = (numbers.first(), numbers.last()) else { break };
             let present = self.nodes_in(timeline, 1, low / FANOUT, high / FANOUT, usize::MAX)?.0;
             for block in numbers.chunk_by(|a, b| a / FANOUT == b / FANOUT) {
@@ -163,7 +159,7 @@ impl Catalog<'_> {
         while id.level < MAX_LEVEL {
             let parent = self.node_id(id.timeline, id.level + 1, id.number / FANOUT);
             let first = parent.number * FANOUT;
-            if self.nodes_in(id.timeline, id.level, first, first + FANOUT - 1, LISTED)?.0.len() as u64 != FANOUT {
+            if self.nodes_in(id.timeline, id.level, first, first + FANOUT - 1, LISTED_NAMES)?.0.len() as u64 != FANOUT {
                 break;
             }
             let Some(node) = self.of_nodes(parent)? else { break };

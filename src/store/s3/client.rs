@@ -31,12 +31,9 @@ use super::settings::{Checksums, InvalidSettings, S3Settings, check_endpoint, is
 use super::tls;
 use crate::deadline::Deadline;
 use crate::fsio::Identity;
+use crate::limits::{MAX_CONNECT_TIME, S3_RUNTIME_THREADS};
 use crate::store::ErrorKind;
 
-/// A connection that takes longer than this will not come.
-const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Threads of the runtime.
-const WORKERS: usize = 2;
 /// Where AWS is, as far as a proxy is concerned.
 const AWS: &str = "https://s3.amazonaws.com";
 /// What a region is called where regions mean nothing.
@@ -232,9 +229,9 @@ impl Engine {
                 .hint("raise the limits on memory (ulimit -v) or on processes (ulimit -u, TasksMax=)")
                 .permanently()
         };
-        threads_can_be_had(WORKERS).map_err(no_threads)?;
+        threads_can_be_had(S3_RUNTIME_THREADS).map_err(no_threads)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
+            .worker_threads(S3_RUNTIME_THREADS)
             .thread_name("walvis-s3")
             .enable_all()
             .build()

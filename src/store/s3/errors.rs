@@ -8,10 +8,8 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::SdkError;
 
 use super::error_documents::{ServiceError, element, field};
+use crate::limits::MAX_QUOTE_CHARS;
 use crate::store::{ErrorKind, StoreError};
-
-/// Longest piece of a foreign text that goes into a message, in characters.
-const MAX_QUOTE_CHARS: usize = 240;
 
 /// A request that did not end as it should.
 #[derive(Debug)]

@@ -9,12 +9,8 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::fsio;
 use crate::limits;
+use crate::limits::MAX_S3_PREFIX_BYTES;
 use crate::store::Key;
-
-/// S3's limit on the length of an object name, in bytes.
-const S3_KEY_BYTES: usize = 1024;
-/// Longest prefix, in bytes: what S3 leaves beside the longest key and a slash.
-const MAX_PREFIX_BYTES: usize = S3_KEY_BYTES - limits::MAX_KEY_BYTES - 1;
 
 /// Where an S3 store is and how to talk to it. It holds no secret: credentials come from the standard AWS chain
 /// (environment, shared files, web identity, container and instance metadata) or from
@@ -188,10 +184,10 @@ impl S3Settings {
             return Err(InvalidSettings::new(format!("{:?} is not a bucket name", self.bucket))
                 .hint("a bucket name has 3 to 63 lower-case letters, digits, dots and hyphens"));
         }
-        if !self.prefix.is_empty() && (Key::new(self.prefix.as_str()).is_err() || self.prefix.len() > MAX_PREFIX_BYTES) {
+        if !self.prefix.is_empty() && (Key::new(self.prefix.as_str()).is_err() || self.prefix.len() > MAX_S3_PREFIX_BYTES) {
             return Err(InvalidSettings::new(format!("{:?} is not a prefix for objects", self.prefix)).hint(format!(
                 "parts of letters, digits, `.`, `_` and `-`, none empty or beginning with a dot, between single slashes; at most \
-                 {MAX_PREFIX_BYTES} bytes"
+                 {MAX_S3_PREFIX_BYTES} bytes"
             )));
         }
         if let Some(endpoint) = &self.endpoint {
@@ -314,8 +310,8 @@ mod tests {
             assert!(wrong(url).contains(expected), "{url}: {}", wrong(url));
         }
         assert!(!wrong("s3://AKIA:secret@bucket/x").contains("secret"));
-        assert!(S3Settings::parse_url(&format!("s3://bucket/{}", "x".repeat(MAX_PREFIX_BYTES))).is_ok());
-        assert!(S3Settings::parse_url(&format!("s3://bucket/{}", "x".repeat(MAX_PREFIX_BYTES + 1))).is_err());
+        assert!(S3Settings::parse_url(&format!("s3://bucket/{}", "x".repeat(MAX_S3_PREFIX_BYTES))).is_ok());
+        assert!(S3Settings::parse_url(&format!("s3://bucket/{}", "x".repeat(MAX_S3_PREFIX_BYTES + 1))).is_err());
     }
 
     #[test]

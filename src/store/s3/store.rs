@@ -15,10 +15,8 @@ use super::errors::{Failure, quote};
 use super::settings::{InvalidSettings, S3Settings};
 use super::upload::S3Upload;
 use crate::deadline::Deadline;
+use crate::limits::MAX_S3_OFFSET;
 use crate::store::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
-
-/// Servers take larger offsets for nonsense, not for the end of an object.
-const MAX_OFFSET: u64 = i64::MAX as u64;
 
 /// Objects below a prefix of an S3 bucket. Shared by threads; a runtime of its own is started by the first request.
 ///
@@ -76,7 +74,7 @@ impl S3Store {
             ReadRange::All | ReadRange::From(0) => None,
             ReadRange::From(offset) => Some(format!("bytes={offset}-")),
             ReadRange::Bounded { offset, len } => match offset.checked_add(len.max(1) - 1) {
-                Some(last) if last <= MAX_OFFSET => Some(format!("bytes={offset}-{last}")),
+                Some(last) if last <= MAX_S3_OFFSET => Some(format!("bytes={offset}-{last}")),
                 _ => Some(format!("bytes={offset}-")), // beyond what servers can count to, and any object's end
             },
         };
@@ -88,7 +86,7 @@ impl S3Store {
 
     fn open_range(&self, key: &Key, range: ReadRange) -> Result<Opened, Failure> {
         let mut size = None;
-        if range.offset() <= MAX_OFFSET {
+        if range.offset() <= MAX_S3_OFFSET {
             match self.get(key, range) {
                 Ok(output) => return extent(&output, range).map(|(size, length)| Opened::Body(Box::new(output), size, length)),
                 Err(failure) if is_absent(&failure) => return Ok(Opened::Absent),

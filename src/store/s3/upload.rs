@@ -9,10 +9,8 @@ use bytes::Bytes;
 use super::bucket::{Bucket, crc32c_base64, kms_key, lock_mode, retain_until, sse_name};
 use super::errors::Failure;
 use crate::limits;
+use crate::limits::UPLOAD_TIDY_TIME;
 use crate::store::{Created, ErrorKind, Key, StoreError, Upload};
-
-/// How long tidying up may take: it is a courtesy, and the store expires what is left where the operator told it to.
-const TIDY_TIME: Duration = Duration::from_secs(5);
 
 /// 2026-01-01. Walvis is younger: an upload that is said to have begun before has a date that the store made up (moto
 /// says 2010 of every one), and may have begun just now.
@@ -170,7 +168,7 @@ fn upload_gone() -> Failure {
 
 fn abort(bucket: &Bucket, key: &Key, upload_id: &str) -> Result<(), Failure> {
     let s = bucket.engine.settings();
-    bucket.engine.call_within(TIDY_TIME, |client| {
+    bucket.engine.call_within(UPLOAD_TIDY_TIME, |client| {
         client.abort_multipart_upload().bucket(&s.bucket).key(s.full(key.as_str())).upload_id(upload_id).send()
     })?;
     Ok(())
@@ -184,8 +182,9 @@ fn abort_abandoned(bucket: &Bucket, key: &Key) {
     }
     let s = bucket.engine.settings();
     let full = s.full(key.as_str());
-    let listing =
-        bucket.engine.call_within(TIDY_TIME, |client| client.list_multipart_uploads().bucket(&s.bucket).prefix(&full).send());
+    let listing = bucket
+        .engine
+        .call_within(UPLOAD_TIDY_TIME, |client| client.list_multipart_uploads().bucket(&s.bucket).prefix(&full).send());
     let listing = match listing {
         Ok(listing) => listing,
         Err(failure) => {

@@ -7,8 +7,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, FsError};
 use crate::limits::{
-    AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES, FETCHED_FREE_TIMES,
-    FETCHED_MIN_FILES,
+    AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_HELPER_LOOK_EVERY, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES,
+    FETCHED_FREE_TIMES, FETCHED_MIN_FILES,
 };
 use crate::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
@@ -20,7 +20,7 @@ use crate::wal::restore_call::is_in_recovery;
 use crate::wal::spool::{FetchedFile, HelperKind, PlanWriter, Spool, SpoolId};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Fetches ahead of a segment that was just served, until recovery or the archive ends, or something fails.
 ///
@@ -326,7 +326,7 @@ impl FetchHelper<'_> {
                 return Ok(());
             }
             plan.update(unfinished);
-            self.queue.wait(Duration::from_millis(10));
+            self.queue.wait(FETCH_HELPER_LOOK_EVERY);
         }
     }
 

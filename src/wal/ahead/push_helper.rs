@@ -8,7 +8,10 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::node::FANOUT;
 use crate::fsio;
-use crate::limits::{AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_TIME, OPTIONAL_TIMEOUT, PUSH_AHEAD_MAX_THREADS};
+use crate::limits::{
+    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_TIME, FILE_TIME_STEP, OPTIONAL_TIMEOUT, PUSH_AHEAD_MAX_THREADS,
+    PUSH_HELPER_IDLE_LOOK_EVERY, PUSH_HELPER_LOOK_EVERY,
+};
 use crate::pg::{SegmentName, WalFileName};
 use crate::postgres::control_file;
 use crate::repo::{ClusterName, Facts, Kept, Repository};
@@ -24,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Pushes ahead of the file that a call was made for, until nothing is left or something fails.
 ///
@@ -264,7 +267,7 @@ impl PushHelper<'_> {
             }
             plan.update(unfinished);
             // A worker that ends while we look at the directory is seen at the latest after this time.
-            self.queue.wait(Duration::from_millis(if is_idle { 20 } else { 100 }));
+            self.queue.wait(if is_idle { PUSH_HELPER_IDLE_LOOK_EVERY } else { PUSH_HELPER_LOOK_EVERY });
         }
         let left = self.queue.change(|queue| {
             queue.end();
@@ -288,7 +291,7 @@ impl PushHelper<'_> {
         let path = self.path_of(&file);
         // A change in the same tick as the last one would not show in the file's times: read it once that tick is over.
         if fsio::stat(&path).ok().flatten().is_some_and(|stat| !fsio::is_settled(&stat)) {
-            std::thread::sleep(fsio::TIME_STEP);
+            std::thread::sleep(FILE_TIME_STEP);
         }
         let inspected = match inspect(&path, self.config, &self.deadline) {
             Ok(inspected) => Arc::new(inspected),

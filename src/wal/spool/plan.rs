@@ -3,10 +3,10 @@ use super::directory::Spool;
 use super::record::Record;
 use crate::deadline::Deadline;
 use crate::fsio::{self, FsError, Lock};
-use crate::limits::{HEARTBEAT, HEARTBEAT_LOST};
+use crate::limits::{HEARTBEAT, HEARTBEAT_LOST, LOOKS_PER_PLAN, PLANNED_FILE_LOOK_EVERY};
 use crate::pg::WalFileName;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The kinds of helpers; of each kind one runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +89,11 @@ impl Spool {
             if !self.is_planned(helper, file) {
                 break;
             }
-            for _ in 0..10 {
+            for _ in 0..LOOKS_PER_PLAN {
                 if let Some(found) = look() {
                     return Some(found);
                 }
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(PLANNED_FILE_LOOK_EVERY);
             }
         }
         // It may have been left between the last look and the end of the plan.
