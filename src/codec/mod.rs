@@ -9,12 +9,14 @@
 
 mod one_pass;
 pub mod pack;
+mod spare_buffers;
 
 use std::io::{self, BufReader, Read, Write};
 
 use zstd::zstd_safe::CParameter;
 
-pub use one_pass::{Compressed, Compressing, SharedCompressed, give_back};
+pub use one_pass::{Compressed, Compressing, SharedCompressed};
+pub use spare_buffers::SpareBuffers;
 
 use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata, ObjectKind, SEALED_FRAME_BYTES};

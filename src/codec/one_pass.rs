@@ -3,11 +3,12 @@
 //! and between, and is sealed in place. One pass over the file serves hash, scan and content, and they cannot disagree.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use zstd::stream::write::Encoder;
 
+use super::spare_buffers::SpareBuffers;
 use super::{Address, CodecError, Sealing, preamble, tune};
 use crate::crypto::{DataKey, Domain};
 use crate::format::envelope::{Metadata, SEALED_FRAME_BYTES};
@@ -17,33 +18,8 @@ use crate::limits::{FRAME_BYTES, METADATA_READ_BYTES, PART_BYTES, PUSH_AHEAD_MAX
 const FRONT_BYTES: usize = METADATA_READ_BYTES;
 const _: () = assert!(FRONT_BYTES + SEALED_FRAME_BYTES <= PART_BYTES);
 
-/// Memory of objects that were stored, for the next ones: to fill fresh pages costs more than to write to them.
-struct Spare(Mutex<Vec<BytesMut>>);
-
-static SPARE: Spare = Spare(Mutex::new(Vec::new()));
-
-impl Spare {
-    /// An empty buffer with room for this many bytes. Pages of a new one are only taken when they are filled.
-    fn take(&self, room: usize) -> BytesMut {
-        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        buffer.reserve(room);
-        buffer
-    }
-
-    fn give_back(&self, object: Bytes) {
-        let Ok(mut buffer) = object.try_into_mut() else { return };
-        buffer.clear();
-        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < PUSH_AHEAD_MAX_THREADS {
-            buffers.push(buffer);
-        }
-    }
-}
-
-/// Takes the memory of an object back for another one, unless somebody still has it in use.
-pub fn give_back(object: Bytes) {
-    SPARE.give_back(object);
-}
+/// For segments: as many as are pushed at once.
+static SPARE: LazyLock<SpareBuffers> = LazyLock::new(|| SpareBuffers::keeping(PUSH_AHEAD_MAX_THREADS));
 
 /// Compresses what is written to it, as long as the object will fit into one part.
 pub struct Compressing {
@@ -107,12 +83,13 @@ impl Write for Compressing {
 #[derive(Clone)]
 pub struct Compressed {
     /// Room for the front; frames, each with room for its tag.
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     level: i32,
 }
 
 impl Compressed {
-    /// The whole object; `None` when the metadata is longer than there is room for.
+    /// The whole object; `None` when the metadata is longer than there is room for. Its memory is used again when
+    /// nobody has it in use any more.
     ///
     /// # Errors
     /// [`CodecError::Damaged`] when the metadata is longer than the format allows.
@@ -136,7 +113,7 @@ impl Compressed {
             let (bytes, tag) = frame.split_last_chunk_mut::<TAG_BYTES>().ok_or_else(short)?;
             *tag = cipher.seal(Domain::Frame, number as u64, last, bytes).map_err(|e| CodecError::Damaged(e.to_string()))?;
         }
-        Ok(Some(self.buffer.freeze().slice(begin..)))
+        Ok(Some(SPARE.object(self.buffer, begin)))
     }
 }
 
@@ -165,7 +142,7 @@ impl SharedCompressed {
 
 /// Lays frames out with room for their tags. The room is left when the next frame begins: the last one may be full.
 struct Frames {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -229,28 +206,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn memory_is_used_again_unless_it_is_in_use() {
-        let spare = Spare(Mutex::new(Vec::new()));
-        let mut first = spare.take(MIB);
-        first.resize(1000, 7);
-        let address = first.as_ptr();
-        // As objects are: without the beginning.
-        let object = first.freeze().slice(200..);
-        let other = object.clone();
-        spare.give_back(object);
-        assert!(spare.0.lock().unwrap().is_empty(), "somebody has it in use");
-        spare.give_back(other);
-        let again = spare.take(MIB);
-        assert_eq!((again.as_ptr(), again.len()), (address, 0));
-        assert!(spare.0.lock().unwrap().is_empty(), "it was given twice");
-
-        for _ in 0..2 * PUSH_AHEAD_MAX_THREADS {
-            spare.give_back(Bytes::from(vec![0; 10]));
-        }
-        assert_eq!(spare.0.lock().unwrap().len(), PUSH_AHEAD_MAX_THREADS, "memory grows without bound");
-    }
-
     /// Byte for byte what two passes give, so that everything proven of them holds.
     #[test]
     fn one_pass_gives_the_object_that_two_passes_give() {
@@ -271,7 +226,8 @@ mod tests {
                 let mut out = Vec::new();
                 open(&*object, address, opening).unwrap().copy_to(&mut out).unwrap();
                 assert_eq!(out, plain);
-                give_back(object); // What is left in it must not show in the next one.
+                // Its memory goes back: what is left in it must not show in the next one.
+                drop(object);
             }
         }
     }

@@ -7,10 +7,10 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::spare_buffers::SpareBuffers;
 use super::{Address, CodecError, cipher_for};
 use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata};
@@ -53,40 +53,6 @@ const ZSTD: u8 = 1;
 
 /// What header, metadata and its tag take at most: room for them is left in front of the records.
 const FRONT_BYTES: usize = HEADER_BYTES + MAX_PACK_RECORDS * 6 + 4 * KIB + TAG_BYTES;
-
-/// Memory of packs that were stored, for the next ones: fresh memory costs more than filling it. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct SpareBuffers(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl SpareBuffers {
-    /// An empty pack's buffer: room for the front, and for this many bytes after it.
-    fn take(&self, full_at: usize) -> Vec<u8> {
-        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        buffer.clear();
-        buffer.reserve_exact(FRONT_BYTES + full_at + MAX_RECORD_BYTES);
-        buffer.resize(FRONT_BYTES, 0);
-        buffer
-    }
-}
-
-/// A sealed pack, whose memory goes back when nobody needs it.
-struct SealedPack {
-    buffer: Vec<u8>,
-    start: usize,
-    spare: SpareBuffers,
-}
-
-impl AsRef<[u8]> for SealedPack {
-    fn as_ref(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
-    }
-}
-
-impl Drop for SealedPack {
-    fn drop(&mut self) {
-        self.spare.0.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.buffer));
-    }
-}
 
 /// Gathers records, and seals them when it is known what all of them are. It has a buffer only while it has records.
 pub struct PackBuilder {
@@ -140,7 +106,8 @@ impl PackBuilder {
             return Err(too_much());
         }
         if self.buffer.is_empty() {
-            self.buffer = self.spare.take(self.full_at);
+            self.buffer = self.spare.take(FRONT_BYTES + self.full_at + MAX_RECORD_BYTES);
+            self.buffer.resize(FRONT_BYTES, 0);
         }
         let offset = u32::try_from(self.body_bytes()).map_err(|_| too_much())?;
         self.compressor.compress_to_buffer(plaintext, &mut self.scratch).map_err(CodecError::Write)?;
@@ -225,7 +192,7 @@ impl PackedRecords {
         if let Some(place) = self.buffer.get_mut(start..FRONT_BYTES) {
             place.copy_from_slice(&front);
         }
-        Ok(Bytes::from_owner(SealedPack { buffer: self.buffer, start, spare: self.spare }))
+        Ok(self.spare.object(self.buffer, start))
     }
 }
 
@@ -368,7 +335,7 @@ mod tests {
     }
 
     fn sealed(keys: &DataKeys) -> (Bytes, Vec<Record>) {
-        let mut pack = PackBuilder::new(3, 1 << 20, SpareBuffers::default()).unwrap();
+        let mut pack = PackBuilder::new(3, 1 << 20, SpareBuffers::keeping(1)).unwrap();
         let records = plaintexts().iter().map(|(kind, bytes)| pack.append(*kind, bytes).unwrap()).collect();
         let object = pack.take().seal(address("p"), keys.current(), [9; 32], 5).unwrap();
         assert!(pack.is_empty());
@@ -429,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused() {
-        let mut pack = PackBuilder::new(1, 1000, SpareBuffers::default()).unwrap();
+        let mut pack = PackBuilder::new(1, 1000, SpareBuffers::keeping(1)).unwrap();
         assert!(pack.append(RecordKind::Extent, &vec![0; EXTENT_BYTES + 1]).is_err());
         assert!(pack.is_empty() && !pack.is_full());
         let mut noise = vec![0; 1000];

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -15,6 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use super::identity::Identity;
+use super::links::read_link_at;
 use super::read::read_open;
 use super::{Dir, FsError, ItemKind, Problem, Stat, stat_open, user_name};
 
@@ -91,17 +92,13 @@ impl Dir {
     ///
     /// # Errors
     /// Whatever keeps the answer from being known.
-    pub fn link_beneath(&self, path: &Path) -> Result<Option<OsString>, FsError> {
+    pub fn link_beneath(&self, path: &Path) -> Result<Option<PathBuf>, FsError> {
         if !self.stat_beneath(path)?.is_some_and(|stat| stat.kind == ItemKind::Unknown) {
             return Ok(None);
         }
         let Some((parent, name)) = self.parent_beneath(path)? else { return Ok(None) };
         let _as = self.enter()?;
-        match nix::fcntl::readlinkat(parent.fd(), name) {
-            Ok(target) => Ok(Some(target)),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(None),
-            Err(e) => Err(FsError::new("read link", self.path_of(path), e)),
-        }
+        read_link_at(parent.fd(), Path::new(name)).map_err(|e| FsError::new("read link", self.path_of(path), e))
     }
 
     /// Makes a link; nothing may have its name.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, fstatfs};
 
+use super::links::read_link_at;
 use super::{Boot, Dir, FsError, Problem, Stat, list_dir, read_bounded, stat};
 
 /// Inode of the kernel's first namespace of processes, and of its first one of clocks (`linux/proc_ns.h`).
@@ -78,11 +79,7 @@ pub fn process(id: u32, max_environment_bytes: usize) -> Result<Option<Process>,
         Err(e) => return Err(e),
     };
     let own = nix::sys::stat::fstat(dir.fd()).map_err(|e| FsError::new("stat", dir.path(), e))?;
-    let directory = match nix::fcntl::readlinkat(dir.fd(), "cwd") {
-        Ok(target) => Some(PathBuf::from(target)),
-        Err(nix::errno::Errno::ENOENT) => None,
-        Err(e) => return Err(FsError::new("read link", dir.path().join("cwd"), e)),
-    };
+    let directory = read_link_at(dir.fd(), Path::new("cwd")).map_err(|e| FsError::new("read link", dir.path().join("cwd"), e))?;
     let path = dir.path().join("environ");
     let Some(file) = dir.open_file("environ", nix::fcntl::OFlag::O_RDONLY, 0)? else { return Ok(None) };
     let (mut environment, limit) = (Vec::new(), u64::try_from(max_environment_bytes).unwrap_or(u64::MAX).saturating_add(1));

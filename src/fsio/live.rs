@@ -190,18 +190,6 @@ pub fn read_full_at(file: &File, path: &Path, buffer: &mut [u8], offset: u64) ->
     Ok(filled)
 }
 
-/// The target of a symbolic link; `None` when it is gone or no link.
-///
-/// # Errors
-/// [`Problem::Denied`], others.
-pub fn link_target(path: &Path) -> Result<Option<std::path::PathBuf>, FsError> {
-    match nix::fcntl::readlink(path) {
-        Ok(target) => Ok(Some(target.into())),
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(None),
-        Err(e) => Err(FsError::new("read link", path, e)),
-    }
-}
-
 /// The path without links; `None` when nothing is there.
 ///
 /// # Errors
@@ -263,8 +251,6 @@ mod tests {
         assert_eq!(kinds, expected.map(|(name, kind)| (name.to_owned(), kind)));
         assert!(open_live(&place.path().join("link")).unwrap().is_none());
         assert!(open_live(&place.path().join("below")).unwrap().is_none());
-        assert_eq!(link_target(&place.path().join("link")).unwrap(), Some(file.clone()));
-        assert_eq!(link_target(&file).unwrap(), None);
         let (open, attributes) = open_live(&file).unwrap().unwrap();
         assert_eq!((attributes.size_bytes, attributes.kind), (10, LiveKind::File));
         std::fs::remove_file(&file).unwrap();

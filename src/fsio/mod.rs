@@ -21,6 +21,7 @@ mod error;
 mod free_space;
 mod identity;
 mod kernel;
+mod links;
 mod live;
 mod locks;
 mod make_dirs;
@@ -51,9 +52,9 @@ pub use identity::{Entered, Identity, Owner};
 pub use kernel::{
     Process, SharedMemory, Worker, booted_unix_s, may_write, process, sees_every_process, shared_memory, workers_in,
 };
+pub use links::link_target;
 pub use live::{
-    Attributes, LiveDir, LiveKind, OwnerNames, attributes, link_target, open_live, present_size, read_full_at, real_path,
-    scan_live,
+    Attributes, LiveDir, LiveKind, OwnerNames, attributes, open_live, present_size, read_full_at, real_path, scan_live,
 };
 pub use locks::{Lock, is_locked, lock};
 pub use make_dirs::{make_dirs, make_dirs_for};

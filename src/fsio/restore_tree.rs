@@ -93,7 +93,7 @@ impl RestoreTree {
 
     fn link(&self, name: &str, target: &Path) -> Result<(), FsError> {
         let path = Path::new(name);
-        if self.root.link_beneath(path)?.is_some_and(|old| Path::new(&old) == target) {
+        if self.root.link_beneath(path)?.is_some_and(|old| old == target) {
             return Ok(());
         }
         self.root.remove_beneath(path)?;

@@ -21,6 +21,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid};
 
 use super::identity::Identity;
+use super::links::read_link_at;
 use super::users::group_name;
 use super::way::{Begins, Way};
 use super::{Dir, FsError, Problem, user_name};
@@ -229,8 +230,8 @@ impl Walk {
 
     /// Goes on with what a link of root's says.
     fn follow(&mut self, link: &OwnedFd) -> Result<(), FsError> {
-        let target = nix::fcntl::readlinkat(link, "").map_err(|e| self.fail(e))?;
-        match self.way.follow(Path::new(&target)).ok_or_else(|| self.fail(Errno::ELOOP))? {
+        let target = read_link_at(link, Path::new("")).map_err(|e| self.fail(e))?.ok_or_else(|| self.fail(Errno::ENOENT))?;
+        match self.way.follow(&target).ok_or_else(|| self.fail(Errno::ELOOP))? {
             Begins::AtRoot => {
                 self.here = open_at(None, OsStr::new("/"), LOOK | OFlag::O_DIRECTORY).map_err(|e| self.fail(e))?;
                 self.at = PathBuf::from("/");

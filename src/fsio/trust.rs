@@ -4,6 +4,9 @@ use std::fmt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
+use super::links::link_target;
 use super::users::group_name;
 use super::way::{Begins, Way};
 use super::{FsError, Identity, Problem, user_name};
@@ -94,7 +97,7 @@ pub fn changeable_by_others(path: &Path) -> Result<Option<Exposure>, FsError> {
             here = next;
             continue;
         }
-        let target = std::fs::read_link(&next).map_err(|e| FsError::new("read link", &next, e))?;
+        let target = link_target(&next)?.ok_or_else(|| FsError::new("read link", &next, Errno::ENOENT))?;
         match way.follow(&target) {
             Some(Begins::AtRoot) => here = PathBuf::from("/"),
             Some(Begins::Here) => {}

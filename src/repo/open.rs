@@ -1,7 +1,6 @@
 //! Opening a repository: descriptor, data keys, and whether it is the one that is meant.
 
 use std::sync::{Arc, PoisonError};
-use std::thread::{Scope, ScopedJoinHandle};
 
 use super::cluster::ClusterName;
 use super::descriptor::{descriptor_error, read_descriptor};
@@ -18,6 +17,7 @@ use crate::error::{Error, Kind};
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, RepositoryCipher};
 use crate::limits::MAX_SMALL_OBJECT_BYTES;
 use crate::store::Store;
+use crate::threads::beside;
 
 impl Repository {
     /// Opens a repository: reads its descriptor and the data keys that `secret` opens.
@@ -61,12 +61,19 @@ impl Repository {
     ) -> Result<Self, Error> {
         let objects = RawObjects::new(settings.connect(deadline, settings.create_if_absent.unwrap_or(CreateIfAbsent::Store))?);
         let (descriptor, found, bindings) = if settings.is_remote() {
-            std::thread::scope(|scope| {
-                let keys = beside(scope, || find_keys(&objects, secret));
-                let bindings = cluster.map(|cluster| beside(scope, || EarlyBindings::read(&objects, cluster)));
-                let descriptor = read_descriptor(&objects);
-                (descriptor, keys.and_then(joined), bindings.flatten().and_then(joined))
-            })
+            let read = || read_descriptor(&objects);
+            let (found, (bindings, descriptor)) = beside(
+                || find_keys(&objects, secret),
+                || match cluster {
+                    Some(cluster) => {
+                        let (bindings, descriptor) = beside(|| EarlyBindings::read(&objects, cluster), read);
+                        (bindings.ok(), descriptor)
+                    }
+                    None => (None, read()),
+                },
+            );
+            // What no thread could be had for is read later.
+            (descriptor, found.ok(), bindings)
         } else {
             (read_descriptor(&objects), None, None)
         };
@@ -133,17 +140,4 @@ impl Repository {
         };
         Ok(Self::new(objects, descriptor, keys, generation, level))
     }
-}
-
-/// Does something in a thread of its own; `None` when there can be none.
-fn beside<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> Option<ScopedJoinHandle<'scope, T>> {
-    std::thread::Builder::new().spawn_scoped(scope, work).ok()
-}
-
-/// What a thread found; `None` when it panicked.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Option<T> {
-    thread.join().ok()
 }

@@ -12,7 +12,6 @@
 //! Where it can't delete it leaves [`KEPT`] too, and the next one tries that object and makes no more of them.
 
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError, RwLock, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;
 use crate::limits::{ABANDONED_AFTER, KIB, MAX_SMALL_OBJECT_BYTES};
 use crate::store::{Created, ErrorKind, Key, Upload};
+use crate::threads::at_the_same_moment;
 
 /// How the writers of each round create, one after the other round. Uploads come first: what they need before their
 /// last request opens the connections that all later rounds use.
@@ -219,41 +219,20 @@ impl Writer<'_> {
 /// Lets many create one object at the same moment, and looks at who is said to have done it.
 fn race(objects: &RawObjects, name: &ObjectName, round: Round) -> Result<Option<String>, Error> {
     let (writers, size) = round.writers();
-    let contents: Vec<Bytes> = (0_u8..).take(writers).map(|writer| Bytes::from(vec![writer; size])).collect();
-    let gate = RwLock::new(());
-    let outcomes: Mutex<Vec<(Bytes, Result<Created, Error>)>> = Mutex::new(Vec::new());
-    let (is_ready, ready) = mpsc::channel();
-    std::thread::scope(|scope| {
-        let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
-        for (writer, content) in contents.iter().enumerate() {
-            let uploads = round.uploads(writer);
-            let (is_ready, gate, outcomes) = (is_ready.clone(), &gate, &outcomes);
-            let write = move || {
-                let prepared = Writer::prepare(objects, name, content, uploads);
-                // Nobody waits for it who is gone.
-                let _ = is_ready.send(());
-                drop(is_ready);
-                drop(gate.read());
-                let outcome = prepared.and_then(|mut writer| writer.finish(name, content));
-                outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((content.clone(), outcome));
-            };
-            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, write) {
-                tracing::debug!(%error, "one writer less");
-            }
-        }
-        drop(is_ready);
-        // Until all have been heard of or are gone.
-        while ready.recv().is_ok() {}
-        drop(closed);
-    });
-    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let contents: Vec<(usize, Bytes)> =
+        (0_u8..).take(writers).map(|writer| (writer.into(), Bytes::from(vec![writer; size]))).collect();
+    let outcomes = at_the_same_moment(
+        &contents,
+        |(writer, content)| Writer::prepare(objects, name, content, round.uploads(*writer)),
+        |(_, content), mut writer| writer.finish(name, content),
+    );
     let writers = outcomes.len();
     if writers < 2 {
         return Err(Error::new(Kind::Unreachable, "no threads to find out whether the store refuses to overwrite")
             .hint("raise the limits on memory (ulimit -v) or on processes (ulimit -u, TasksMax=)"));
     }
     let mut winners = Vec::new();
-    for (content, outcome) in outcomes {
+    for ((_, content), outcome) in outcomes {
         if outcome? == Created::New {
             winners.push(content);
         }
@@ -267,8 +246,8 @@ fn race(objects: &RawObjects, name: &ObjectName, round: Round) -> Result<Option<
     // Nobody may have won: the winner's answer was lost, and the next attempt found the object.
     let stored = read(objects, name)?;
     let is_right = stored.is_some_and(|stored| match winners.first() {
-        Some(winner) => stored == *winner,
-        None => contents.iter().any(|content| stored == *content),
+        Some(winner) => stored == **winner,
+        None => contents.iter().any(|(_, content)| stored == *content),
     });
     Ok((!is_right)
         .then(|| format!("of {writers} writers that created one object at the same moment, another than the winner is stored")))

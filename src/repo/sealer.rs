@@ -59,11 +59,7 @@ impl Sealer {
             None => None,
         };
         match once {
-            Some(object) => {
-                let created = self.objects.store().create(&key, object.clone(), &content_id)?;
-                codec::give_back(object);
-                Ok(created)
-            }
+            Some(object) => Ok(self.objects.store().create(&key, object, &content_id)?),
             None => self.put_in_parts((name, &key), content, &metadata, sealing, (address, &content_id)),
         }
     }

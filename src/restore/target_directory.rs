@@ -204,7 +204,7 @@ impl Base<'_> {
     pub(crate) fn links_to(&self, name: &str, target: &Path) -> Result<bool, Error> {
         let Some(dir) = self.dir.filter(|_| self.state.is_reused()) else { return Ok(false) };
         match dir.link_beneath(Path::new(name)) {
-            Ok(to) => Ok(to.is_some_and(|to| Path::new(&to) == target)),
+            Ok(to) => Ok(to.is_some_and(|to| to == target)),
             // Where the directory of the links should be lies something else.
             Err(e) if e.problem == Problem::Unsupported => Ok(false),
             Err(e) => Err(local(e)),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use walvis::codec::pack::{PackBuilder, PackKey, RecordKind, SpareBuffers, contents};
+use walvis::codec::SpareBuffers;
+use walvis::codec::pack::{PackBuilder, PackKey, RecordKind, contents};
 use walvis::codec::{self, Address, CodecError, Digest, Sealing};
 use walvis::crypto::{DataKey, DataKeys};
 use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind};
@@ -223,7 +224,7 @@ fn bless() {
     let key = DataKey::from_bytes(DATA_KEY);
     let id = BackupId::parse("20261121T061500Z-1a2b3c4d").unwrap();
     let pack_id = PackId { backup: id, number: 0 };
-    let mut pack = PackBuilder::new(3, 1 << 20, SpareBuffers::default()).unwrap();
+    let mut pack = PackBuilder::new(3, 1 << 20, SpareBuffers::keeping(1)).unwrap();
     let hash_key = [0x42; 32];
     let mut extent = |bytes: &[u8]| {
         let record = pack.append(RecordKind::Extent, bytes).unwrap();

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind, SpareBuffers};
+use crate::codec::SpareBuffers;
+use crate::codec::pack::{PackBuilder, PackedRecords, RecordKind};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId, RecordLocation};
 use crate::limits::{MAX_PACK_BYTES, MIN_PACK_BYTES, PACKS_MEMORY_BYTES};
@@ -107,10 +108,9 @@ pub fn with_packs<R>(target: &PackTarget<'_>, work: impl FnOnce(&Writers<'_>) ->
         stored_bytes: AtomicU64::new(0),
     };
     let uploaders = (0..target.uploaders.max(1)).map(|_| Uploader(&shared)).collect();
+    let spare = SpareBuffers::keeping((PACKS_MEMORY_BYTES / target.pack_bytes.max(1)).max(1));
     // Nothing waits in the queue: a writer that hands over a pack waits until a thread takes it.
-    let result = with_workers(uploaders, 0, &shared.stop, |full| {
-        work(&Writers { shared: &shared, full, spare: SpareBuffers::default() })
-    })?;
+    let result = with_workers(uploaders, 0, &shared.stop, |full| work(&Writers { shared: &shared, full, spare }))?;
     let packs = shared.packs.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((result, Packed { packs, stored_bytes: shared.stored_bytes.into_inner() }))
 }
