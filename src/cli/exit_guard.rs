@@ -6,8 +6,8 @@
 
 use std::panic;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 
 use signal_hook::consts::{SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 
@@ -15,6 +15,7 @@ use super::failure;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::{HANGING_CALL_GRACE, LAST_MESSAGE_TIME, MAX_PROC_STATUS_BYTES};
+use crate::threads::{Detached, background};
 
 /// Nothing of what this process holds ends up in a core dump or in the hands of another process of the same user.
 pub(super) fn against_dumps() {
@@ -52,7 +53,7 @@ pub(super) fn against_panics<T>(code: u8, work: impl FnOnce() -> T) -> Option<T>
 
 /// Ends the process some time after the deadline, should a system call hang (a dead NFS server).
 pub(super) fn against_hanging(deadline: Deadline, code: u8) {
-    let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+    let watchdog = background("watchdog", move || {
         loop {
             let left = deadline.remaining();
             std::thread::sleep(if left.is_zero() { HANGING_CALL_GRACE } else { left });
@@ -61,21 +62,19 @@ pub(super) fn against_hanging(deadline: Deadline, code: u8) {
             }
         }
         // In a thread: what hangs may be the reader of our standard error, and the main thread may hold its lock.
-        let (said, done) = mpsc::channel();
-        let speaker = std::thread::Builder::new().spawn(move || {
+        let speaker = Detached::start(move || {
             let what = format!("gave up: no answer within the time limit of {} s", deadline.limit().as_secs());
             let hint = "a disk or mount hangs, or nobody reads these messages; see timeout_s in the settings";
             failure::say(&Error::new(Kind::Unreachable, what).hint(hint), code);
-            let _ = said.send(());
         });
-        if speaker.is_ok() {
-            let _ = done.recv_timeout(LAST_MESSAGE_TIME);
+        if let Ok(speaker) = speaker {
+            let _ = speaker.wait(LAST_MESSAGE_TIME);
         }
         #[expect(clippy::exit, reason = "the main thread hangs in the kernel; there is nobody to return to")]
         std::process::exit(code.into());
     });
     if let Err(e) = watchdog {
-        tracing::warn!("cannot start the watchdog thread: {e}");
+        tracing::warn!("nothing ends this command should it hang: {}", e.what);
     }
 }
 

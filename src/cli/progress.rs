@@ -5,6 +5,7 @@ use super::stderr;
 use crate::backup::progress::Progress;
 use crate::limits::{PROGRESS_COLUMNS, PROGRESS_EVERY, PROGRESS_LOOK_EVERY, SHORT_WAIT};
 use crate::raw_text::plain;
+use crate::threads::background;
 use crate::waiting;
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -20,7 +21,7 @@ static DRAWN: Mutex<Option<String>> = Mutex::new(None);
 /// From now on says what is being waited for, whatever it is: on a terminal after two seconds, elsewhere every ten.
 pub(super) fn tell_waits() {
     let is_terminal = io::stderr().is_terminal();
-    let thread = std::thread::Builder::new().name("waits".to_owned()).spawn(move || {
+    let thread = background("waits", move || {
         let mut told = Instant::now();
         loop {
             std::thread::sleep(PROGRESS_LOOK_EVERY);
@@ -38,7 +39,7 @@ pub(super) fn tell_waits() {
         }
     });
     if let Err(e) = thread {
-        tracing::debug!("waits are not shown: cannot start a thread: {e}");
+        tracing::debug!("waits are not shown: {}", e.what);
     }
 }
 

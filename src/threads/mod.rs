@@ -3,6 +3,7 @@
 //! | what is needed | function |
 //! |---|---|
 //! | something that may hang is given up after a while | [`within`], [`Detached`] |
+//! | something goes on for as long as the process does | [`background()`] |
 //! | one thing is done beside another | [`beside()`] |
 //! | the same is done for each of a few things | [`at_once()`] |
 //! | several threads act at the same moment | [`at_the_same_moment`] |
@@ -17,6 +18,7 @@
 //! May not live here: anything that knows what the threads do. Depends on `error` alone.
 
 mod at_once;
+mod background;
 mod beside;
 mod detached;
 mod in_order;
@@ -27,6 +29,7 @@ mod steered;
 mod stop;
 
 pub use self::at_once::at_once;
+pub use self::background::background;
 pub use self::beside::beside;
 pub use self::detached::{Detached, within};
 pub use self::in_order::{Feed, Order, in_order};

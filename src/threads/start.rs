@@ -27,6 +27,11 @@ pub(super) fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     builder().spawn(work).map_err(no_thread)
 }
 
+/// As [`start`], for a thread that a debugger or `ps -T` is to show by a name.
+pub(super) fn start_named(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    builder().name(name.to_owned()).spawn(work).map(drop).map_err(no_thread)
+}
+
 /// Starts a thread that ends within `scope`.
 pub(super) fn start_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,

@@ -7,15 +7,13 @@
 use super::certificate;
 use super::conninfo::Conninfo;
 use super::mode::Mode;
-use crate::crypto::server_certificate::Shown;
+use crate::crypto::server_certificate::{Trusted, Verifier, certificates, provider};
 use crate::fsio::{self, Problem};
 use crate::limits::MAX_CONNECTION_FILE_BYTES;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::{CertificateError, ClientConfig};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,7 +76,7 @@ impl Wishes {
     }
 
     fn make(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = provider();
         let verifier = self.verifier(&provider)?;
         let versions: &[_] =
             if self.only_tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
@@ -98,12 +96,11 @@ impl Wishes {
     }
 
     fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Verifier, String> {
-        let mut verifier = Verifier { provider: Arc::clone(provider), chain: None, own: Vec::new(), checks_name: false };
-        let mut roots = RootCertStore::empty();
+        let mut trusted = Trusted::nothing();
         match &self.roots {
             Some(path) if path.as_os_str() == "system" => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
+                trusted = Trusted::by_the_system();
+                if trusted.is_empty() {
                     return Err("sslrootcert=system, and this system trusts no authority".to_owned());
                 }
             }
@@ -123,26 +120,20 @@ impl Wishes {
                             self.mode.as_str()
                         ));
                     }
-                    return Ok(verifier);
+                    return Ok(Verifier::of_anything(provider));
                 };
-                verifier.own = certificates(path, &pem)?;
-                for certificate in &verifier.own {
-                    roots.add(certificate.clone()).map_err(|e| format!("{} holds a damaged certificate: {e}", path.display()))?;
-                }
+                trusted.add(&pem).map_err(|e| format!("{} {e}", path.display()))?;
             }
         }
-        let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        let mut revoked = Vec::new();
         if let Some(path) = &self.revoked
             && let Some(pem) = read(path)?
         {
-            let lists = CertificateRevocationListDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-            builder = builder
-                .with_crls(lists.map_err(|e| format!("{} is damaged PEM: {e}", path.display()))?)
-                .allow_unknown_revocation_status();
+            let lists = CertificateRevocationListDer::pem_slice_iter(&pem).collect::<Result<_, _>>();
+            revoked = lists.map_err(|e: PemError| format!("{} is damaged PEM: {e}", path.display()))?;
         }
-        verifier.chain = Some(builder.build().map_err(|e| e.to_string())?);
-        verifier.checks_name = self.mode == Mode::VerifyFull;
-        Ok(verifier)
+        let verifier = trusted.verifier(provider, revoked).map_err(|e| e.to_string())?;
+        Ok(verifier.excusing_name(if self.mode == Mode::VerifyFull { certificate::is_for_common_name } else { |_, _| true }))
     }
 
     /// The client's certificate and key, where there are any.
@@ -151,7 +142,7 @@ impl Wishes {
         let Some(pem) = read(path)? else {
             return if self.is_certificate_named { Err(format!("there is no certificate {}", path.display())) } else { Ok(None) };
         };
-        let chain = certificates(path, &pem)?;
+        let chain = certificates(&pem).map_err(|e| format!("{} {e}", path.display()))?;
         let Some(key_path) = &self.key else { return Err(format!("no key is named for the certificate {}", path.display())) };
         let attributes = fsio::attributes(key_path).map_err(|e| e.to_string())?;
         let attributes =
@@ -173,68 +164,6 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.problem == Problem::Absent => Ok(None),
         Err(e) => Err(e.to_string()),
-    }
-}
-
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let all = all.map_err(|e| format!("{} is damaged PEM: {e}", path.display()))?;
-    if all.is_empty() { Err(format!("{} holds no certificate", path.display())) } else { Ok(all) }
-}
-
-/// Believes what the mode says.
-#[derive(Debug)]
-struct Verifier {
-    provider: Arc<CryptoProvider>,
-    /// `None` believes every certificate: such a connection is safe from listeners only.
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    /// The certificates of the file; one of them may be the server's own.
-    own: Vec<CertificateDer<'static>>,
-    checks_name: bool,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        let shown = Shown { end_entity, intermediates, server_name, ocsp_response, now };
-        match shown.verify(chain, &self.own) {
-            // The library looks at the name last.
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.checks_name || certificate::is_for_common_name(end_entity, &server_name.to_str()) => {
-                Ok(ServerCertVerified::assertion())
-            }
-            result => result,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

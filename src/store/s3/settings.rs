@@ -4,9 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
+use crate::crypto::server_certificate::Trusted;
 use crate::fsio;
 use crate::limits;
 use crate::limits::MAX_S3_PREFIX_BYTES;
@@ -221,16 +219,7 @@ impl S3Settings {
             )
         };
         let pem = fsio::read_bounded(path, limits::MAX_SMALL_OBJECT_BYTES).map_err(|e| bad(format_args!("{e}")))?;
-        let certificates = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| bad(format_args!("it is damaged PEM: {e}")))?;
-        if certificates.is_empty() {
-            return Err(bad(format_args!("it holds no certificate")));
-        }
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in certificates {
-            roots.add(certificate).map_err(|e| bad(format_args!("it holds a damaged certificate: {e}")))?;
-        }
+        Trusted::nothing().add(&pem).map_err(|e| bad(format_args!("it {e}")))?;
         Ok(Some(pem))
     }
 }

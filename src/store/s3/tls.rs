@@ -15,13 +15,9 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector as TcpConnector};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::ClientConfig;
 
-use crate::crypto::server_certificate::Shown;
+use crate::crypto::server_certificate::{Trusted, provider};
 
 /// An HTTP client for `https://` that trusts the system's roots and the certificates of this PEM text.
 ///
@@ -77,65 +73,15 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpConnector
 }
 
 fn config(pem: &[u8]) -> Result<ClientConfig, rustls::Error> {
-    let mut own = Vec::new();
-    let mut roots = RootCertStore::empty();
-    // Those of the system that the library can't read are of no use to it.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    // They were read before, and found whole.
-    for certificate in CertificateDer::pem_slice_iter(pem).filter_map(Result::ok) {
-        roots.add(certificate.clone())?;
-        own.push(certificate);
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let general = |error: &dyn std::fmt::Display| rustls::Error::General(error.to_string());
+    let mut trusted = Trusted::by_the_system();
+    // It was read before, and found whole.
+    trusted.add(pem).map_err(|e| general(&e))?;
+    let provider = provider();
+    let verifier = trusted.verifier(&provider, Vec::new()).map_err(|e| general(&e))?;
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { inner, own }))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
-}
-
-/// The library's own verifier, but for certificates that the CA file holds.
-#[derive(Debug)]
-struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
-    /// The certificates of the CA file.
-    own: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Shown { end_entity, intermediates, server_name, ocsp_response, now }.verify(&self.inner, &self.own)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
 }
