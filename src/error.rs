@@ -30,7 +30,7 @@ pub enum Kind {
     Refused,
     /// The PostgreSQL server.
     Server,
-    /// `check`, `verify` or `drill` found problems.
+    /// `check` or `base-backup` found problems.
     Problems,
     /// A defect of Walvis.
     Bug,

@@ -2,8 +2,8 @@
 //! leaves the host, and brings it back.
 //!
 //! # Layers
-//! Arrows point downwards only: a module may use those below it, never those above or beside it. `tests/it/tidy.rs`
-//! checks it.
+//! Arrows point downwards only: a module may use those below it, never those above, and hardly any
+//! beside it. `tests/it/tidy.rs` checks it, and has the exceptions with their reasons.
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
@@ -13,7 +13,7 @@
 //! | 6 | [`wal`], [`recovery`] | WAL files between a server and a repository; target, path, stop, choice of backup |
 //! | 5 | [`repositories`] | the configured repositories: opening them, choosing among them |
 //! | 4 | [`config`], [`postgres`], [`report`] | file < environment < flags → one validated value; a PostgreSQL server and its data directory; what commands answer |
-//! | 3 | [`repo`] | what a repository is: object names, keys, registration, WAL files, catalog, backups |
+//! | 3 | [`repo`] | what a repository is: object names, keys, bindings, WAL files, catalog, backups |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
 //! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
 //! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`process`], [`threads`], [`varint`], [`waiting`], [`fifo_cache`] | bounds, time limits, the error type, names that are bytes, what processes inherit, several things at once, numbers of variable length, what is waited for, a bounded cache |

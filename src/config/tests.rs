@@ -206,6 +206,9 @@ fn names_are_unique_and_rows_are_whole() {
         // Of a flag of single commands nobody would know what becomes of it.
         let can_be_carried = setting.variable.is_some() || setting.flag.is_none() || setting.is_global_flag();
         assert!(setting.child == Child::DoesWithout || can_be_carried, "{}", setting.name);
+        // A flag is handed on with its value.
+        let has_value = !matches!(setting.kind, ValueKind::Switch | ValueKind::Truth | ValueKind::Count);
+        assert!(setting.child == Child::DoesWithout || !setting.is_global_flag() || has_value, "{}", setting.name);
         assert!(
             !matches!(setting.kind, ValueKind::Seconds(_)) || matches!(setting.fallback, Fallback::Time(_)),
             "{}",
@@ -219,6 +222,8 @@ fn names_are_unique_and_rows_are_whole() {
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
     }
     assert!(KEY_SOURCES.into_iter().all(|setting| ALL.contains(&setting)));
+    let is_row = |line: &&str| line.starts_with("pub static ") && line.contains(": Setting = ");
+    assert_eq!(include_str!("definitions.rs").lines().filter(is_row).count(), ALL.len(), "a row is not in ALL");
 }
 
 /// What a variable says, a restored server's call says too, and nothing else: the one that is read there is the same.

@@ -2,7 +2,7 @@
 //!
 //! Lives here: the [`Store`] contract, object keys, store errors; one module per backend ([`mod@file`], [`s3`],
 //! [`memory`]) and per decorator ([`retry`], [`claims`], [`fault`]). May not live here: what the bytes mean (that is
-//! `format` and `repo`). Depends on `fsio`, `limits` and `deadline` only.
+//! `format` and `repo`). Depends on layers below it only.
 //!
 //! The contract is blocking on purpose: compression and encryption are blocking work on threads, and a blocking call is
 //! simpler to reason about after a crash. The S3 backend keeps a small runtime of its own. Parallelism is threads
@@ -84,7 +84,8 @@ pub trait Store: Send + Sync {
     fn make_durable(&self, key: &Key) -> Result<(), StoreError>;
 
     /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what
-    /// is deleted in an order does not come back in another. Only `expire`, `check` and the claims decorator delete.
+    /// is deleted in an order does not come back in another. Deletes are rare: leftovers of
+    /// probes and claims, and nodes of the catalog that are written anew.
     ///
     /// # Errors
     /// Any [`ErrorKind`] but `NotFound`; [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to

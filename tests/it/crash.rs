@@ -89,7 +89,7 @@ fn whole_or_none(site: &Site, name: &str, how: &str) {
         0 => assert!(fs::read(site.destination()).unwrap() == fs::read(site.wal(name)).unwrap(), "{how}: half a file"),
         1 => assert!(!site.destination().exists(), "{how}"),
         // Before the binding there is no such cluster.
-        200 => assert!(ran.stderr.contains("is not known"), "{how}: {ran:?}"),
+        200 => assert!(ran.stderr.contains("nothing is stored of cluster"), "{how}: {ran:?}"),
         _ => panic!("{how}: {ran:?}"),
     }
     let _ = fs::remove_file(site.destination());

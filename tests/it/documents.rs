@@ -409,7 +409,7 @@ fn the_architecture_is_that_of_the_code() {
     let (present, next) = document.split_once("\n## What comes next\n").unwrap();
     let mut wrong = Vec::new();
     let features = rows(next);
-    assert!(features.len() >= 15, "{features:?}");
+    assert!(!features.is_empty(), "no table of what comes next");
     for row in &features {
         assert_eq!(row.len(), 3, "{row:?}");
         for path in spans(&row[1]).iter().filter(|span| is_path(span) && !root().join(span).exists()) {

@@ -177,7 +177,8 @@ fn whatever_keeps_it_from_being_told_stops_recovery() {
     let absent = name(1, 2);
     let fetch_absent = ["fetch-wal", &absent, DESTINATION];
     for fetch in [&fetch, &fetch_absent] {
-        cannot_tell(&site, &[fetch.as_slice(), &["--cluster", "other"]].concat(), 1).says(&["cluster other is not known"]);
+        cannot_tell(&site, &[fetch.as_slice(), &["--cluster", "other"]].concat(), 1)
+            .says(&["nothing is stored of cluster other"]);
         cannot_tell(&site, &[fetch.as_slice(), &["--cluster", "a/b"]].concat(), 1).says(&["a/b"]);
         cannot_tell(&site, &[fetch.as_slice(), &["--repository", "file:///nonexistent/x"]].concat(), 1).says(&["/nonexistent/x"]);
         let empty = format!("file://{}", site.path("data").display());
