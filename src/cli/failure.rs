@@ -1,7 +1,7 @@
 //! How a command says why it failed: as text, or with `--json` as one line of JSON. Both go to standard error.
 use super::exit::kind_word;
 use super::lines::{Lines, plain_json};
-use super::stderr;
+use super::{render, stderr};
 use crate::error::{Error, Kind};
 use crate::raw_text::plain;
 use crate::report::failure::FailureReport;
@@ -28,7 +28,7 @@ pub(super) fn say(error: &Error, exit: u8) {
     if is_json() {
         stderr::write(&json(error, exit));
     } else {
-        stderr::write(text(error).as_str());
+        stderr::write(render::failure::text(error).as_str());
     }
 }
 
@@ -37,19 +37,6 @@ fn json(error: &Error, exit: u8) -> String {
     let report = FailureReport::new(error, kind_word(error.kind), exit);
     // Texts and a number always serialize.
     format!("{}\n", plain_json(&serde_json::to_string(&report).unwrap_or_default()))
-}
-
-/// One line of what happened, what others said about it, one line of what to do.
-fn text(error: &Error) -> Lines {
-    let mut out = Lines::new();
-    writeln!(out, "walvis: {}", error.what);
-    if let Some(detail) = &error.detail {
-        out.text("    ", detail);
-    }
-    if let Some(hint) = &error.hint {
-        writeln!(out, "  {hint}");
-    }
-    out
 }
 
 /// Says what is wrong with the arguments.

@@ -1,7 +1,8 @@
 //! Arguments, exit codes, rendering of reports and errors.
 //!
-//! Lives here: everything between the process and `ops`. May not live here: what a command does. Raw arguments (`args`)
-//! become requests here (`targets`), and reports become text or JSON (`render`, `recovery`).
+//! Lives here: everything between the process and `ops`. May not live here: what a command does. The way of a call:
+//! `start` (parse, exit code) → `run` (one place for each command) → `requests` (raw arguments become requests) and
+//! `prepare` (settings, deadline) → `ops` → `render` (reports become text) → `print` (standard output).
 
 mod args;
 mod exit;
@@ -10,18 +11,19 @@ mod failure;
 mod flags;
 mod lines;
 mod logging;
+mod prepare;
+mod print;
 mod progress;
-mod recovery;
 mod render;
-mod render_backup;
-mod restore;
+mod requests;
+mod role;
 mod run;
 #[cfg(test)]
 mod schemas;
 mod secrets;
+mod start;
 mod stderr;
-mod targets;
 
 pub use args::definition;
 pub use exit::{exit_code, kind_word};
-pub use run::main;
+pub use start::main;

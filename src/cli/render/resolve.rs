@@ -1,15 +1,14 @@
-//! The reports of `resolve` and `catalog` as text.
-use super::lines::Lines;
-use super::render::{duration, duration_of, size};
+//! The report of `resolve` as text.
+use super::moments::{both, moment, transaction};
+use super::units::{duration_of, size};
+use crate::cli::lines::Lines;
 use crate::limits::MAX_LOCKS_PRINTED;
 use crate::pg::target::Zone;
-use crate::report::catalog::{CatalogLine, CatalogReport, CatalogTimeline};
 use crate::report::resolve::ResolveReport;
 use crate::report::time::Time;
-use crate::report::transaction::{Moment, Transaction};
 
 /// Where a recovery stops.
-pub(super) fn resolved(report: &ResolveReport, zone: &Zone) -> Lines {
+pub(in crate::cli) fn text(report: &ResolveReport, zone: &Zone) -> Lines {
     let mut out = Lines::new();
     let mut line = |name: &str, text: String| {
         writeln!(out, "{name:<15} {text}");
@@ -151,90 +150,4 @@ fn replay(report: &ResolveReport, zone: &Zone, line: &mut dyn FnMut(&str, String
         let before = setting.at_backup.map_or_else(String::new, |value| format!(" (it was {value} when the backup was taken)"));
         line("needs", format!("{} = {} or more from {lsn} on{before}", setting.name, setting.minimum));
     }
-}
-
-/// What can be recovered.
-pub(super) fn catalog(report: &CatalogReport, zone: &Zone) -> Lines {
-    let mut out = Lines::new();
-    writeln!(out, "repository {}, cluster {}", report.repository, report.cluster);
-    for system in &report.systems {
-        writeln!(out, "  system identifier {}", system.system_id);
-        for one in &system.timelines {
-            timeline(&mut out, one, zone);
-        }
-    }
-    match (&report.newest_commit, report.newest_commit_age_s) {
-        (Some(commit), Some(age)) => {
-            let age = duration(u64::try_from(age).unwrap_or_default().saturating_mul(1000));
-            writeln!(out, "newest archived commit: {}, {age} ago", transaction(commit, zone));
-        }
-        _ => {
-            writeln!(out, "newest archived commit: none");
-        }
-    }
-    out
-}
-
-fn timeline(out: &mut Lines, report: &CatalogTimeline, zone: &Zone) {
-    let fork = match (report.parent_timeline, &report.fork_lsn) {
-        (Some(parent), Some(fork)) => format!(", left timeline {parent} at {fork}"),
-        _ => String::new(),
-    };
-    writeln!(out, "    timeline {}{fork}", report.timeline);
-    if report.history_missing {
-        writeln!(out, "      MISSING {:08X}.history: nobody knows where it began", report.timeline);
-    }
-    if report.windows.is_empty() {
-        writeln!(out, "      no WAL of its own");
-    }
-    for window in &report.windows {
-        writeln!(out, "      archived from {}", moment(&window.from, zone));
-        writeln!(out, "                to {}", moment(&window.until, zone));
-        match (&window.recoverable_from, &window.backup_id) {
-            (Some(from), Some(backup)) => {
-                writeln!(out, "        recoverable from {}, backup {backup}", moment(from, zone))
-            }
-            _ => writeln!(out, "        NOT RECOVERABLE: no base backup in the repository leads into it"),
-        }
-    }
-    for gap in &report.gaps {
-        let what = if gap.first_segment == gap.last_segment {
-            gap.first_segment.clone()
-        } else {
-            format!("{} to {}", gap.first_segment, gap.last_segment)
-        };
-        writeln!(out, "      GAP {}: {what}: {}", gap.kind.as_str(), gap.detail);
-    }
-    if let (Some(first), Some(last)) = (report.unscanned_segments.first(), report.unscanned_segments.last()) {
-        writeln!(out, "      {} segments stored without a scan, {first} to {last}", report.unscanned_segments.len());
-    }
-}
-
-/// A line of a list.
-pub(super) fn line(line: &CatalogLine, zone: &Zone) -> String {
-    match line {
-        CatalogLine::Transaction(end) => transaction(end, zone),
-        CatalogLine::RestorePoint { name, time, lsn, timeline } => {
-            format!("{:<17} timeline {timeline}  {}  {name}", lsn, both(*time, zone))
-        }
-        CatalogLine::Gap { gap_from_lsn, gap_until_lsn } => format!("GAP from {gap_from_lsn} to {gap_until_lsn}"),
-    }
-}
-
-fn moment(moment: &Moment, zone: &Zone) -> String {
-    match &moment.transaction {
-        Some(end) => format!("{} ({})", moment.lsn, transaction(end, zone)),
-        None => format!("{} (no transaction)", moment.lsn),
-    }
-}
-
-fn transaction(end: &Transaction, zone: &Zone) -> String {
-    let xid = end.xid.map_or_else(|| "?".to_owned(), |xid| xid.to_string());
-    format!("{} of {xid} at {}, LSN {}, timeline {}", end.kind, both(end.time, zone), end.lsn, end.timeline)
-}
-
-/// A moment in the zone that was stated, and in UTC if that is another one.
-fn both(time: Time, zone: &Zone) -> String {
-    let (in_utc, in_zone) = (time.to_string(), zone.show(time.get()));
-    if in_zone == in_utc { in_utc } else { format!("{in_zone} ({in_utc})") }
 }

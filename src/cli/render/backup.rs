@@ -1,11 +1,11 @@
 //! The report of `base-backup` as text.
-use super::lines::Lines;
-use super::render::{duration_of, pages, size};
+use super::units::{duration_of, pages, size};
+use crate::cli::lines::Lines;
 use crate::limits::MAX_FINDINGS_PRINTED;
 use crate::report::backup::BackupReport;
 
 /// What was backed up.
-pub(super) fn report(report: &BackupReport) -> Lines {
+pub(in crate::cli) fn text(report: &BackupReport) -> Lines {
     let mut out = Lines::new();
     let mut line = |name: &str, text: String| {
         writeln!(out, "{name:<12} {text}");
