@@ -26,6 +26,7 @@ use rustix::thread::CapabilitySet;
 
 use super::users::{thread_group, thread_user, user_name};
 use super::{FsError, Problem};
+use crate::limits::IDENTITY_ATTEMPTS;
 use crate::process;
 
 /// What a thread must not be able to do that works as another user (`CAP_FS_MASK` of the kernel).
@@ -185,7 +186,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let Some(before) = self.before else { return };
         // The kernel refuses only when it has no memory for a moment.
-        for _ in 0..1000 {
+        for _ in 0..IDENTITY_ATTEMPTS {
             if before.take() {
                 return;
             }

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::UnlinkatFlags;
 
-use crate::limits::ABANDONED_AFTER;
+use crate::limits::{ABANDONED_AFTER, TEMP_NAME_ATTEMPTS};
 
 use super::locks::{Tried, try_lock};
 use super::{Dir, FsError, ItemKind, Problem, Stat};
@@ -106,7 +106,7 @@ pub(super) fn unnamed(dir: &Dir, mode: u32) -> Result<Option<File>, FsError> {
 /// Makes a named temp file in `dir`, after sweeping there, and locks it.
 pub(super) fn named(dir: Dir, mode: u32) -> Result<(File, TempName), FsError> {
     sweep(&dir);
-    for _ in 0..100 {
+    for _ in 0..TEMP_NAME_ATTEMPTS {
         let name = fresh_name();
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let file = match dir.open_file(&name, flags, mode) {

@@ -32,6 +32,10 @@ pub const PATH_ATTEMPTS: u32 = 100;
 pub const LOCK_ATTEMPTS: u32 = 20;
 /// Between two of these attempts.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(2);
+/// How often a thread tries to become again who it was: the kernel refuses only when it has no memory for a moment.
+pub const IDENTITY_ATTEMPTS: u32 = 1000;
+/// How often a random name of a temp file is tried: as a rule the first one is free.
+pub const TEMP_NAME_ATTEMPTS: u32 = 100;
 /// Longer than the steps in which the times of files advance: kernels count them in ticks of up to 10 ms.
 pub const FILE_TIME_STEP: Duration = Duration::from_millis(50);
 /// What goes to or comes from the disk at once, past the cache: less costs more requests, more only memory.

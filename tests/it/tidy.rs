@@ -1,6 +1,8 @@
-//! Rules of the house that a compiler does not check: the layer order, the length of files.
+//! Rules of the house that a compiler does not check: the layer order, the length of files, the place of bounds.
 
+mod bounds;
 mod graph;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,26 @@ const SIDEWAYS: [(&str, &str, &str); 4] = [
     ("format", "pg", "manifests and nodes of the catalog hold positions, names and marks of WAL"),
     ("deadline", "limits", "the longest time without success is a bound"),
     ("threads", "error", "a thread that panics is an error"),
+];
+/// What looks like a bound and is meant to be where it is: the module, the name, and why.
+const FACTS: [(&str, &str, &str); 17] = [
+    ("codec::one_pass", "FRONT_BYTES", "follows from a bound"),
+    ("codec::pack", "FRONT_BYTES", "follows from the format and its bounds"),
+    ("crypto::keys", "CACHED_KEY_BYTES", "what is kept of a key has this length"),
+    ("format::manifest::read", "MIN_ITEM_BYTES", "follows from the format"),
+    ("format::manifest::rules", "MAX_MODE", "all bits that a mode has"),
+    ("format::manifest::rules", "MAX_TIME_US", "the last time that the format can write"),
+    ("format::node", "MAX_LEVEL", "follows from the format: a node of this level is all of the log"),
+    ("pg::page_checksum", "for _ in 0..2", "how PostgreSQL computes a checksum"),
+    ("pg::scan::body", "MAX_FIELD_BYTES", "the longest field that PostgreSQL writes"),
+    ("pg::scan::event", "MAX_BYTES", "PostgreSQL's `MAXFNAMELEN`"),
+    ("recovery::choice_of_backup", "RESTORED_PER_S", "an assumption that an estimate is made with"),
+    ("recovery::choice_of_backup", "REPLAYED_PER_S", "an assumption that an estimate is made with"),
+    ("restore::start", "MAX_PADDING", "what PostgreSQL may leave between two records"),
+    ("store::s3::client", "Duration::from_secs(1)", "rounding for a message"),
+    ("store::s3::client", "Duration::from_millis(500)", "rounding for a message"),
+    ("store::s3::upload", "NO_UPLOAD_BEFORE", "a date"),
+    ("store::s3::upload", "Duration::from_secs(1_767_225_600)", "a date"),
 ];
 /// Longest file, in lines: of the program, and of the tests.
 const MAX_LINES: usize = 600;
@@ -93,6 +115,20 @@ fn no_modules_go_in_circles() {
     let circles = graph.circles();
     let explained: Vec<String> = circles.iter().map(|circle| format!("a circle:\n{}", graph.explain(circle))).collect();
     assert!(circles.is_empty(), "{}", explained.concat());
+}
+
+#[test]
+fn bounds_are_in_limits() {
+    let found = bounds::elsewhere(&tokens::program(&root().join("src"), &sources("src")));
+    let is_meant = |module: &str, name: &str| FACTS.iter().any(|(of, fact, _)| (*of, *fact) == (module, name));
+    let mut wrong = String::new();
+    for (module, name) in found.iter().filter(|(module, name)| !is_meant(module, name)) {
+        wrong.push_str(&format!("    {name} in {module}\n"));
+    }
+    assert!(wrong.is_empty(), "these are bounds, or look like it: move them to src/limits, or say why not in FACTS:\n{wrong}");
+    for (module, name, _) in FACTS {
+        assert!(found.iter().any(|(of, fact)| (of.as_str(), fact.as_str()) == (module, name)), "{name} in {module} is gone");
+    }
 }
 
 fn lines_of(path: &Path) -> usize {

@@ -1,12 +1,10 @@
 //! How far a server has come with its recovery: what it says of itself, and what its files say.
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem, local_error};
+use crate::limits::MAX_HISTORY_FILE_BYTES;
 use crate::pg::{Lsn, Timeline, TimelineHistory, WalFileName};
 use crate::postgres::Server;
 use std::path::Path;
-
-/// Longest history of a timeline that is read.
-const MAX_HISTORY_BYTES: usize = 1024 * 1024;
 
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +51,8 @@ pub(super) fn ask(server: &Server) -> Result<RecoveryState, Error> {
 /// [`Kind::Config`] when the history cannot be read.
 pub fn recovery_end(data_directory: &Path, timeline: Timeline) -> Result<Option<(Timeline, Lsn)>, Error> {
     let name = WalFileName::History(timeline).to_string();
-    match fsio::read_bounded(&data_directory.join("pg_wal").join(name), MAX_HISTORY_BYTES) {
+    let limit = usize::try_from(MAX_HISTORY_FILE_BYTES).unwrap_or(usize::MAX);
+    match fsio::read_bounded(&data_directory.join("pg_wal").join(name), limit) {
         Ok(bytes) => {
             let history = TimelineHistory::parse(timeline, &bytes).ok();
             Ok(history.and_then(|history| history.ancestors.last().map(|entry| (entry.timeline, entry.switch))))

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::tokens::{Token, after_pair, after_visibility, is_name, is_sign, program};
+
 /// A path of names, such as `["pg", "scan", "event"]`.
 type Names = Vec<String>;
 
@@ -12,14 +14,6 @@ type Names = Vec<String>;
 pub struct Graph {
     /// Of every module those that it uses, and a path by which it does.
     pub edges: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Name(String),
-    /// `::`
-    Into,
-    Sign(char),
 }
 
 /// A name that a `use` brings into a module.
@@ -41,22 +35,7 @@ struct Module {
 impl Graph {
     /// Reads all files below `src`, of which `files` are the paths.
     pub fn read(src: &Path, files: &[std::path::PathBuf]) -> Self {
-        let mut modules = BTreeMap::new();
-        let mut of_tests = BTreeSet::new();
-        for path in files {
-            let relative = path.strip_prefix(src).unwrap().with_extension("");
-            let mut names: Names = relative.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
-            if names.last().is_some_and(|name| name == "mod") {
-                names.pop();
-            }
-            if matches!(names.join("::").as_str(), "lib" | "main") {
-                continue;
-            }
-            let (tokens, tests) = without_tests(&tokens(&std::fs::read_to_string(path).unwrap()));
-            of_tests.extend(tests.into_iter().map(|test| format!("{}::{test}", names.join("::"))));
-            modules.insert(names.join("::"), Module::read(&tokens));
-        }
-        modules.retain(|name, _| !of_tests.iter().any(|test| name == test || name.starts_with(&format!("{test}::"))));
+        let modules: Modules = program(src, files).iter().map(|(name, tokens)| (name.clone(), Module::read(tokens))).collect();
         let edges = modules.iter().map(|(name, module)| (name.clone(), edges_of(name, module, &modules))).collect();
         Self { edges }
     }
@@ -106,143 +85,6 @@ impl Graph {
         }
         lines
     }
-}
-
-/// Names, `::` and other signs, without comments, texts, characters and lifetimes.
-fn tokens(text: &str) -> Vec<Token> {
-    let chars: Vec<char> = text.chars().collect();
-    let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
-    let is_name = |c: char| c.is_alphanumeric() || c == '_';
-    let (mut tokens, mut i) = (Vec::new(), 0);
-    while i < chars.len() {
-        match at(i) {
-            '/' if at(i + 1) == '/' => {
-                while i < chars.len() && at(i) != '\n' {
-                    i += 1;
-                }
-            }
-            '/' if at(i + 1) == '*' => {
-                i += 2;
-                while i < chars.len() && !(at(i) == '*' && at(i + 1) == '/') {
-                    i += 1;
-                }
-                i += 2;
-            }
-            '"' => {
-                i += 1;
-                while i < chars.len() && at(i) != '"' {
-                    i += if at(i) == '\\' { 2 } else { 1 };
-                }
-                i += 1;
-            }
-            '\'' if at(i + 1) == '\\' => {
-                i += 3;
-                while i < chars.len() && at(i) != '\'' {
-                    i += 1;
-                }
-                i += 1;
-            }
-            '\'' if at(i + 2) == '\'' => i += 3,
-            // A lifetime: the name that follows is none of ours.
-            '\'' => {
-                i += 1;
-                while is_name(at(i)) {
-                    i += 1;
-                }
-            }
-            ':' if at(i + 1) == ':' => {
-                tokens.push(Token::Into);
-                i += 2;
-            }
-            c if is_name(c) => {
-                let from = i;
-                while is_name(at(i)) {
-                    i += 1;
-                }
-                let name: String = chars[from..i].iter().collect();
-                let hashes = (i..).take_while(|i| at(*i) == '#').count();
-                if matches!(name.as_str(), "r" | "br") && at(i + hashes) == '"' {
-                    i += hashes + 1;
-                    while i < chars.len() && !(at(i) == '"' && (1..=hashes).all(|n| at(i + n) == '#')) {
-                        i += 1;
-                    }
-                    i += hashes + 1;
-                } else {
-                    tokens.push(Token::Name(name));
-                }
-            }
-            c => {
-                if !c.is_whitespace() {
-                    tokens.push(Token::Sign(c));
-                }
-                i += 1;
-            }
-        }
-    }
-    tokens
-}
-
-fn is_name(token: Option<&Token>, name: &str) -> bool {
-    matches!(token, Some(Token::Name(found)) if found == name)
-}
-
-fn is_sign(token: Option<&Token>, sign: char) -> bool {
-    token == Some(&Token::Sign(sign))
-}
-
-/// The index after what is opened at `at` by `open`.
-fn after_pair(tokens: &[Token], at: usize, open: char, close: char) -> usize {
-    let mut depth = 0;
-    for (i, token) in tokens.iter().enumerate().skip(at) {
-        depth += i32::from(*token == Token::Sign(open)) - i32::from(*token == Token::Sign(close));
-        if depth == 0 {
-            return i + 1;
-        }
-    }
-    tokens.len()
-}
-
-/// The index after `(…)` if there is one at `at`, as after `pub`.
-fn after_visibility(tokens: &[Token], at: usize) -> usize {
-    if is_sign(tokens.get(at), '(') { after_pair(tokens, at, '(', ')') } else { at }
-}
-
-/// Leaves out modules that are built for tests alone, and names those that are in files of their own.
-fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
-    let marker = ["#", "[", "cfg", "(", "test", ")", "]"];
-    let is_marker = |at: usize| {
-        marker.iter().enumerate().all(|(n, wanted)| match tokens.get(at + n) {
-            Some(Token::Name(name)) => name == wanted,
-            Some(Token::Sign(sign)) => wanted.len() == 1 && wanted.starts_with(*sign),
-            _ => false,
-        })
-    };
-    let (mut kept, mut tests, mut i) = (Vec::new(), Vec::new(), 0);
-    while i < tokens.len() {
-        if is_marker(i) {
-            let mut next = i + marker.len();
-            while is_sign(tokens.get(next), '#') {
-                next = after_pair(tokens, next + 1, '[', ']');
-            }
-            if is_name(tokens.get(next), "pub") {
-                next = after_visibility(tokens, next + 1);
-            }
-            if is_name(tokens.get(next), "mod")
-                && let Some(Token::Name(name)) = tokens.get(next + 1)
-            {
-                if is_sign(tokens.get(next + 2), '{') {
-                    i = after_pair(tokens, next + 2, '{', '}');
-                } else {
-                    tests.push(name.clone());
-                    i = next + 3;
-                }
-                continue;
-            }
-        }
-        kept.push(tokens[i].clone());
-        i += 1;
-    }
-    (kept, tests)
 }
 
 impl Module {
