@@ -24,8 +24,8 @@
 //! that the clocks of the writers do not matter; else it is living. (In 2 there is no own claim yet and our clock
 //! stands in. If it is wrong we wait for nothing, or go on to 4, which is right.) A writer whose claim is older than a
 //! quarter of that, by the monotonic or by the wall clock, puts it again and repeats 4 before it goes on to 5; its
-//! deadline ends 6, at most [`MAX_TIMEOUT`] later. So `key` is not put under a dead claim. An upload in parts does 1 to
-//! 4 when it begins, and 5 to 7 when it completes.
+//! deadline ends 6, at most [`MAX_TIMEOUT`](crate::limits::MAX_TIMEOUT) later. So `key` is not put under a dead claim.
+//! An upload in parts does 1 to 4 when it begins, and 5 to 7 when it completes.
 //!
 //! # Why no object is ever replaced by other content
 //! Given that the store's puts, lists and deletes are strongly consistent (each takes effect at one moment between
