@@ -1,6 +1,22 @@
 //! Walvis ships PostgreSQL's write-ahead log to an object store or a directory, compressed and encrypted before it
 //! leaves the host, and brings it back.
 //!
+//! # Example
+//! From a position in the log to the file that holds it, and to the object that a repository keeps of this file:
+//!
+//! ```
+//! use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
+//! use walvis::repo::{ClusterName, ObjectName, SystemId};
+//!
+//! let lsn: Lsn = "16/B374D848".parse()?;
+//! let size = WalSegmentSize::new(16 << 20).ok_or("PostgreSQL has no segments of this size")?;
+//! let segment = SegmentName::holding(Timeline(1), lsn, size).ok_or("no segment holds this position")?;
+//! let cluster = ClusterName::new("main")?;
+//! let name = ObjectName::wal(&cluster, SystemId(7579128459364321234), WalFileName::Segment(segment));
+//! assert_eq!(name.to_string(), "clusters/main/7579128459364321234/wal/00000001/00000016/0000000100000016000000B3");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Layers
 //! Arrows point downwards only: a module may use those below it, never those above, and hardly any
 //! beside it. `tests/it/tidy.rs` checks it, and has the exceptions with their reasons.

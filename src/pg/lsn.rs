@@ -6,6 +6,16 @@ use std::str::FromStr;
 use crate::limits::{MAX_WAL_SEGMENT_BYTES, MIN_WAL_SEGMENT_BYTES};
 
 /// A position in the write-ahead log, in bytes. Written `%X/%X` as PostgreSQL does.
+///
+/// ```
+/// use walvis::pg::Lsn;
+///
+/// let lsn: Lsn = "16/b374d848".parse()?;
+/// assert_eq!(lsn, Lsn(0x16_B374_D848));
+/// assert_eq!(lsn.to_string(), "16/B374D848");
+/// assert!("16".parse::<Lsn>().is_err());
+/// # Ok::<(), walvis::pg::InvalidLsn>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 

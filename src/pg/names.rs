@@ -7,6 +7,17 @@ use super::lsn::{Lsn, Timeline, WalSegmentSize, hex32};
 /// The name of a WAL segment: 24 upper-case hexadecimal digits, `TTTTTTTTLLLLLLLLSSSSSSSS`.
 ///
 /// The order is PostgreSQL's: timeline first, then position.
+///
+/// ```
+/// use walvis::pg::{Lsn, SegmentName, WalSegmentSize};
+///
+/// let size = WalSegmentSize::new(16 << 20).ok_or("size")?;
+/// let name = SegmentName::parse("0000000200000016000000B3").ok_or("name")?;
+/// assert_eq!(name.timeline.0, 2);
+/// assert_eq!(name.start(size), Some(Lsn(0x16_B300_0000)));
+/// assert_eq!(SegmentName::parse("0000000200000016000000b3"), None, "PostgreSQL writes upper case");
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentName {
     /// The timeline that the file belongs to. Pages at its start may carry a parent's.

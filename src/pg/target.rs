@@ -17,6 +17,18 @@ use super::lsn::{Lsn, Timeline};
 use super::scan::{PgTime, RestorePointName, Xid};
 
 /// Where a recovery is to stop.
+///
+/// ```
+/// use walvis::pg::target::{Target, Zone, parse_time, show};
+/// use walvis::pg::scan::PgTime;
+///
+/// // Moments are microseconds since 2000. "Now" is only asked for by "10 minutes ago".
+/// let (zone, now) = (Zone::parse("Europe/Amsterdam")?, PgTime(0));
+/// let target = Target::Time(parse_time("2026-07-01 14:03:07", Some(&zone), now)?);
+/// let Target::Time(time) = target else { unreachable!() };
+/// assert_eq!(show(time), "2026-07-01 12:03:07.000000+00:00");
+/// # Ok::<(), walvis::pg::target::InvalidTarget>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// `recovery_target_time`.

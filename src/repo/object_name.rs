@@ -20,6 +20,16 @@ use crate::store::Key;
 use crate::store::claim_name::ClaimName;
 
 /// The name of an object.
+///
+/// ```
+/// use walvis::repo::{NameKind, ObjectName};
+///
+/// let name = ObjectName::parse("clusters/main/7579128459364321234/wal/history/00000002.history").ok_or("name")?;
+/// assert_eq!(name.kind(), NameKind::History);
+/// assert_eq!(name.cluster().ok_or("cluster")?.to_string(), "main");
+/// assert_eq!(ObjectName::parse("clusters/main/notes.txt"), None, "a repository holds no such object");
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectName {
     /// The descriptor of the repository.
