@@ -20,7 +20,7 @@
 pub use super::aggregate::{Aggregate, MarkCounts};
 
 use crate::limits::MAX_NODE_BYTES;
-use crate::pg::scan::{PgTime, Record, XactEnd, XactKind, XactStats, Xid, XidRange};
+use crate::pg::scan::{PgTime, Record, XactEnd, XactKind, XactStats, Xid};
 use crate::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
 use crate::varint::{put_varint, take_varint, unzigzag, zigzag};
 
@@ -186,16 +186,7 @@ impl Node {
 }
 
 fn put_aggregate(out: &mut Vec<u8>, aggregate: &Aggregate) {
-    put_varint(out, aggregate.xacts.map_or(0, |xacts| xacts.count));
-    if let Some(xacts) = &aggregate.xacts {
-        put_varint(out, xacts.aborts);
-        put_varint(out, zigzag(xacts.min_time.0));
-        put_varint(out, xacts.max_time.0.wrapping_sub(xacts.min_time.0) as u64);
-        put_varint(out, xacts.xids.map_or(0, |xids| xids.oldest.get().into()));
-        if let Some(xids) = &xacts.xids {
-            put_varint(out, Xid::get(xids.newest).wrapping_sub(xids.oldest.get()).into());
-        }
-    }
+    XactStats::put(aggregate.xacts.as_ref(), out);
     let marks = &aggregate.marks;
     put_varint(out, marks.restore_points);
     if marks.restore_points > 0 {
@@ -277,7 +268,7 @@ impl Reader<'_> {
 
     fn aggregate(&mut self, segments: u64) -> Option<Aggregate> {
         let count = self.number()?;
-        let xacts = if count == 0 { None } else { Some(self.xacts(count)?) };
+        let xacts = if count == 0 { None } else { Some(XactStats::take(count, &mut self.rest)?) };
         let restore_points = self.number()?;
         let names = if restore_points == 0 {
             0
@@ -297,18 +288,6 @@ impl Reader<'_> {
             MarkCounts { incomplete: flag == 1, uncounted: true, ..marks }
         };
         Some(Aggregate { segments, xacts, marks, stops: 0 })
-    }
-
-    fn xacts(&mut self, count: u64) -> Option<XactStats> {
-        let aborts = self.number().filter(|aborts| *aborts <= count)?;
-        let min_time = self.time()?;
-        let max_time = PgTime(min_time.0.checked_add_unsigned(self.number()?)?);
-        let oldest = self.u32()?;
-        let xids = match Xid::new(oldest) {
-            None => None,
-            Some(xid) => Some(XidRange { oldest: xid, newest: Xid::new(oldest.wrapping_add(self.u32()?))? }),
-        };
-        Some(XactStats { count, aborts, min_time, max_time, xids })
     }
 
     fn entry(&mut self, id: &NodeId, number: u64) -> Option<Entry> {
@@ -356,6 +335,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pg::scan::XidRange;
 
     fn xid() -> impl Strategy<Value = Xid> {
         (1..=u32::MAX).prop_map(|xid| Xid::new(xid).unwrap())

@@ -2,10 +2,10 @@
 //! number.
 
 use super::encode::{VERSION, VERSION_WITHOUT_FILES};
-use super::event::{CheckpointKind, DatabaseFiles, Mark, Parameters, PgTime, Record, RestorePointName, TablespacePath, Xid};
+use super::event::{CheckpointKind, DatabaseFiles, Mark, Parameters, PgTime, Record, RestorePointName, TablespacePath};
 use super::page::PAGE_BYTES;
 use super::piece::Piece;
-use super::summary::{Damage, End, Head, Origin, Reason, Records, Segment, Summary, Tail, XactStats, XidRange};
+use super::summary::{Damage, End, Head, Origin, Reason, Records, Segment, Summary, Tail, XactStats};
 use super::xacts::XactList;
 use crate::limits::{
     MAX_DROPPED_TABLESPACES, MAX_MARKS, MAX_WAL_RECORD_BYTES, MAX_XACT_LIST_BYTES, PIECE_FIRST_BYTES, PIECE_LAST_BYTES,
@@ -140,15 +140,7 @@ impl<'a> Reader<'a> {
         if count == 0 {
             return Some(None);
         }
-        let aborts = self.number().filter(|aborts| *aborts <= count)?;
-        let min_time = self.time()?;
-        let max_time = PgTime(min_time.0.checked_add_unsigned(self.number()?)?);
-        let oldest = self.u32()?;
-        let xids = match Xid::new(oldest) {
-            None => None,
-            Some(xid) => Some(XidRange { oldest: xid, newest: Xid::new(oldest.wrapping_add(self.u32()?))? }),
-        };
-        Some(Some(XactStats { count, aborts, min_time, max_time, xids }))
+        XactStats::take(count, &mut self.rest).map(Some)
     }
 
     fn xacts(&mut self, stats: Option<XactStats>) -> Option<Option<XactList>> {

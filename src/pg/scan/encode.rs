@@ -17,9 +17,9 @@
 //!
 //! A piece is its length, its CRC (4 bytes) and its bytes, whose numbers follow from the length.
 
-use super::event::{CheckpointKind, Mark, Record, Xid};
+use super::event::{CheckpointKind, Mark, Record};
 use super::piece::Piece;
-use super::summary::{End, Head, Reason, Summary};
+use super::summary::{End, Head, Reason, Summary, XactStats};
 use crate::pg::Lsn;
 use crate::varint::{put_varint, zigzag};
 
@@ -175,16 +175,7 @@ impl Summary {
             w.lsn(records.last);
             w.number(records.before_first.0);
         }
-        w.number(self.xact_stats.map_or(0, |stats| stats.count));
-        if let Some(stats) = &self.xact_stats {
-            w.number(stats.aborts);
-            w.signed(stats.min_time.0);
-            w.number(stats.max_time.0.wrapping_sub(stats.min_time.0) as u64);
-            w.number(stats.xids.map_or(0, |xids| xids.oldest.get().into()));
-            if let Some(xids) = &stats.xids {
-                w.number(Xid::get(xids.newest).wrapping_sub(xids.oldest.get()).into());
-            }
-        }
+        XactStats::put(self.xact_stats.as_ref(), &mut w.out);
         match self.xacts.as_ref().filter(|_| xacts) {
             None => w.number(0),
             Some(list) => {

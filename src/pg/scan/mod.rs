@@ -75,6 +75,7 @@ mod record;
 mod scanner;
 mod summary;
 mod visitor;
+mod xact_stats;
 mod xacts;
 
 #[cfg(test)]

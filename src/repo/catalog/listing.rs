@@ -1,6 +1,5 @@
 //! What is stored, by number: segments and nodes as they are listed, once as far as the catalog remembers them.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::open::Catalog;
@@ -66,22 +65,9 @@ impl Catalog<'_> {
                 None => return Ok((Vec::new(), true)),
             },
         };
-        let (mut found, mut whole) = (Vec::new(), true);
-        self.repository.objects().list(Prefix::Timeline(cluster, system_id, timeline), &after, &mut |object| {
-            let Some(WalFileName::Segment(name)) = object.name.wal_file() else {
-                return ControlFlow::Continue(());
-            };
-            let Some(number) = name.number(size) else { return ControlFlow::Continue(()) };
-            if number > until {
-                return ControlFlow::Break(());
-            }
-            if found.len() >= limit {
-                whole = false;
-                return ControlFlow::Break(());
-            }
-            found.push(number);
-            ControlFlow::Continue(())
-        })?;
-        Ok((found, whole))
+        self.numbers(Prefix::Timeline(cluster, system_id, timeline), &after, until, limit, |name| match name.wal_file() {
+            Some(WalFileName::Segment(name)) => name.number(size),
+            _ => None,
+        })
     }
 }

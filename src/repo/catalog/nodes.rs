@@ -58,10 +58,25 @@ impl Catalog<'_> {
             }
             .to_string(),
         };
+        self.numbers(prefix, &after, high, limit, |name| match name {
+            ObjectName::Node { first_segment, .. } => Some(first_segment / span(level)),
+            _ => None,
+        })
+    }
+
+    /// The numbers that names with a prefix stand for, of those that sort after `after`, up to `high`, at most `limit`;
+    /// and whether these are all. Their order is that of the names; a name without a number is passed over.
+    pub(super) fn numbers(
+        &self,
+        prefix: Prefix<'_>,
+        after: &str,
+        high: u64,
+        limit: usize,
+        number_of: impl Fn(&ObjectName) -> Option<u64>,
+    ) -> Result<(Vec<u64>, bool), Error> {
         let (mut found, mut whole) = (Vec::new(), true);
-        self.repository.objects().list(prefix, &after, &mut |object| {
-            let ObjectName::Node { first_segment, .. } = object.name else { return ControlFlow::Continue(()) };
-            let number = first_segment / span(level);
+        self.repository.objects().list(prefix, after, &mut |object| {
+            let Some(number) = number_of(&object.name) else { return ControlFlow::Continue(()) };
             if number > high {
                 return ControlFlow::Break(());
             }
