@@ -126,8 +126,8 @@ fn reach(reach: Reach) -> &'static str {
     }
 }
 
-/// Adds a paragraph, its lines no longer than [`REFERENCE_COLUMNS`]. The first begins with `mark`, the others with as many
-/// spaces.
+/// Adds a paragraph, its lines no longer than [`REFERENCE_COLUMNS`]. The first begins with `mark`, the others with as
+/// many spaces.
 fn wrap(out: &mut String, mark: &str, text: &str) {
     let mut line = mark.to_owned();
     let mut is_empty = true;

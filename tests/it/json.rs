@@ -1,5 +1,5 @@
-//! What the program prints with `--json`, held against the schemas; errors, too. What needs a server is held against them where it is
-//! tested: `check`, `base-backup`, `resolve`, `catalog`, `pitr-restore`.
+//! What the program prints with `--json`, held against the schemas; errors, too. What needs a server is held against
+//! them where it is tested: `check`, `base-backup`, `resolve`, `catalog`, `pitr-restore`.
 
 use std::fs;
 

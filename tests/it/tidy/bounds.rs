@@ -3,8 +3,8 @@
 //! A bound is taken to be:
 //! - a constant whose type is or holds a `Duration`,
 //! - a constant of a number in whose name is one of [`WORDS`], unless it ends in `AT`: the place of a field,
-//! - a constant of a number that counts bytes or characters, outside of `format` and `pg`, where these are sizes of what
-//!   is stored and of what PostgreSQL writes,
+//! - a constant of a number that counts bytes or characters, outside of `format` and `pg`, where these are sizes of
+//!   what is stored and of what PostgreSQL writes,
 //! - a `Duration` that is made of a number in the code,
 //! - `for _ in 0..10`: a number of attempts.
 
