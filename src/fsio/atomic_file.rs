@@ -56,7 +56,7 @@ impl Scratch {
     }
 }
 
-/// What linking a draft into a directory came to.
+/// What linking a file into a directory came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Linked {
     New,
@@ -221,7 +221,7 @@ impl AtomicFile {
         })
     }
 
-    /// Whether a sync failed, so that only a new draft can help.
+    /// Whether a sync failed, so that only another file can help.
     pub fn is_lost(&self) -> bool {
         self.is_lost
     }
@@ -431,10 +431,10 @@ mod tests {
                 let place = tempfile::tempdir().unwrap();
                 let path = place.path().join("file");
                 let publish = |path: &Path, body: &[u8]| {
-                    let mut draft = AtomicFile::beside_with(path, 0o600, files)?;
-                    draft.write_all(body).unwrap();
-                    assert_eq!(draft.len_bytes(), body.len() as u64);
-                    draft.publish_over(durability)
+                    let mut new_file = AtomicFile::beside_with(path, 0o600, files)?;
+                    new_file.write_all(body).unwrap();
+                    assert_eq!(new_file.len_bytes(), body.len() as u64);
+                    new_file.publish_over(durability)
                 };
                 publish(&path, b"first, longer").unwrap();
                 publish(&path, b"second").unwrap();

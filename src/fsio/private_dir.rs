@@ -46,9 +46,9 @@ pub fn make_own_dir(path: &Path) -> Result<Stat, FsError> {
 /// # Errors
 /// As [`AtomicFile::publish_over`].
 pub fn write_volatile(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let mut draft = AtomicFile::beside(path, 0o600)?;
-    draft.append(bytes)?;
-    draft.publish_over(Durability::Volatile)
+    let mut new_file = AtomicFile::beside(path, 0o600)?;
+    new_file.append(bytes)?;
+    new_file.publish_over(Durability::Volatile)
 }
 
 #[cfg(test)]

@@ -78,26 +78,26 @@ impl Tree {
     /// # Errors
     /// [`Problem::Absent`] when the root was removed; [`Problem::Denied`], [`Problem::ReadOnly`], [`Problem::NoSpace`],
     /// others.
-    pub fn draft(&self, target: &Path) -> Result<AtomicFile, FsError> {
+    pub fn new_file(&self, target: &Path) -> Result<AtomicFile, FsError> {
         self.with_parent(target, |parent, _| {
             let scratch = Scratch { home: self.root.clone(), below: Some(TEMP_DIR), files: self.files };
             AtomicFile::create(parent, scratch, FILE_MODE, self.root.path_of(target)).map(Some)
         })
     }
 
-    /// Publishes a draft unless something has that name. Afterwards it is durable if it is new. After an error it may
-    /// be called again with the same draft.
+    /// Publishes a file unless something has that name. Afterwards it is durable if it is new. After an error it may
+    /// be called again with the same file.
     ///
     /// # Errors
-    /// As [`draft`](Self::draft); [`Problem::Unsupported`] when the file system cannot publish without replacing, or
+    /// As [`new_file`](Self::new_file); [`Problem::Unsupported`] when the file system cannot publish without replacing, or
     /// when something that is not a file has that name.
-    pub fn publish(&self, draft: &mut AtomicFile, target: &Path) -> Result<Published, FsError> {
-        draft.seal()?;
+    pub fn publish(&self, new_file: &mut AtomicFile, target: &Path) -> Result<Published, FsError> {
+        new_file.seal()?;
         self.with_parent(target, |parent, name| {
             if !parent.holds_a_file()? {
                 self.sync_above(target)?;
             }
-            match draft.link_new(parent, name)? {
+            match new_file.link_new(parent, name)? {
                 Linked::New => parent.sync().map(|()| Some(Published::New)),
                 Linked::Exists => self.check_is_file(target).map(|()| Some(Published::Exists)),
                 Linked::DirGone => Ok(None),

@@ -74,11 +74,11 @@ impl FileStore {
         store_error(error, format!("{action} {key}"), &self.location)
     }
 
-    fn publish(&self, draft: &mut AtomicFile, key: &Key) -> Result<Created, StoreError> {
-        match self.tree.publish(draft, path_of(key)) {
+    fn publish(&self, new_file: &mut AtomicFile, key: &Key) -> Result<Created, StoreError> {
+        match self.tree.publish(new_file, path_of(key)) {
             Ok(Published::New) => Ok(Created::New),
             Ok(Published::Exists) => Ok(Created::Exists),
-            Err(e) if draft.is_lost() => Err(self.fail("create", key.as_str(), e).permanently()),
+            Err(e) if new_file.is_lost() => Err(self.fail("create", key.as_str(), e).permanently()),
             Err(e) => Err(self.fail("create", key.as_str(), e)),
         }
     }
@@ -99,14 +99,14 @@ impl Store for FileStore {
         if self.tree.stat(path_of(key)).map_err(fail)?.is_some_and(|stat| stat.kind == ItemKind::File) {
             return Ok(Created::Exists);
         }
-        let mut draft = self.tree.draft(path_of(key)).map_err(fail)?;
-        draft.append_past_cache(&body).map_err(fail)?;
-        self.publish(&mut draft, key)
+        let mut new_file = self.tree.new_file(path_of(key)).map_err(fail)?;
+        new_file.append_past_cache(&body).map_err(fail)?;
+        self.publish(&mut new_file, key)
     }
 
     fn begin(&self, key: &Key, _: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError> {
-        let draft = self.tree.draft(path_of(key)).map_err(|e| self.fail("create", key.as_str(), e))?;
-        Ok(Box::new(FileUpload { store: self, key: key.clone(), draft }))
+        let new_file = self.tree.new_file(path_of(key)).map_err(|e| self.fail("create", key.as_str(), e))?;
+        Ok(Box::new(FileUpload { store: self, key: key.clone(), new_file }))
     }
 
     fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
@@ -160,16 +160,16 @@ impl Store for FileStore {
 struct FileUpload<'a> {
     store: &'a FileStore,
     key: Key,
-    draft: AtomicFile,
+    new_file: AtomicFile,
 }
 
 impl Upload for FileUpload<'_> {
     fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
-        self.draft.append_past_cache(&body).map_err(|e| self.store.fail("create", self.key.as_str(), e))
+        self.new_file.append_past_cache(&body).map_err(|e| self.store.fail("create", self.key.as_str(), e))
     }
 
     fn complete(&mut self) -> Result<Created, StoreError> {
-        self.store.publish(&mut self.draft, &self.key)
+        self.store.publish(&mut self.new_file, &self.key)
     }
 }
 

@@ -102,9 +102,9 @@ fn driver() {
 }
 
 fn publish_over(target: &Path, files: TempFiles) -> Result<String, fsio::FsError> {
-    let mut draft = AtomicFile::beside_with(target, 0o600, files)?;
-    draft.append(&body_of("new"))?;
-    draft.publish_over(Durability::Durable)?;
+    let mut new_file = AtomicFile::beside_with(target, 0o600, files)?;
+    new_file.append(&body_of("new"))?;
+    new_file.publish_over(Durability::Durable)?;
     Ok("Over".to_owned())
 }
 

@@ -1,6 +1,6 @@
 //! Holds what the program prints as JSON against the schemas in `docs/schema/`.
 //!
-//! Knows the part of JSON Schema (draft 2020-12) that these schemas use, and refuses any other keyword: what it does
+//! Knows the part of JSON Schema (new_file 2020-12) that these schemas use, and refuses any other keyword: what it does
 //! not know, it would not check.
 
 use std::path::Path;
