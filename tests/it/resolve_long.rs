@@ -78,12 +78,14 @@ fn recovers_at_the_long_commit(major: u32) {
     // At it and just before it: by xid, LSN and time.
     let time: jiff::Timestamp = known.parse().unwrap();
     let just_before = time.checked_sub(jiff::SignedDuration::from_micros(1)).unwrap();
-    let before = just_before.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string();
+    // As `recovery_target_time` takes it: a `T` and a `Z` it refuses.
+    let as_setting = |time: jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string();
+    let (at_commit, before) = (as_setting(time), as_setting(just_before));
     let (on, off) = (("recovery_target_inclusive", "on"), ("recovery_target_inclusive", "off"));
     let targets = [
         (format!("--target-xid {long}"), vec![("recovery_target_xid", &*long), on], "last_included"),
         (format!("--target-lsn {lsn} --exclusive"), vec![("recovery_target_lsn", lsn), off], "first_excluded"),
-        (format!("--target-time '{known}'"), vec![("recovery_target_time", &*known), on], "last_included"),
+        (format!("--target-time '{known}'"), vec![("recovery_target_time", &*at_commit), on], "last_included"),
         (format!("--target-time '{before}'"), vec![("recovery_target_time", &*before), on], "first_excluded"),
     ];
     for (i, (arguments, own, end)) in targets.iter().enumerate() {
