@@ -1,5 +1,5 @@
 //! The JSON Schemas in `docs/schema/`, made from the types in `report` and held against the files, and against
-//! `docs/JSON.md`, which has every name that a field may have. `WALVIS_WRITE_SCHEMAS=1 cargo test --lib schemas` writes
+//! `docs/JSON.md`, which has every name that a field may have. `WALVIS_TEST_BLESS=1 cargo test --lib schemas` writes
 //! the files.
 use super::exit::{kind_word, tests::KINDS};
 use crate::report;
@@ -77,7 +77,7 @@ fn the_files_are_what_the_types_say() {
         .into_iter()
         .map(|(name, schema)| (format!("{name}.json"), format!("{}\n", serde_json::to_string_pretty(&schema).unwrap())))
         .collect();
-    if std::env::var_os("WALVIS_WRITE_SCHEMAS").is_some() {
+    if std::env::var_os("WALVIS_TEST_BLESS").is_some() {
         for (name, text) in &expected {
             std::fs::write(directory.join(name), text).unwrap();
         }
@@ -86,7 +86,7 @@ fn the_files_are_what_the_types_say() {
     assert_eq!(there.collect::<BTreeSet<_>>(), expected.keys().cloned().collect());
     for (name, text) in expected {
         let written = std::fs::read_to_string(directory.join(&name)).unwrap();
-        assert!(written == text, "docs/schema/{name} is another one: WALVIS_WRITE_SCHEMAS=1 cargo test --lib schemas");
+        assert!(written == text, "docs/schema/{name} is another one: WALVIS_TEST_BLESS=1 cargo test --lib schemas");
     }
 }
 
