@@ -89,8 +89,8 @@ impl Tree {
     /// be called again with the same file.
     ///
     /// # Errors
-    /// As [`new_file`](Self::new_file); [`Problem::Unsupported`] when the file system cannot publish without replacing, or
-    /// when something that is not a file has that name.
+    /// As [`new_file`](Self::new_file); [`Problem::Unsupported`] when the file system cannot publish without replacing,
+    /// or when something that is not a file has that name.
     pub fn publish(&self, new_file: &mut AtomicFile, target: &Path) -> Result<Published, FsError> {
         new_file.seal()?;
         self.with_parent(target, |parent, name| {
