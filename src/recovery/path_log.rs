@@ -1,4 +1,7 @@
 //! A path of the catalog as the search sees it: stretches without a gap, and what is in them.
+
+use std::ops::ControlFlow;
+
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
 use crate::pg::scan::{End, Mark, PgTime, Record, Scanner, Segment, Visitor, XactEntry};
@@ -6,8 +9,6 @@ use crate::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
 use crate::recovery::log::{BackupEnd, Log, Minimal, WantedEnds, WantedMarks, Window};
 use crate::repo::catalog::{Leg, Path, Step};
 use crate::repo::{Catalog, ClusterName, Fetched, Repository};
-use std::io::{self, Write};
-use std::ops::ControlFlow;
 
 /// One path.
 pub struct PathLog<'a> {
@@ -298,13 +299,13 @@ impl<'a> PathLog<'a> {
         self.entries(begin, to, &|_| true, &mut |entry| {
             let segment = Segment::new(entry.segment, self.size()).ok_or_else(|| gone(entry.start))?;
             let Some(taken) = visitor.take() else { return Ok(ControlFlow::Break(())) };
-            let mut sink = Sink(Scanner::resume(segment, carry.take(), taken));
+            let mut scanner = Scanner::resume(segment, carry.take(), taken);
             let file = WalFileName::Segment(entry.segment);
-            match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut sink)? {
+            match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut scanner)? {
                 Fetched::Served(_) => {}
                 Fetched::Absent | Fetched::Missing { .. } => return Ok(ControlFlow::Break(())),
             }
-            let scanned = sink.0.finish();
+            let scanned = scanner.finish();
             (visitor, carry) = (Some(scanned.visitor), scanned.carry);
             Ok(ControlFlow::Continue(()))
         })?;
@@ -328,13 +329,13 @@ impl<'a> PathLog<'a> {
             return Ok(Some(first));
         }
         let segment = Segment::new(entry.segment, self.size()).ok_or_else(|| gone(from))?;
-        let mut sink = Sink(Scanner::new(segment, FirstRecord { from, found: None }));
+        let mut scanner = Scanner::new(segment, FirstRecord { from, found: None });
         let file = WalFileName::Segment(entry.segment);
-        match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut sink)? {
+        match self.repository.get_wal(self.cluster, self.catalog.facts(), &file, &mut scanner)? {
             Fetched::Served(_) => {}
             Fetched::Absent | Fetched::Missing { .. } => return Err(gone(from)),
         }
-        let complete = sink.0.finish().visitor.found;
+        let complete = scanner.finish().visitor.found;
         // What the segment's end cuts is complete when the next segment follows.
         Ok(complete.or(follows.then_some(last)))
     }
@@ -529,18 +530,5 @@ impl Visitor for FirstRecord {
         if start >= self.from {
             self.found.get_or_insert(start);
         }
-    }
-}
-
-struct Sink<V>(Scanner<V>);
-
-impl<V: Visitor> Write for Sink<V> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

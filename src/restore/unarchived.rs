@@ -14,7 +14,7 @@ use crate::report::time::Time;
 use crate::restore::files::Source;
 use crate::restore::target_directory::local;
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 /// What to say when there is some, and nobody allowed it to go.
@@ -98,12 +98,12 @@ impl<'a> Look<'a> {
         let Some(segment) = Segment::new(name, self.facts.wal_segment_size).filter(|_| is_its_own) else {
             return Ok(waits.then(unknown));
         };
-        let mut scan = Scan(Scanner::new(segment, ()));
+        let mut scan = Scanner::new(segment, ());
         let digest = Digest::of_copied(&mut fsio::reader(&open), &mut scan).map_err(|e| unreadable(&path, &e))?;
         if self.is_stored(file, &digest)? {
             return Ok(None);
         }
-        let summary = scan.0.finish().summary;
+        let summary = scan.finish().summary;
         let Some(commits) = commits_of(&summary) else { return Ok(Some(unknown())) };
         let mut missing = commits;
         // The same commits may be in the same segment as it was completed, or on a timeline that this one left, or that
@@ -164,20 +164,6 @@ fn commits_of(summary: &Summary) -> Option<Vec<Commit>> {
 /// Whether a record that began in the segment before ends in this one: what it says is not in the summary.
 fn ends_a_record(summary: &Summary) -> bool {
     matches!(&summary.head, Head::Continuation { rem_len, piece, dead: false } if piece.len() == u64::from(*rem_len))
-}
-
-/// Lets a scan read along.
-struct Scan(Scanner<()>);
-
-impl Write for Scan {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {

@@ -1,5 +1,7 @@
 //! The scan of one segment, page by page.
 
+use std::io::{self, Write};
+
 use super::event::{Event, Record};
 use super::header::HEADER_BYTES;
 use super::page::{LONG_HEADER_BYTES, PAGE_BYTES, PageHeader, SHORT_HEADER_BYTES, align, is_zero, u16_at, u32_at, u64_at};
@@ -420,6 +422,18 @@ impl<V: Visitor> Scanner<V> {
         if record.what == Event::Switch {
             self.state = State::Switched { rest_is_zero: rest.is_none_or(is_zero) };
         }
+    }
+}
+
+/// What reads a segment as a stream hands it to the scan as to any other reader.
+impl<V: Visitor> Write for Scanner<V> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

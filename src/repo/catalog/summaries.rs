@@ -1,6 +1,5 @@
 //! Summaries and what is made of them: entries, transactions, marks.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::open::Catalog;
@@ -233,9 +232,9 @@ impl Catalog<'_> {
 
     fn scan_with<V: Visitor>(&self, segment: SegmentName, carry: Option<Carry>, visitor: V) -> Result<Scanned<V>, Error> {
         let which = Segment::new(segment, self.size()).ok_or_else(|| self.damaged(segment, "its name is impossible"))?;
-        let mut sink = Sink(Scanner::resume(which, carry, visitor));
-        match self.repository.get_wal(&self.cluster, self.facts, &WalFileName::Segment(segment), &mut sink)? {
-            Fetched::Served(_) => Ok(sink.0.finish()),
+        let mut scanner = Scanner::resume(which, carry, visitor);
+        match self.repository.get_wal(&self.cluster, self.facts, &WalFileName::Segment(segment), &mut scanner)? {
+            Fetched::Served(_) => Ok(scanner.finish()),
             Fetched::Absent | Fetched::Missing { .. } => Err(self.damaged(segment, "it is gone")),
         }
     }
@@ -295,19 +294,6 @@ impl Catalog<'_> {
             format!("segment {segment} of cluster {} in {}: {why}", self.cluster, self.repository.location()),
         )
         .hint("take this object from another repository or copy")
-    }
-}
-
-struct Sink<V>(Scanner<V>);
-
-impl<V: Visitor> Write for Sink<V> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
