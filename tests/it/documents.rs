@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 
 use walvis::error::Kind;
 
+use crate::support::sources::{root, sources};
+
 /// Columns of a line of prose, in documents and in comments. Tables, code and links may be longer.
 const MAX_COLUMNS: usize = 120;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -265,24 +263,6 @@ fn lines_of_prose_are_short() {
         }
     }
     assert!(long.is_empty(), "more than {MAX_COLUMNS} columns: {}", long.join(", "));
-}
-
-/// The sources below a directory.
-fn sources(below: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![root().join(below)];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    assert!(!found.is_empty());
-    found
 }
 
 #[test]

@@ -2,14 +2,11 @@
 //! the document anew.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use walvis::config::definitions::{ALL, FOREIGN_PREFIXES, HELPER_VARIABLE};
 use walvis::config::{is_known_variable, reference};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::support::sources::{root, sources};
 
 #[test]
 fn the_reference_is_what_the_table_says() {
@@ -38,16 +35,11 @@ fn variables_in(text: &str) -> BTreeSet<&str> {
     starts.map(|rest| rest.split(|c| !is_part(c)).next().unwrap()).filter(|name| *name != "WALVIS_").collect()
 }
 
-fn sources(below: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(below).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
-}
-
 /// Whatever variable the source reads, or tells the operator to set, is in the table; and so is each that the documents
 /// name.
 #[test]
 fn every_variable_that_the_source_names_is_in_the_table() {
-    let mut files = sources(&root().join("src"));
+    let mut files = sources("src");
     files.extend(["README.md", "docs/SPOOL.md", "docs/SECURITY-MODEL.md", "docs/STANDBY.md"].map(|name| root().join(name)));
     let mut seen = BTreeSet::new();
     for path in files {

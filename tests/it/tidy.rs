@@ -4,8 +4,9 @@ mod bounds;
 mod graph;
 mod tokens;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::support::sources::{root, sources};
 use graph::Graph;
 
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
@@ -53,27 +54,6 @@ const MAX_LINES: usize = 600;
 const MAX_TEST_LINES: usize = 700;
 /// At most one line in so many is of a command: what commands do lives below them.
 const OPS_SHARE: usize = 5;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn sources(below: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![root().join(below)];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    assert!(!found.is_empty());
-    found
-}
 
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))

@@ -7,5 +7,6 @@ pub mod postgres;
 pub mod s3;
 pub mod schema;
 pub mod segment;
+pub mod sources;
 pub mod stored;
 pub mod wal;
