@@ -12,6 +12,7 @@ use crate::repo::{ClusterName, Repository};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Instant;
 
 /// What the caller asks for.
 #[derive(Debug, Default)]
@@ -89,4 +90,6 @@ pub(crate) struct BackupContext<'a> {
     pub id: BackupId,
     /// How many workers read.
     pub workers: usize,
+    /// When the server was last asked before the backup began.
+    pub asked: Instant,
 }

@@ -100,9 +100,10 @@ pub(crate) fn copy_cluster<'a>(
         let packs = (0..backup.workers).map(|_| writers.writer()).collect::<Result<Vec<_>, _>>()?;
         let watch = SessionWatch::new(backup, start)?;
         copy_files(&context, &list, parent_files, packs, &mut manifest, &|| {
+            watch.look()?;
             let done_bytes = context.read_bytes.load(Ordering::Relaxed);
             (backup.hooks.progress)(Progress::Reading { done_bytes, total_bytes: list.bytes, files: list.files });
-            watch.look()
+            Ok(())
         })?;
         let mut last = FileCopier::new(&context, writers.writer()?);
         // On a standby pg_control says how far recovery has to come, so it is read when all else was, and before the

@@ -20,7 +20,7 @@ pub(crate) struct SessionWatch<'a> {
 }
 
 impl<'a> SessionWatch<'a> {
-    /// Begins now.
+    /// Counts from when the server was last asked: a long checkpoint, or a long list of files, is time without an answer.
     ///
     /// # Errors
     /// [`Kind::Server`].
@@ -31,7 +31,7 @@ impl<'a> SessionWatch<'a> {
             true => None,
             false => Some(archiver::Watch::new(&source.server, Some(&source.data_directory), true)?),
         };
-        Ok(Self { backup, start, archiver: RefCell::new(archiver), answered: Cell::new(Instant::now()) })
+        Ok(Self { backup, start, archiver: RefCell::new(archiver), answered: Cell::new(backup.asked) })
     }
 
     /// Whether to go on: asked several times a second.

@@ -52,6 +52,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         hooks,
         id,
         workers: request.workers(),
+        asked: Instant::now(),
     };
     let mut warnings = Vec::new();
     let parent = parent::read_newest(&repository, cluster, source.system_id, &mut warnings)?;
