@@ -5,16 +5,18 @@
 //! - Where one answer will do ([`ask_in_order`], [`first_to_answer`]), one that fails is passed over, and the next is
 //!   asked. When all fail, the error is the first one's.
 //! - One that falls silent leaves time for those after it. Whether it answers at all is found out within an equal share
-//!   of the time limit for each that is left; with a time limit on the whole, all but the last have to be done within
-//!   three quarters of what is left of it.
+//!   of the time limit for each that is left. Where an answer can still send the question on ([`ask_in_order`]), all but
+//!   the last have to be done within three quarters of what is left of a time limit on the whole.
 //! - Where every repository counts ([`every`]: listing, rebuilding), the first that cannot be opened ends the command.
 //! - Base backups go to the first ([`for_backups`]).
+
+use std::ops::ControlFlow;
+
 use super::open;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::repo::{Facts, Repository};
-use std::ops::ControlFlow;
 
 /// A repository that answers and knows the cluster.
 pub struct Opened {
@@ -58,17 +60,19 @@ pub fn ask_in_order<T, B>(
 /// The first one's, when none does.
 pub fn first_to_answer(config: &Config, deadline: Deadline) -> Result<Opened, Error> {
     let mut failure = None;
-    let opened = ask_in_order(config, deadline, &Ok, &mut |location, answered| match answered {
-        Ok(opened) => ControlFlow::Break(opened),
-        Err(error) => {
-            if config.repositories.len() > 1 {
-                tracing::warn!("{location} is not asked: {error}");
+    for (index, repository) in config.repositories.iter().enumerate() {
+        // No other one is asked once this is open: it gets all the time that is left.
+        match open_known(config, index, deadline) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => {
+                if config.repositories.len() > 1 {
+                    tracing::warn!("{} is not asked: {error}", repository.store.location());
+                }
+                failure.get_or_insert(error);
             }
-            failure.get_or_insert(error);
-            ControlFlow::Continue(())
         }
-    });
-    opened.ok_or_else(|| failure.unwrap_or_else(none_configured))
+    }
+    Err(failure.unwrap_or_else(none_configured))
 }
 
 /// Opens every repository, one after the other, and has `visit` work on it.
