@@ -11,6 +11,9 @@ pub const MAX_WAL_SEGMENT_BYTES: u64 = 1024 * MIB as u64;
 /// Longest accepted timeline history or backup history file. The server's are a few hundred bytes; a line per
 /// promotion.
 pub const MAX_HISTORY_FILE_BYTES: u64 = MIB as u64;
+/// Most files of one call whose content waits in memory, compressed, until it is sent: a segment, and the history that
+/// goes with it. Each takes an upload part at most.
+pub const MAX_CONTENTS_IN_MEMORY: usize = 2;
 
 /// Most contents that are kept of one name where recovery asks for none of them: every promotion off one segment leaves
 /// another.

@@ -15,7 +15,7 @@ use crate::wal::ahead::push_helper;
 use crate::wal::ahead::pushed::{PushHelperStart, report_if_pushed};
 use crate::wal::deliver_to_all::{OnceBound, deliver_to_all};
 use crate::wal::histories::UnofferedHistory;
-use crate::wal::inspect::inspect;
+use crate::wal::inspect::inspect_all;
 use crate::wal::missed::{self, Sender, missing};
 use crate::wal::spool::Spool;
 use std::ffi::OsString;
@@ -63,7 +63,7 @@ pub fn run(config: &Config, request: &PushRequest, deadline: Deadline) -> Result
     }
 
     if !to_push.is_empty() {
-        let files = to_push.iter().map(|path| inspect(path, config, &deadline)).collect::<Result<Vec<_>, _>>()?;
+        let files = inspect_all(&to_push, config, &deadline)?;
         let once_bound: OnceBound = Arc::new(move || {
             if let Some(helper) = &helper {
                 helper.start();

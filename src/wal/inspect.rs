@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Stat, file_error};
-use crate::limits::{MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES};
+use crate::limits::{MAX_CONTENTS_IN_MEMORY, MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES};
 use crate::pg::scan::{End, Scanner, Segment};
 use crate::pg::{BackupHistory, SegmentHead, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
@@ -50,6 +50,20 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 /// [`Kind::Usage`]: it has no WAL file's name; [`Kind::Config`]: it cannot be read; [`Kind::Damaged`]: it is not what
 /// its name says; [`Kind::Refused`]: it is of another cluster.
 pub fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<InspectedFile, Error> {
+    inspect_and_keep(path, config, deadline, true)
+}
+
+/// As [`inspect`] does, several files that are sent together. Only of the first few the content waits in memory; all
+/// others are read again when they are sent, so that any number of them takes no more.
+///
+/// # Errors
+/// As [`inspect`]: the first one's.
+pub fn inspect_all(paths: &[&Path], config: &Config, deadline: &Deadline) -> Result<Vec<InspectedFile>, Error> {
+    let inspect = |(index, path): (usize, &&Path)| inspect_and_keep(path, config, deadline, index < MAX_CONTENTS_IN_MEMORY);
+    paths.iter().enumerate().map(inspect).collect()
+}
+
+fn inspect_and_keep(path: &Path, config: &Config, deadline: &Deadline, keeps: bool) -> Result<InspectedFile, Error> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse).ok_or_else(|| {
         Error::new(Kind::Usage, format!("{} is not the name of a file that PostgreSQL archives", path.display()))
             .hint("use archive_command = 'walvis push-wal %p'")
@@ -99,7 +113,7 @@ pub fn inspect(path: &Path, config: &Config, deadline: &Deadline) -> Result<Insp
     let takers = config.repositories.iter().filter(|repository| repository.compression_level == level).count();
     // Content of one pass counts only if nobody wrote meanwhile, which the time of change tells unless it is of this
     // very moment.
-    let compressed_at = fsio::is_settled(&stat).then_some((level, stat.size_bytes));
+    let compressed_at = (keeps && fsio::is_settled(&stat)).then_some((level, stat.size_bytes));
     let FileContent { digest, wal_summary, compressed } =
         read_content(&name, &file, facts.wal_segment_size, compressed_at).map_err(|e| unreadable(path, &e))?;
     if fsio::stat_open(&file, path).map_err(|e| file_error(Kind::Config, e))?.changed != stat.changed {

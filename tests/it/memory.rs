@@ -116,6 +116,19 @@ fn sixteen_mib_segments() {
     }
 }
 
+/// By hand, after a gap: all are looked at before the first is sent, and do not wait in memory.
+#[test]
+fn many_segments_in_one_call() {
+    let site = Site::new();
+    site.become_cluster(segment::SYSTEM_ID, 16 * MIB);
+    let make = |number| site.make(&Segment::new(number).sized(16 * MIB).holding(Content::Records(number)));
+    let paths: Vec<String> = (1..=16).map(|number| format!("pg_wal/{}", make(number))).collect();
+    let arguments: Vec<&str> = std::iter::once("push-wal").chain(paths.iter().map(String::as_str)).collect();
+    let peak = peak_mib(&site, &arguments);
+    assert!(peak <= BOUND_MIB, "16 segments took {peak} MiB");
+    assert_eq!(site.stored().len(), 16);
+}
+
 /// Where the kernel keeps no keys, every process derives the key of a passphrase, and that takes what Argon2id takes.
 /// It is given back before anything else is done.
 #[test]
