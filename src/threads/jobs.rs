@@ -122,7 +122,7 @@ pub(super) fn work_off<W: Worker>(
 /// When it returns `Ok`, and this does, every job is done. `stop` is set by the first failure.
 ///
 /// # Errors
-/// The first error of a worker; otherwise that of `lead`; [`Kind::Bug`]: a worker panicked; where a thread cannot be
+/// The first error of a worker or of `lead`; [`Kind::Bug`]: a worker panicked; where a thread cannot be
 /// started, see [`no_thread`](super::no_thread).
 pub fn with_workers<W: Worker<Output = ()>, R>(
     workers: Vec<W>,
@@ -140,18 +140,21 @@ pub fn with_workers<W: Worker<Output = ()>, R>(
         for worker in workers {
             if let Err(error) = start_scoped(scope, move || work_off(worker, jobs, failure, drop)) {
                 failure.note(error);
-                return Err(Error::from(Stopped));
+                return None;
             }
         }
         // A panic of the calling thread goes on, and nothing is finished then.
         let on_panic = StopOnDrop(stop);
         let result = lead(&queue);
-        if result.is_ok() {
-            std::mem::forget(on_panic);
-        }
-        result
+        std::mem::forget(on_panic);
+        // What a worker says afterwards comes of it, and does not hide it.
+        result.map_err(|error| failure.note(error)).ok()
     });
-    failure.into_first().map_or(result, Err)
+    match (failure.into_first(), result) {
+        (Some(first), _) => Err(first),
+        (None, Some(result)) => Ok(result),
+        (None, None) => Err(Error::from(Stopped)),
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +237,35 @@ mod tests {
             refused()
         });
         assert_eq!(result.unwrap_err().kind, Kind::Damaged);
+    }
+
+    /// Works until all are to stop, and fails then.
+    struct Interrupted<'a>(&'a Stop);
+
+    impl Worker for Interrupted<'_> {
+        type Job = ();
+        type Output = ();
+
+        fn run(&mut self, (): ()) -> Result<(), Error> {
+            while !self.0.is_set() {
+                thread::yield_now();
+            }
+            Err(Error::new(Kind::Damaged, "interrupted"))
+        }
+
+        fn finish(self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_worker_says_when_it_is_stopped_does_not_hide_why() {
+        let stop = Stop::default();
+        let result = with_workers(vec![Interrupted(&stop)], 1, &stop, |jobs| {
+            jobs.send(())?;
+            Err::<(), _>(Error::new(Kind::Refused, "no more"))
+        });
+        assert_eq!(result.unwrap_err().kind, Kind::Refused);
     }
 
     #[test]

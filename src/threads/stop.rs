@@ -13,7 +13,7 @@ impl Stop {
     }
 
     /// Stops them.
-    pub fn set(&self) {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
