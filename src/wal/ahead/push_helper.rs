@@ -358,7 +358,7 @@ impl Target {
             opened.bind(&cluster, file.facts)?;
             store(&opened, &cluster, &file)
         });
-        if outcome.as_ref().is_err_and(|e| e.kind == Kind::Unreachable) {
+        if outcome.as_ref().is_err_and(|e| matches!(e.kind, Kind::Unreachable | Kind::Bug)) {
             self.hangs.store(true, Ordering::Relaxed);
         }
         outcome
