@@ -89,7 +89,6 @@ fn describe(out: &mut String, setting: &Setting) {
         Fallback::None => None,
         Fallback::Words(words) => Some(words.to_owned()),
         Fallback::Value(value) => Some(code(value)),
-        Fallback::Number(number) => Some(code(&number.to_string())),
         Fallback::Time(time) => Some(code(&time.as_secs().to_string())),
     };
     if let Some(fallback) = fallback {

@@ -90,8 +90,6 @@ pub enum Fallback {
     None,
     /// This value.
     Value(&'static str),
-    /// This number.
-    Number(i64),
     /// This time.
     Time(Duration),
     /// What these words say.
@@ -193,7 +191,6 @@ impl Fallback {
         match self {
             Self::None | Self::Words(_) => None,
             Self::Value(value) => Some(value.to_owned()),
-            Self::Number(number) => Some(number.to_string()),
             Self::Time(time) => Some(time.as_secs().to_string()),
         }
     }
@@ -203,11 +200,6 @@ impl Setting {
     /// Whether the settings file may have it.
     pub fn is_in_file(&self) -> bool {
         self.table != Table::NotInFile
-    }
-
-    /// Whether its value is a secret.
-    pub fn is_secret(&self) -> bool {
-        self.kind == Kind::Secret
     }
 
     /// Whether every command has its flag.

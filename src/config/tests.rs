@@ -201,8 +201,9 @@ fn names_are_unique_and_rows_are_whole() {
         // What cannot be set is no setting, and what a child gets can be written into a call.
         assert!(setting.is_in_file() || setting.variable.is_some() || setting.flag.is_some(), "{}", setting.name);
         assert!(setting.variable.is_none_or(|name| name.starts_with("WALVIS_")), "{}", setting.name);
-        assert!(!setting.is_secret() || (setting.flag.is_none() && !setting.is_in_file()), "{} shows a secret", setting.name);
-        assert_eq!(setting.is_secret(), setting.child == Child::NeedsInItsEnvironment, "{}", setting.name);
+        let is_secret = setting.kind == ValueKind::Secret;
+        assert!(!is_secret || (setting.flag.is_none() && !setting.is_in_file()), "{} shows a secret", setting.name);
+        assert_eq!(is_secret, setting.child == Child::NeedsInItsEnvironment, "{}", setting.name);
         // Of a flag of single commands nobody would know what becomes of it.
         let can_be_carried = setting.variable.is_some() || setting.flag.is_none() || setting.is_global_flag();
         assert!(setting.child == Child::DoesWithout || can_be_carried, "{}", setting.name);

@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::given::{Given, Item, Value};
 use super::invalid::wrong_value;
 use super::setting::{Fallback, Kind, Setting};
-use crate::error::Error;
+use crate::error::{Error, Kind as ErrorKind};
 
 /// A time limit, or what counts if nobody set it.
 pub(super) fn seconds(given: &Given, setting: &Setting) -> Result<Duration, Error> {
     match (given.get(setting), setting.fallback) {
         (Some(item), _) => Ok(Duration::from_secs(whole(item, &item.name())?.unsigned_abs())),
         (None, Fallback::Time(time)) => Ok(time),
-        (None, _) => Ok(Duration::ZERO),
+        (None, _) => Err(Error::new(ErrorKind::Bug, format!("{} has no time that counts if nobody set it", setting.name))),
     }
 }
 
