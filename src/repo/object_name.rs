@@ -139,7 +139,7 @@ impl NameKind {
 }
 
 impl ObjectName {
-    /// The name of the first content of a file that PostgreSQL archived.
+    /// The name of a file that PostgreSQL archived, or of a later content of its name.
     pub fn wal(cluster: &ClusterName, system_id: SystemId, file: impl Into<StoredName>) -> Self {
         Self::Wal { cluster: cluster.clone(), system_id, file: file.into() }
     }

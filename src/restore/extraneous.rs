@@ -131,7 +131,7 @@ impl<'a> Extraneous<'a> {
         Ok(())
     }
 
-    /// What is not the manifest's business: our own note, what is written meanwhile, and what every root of a file
+    /// What is not the manifest's business: our own marker, what is written meanwhile, and what every root of a file
     /// system has (any of these directories may be one).
     fn is_kept(path: &[u8]) -> bool {
         let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();

@@ -80,8 +80,8 @@ pub(crate) fn for_replay(
             continue;
         }
         let is_restored = restored.iter().any(|(_, _, to)| to == path);
-        let is_noted = matches!(base.state, TargetState::Unfinished(marker) if marker.tablespaces.iter().any(|noted| noted.as_path() == path));
-        let is_own = is_restored || is_noted || base.links_to(&format!("pg_tblspc/{oid}"), path)?;
+        let is_marked = matches!(base.state, TargetState::Unfinished(marker) if marker.tablespaces.iter().any(|marked| marked.as_path() == path));
+        let is_own = is_restored || is_marked || base.links_to(&format!("pg_tblspc/{oid}"), path)?;
         if !is_own && !may_overwrite {
             return Err(refused("is not empty"));
         }

@@ -218,7 +218,7 @@ impl Base<'_> {
     /// # Errors
     /// [`Kind::Refused`] when not.
     pub fn check_tablespace(&self, oid: u32, target: &Path, version_directory: &str) -> Result<Option<Dir>, Error> {
-        let noted = |marker: &RestoreMarker| marker.tablespaces.iter().any(|path| path.as_path() == target);
+        let is_in = |marker: &RestoreMarker| marker.tablespaces.iter().any(|path| path.as_path() == target);
         let hint = format!("put it elsewhere: --tablespace-map {oid}=/another/directory");
         let outside = Outside { what: &format!("tablespace {oid}"), target, hint: &hint };
         let Some(location) = outside.find(self)? else { return Ok(None) };
@@ -235,7 +235,7 @@ impl Base<'_> {
         };
         outside.check_owner(self, &inner)?;
         let is_empty = || Ok::<_, Error>(inner.sorted_names().map_err(local)?.is_empty());
-        if is_empty()? || !inner.identity().is_roots() && (self.has_noted(noted) || self.links_to(&link, target)?) {
+        if is_empty()? || !inner.identity().is_roots() && (self.is_marked(is_in) || self.links_to(&link, target)?) {
             return Ok(Some(inner));
         }
         Err(outside.refused(&format!("is not empty: it has a {version_directory}; refused, nothing was touched")))
@@ -247,18 +247,18 @@ impl Base<'_> {
     /// # Errors
     /// [`Kind::Refused`] when not.
     pub fn check_waldir(&self, target: &Path) -> Result<Option<Dir>, Error> {
-        let noted = |marker: &RestoreMarker| marker.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target);
+        let is_in = |marker: &RestoreMarker| marker.waldir.as_ref().is_some_and(|waldir| waldir.as_path() == target);
         let outside = Outside { what: "pg_wal", target, hint: "name an absent or empty directory with --waldir" };
         let Some(dir) = outside.find(self)? else { return Ok(None) };
         let is_empty = || Ok::<_, Error>(dir.sorted_names().map_err(local)?.iter().all(|name| is_nothing(name)));
-        if is_empty()? || !dir.identity().is_roots() && (self.has_noted(noted) || self.links_to("pg_wal", target)?) {
+        if is_empty()? || !dir.identity().is_roots() && (self.is_marked(is_in) || self.links_to("pg_wal", target)?) {
             return Ok(Some(dir));
         }
         Err(outside.refused("is not empty: refused, nothing was touched"))
     }
 
-    fn has_noted(&self, is_noted: impl Fn(&RestoreMarker) -> bool) -> bool {
-        matches!(self.state, TargetState::Unfinished(marker) if is_noted(marker))
+    fn is_marked(&self, is_in: impl Fn(&RestoreMarker) -> bool) -> bool {
+        matches!(self.state, TargetState::Unfinished(marker) if is_in(marker))
     }
 }
 
@@ -464,7 +464,7 @@ mod tests {
         std::fs::write(log.join("x"), b"").unwrap();
         assert_eq!(check(&TargetState::Empty), Err(Kind::Refused));
         std::os::unix::fs::symlink(&log, data.join("pg_wal")).unwrap();
-        // Nobody's note or link makes root take what is root's.
+        // Nobody's marker or link makes root take what is root's.
         let expected = if fsio::own_user() == 0 { Err(Kind::Refused) } else { Ok(true) };
         assert_eq!(check(&TargetState::Cluster), expected);
         let ours = RestoreMarker { waldir: Some(log.as_path().into()), ..marker(1) };

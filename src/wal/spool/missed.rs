@@ -26,7 +26,7 @@ impl Spool {
         self.remove(&self.missed_directory(location).join(file.to_string()));
     }
 
-    /// What an optional repository did not get, in the server's order.
+    /// What an optional repository did not get, by name.
     pub fn missed(&self, location: &str) -> Vec<WalFileName> {
         let names = fsio::list_dir(&self.missed_directory(location)).unwrap_or_default();
         names.iter().filter_map(|name| WalFileName::parse(name.to_str()?)).collect()
