@@ -3,6 +3,7 @@
 //! The server's own views of them (`pg_file_settings`, `pg_hba_file_rules`) are for superusers, leave out files without
 //! a setting, and do not name the files of `pg_hba.conf` before 16. So the files are read here as the server reads them
 //! (`guc-file.l`, `hba.c`).
+
 use crate::error::Error;
 use crate::fsio::{self, Attributes, LiveKind, Problem};
 use crate::limits::{MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_INCLUDE_DEPTH};

@@ -2,6 +2,7 @@
 //!
 //! May not live here: the steps ([`preflight`](super::preflight), [`copy_cluster`](super::copy_cluster),
 //! [`finish`](super::finish)) and their order ([`base_backup`](crate::ops::base_backup)).
+
 use crate::backup::progress::Progress;
 use crate::backup::source::Source;
 use crate::error::{Error, Kind};

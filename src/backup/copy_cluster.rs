@@ -1,5 +1,6 @@
 //! From the start of a backup on the server to its end there: the list of files, their copying, and what is stored
 //! last. May not live here: what becomes of it ([`finish`](super::finish)).
+
 use crate::backup::attachments::Named;
 use crate::backup::context::BackupContext;
 use crate::backup::copy_files::copy_files;

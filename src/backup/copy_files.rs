@@ -2,6 +2,7 @@
 //! order of the list.
 //!
 //! At most [`COPY_JOBS_AHEAD`] results wait for an earlier one: a large piece does not let memory grow.
+
 use crate::backup::copy_jobs::{BatchItem, CopyJob, LargeFile, ParentContent};
 use crate::backup::file_copier::{CopyContext, FileCopier};
 use crate::backup::file_list::{FileList, Listed};

@@ -1,5 +1,6 @@
 //! What is dealt out when a cluster is copied, and what comes back. May not live here: what a worker does
 //! ([`file_copier`](super::file_copier)), the dealing out ([`copy_files`](super::copy_files)).
+
 use crate::backup::file_list;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, PackId};

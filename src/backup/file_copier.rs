@@ -1,6 +1,7 @@
 //! What one worker does with the files of a cluster: reads them, verifies their pages, compares them with the backup
 //! before, and stores what is new. May not live here: the list of files and how it is dealt out
 //! ([`copy_files`](super::copy_files)).
+
 use crate::backup::copy_jobs::{BatchItem, CopiedItem, CopyJob, CopyResult, PackBytes, PageDamage, ParentContent};
 use crate::backup::file_list;
 use crate::backup::pages::{Horizon, PageFile, PageReport, PagesError};

@@ -2,6 +2,7 @@
 //!
 //! Memory: 24 bytes and the name for each file, so less than 50 bytes where names are relation numbers; a path per
 //! directory; about 50 bytes more for each file of the one directory that is being looked at.
+
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DirectoryEntry, is_tablespace_path};
 use crate::fsio::{self, Attributes, FsError, LiveDir, LiveKind, OwnerNames, file_error};

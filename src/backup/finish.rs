@@ -1,5 +1,6 @@
 //! From copied files to a backup that counts: its manifest, what is known of it, and the check that nothing happened
 //! meanwhile that keeps a database from coming back.
+
 use crate::backup::context::BackupContext;
 use crate::backup::copy_cluster::CopiedCluster;
 use crate::backup::file_list;

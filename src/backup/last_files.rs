@@ -1,5 +1,6 @@
 //! What is stored after all other files: `pg_control`, what the server says when the backup ends, and the files outside
 //! the data directory that its settings name.
+
 use crate::backup::attachments::{self, Named};
 use crate::backup::context::BackupContext;
 use crate::backup::copy_jobs::PackBytes;

@@ -2,6 +2,7 @@
 //!
 //! `backup_label`, `tablespace_map` and `pg_control` come last and belong in the middle. So the items go to a temporary
 //! file first, and are copied into the manifest with these three at their places.
+
 use crate::backup::copy_jobs::{CopiedItem, CopyResult, LargeFile, PackBytes, PageDamage};
 use crate::error::Error;
 use crate::format::extent::{PackId, tables_in};

@@ -2,6 +2,7 @@
 //!
 //! A page is damaged if its checksum does not fit, it is not new, its LSN is before the backup's start (a later one
 //! will be replayed over), and reading it again gives the same. Nor can a page be ahead of what the server has logged.
+
 use crate::error::Error;
 use crate::fsio::{self, FsError};
 use crate::limits::{MAX_PAGE_READINGS, PAGE_LAST_PAUSE, PAGE_PAUSES, PATIENTLY_READ_PAGES};

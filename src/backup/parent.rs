@@ -1,5 +1,6 @@
 //! The backup that a new one is compared with. Its manifest is needed in step with the list of files, so it is copied
 //! first.
+
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead};

@@ -1,5 +1,6 @@
 //! What is checked before a backup begins, so that it does not fail after hours of copying. May not live here: what is
 //! checked while it runs ([`session_watch`](super::session_watch)).
+
 use crate::backup::context::{BackupRequest, Hooks};
 use crate::backup::source::Source;
 use crate::backup::wal;

@@ -1,5 +1,6 @@
 //! While a cluster is copied: whether the session on the server still is there, and whether what the server archives
 //! arrives in the repository. May not live here: waiting for the last WAL ([`wal`](super::wal)).
+
 use crate::backup::context::BackupContext;
 use crate::error::{Error, Kind};
 use crate::limits::SESSION_PROBED_EVERY;

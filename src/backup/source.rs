@@ -1,4 +1,5 @@
 //! The server that is backed up: what it says about itself, and the session that the backup runs on.
+
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{DamagedPage, Database};

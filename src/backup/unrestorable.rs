@@ -11,6 +11,7 @@
 //! All else does no harm: a source that stays as it is, a copy that is dropped again, databases made block by block in
 //! the log, dropped databases, tablespaces made and dropped. What was made from the log alone is right, whatever the
 //! backup has of it.
+
 use crate::error::{Error, Kind};
 use crate::pg::scan::{BlockRef, DatabaseFiles, Mark, RelFile, StorageChange, Visitor};
 use crate::pg::{Lsn, Timeline};

@@ -1,4 +1,5 @@
 //! Waiting until the repository holds the WAL that a backup needs.
+
 use crate::backup::source::Source;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

@@ -1,4 +1,5 @@
 //! How a command says why it failed: as text, or with `--json` as one line of JSON. Both go to standard error.
+
 use super::exit::kind_word;
 use super::lines::{Lines, plain_json};
 use super::{render, stderr};

@@ -1,4 +1,5 @@
 //! What a command needs before it can begin: its settings, and the time that it has.
+
 use super::flags::Global;
 use super::role::{AHEAD, Role};
 use super::{exit_guard, secrets};

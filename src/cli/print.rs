@@ -1,4 +1,5 @@
 //! Standard output: reports whole, and lists line by line as they are found.
+
 use super::lines::{Lines, plain_json};
 use super::progress;
 use crate::error::{Error, Kind};

@@ -1,5 +1,6 @@
 //! How far a long command is, and what any command waits for: a line that is rewritten on a terminal, a log event now
 //! and then elsewhere.
+
 use super::render::units::size;
 use super::stderr;
 use crate::backup::progress::Progress;

@@ -2,6 +2,7 @@
 //!
 //! Lives here: [`Role`], and finding it in arguments that may be wrong otherwise. May not live here: the codes
 //! themselves (`exit`).
+
 use super::args::definition;
 use super::exit::{FETCH_FAILED, exit_code};
 use crate::config::HELPER_VARIABLE;

@@ -2,6 +2,7 @@
 //!
 //! May not live here: how arguments become requests (`requests`), where settings come from (`prepare`), the text of
 //! reports (`render`), and exit codes (`start`).
+
 use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, KeyCommand, ListArgs, OnError, definition};
 use super::flags::Global;
 use super::lines::Lines;

@@ -1,6 +1,7 @@
 //! The JSON Schemas in `docs/schema/`, made from the types in `report` and held against the files, and against
 //! `docs/JSON.md`, which has every name that a field may have. `WALVIS_TEST_BLESS=1 cargo test --lib schemas` writes
 //! the files.
+
 use super::exit::{kind_word, tests::KINDS};
 use crate::report;
 use schemars::generate::SchemaSettings;

@@ -1,5 +1,6 @@
 //! Secrets have no place among arguments, where every user of the host sees them, nor in a settings file that others
 //! can read.
+
 use crate::config::Config;
 use crate::config::setting::Kind as ValueKind;
 use crate::crypto::KeyFile;

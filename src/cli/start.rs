@@ -1,4 +1,5 @@
 //! From the arguments of the process to its exit code: parse, run, say what failed.
+
 use super::args::{Cli, Command, OnError};
 use super::exit::FETCH_FAILED;
 use super::logging::LogFormat;

@@ -1,4 +1,5 @@
 //! Standard error, which may be closed: what cannot be written is lost.
+
 use std::io::Write as _;
 
 /// Writes a text as it is.

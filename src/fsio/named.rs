@@ -1,4 +1,5 @@
 //! Files that the user or PostgreSQL named: with whose rights they are worked with, and what their errors are called.
+
 use super::{Entered, FsError, Identity, Problem, Rooted, own_user};
 use crate::error::{Error, Kind};
 use crate::raw_text::shown;

@@ -2,6 +2,7 @@
 //!
 //! The backup counts from the moment its manifest is stored, which is the last thing that happens: whatever goes wrong
 //! before leaves packs that nothing refers to, and a session whose end ends the backup on the server, too.
+
 use crate::backup::context::BackupContext;
 pub use crate::backup::context::{BackupRequest, Hooks};
 use crate::backup::copy_cluster::copy_cluster;

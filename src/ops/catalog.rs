@@ -2,6 +2,7 @@
 //!
 //! The overview asks for the parts in which reading stops, and steps over all others. Lists are reported line by line
 //! as they are found, so a year of WAL takes no memory.
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;

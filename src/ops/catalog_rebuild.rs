@@ -1,6 +1,7 @@
 //! `walvis catalog rebuild`: writes the nodes of the catalog that are missing, or all of them anew.
 //!
 //! Nodes are derived data: what is stored of the log is not touched, whatever happens here.
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

@@ -3,6 +3,7 @@
 //! It looks at the repositories and at the server, makes the server switch to a new segment, waits until that segment
 //! is in every repository, reads it back and holds it against its name. Everything wrong is a
 //! [`Finding`](crate::report::check::Finding) with the way to mend it.
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;

@@ -3,6 +3,7 @@
 //! PostgreSQL takes exit codes 1 to 125 for "there is no such file" and may promote, so [`Kind::Absent`] is answered
 //! only when every repository proves it. The destination gets its name only after all of the file was authenticated and
 //! checked once more against the file's name and cluster.
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

@@ -2,6 +2,7 @@
 //!
 //! As root a repository in a directory that is not there is made for the owner of the data directory, and one that is
 //! there is worked in as its owner.
+
 use crate::config::{Config, RepositoryConfig};
 use crate::crypto::{KeyFile, KnownRepository, RepositoryId};
 use crate::deadline::Deadline;

@@ -2,6 +2,7 @@
 //!
 //! As root it is made as the owner of the directory, and is that user's. A link of the name is not followed: the name
 //! is taken.
+
 use crate::crypto::{KeyFile, WrappingKey};
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Identity, Problem, as_owner_of, directory_of, file_error};

@@ -1,5 +1,6 @@
 //! `walvis list`: what the repositories hold. Reads names, sizes, bindings, and what is known of each base backup; no
 //! content.
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

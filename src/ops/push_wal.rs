@@ -5,6 +5,7 @@
 //!
 //! As root it is all done as the owner of the files' directory: a link there leads to nothing that this user could not
 //! read.
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

@@ -1,4 +1,5 @@
 //! `walvis resolve`: where a recovery to a target stops, and whether everything it needs is there. Touches nothing.
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;

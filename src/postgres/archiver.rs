@@ -6,6 +6,7 @@
 //!
 //! As root it is run as the owner of the data directory, never as root or as whomever the process in `postmaster.pid`
 //! is of: that file is the server's user's to write.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem};
 use crate::limits::{

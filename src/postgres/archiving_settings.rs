@@ -2,6 +2,7 @@
 //!
 //! Lives here: reading and judging them. May not live here: what a command says of it. Whether the archiver really
 //! works is [`archiver`](super::archiver)'s to find out.
+
 use crate::error::Error;
 use crate::postgres::Server;
 

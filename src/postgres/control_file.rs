@@ -1,4 +1,5 @@
 //! Which cluster a data directory is: read from its `global/pg_control`.
+
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir, FsError, Problem, file_error};

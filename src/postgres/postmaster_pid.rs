@@ -6,6 +6,7 @@
 //! The lines are those of `miscadmin.h` (`LOCK_FILE_LINE_…`): 1 the process, 2 the data directory, 3 the start, 4 the
 //! port, 5 the first directory for sockets, 6 the first address it listens at, 7 its shared memory, 8 its state. They
 //! come one after the other while it starts.
+
 use crate::fsio::{self, Dir, FsError, Problem};
 use crate::limits::MAX_POSTMASTER_PID_BYTES;
 use crate::raw_text::RawText;

@@ -1,6 +1,7 @@
 //! PostgreSQL's programs on this host: where those of a major version are.
 //!
 //! Programs are run as the user that the server will run as, never as root: others may have put them there.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Owner};
 use crate::process;

@@ -6,6 +6,7 @@
 //! - its shared memory is here, made by that very process, and nobody uses it;
 //! - or nobody but this kernel can have the file system mounted, and the server was started before this kernel was, or
 //!   every process of this kernel can be seen and none is it.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir, local_error};
 use crate::limits::{CLOCK_SLACK_S, PROCESS_ATTEMPTS, PROCESS_PAUSE, SAME_MOMENT_S};

@@ -2,6 +2,7 @@
 //!
 //! Lives here: the answer put together, and the words for what is out of reach. May not live here: the rules of the
 //! server, and every choice.
+
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::target::Target;

@@ -9,6 +9,7 @@
 //! or if the backup began by then and what was committed last before it is not later. The second rule is for logs in
 //! which an earlier transaction is later by its time, because the clock was wrong for a while: the answer is then where
 //! the server would stop from this backup.
+
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::BackupSummary;

@@ -1,6 +1,7 @@
 //! The choice of the timeline: which path a recovery to a target takes, where nobody says it.
 //!
 //! `docs/CATALOG.md` has the rules; `--target-timeline` always decides.
+
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{PgTime, XactEntry};

@@ -3,6 +3,7 @@
 //! Lives here: which answer counts, where several repositories could give one. May not live here: how repositories are
 //! opened, in which order and how long each is waited for ([`repositories::choose`]), and what one of them answers
 //! ([`answer`](super::answer())).
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

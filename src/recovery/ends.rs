@@ -1,6 +1,7 @@
 //! Where the stored WAL ends: the last commit of each timeline, and the timeline that a recovery to the end takes.
 //!
 //! Lives here: what `resolve`, `catalog` and `list` say of the end of the archive. May not live here: targets.
+
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{PgTime, XactEntry};

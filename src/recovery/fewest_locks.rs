@@ -8,6 +8,7 @@
 //! record that removes the files of a database or tablespace whose drop is excluded.
 //!
 //! Which locks are held is known from the last snapshot of the running transactions on: it repeats them all.
+
 use crate::error::Error;
 use crate::limits::{MAX_BACK_SEGMENTS, MAX_REMEMBERED_LOCKS, MAX_SNAPSHOT_SEGMENTS};
 use crate::pg::Lsn;

@@ -3,6 +3,7 @@
 //!
 //! Lives here: the trait [`Log`] and the plain values that it speaks of. May not live here: the rules of the server
 //! ([`stop`](super::stop)), and the catalog, which is one log ([`path_log`](super::path_log)); tests have another one.
+
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, PgTime, Record, RestorePointName, XactEntry, Xid};

@@ -1,4 +1,5 @@
 //! The WAL files that a recovery needs, and which of them are not stored.
+
 use crate::error::Error;
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::recovery::path_log::PathLog;

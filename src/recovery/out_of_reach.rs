@@ -1,4 +1,5 @@
 //! What is said of a target that is out of reach: why, what is nearest, and what to do about it.
+
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::target::{Target, now, show};

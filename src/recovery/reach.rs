@@ -1,5 +1,6 @@
 //! What a repository can bring back: from where a base backup is consistent to where the stretch of WAL ends that it
 //! begins in. What is before the first backup of a stretch is archived, and nothing leads there.
+
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::scan::{Mark, PgTime, XactEntry};

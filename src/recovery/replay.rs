@@ -8,6 +8,7 @@
 //!   checkpoint that the backup begins with and the end of `pg_backup_start`.
 //! - After a `PARAMETER_CHANGE` a hot standby needs at least the values in it (`CheckRequiredParameterValues`): with
 //!   less it pauses, or, in 13, stops. So it does at once with less than the `pg_control` of the backup has.
+
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, Parameters};

@@ -1,4 +1,5 @@
 //! What is asked of a recovery: the target, and what the operator has decided already.
+
 use crate::format::extent::BackupId;
 use crate::pg::Lsn;
 use crate::pg::target::{Target, TargetTimeline, Zone};

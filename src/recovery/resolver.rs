@@ -2,6 +2,7 @@
 //!
 //! Lives here: what the choice of a timeline ([`choice_of_timeline`](super::choice_of_timeline)) and the answer
 //! ([`answer`](mod@super::answer)) share.
+
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::pg::{Lsn, SegmentName, Timeline, WalFileName};

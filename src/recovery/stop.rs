@@ -20,6 +20,7 @@
 //! server cannot see is looked at too: a moment before everything in a stretch may be before the stretch, or in the gap
 //! before it, and the server would stop at the first transaction all the same. Here that is out of reach, unless
 //! something in the stretch is earlier.
+
 use crate::error::Error;
 use crate::pg::Lsn;
 use crate::pg::scan::{Mark, PgTime, XactEntry};

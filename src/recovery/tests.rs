@@ -1,4 +1,5 @@
 //! The search against a server in miniature, which replays record by record.
+
 use crate::error::Error;
 use crate::pg::scan::{CheckpointKind, Mark, PgTime, Record, RestorePointName, XactEnd, XactEntry, XactKind, Xid};
 use crate::pg::target::Target;

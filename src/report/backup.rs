@@ -1,4 +1,5 @@
 //! What `base-backup` reports.
+
 use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database, Tablespace};
 use crate::raw_text::RawText;
 use serde::Serialize;

@@ -1,4 +1,5 @@
 //! What `catalog` answers: the overview, and the lines of its lists.
+
 use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
 use serde::Serialize;

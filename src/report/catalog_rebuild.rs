@@ -1,4 +1,5 @@
 //! What `catalog rebuild` answers.
+
 use serde::Serialize;
 
 /// What became of the nodes of one timeline.

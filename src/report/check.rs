@@ -1,4 +1,5 @@
 //! What `check` answers.
+
 use crate::error::Error;
 use serde::Serialize;
 

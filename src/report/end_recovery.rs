@@ -1,4 +1,5 @@
 //! What `end-recovery` answers.
+
 use serde::Serialize;
 
 /// What was taken out of the settings.

@@ -1,4 +1,5 @@
 //! What a command that fails says with `--json`, in one line on standard error.
+
 use crate::error::Error;
 use serde::Serialize;
 

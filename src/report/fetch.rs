@@ -1,4 +1,5 @@
 //! What `fetch-wal` answers.
+
 use serde::Serialize;
 
 /// A file that was fetched.

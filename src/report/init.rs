@@ -1,4 +1,5 @@
 //! What `init` answers.
+
 use serde::Serialize;
 
 /// A repository that was made or found.

@@ -1,4 +1,5 @@
 //! What `key generate` answers.
+
 use crate::raw_text::RawText;
 use serde::Serialize;
 

@@ -1,4 +1,5 @@
 //! What `list` answers.
+
 use crate::format::manifest::{BackupSummary, Database};
 use crate::pg::scan::Parameters;
 use crate::raw_text::RawText;

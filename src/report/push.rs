@@ -1,4 +1,5 @@
 //! What `push-wal` answers.
+
 use serde::Serialize;
 use std::fmt;
 

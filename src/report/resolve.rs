@@ -1,4 +1,5 @@
 //! What `walvis resolve` answers.
+
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::Lsn;

@@ -1,4 +1,5 @@
 //! What `pitr-restore` answers: the plan, what was restored, and the server that was started.
+
 use crate::raw_text::RawText;
 use crate::report::resolve::ResolveReport;
 use crate::report::setting::Setting;

@@ -1,4 +1,5 @@
 //! A run of WAL segments.
+
 use serde::Serialize;
 
 /// A run of segments of one timeline, both ends included.

@@ -1,4 +1,5 @@
 //! A setting of a PostgreSQL server.
+
 use serde::Serialize;
 
 /// A line of `postgresql.auto.conf`.

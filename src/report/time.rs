@@ -1,4 +1,5 @@
 //! A moment, as reports have it.
+
 use crate::pg::scan::PgTime;
 use crate::pg::target::show;
 use serde::{Serialize, Serializer};

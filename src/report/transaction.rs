@@ -1,4 +1,5 @@
 //! The end of a transaction, and a position with the transaction next to it, as every command shows them.
+
 use crate::pg::Timeline;
 use crate::pg::scan::{XactEntry, XactKind};
 use crate::report::time::Time;

@@ -2,6 +2,7 @@
 //!
 //! As root a caller may work under another user's identity; keys, credentials and settings are root's own all the same,
 //! and are read as such. What a repository's directory is worked in with is the business of the store.
+
 use crate::config::RepositoryConfig;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

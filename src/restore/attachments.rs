@@ -3,6 +3,7 @@
 //!
 //! What lay beside the main file of settings gets its place in DIR by the same relative path; what was elsewhere
 //! (certificates) lies below `DIR/elsewhere`.
+
 use crate::error::{Error, Kind};
 use crate::format::manifest::{Attachment, BackupFacts};
 use crate::fsio::{self, Dir, Found, Identity, ItemKind, Missing, Problem, Rooted};

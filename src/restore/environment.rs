@@ -1,5 +1,6 @@
 //! What `restore_command`, and a standby that streams, need of this program's environment: the server that a restore
 //! starts gets that, and no secret beyond it.
+
 use crate::config::{Config, is_known_variable};
 use crate::postgres::server_process::{Passing, is_read_by_a_server};
 use crate::process;

@@ -5,6 +5,7 @@
 //!
 //! Memory per worker: one range, one extent, one block on its way to the disk, the tables of one batch. The queue holds
 //! a batch per worker.
+
 use crate::error::Error;
 use crate::format::extent::{Extent, extent_bytes};
 use crate::format::manifest::{Content, FileEntry, TableRef};

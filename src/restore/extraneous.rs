@@ -1,5 +1,6 @@
 //! What lies in a directory already, in the order of a manifest, so that both can be walked side by side: what the
 //! manifest does not have is removed. Memory: the names of the directories on the way, never those of all.
+
 use crate::error::Error;
 use crate::fsio::{self, ItemKind, RestoreTree, Stat};
 use crate::raw_text::shown;

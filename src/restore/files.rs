@@ -1,4 +1,5 @@
 //! The files of a backup: a first look at all of them, and their restore.
+
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item};

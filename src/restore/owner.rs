@@ -1,5 +1,6 @@
 //! Whose a restored data directory is. One user owns everything in it, as PostgreSQL wants it, and root does everything
 //! in it with that user's rights: see [`crate::fsio::Identity`].
+
 use crate::error::{Error, Kind};
 use crate::format::manifest::DirectoryEntry;
 use crate::fsio::{Identity, Owner};

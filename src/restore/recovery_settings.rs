@@ -2,6 +2,7 @@
 //! is cloned later would not start with them, or not follow.
 //!
 //! The server itself calls for it, as `recovery_end_command`, however the recovery ends, and when a pause is over.
+
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::fsio::{RestoreTree, Rooted};

@@ -1,6 +1,7 @@
 //! What an operator asks of a restore.
 //!
 //! Lives here: the request and its parts, as plain values. May not live here: checks and steps ([`job`](super::job)).
+
 use crate::pg::settings::{Invocation, TargetAction};
 use crate::pg::target::Target;
 use crate::raw_text::RawText;

@@ -1,6 +1,7 @@
 //! Whether the file systems have room for what is restored.
 //!
 //! Lives here: room by file system. May not live here: what is written where ([`job`](super::job)).
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
 use crate::raw_text::shown;

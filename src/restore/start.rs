@@ -9,6 +9,7 @@
 //! - promote, and recovery to the end of the archive: it is not in recovery any more; the new timeline's history says
 //!   where it ended;
 //! - shutdown: it ended by itself without an error, which it does only at the target.
+
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;

@@ -3,6 +3,7 @@
 //! Replay of the record that made a tablespace links `pg_tblspc/<oid>` to the path of the original, whatever the
 //! restored directory says, and removes what is there. On the host of a living server that is its data. So such a
 //! directory must be empty, or this cluster's own.
+
 use crate::error::{Error, Kind};
 use crate::format::manifest::{BackupFacts, Tablespace};
 use crate::fsio::{Found, ItemKind, Problem, Rooted};

@@ -1,5 +1,6 @@
 //! The directory to restore into: what lies there, whether it may be taken, and the marker that says whose it is
 //! meanwhile.
+
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;

@@ -1,5 +1,6 @@
 //! WAL in the `pg_wal` of a data directory that is taken over, and nowhere else: what was committed last, most often.
 //! It would be gone with the directory.
+
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};

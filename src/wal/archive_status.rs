@@ -1,4 +1,5 @@
 //! `pg_wal/archive_status`: what the server says of its files.
+
 use crate::fsio::{self, FsError};
 use crate::pg::WalFileName;
 use std::path::Path;

@@ -2,6 +2,7 @@
 //!
 //! Lives here: the order and the patience of asking, and what counts as proof that a file exists nowhere: the answer of
 //! every repository. May not live here: the download itself ([`download`](crate::wal::download)).
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

@@ -1,5 +1,6 @@
 //! Whether WAL in a repository is what the server has. A name proves nothing: a volume that was set back to a snapshot
 //! writes other content under names that are taken, and so does a second server under the same cluster name.
+
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem, file_error};

@@ -2,6 +2,7 @@
 //!
 //! Lives here: the steps for one file and one repository: bind the cluster's name, store the file, bring the catalog up
 //! to date. May not live here: several repositories ([`deliver_to_all`](crate::wal::deliver_to_all)).
+
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio;

@@ -2,6 +2,7 @@
 //!
 //! Lives here: success, which means that every required repository holds every file durably, and the patience with
 //! optional ones. May not live here: the steps in one repository ([`deliver`](mod@crate::wal::deliver)).
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

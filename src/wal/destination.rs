@@ -1,5 +1,6 @@
 //! The file that `fetch-wal` writes: checked before anything is fetched, written beside its place, named when all of it
 //! is proven.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, AtomicFile, Entered, FsError, Identity, ItemKind, Stat, as_owner_of, directory_of, file_error};
 use std::path::Path;

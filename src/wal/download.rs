@@ -4,6 +4,7 @@
 //! and what an answer means to the server ([`ask`](crate::wal::ask)).
 //!
 //! The file has its name only after all of it was authenticated and checked once more against its name and cluster.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{AtomicFile, Durability, FsError};
 use crate::pg::{SegmentHead, WalFileName};

@@ -4,6 +4,7 @@
 //! stays in `pg_wal` without a `.ready` file. But recovery to a numbered timeline ends at once where that timeline's
 //! history is missing. So the history is stored with the WAL of its timeline, and anybody who counts on that WAL makes
 //! sure of it.
+
 use crate::codec::Digest;
 use crate::config::Config;
 use crate::error::{Error, Kind};

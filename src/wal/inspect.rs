@@ -6,6 +6,7 @@
 //! The file is read through one open descriptor, and as a rule once: to check, hash, scan and compress it. What is too
 //! long to wait in memory, or changed a moment ago, is read again for each repository, and checked against the hash of
 //! the first pass.
+
 use crate::codec::{Compressed, Compressing, Digest, SharedCompressed};
 use crate::config::Config;
 use crate::deadline::Deadline;

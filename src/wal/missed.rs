@@ -2,6 +2,7 @@
 //! (`walvis push-wal --ahead --missed`), or found by comparing and sent at once (`walvis push-wal --missed`).
 //!
 //! A file that is still in `pg_wal` is taken from there, any other from a repository that has it.
+
 use crate::codec::Digest;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;

@@ -3,6 +3,7 @@
 //!
 //! Lives here: how long a call waits, and what it answers where it cannot be told whether the file exists. May not live
 //! here: asking the repositories ([`ask`](crate::wal::ask)).
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

@@ -1,4 +1,5 @@
 //! The report of `base-backup` as text.
+
 use super::units::{duration_of, pages, size};
 use crate::cli::lines::Lines;
 use crate::limits::MAX_FINDINGS_PRINTED;

@@ -1,4 +1,5 @@
 //! The report of `catalog`, and the lines of its lists, as text.
+
 use super::moments::{both, moment, transaction};
 use super::units::duration;
 use crate::cli::lines::Lines;

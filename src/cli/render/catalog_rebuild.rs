@@ -1,4 +1,5 @@
 //! The report of `catalog rebuild` as text.
+
 use crate::cli::lines::Lines;
 use crate::report::catalog_rebuild::RebuildReport;
 

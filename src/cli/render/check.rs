@@ -1,4 +1,5 @@
 //! The report of `check` as text.
+
 use super::units::{duration, duration_of, size};
 use crate::cli::lines::Lines;
 use crate::report::check::{CheckReport, Severity};

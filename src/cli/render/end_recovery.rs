@@ -1,4 +1,5 @@
 //! The report of `end-recovery` as text.
+
 use crate::cli::lines::Lines;
 use crate::report::end_recovery::EndReport;
 use crate::restore::recovery_settings::ARCHIVE_AGAIN;

@@ -1,4 +1,5 @@
 //! Why a command failed, as text.
+
 use crate::cli::lines::Lines;
 use crate::error::Error;
 

@@ -1,4 +1,5 @@
 //! The report of `init` as text.
+
 use crate::cli::lines::Lines;
 use crate::report::init::{InitReport, Known};
 

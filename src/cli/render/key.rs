@@ -1,4 +1,5 @@
 //! The report of `key generate` as text.
+
 use crate::cli::lines::Lines;
 use crate::report::key::KeyReport;
 

@@ -1,4 +1,5 @@
 //! The report of `list` as text.
+
 use super::units::{duration_of, pages, size};
 use crate::cli::lines::Lines;
 use crate::report::list::{ListReport, ListedBackup, StoredFile, WindowEnd};

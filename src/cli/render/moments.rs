@@ -1,4 +1,5 @@
 //! Moments of the log as text: transactions, places, times in two zones.
+
 use crate::pg::target::Zone;
 use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};

@@ -1,4 +1,5 @@
 //! The reports of `push-wal --missed` as text.
+
 use crate::cli::lines::Lines;
 use crate::report::push::MissedReport;
 

@@ -1,4 +1,5 @@
 //! The report of `resolve` as text.
+
 use super::moments::{both, moment, transaction};
 use super::units::{duration_of, size};
 use crate::cli::lines::Lines;

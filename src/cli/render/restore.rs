@@ -1,4 +1,5 @@
 //! The plan and the report of `pitr-restore` as text.
+
 use super::resolve;
 use super::units::{duration_of, size};
 use crate::cli::lines::Lines;

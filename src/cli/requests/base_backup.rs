@@ -1,4 +1,5 @@
 //! From the arguments of `base-backup` to a request.
+
 use super::target::usage;
 use crate::cli::args::BackupArgs;
 use crate::error::Error;

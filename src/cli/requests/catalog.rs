@@ -1,4 +1,5 @@
 //! From the arguments of `catalog` to a request.
+
 use super::target::{invalid, shown_in, timeline, usage, zone};
 use crate::cli::args::CatalogArgs;
 use crate::config::Config;

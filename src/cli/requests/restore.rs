@@ -1,4 +1,5 @@
 //! From the arguments of `pitr-restore` to a request, and how the server will call this program.
+
 use super::target;
 use crate::cli::args::{ActionArg, Archiving, RestoreArgs};
 use crate::config::{Carried, Config, absolute};

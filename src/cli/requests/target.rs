@@ -1,4 +1,5 @@
 //! From the arguments of `resolve`, and from the target that other commands take too, to a request.
+
 use crate::cli::args::{ResolveArgs, TargetArgs, TargetWord, ZoneArg};
 use crate::config::Config;
 use crate::error::{Error, Kind};

@@ -1,4 +1,5 @@
 //! One host after the other, each with and without TLS as `sslmode` says, until one takes the connection.
+
 use super::conninfo::{self, Conninfo};
 use super::errors;
 use super::mode::Mode;

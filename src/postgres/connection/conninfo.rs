@@ -4,6 +4,7 @@
 //! error has a value in it, because a value may be a password.
 //!
 //! <https://www.postgresql.org/docs/current/libpq-connect.html>
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem};
 use crate::limits::MAX_CONNECTION_FILE_BYTES;

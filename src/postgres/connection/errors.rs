@@ -1,4 +1,5 @@
 //! What a connection that failed, or a statement that was refused, is called, and what to do about it.
+
 use crate::error::{Error, Kind};
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
 //! `sslmode`: whether TLS is spoken, and what of the server's certificate is believed.
+
 use super::conninfo::Conninfo;
 use crate::error::{Error, Kind};
 

@@ -1,6 +1,7 @@
 //! Passwords from a password file, as libpq takes them.
 //!
 //! <https://www.postgresql.org/docs/current/libpq-pgpass.html>
+
 use crate::fsio;
 use crate::limits::MAX_CONNECTION_FILE_BYTES;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! A session on a server: it is asked for values as text.
+
 use super::connect::Targets;
 use super::conninfo::Conninfo;
 use super::errors::{detail, server_error};

@@ -1,4 +1,5 @@
 //! Text on its way into SQL and out of it, whatever the encodings of server and session are.
+
 use super::errors::server_error;
 use crate::error::Error;
 use crate::raw_text::RawText;

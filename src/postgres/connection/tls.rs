@@ -4,6 +4,7 @@
 //! or made before a server has agreed to speak TLS, but for the modes that insist on it.
 //!
 //! <https://www.postgresql.org/docs/current/libpq-ssl.html>
+
 use super::certificate;
 use super::conninfo::Conninfo;
 use super::mode::Mode;

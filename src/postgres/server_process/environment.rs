@@ -3,6 +3,7 @@
 //! needs.
 //!
 //! Lives here: what any server needs. May not live here: what its `restore_command` needs; its caller decides that.
+
 use crate::fsio::{self, Owner};
 use crate::process;
 use std::ffi::{OsStr, OsString};

@@ -2,6 +2,7 @@
 //!
 //! Replay holds the `AccessExclusiveLock` of every transaction that has taken one and has not ended by then. Where no
 //! stop avoids it, anybody who looks for that very table is told, rather than left waiting.
+
 use crate::error::Error;
 use crate::limits::MAX_LOCKS_REPORTED;
 use crate::postgres::Server;

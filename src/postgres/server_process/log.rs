@@ -1,4 +1,5 @@
 //! The end of a server's log, which tells more than any exit code.
+
 use crate::fsio;
 use crate::limits::{LOG_TAIL_LINES, MAX_LOG_TAIL_BYTES, MAX_LOGFILE_LIST_BYTES};
 use std::ffi::OsStr;

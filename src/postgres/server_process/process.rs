@@ -1,4 +1,5 @@
 //! The process of a server that was started here.
+
 use super::locks::{self, LockedRelation};
 use super::log;
 use super::state::{self, RecoveryState};

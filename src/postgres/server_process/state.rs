@@ -1,4 +1,5 @@
 //! How far a server has come with its recovery: what it says of itself, and what its files say.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Problem, local_error};
 use crate::limits::MAX_HISTORY_FILE_BYTES;

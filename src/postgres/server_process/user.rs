@@ -1,4 +1,5 @@
 //! Acting as the user that a server runs as.
+
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Owner};
 use crate::process;

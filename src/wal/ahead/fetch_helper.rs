@@ -2,6 +2,7 @@
 //! calls for them only have to rename them. docs/SPOOL.md is its design.
 //!
 //! It answers nothing, and never that something is absent. What it could not do, the call for that segment does again.
+
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

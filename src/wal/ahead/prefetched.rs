@@ -1,5 +1,6 @@
 //! The call's side of fetching ahead: a segment that the helper has downloaded, or is about to, and the start of a
 //! helper.
+
 use crate::codec::Digest;
 use crate::config::Config;
 use crate::deadline::Deadline;

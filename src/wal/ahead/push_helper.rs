@@ -3,6 +3,7 @@
 //!
 //! It says success for nothing and reports no error: what it could not do, the call for that file does again, and
 //! reports.
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};

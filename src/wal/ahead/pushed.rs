@@ -1,4 +1,5 @@
 //! The call's side of pushing ahead: a file that the helper has stored, or is about to, and the start of a helper.
+
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::pg::WalFileName;

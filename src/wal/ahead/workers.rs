@@ -1,5 +1,6 @@
 //! What the two helpers have in common: a state that one thread steers and several workers take files from, and how
 //! many workers there are.
+
 use crate::error::{Error, Kind};
 use crate::limits::{AHEAD_BYTES_IN_FLIGHT, AHEAD_MIN_THREADS};
 use crate::threads::steered;

@@ -2,6 +2,7 @@
 //!
 //! Lives here: [`Spool`], and the conditions under which a record counts: whole, of this boot, of these settings, not
 //! too old. May not live here: what the records say.
+
 use super::record::Record;
 use crate::config::{Config, SpoolPlace};
 use crate::fsio::{self, Boot, FsError};

@@ -1,5 +1,6 @@
 //! Segments that the fetch helper downloaded: `fetched/<segment>` and its record `fetched/<segment>.ok`; and
 //! `fetch.asked`, the segment that recovery was given last.
+
 use super::directory::Spool;
 use super::record::{Record, state_of};
 use crate::fsio::{self, FsError, ItemKind, Stat};

@@ -1,4 +1,5 @@
 //! The start of a helper process. Helpers outlive the call that starts them.
+
 use crate::config::HELPER_VARIABLE;
 use crate::process;
 use std::ffi::OsString;

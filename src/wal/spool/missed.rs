@@ -1,5 +1,6 @@
 //! Marks of what optional repositories missed: `missed/<repository>/<file>`. Unlike everything else in the spool they
 //! are durable, and boot and settings do not matter for them.
+
 use super::directory::Spool;
 use super::record::name_of;
 use crate::fsio::{self, AtomicFile, Durability, FsError};

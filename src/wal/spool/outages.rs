@@ -2,6 +2,7 @@
 //! (`outage.<repository>`).
 //!
 //! Only patience and messages depend on it: without a spool every call begins anew.
+
 use super::directory::Spool;
 use super::record::{Record, name_of};
 use crate::limits::{MAX_SPOOL_MESSAGE_CHARS, OUTAGE_TIME};

@@ -1,4 +1,5 @@
 //! Locks and plans of helpers: which helper runs, what it works on, and how a call waits for it.
+
 use super::directory::Spool;
 use super::record::Record;
 use crate::deadline::Deadline;

@@ -1,4 +1,5 @@
 //! Records of files that the push helper stored: `pushed/<file>`.
+
 use super::directory::Spool;
 use super::record::{Record, state_of};
 use crate::fsio::{self, FsError, ItemKind, Stat};

@@ -1,6 +1,7 @@
 //! The text of a record or plan: lines of a name and a value, and a hash of them, so that a torn one counts as none.
 //!
 //! Lives here: encoding and decoding, and how a record names the state of a file. Reads and writes nothing.
+
 use crate::fsio::Stat;
 
 const FIRST_LINE: &str = "walvis-record-1";
