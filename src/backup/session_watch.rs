@@ -21,7 +21,8 @@ pub(crate) struct SessionWatch<'a> {
 }
 
 impl<'a> SessionWatch<'a> {
-    /// Counts from when the server was last asked: a long checkpoint, or a long list of files, is time without an answer.
+    /// Counts from when the server was last asked: a long checkpoint, or a long list of files, is time without an
+    /// answer.
     ///
     /// # Errors
     /// [`Kind::Server`].

@@ -5,8 +5,8 @@
 //! - Where one answer will do ([`ask_in_order`], [`first_to_answer`]), one that fails is passed over, and the next is
 //!   asked. When all fail, the error is the first one's.
 //! - One that falls silent leaves time for those after it. Whether it answers at all is found out within an equal share
-//!   of the time limit for each that is left. Where an answer can still send the question on ([`ask_in_order`]), all but
-//!   the last have to be done within three quarters of what is left of a time limit on the whole.
+//!   of the time limit for each that is left. Where an answer can still send the question on ([`ask_in_order`]), all
+//!   but the last have to be done within three quarters of what is left of a time limit on the whole.
 //! - Where every repository counts ([`every`]: listing, rebuilding), the first that cannot be opened ends the command.
 //! - Base backups go to the first ([`for_backups`]).
 

@@ -1,9 +1,9 @@
 //! Putting a base backup in place, and having a server recover from it.
 //!
-//! Lives here: what may be taken over, whose it will be, the files, the settings, the start of the server; and the order in
-//! which a directory is filled, which makes an interruption harmless ([`Job::restore`](job::Job::restore)). May not live
-//! here: what comes before and after that ([`pitr_restore`](crate::ops::pitr_restore)), where recovery stops
-//! ([`recovery`](crate::recovery)).
+//! Lives here: what may be taken over, whose it will be, the files, the settings, the start of the server; and the
+//! order in which a directory is filled, which makes an interruption harmless ([`Job::restore`](job::Job::restore)).
+//! May not live here: what comes before and after that ([`pitr_restore`](crate::ops::pitr_restore)), where recovery
+//! stops ([`recovery`](crate::recovery)).
 
 pub mod attachments;
 pub mod environment;

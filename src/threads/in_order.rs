@@ -99,9 +99,12 @@ pub fn in_order<W: Worker>(
     let failure = Failure::new(stop);
     let taken = Taken { count: Mutex::new(0), moved: Condvar::new() };
     let handed = Mutex::new(None);
+    // Outside the thread that uses it: where that cannot be started, the queue has to stay open until this is noted, or
+    // the workers take its end for the end of the jobs, and finish.
+    let feeder = Mutex::new(Some(Feed { jobs: queue, next: 0, taken: &taken, order, stop }));
     let count = thread::scope(|scope| {
-        let (jobs, failure, taken, handed) = (&jobs, &failure, &taken, &handed);
-        let mut feeder = Feed { jobs: queue, next: 0, taken, order, stop };
+        let (jobs, failure, taken, handed, feeder) = (&jobs, &failure, &taken, &handed, &feeder);
+        let take_feeder = || feeder.lock().unwrap_or_else(PoisonError::into_inner).take();
         for worker in workers {
             let results = sender.clone();
             let work = move || {
@@ -110,16 +113,21 @@ pub fn in_order<W: Worker>(
             };
             if let Err(error) = start_scoped(scope, work) {
                 failure.note(error);
+                drop(take_feeder());
                 return 0;
             }
         }
         drop(sender);
-        let fed = start_scoped(scope, move || match without_panic(|| feed(&mut feeder)) {
-            Ok(()) => *handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(feeder.next),
-            Err(error) => failure.note(error),
+        let fed = start_scoped(scope, move || {
+            let Some(mut feeder) = take_feeder() else { return };
+            match without_panic(|| feed(&mut feeder)) {
+                Ok(()) => *handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(feeder.next),
+                Err(error) => failure.note(error),
+            }
         });
         if let Err(error) = fed {
             failure.note(error);
+            drop(take_feeder());
         }
         let on_panic = StopOnDrop(stop);
         let count = collect(&results, order, failure, taken, take, go_on);

@@ -11,10 +11,10 @@
 //! | jobs are handed to workers, and their results are taken in order | [`in_order()`] |
 //! | threads follow a state that this one steers | [`steered()`] |
 //!
-//! What they have in common: a thread that panics is an error ([`Kind::Bug`](crate::error::Kind::Bug)), never a hang. With
-//! [`with_workers`] and [`in_order()`] the first error stops the others; each of the others says what an error does. Where
-//! no thread can be started that is an error, or the work is done on the calling thread; [`at_the_same_moment`] alone goes
-//! on with fewer.
+//! What they have in common: a thread that panics is an error ([`Kind::Bug`](crate::error::Kind::Bug)), never a hang.
+//! With [`with_workers`] and [`in_order()`] the first error stops the others; each of the others says what an error
+//! does. Where no thread can be started that is an error, or the work is done on the calling thread;
+//! [`at_the_same_moment`] alone goes on with fewer.
 //!
 //! May not live here: anything that knows what the threads do. Depends on `error` alone.
 

@@ -4,9 +4,10 @@
 //! copies asks: who needs this pack, which packs does nobody need, which are missing. May not live here: what is done
 //! about the answers. May depend on the rest of `repo` and on what is below it.
 //!
-//! Memory: the head of one manifest at a time, about 50 bytes for each pack, and 32 bytes for each set of backups: packs
-//! that the same backups refer to share one. In a chain of backups each has packs of its own, and refers to those of the
-//! earlier ones that are still in use, so the number of sets grows with the square of the length: 64 MB for 2,000.
+//! Memory: the head of one manifest at a time, about 50 bytes for each pack, and 32 bytes for each set of backups:
+//! packs that the same backups refer to share one. In a chain of backups each has packs of its own, and refers to those
+//! of the earlier ones that are still in use, so the number of sets grows with the square of the length: 64 MB for
+//! 2,000.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{ControlFlow, RangeInclusive};
@@ -104,9 +105,9 @@ impl Repository {
     /// Lists the packs of a cluster, and gives `unused` those that no backup refers to, with the lengths of their
     /// objects. Says which ones a backup refers to that are gone, or too short for their records.
     ///
-    /// "Unused" is no leave to delete: the packs of a backup that is being taken have no manifest yet, and one that ended
-    /// after its `users` were read is not among them. Whoever deletes waits longer than any backup takes, and reads the
-    /// manifests again.
+    /// "Unused" is no leave to delete: the packs of a backup that is being taken have no manifest yet, and one that
+    /// ended after its `users` were read is not among them. Whoever deletes waits longer than any backup takes, and
+    /// reads the manifests again.
     ///
     /// # Errors
     /// As the store's.
