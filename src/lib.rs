@@ -25,7 +25,7 @@
 //! |---|---|---|
 //! | 9 | [`cli`] | arguments, exit codes, rendering of reports and errors |
 //! | 8 | [`ops`] | one module per command: request in, report out |
-//! | 7 | [`backup`], [`restore`] | taking a base backup; putting one in place and starting a server on it |
+//! | 7 | [`backup`], [`restore`], [`retention`], [`verify`] | taking a base backup; putting one in place and starting a server on it; what is kept and how the rest goes; whether it is all there and right |
 //! | 6 | [`wal`], [`recovery`] | WAL files between a server and a repository; target, path, stop, choice of backup |
 //! | 5 | [`repositories`] | the configured repositories: opening them, choosing among them |
 //! | 4 | [`config`], [`postgres`], [`report`] | file < environment < flags → one validated value; a PostgreSQL server and its data directory; what commands answer |
@@ -56,8 +56,10 @@ pub mod repo;
 pub mod report;
 pub mod repositories;
 pub mod restore;
+pub mod retention;
 pub mod store;
 pub mod threads;
 pub mod varint;
+pub mod verify;
 pub mod waiting;
 pub mod wal;

@@ -32,6 +32,14 @@ pub enum ObjectKind {
     Pack = 7,
     /// The manifest of a base backup.
     Manifest = 8,
+    /// That a base backup has begun.
+    BegunBackup = 9,
+    /// What shall go, and how far that is.
+    Tombstone = 10,
+    /// That a backup is to be kept.
+    Pin = 11,
+    /// What a verification looked at, and found.
+    Evidence = 12,
 }
 
 /// How the content is compressed.
@@ -177,6 +185,8 @@ pub struct Metadata {
     pub wal_summary: Option<Vec<u8>>,
     /// Of a manifest: the backup's summary, JSON.
     pub backup_summary: Option<Vec<u8>>,
+    /// Of a void, which stands in the place of a manifest: why the backup was given up, JSON.
+    pub void: Option<Vec<u8>>,
     /// Of a pack: its list of contents.
     pub contents: Option<Vec<u8>>,
 }
@@ -188,6 +198,7 @@ const TAG_CONTENTS: u16 = 4;
 const TAG_WRITER: u16 = 0x8001;
 const TAG_WAL_SUMMARY: u16 = 0x8010;
 const TAG_BACKUP_SUMMARY: u16 = 0x8020;
+const TAG_VOID: u16 = 0x8021;
 /// Sections from this tag on may be skipped by those who don't know them.
 const TAG_OPTIONAL: u16 = 0x8000;
 
@@ -201,6 +212,7 @@ impl Metadata {
             writer: env!("CARGO_PKG_VERSION").to_owned(),
             wal_summary: None,
             backup_summary: None,
+            void: None,
             contents: None,
         }
     }
@@ -220,9 +232,10 @@ impl Metadata {
             section(TAG_CONTENTS, contents);
         }
         section(TAG_WRITER, self.writer.as_bytes());
-        for (tag, summary) in [(TAG_WAL_SUMMARY, &self.wal_summary), (TAG_BACKUP_SUMMARY, &self.backup_summary)] {
-            if let Some(summary) = summary {
-                section(tag, summary);
+        let optional = [(TAG_WAL_SUMMARY, &self.wal_summary), (TAG_BACKUP_SUMMARY, &self.backup_summary), (TAG_VOID, &self.void)];
+        for (tag, bytes) in optional {
+            if let Some(bytes) = bytes {
+                section(tag, bytes);
             }
         }
         out
@@ -237,7 +250,7 @@ impl Metadata {
         let wrong_length = FormatError::Invalid("a metadata section has a wrong length");
         let mut cursor = Cursor(bytes);
         let (mut length, mut hash, mut sealed, mut writer) = (None, None, None, String::new());
-        let (mut wal_summary, mut backup_summary, mut contents) = (None, None, None);
+        let (mut wal_summary, mut backup_summary, mut void, mut contents) = (None, None, None, None);
         let mut previous = None;
         while !cursor.0.is_empty() {
             let tag = u16::from_le_bytes(cursor.array().ok_or(truncated.clone())?);
@@ -254,6 +267,7 @@ impl Metadata {
                 TAG_WRITER => writer = String::from_utf8_lossy(section.take(len as usize).unwrap_or_default()).into_owned(),
                 TAG_CONTENTS => contents = section.take(len as usize).map(<[u8]>::to_vec),
                 TAG_BACKUP_SUMMARY => backup_summary = section.take(len as usize).map(<[u8]>::to_vec),
+                TAG_VOID => void = section.take(len as usize).map(<[u8]>::to_vec),
                 TAG_WAL_SUMMARY => wal_summary = section.take(len as usize).map(<[u8]>::to_vec),
                 other if other >= TAG_OPTIONAL => continue,
                 other => return Err(FormatError::Newer { field: "metadata section", value: other.into() }),
@@ -263,9 +277,16 @@ impl Metadata {
             }
         }
         match (length, hash, sealed) {
-            (Some(plaintext_bytes), Some(plaintext_blake3), Some(sealed_unix_us)) => {
-                Ok(Self { plaintext_bytes, plaintext_blake3, sealed_unix_us, writer, wal_summary, backup_summary, contents })
-            }
+            (Some(plaintext_bytes), Some(plaintext_blake3), Some(sealed_unix_us)) => Ok(Self {
+                plaintext_bytes,
+                plaintext_blake3,
+                sealed_unix_us,
+                writer,
+                wal_summary,
+                backup_summary,
+                void,
+                contents,
+            }),
             _ => Err(FormatError::Invalid("its metadata lacks length, hash or time")),
         }
     }
@@ -315,7 +336,13 @@ mod tests {
         assert_eq!(Header::parse(&header().encode()), Ok(header()));
         assert_eq!(Metadata::parse(&metadata().encode()), Ok(metadata()));
         let with = |bytes: &[u8]| Some(bytes.to_vec());
-        let full = Metadata { wal_summary: with(&[1]), backup_summary: with(&[2, 3]), contents: with(&[4]), ..metadata() };
+        let full = Metadata {
+            wal_summary: with(&[1]),
+            backup_summary: with(&[2, 3]),
+            void: with(&[5]),
+            contents: with(&[4]),
+            ..metadata()
+        };
         assert_eq!(Metadata::parse(&full.encode()), Ok(full));
     }
 

@@ -23,6 +23,7 @@ pub struct Content<'a> {
     pub(super) identity: [u8; 32],
     pub(super) wal_summary: Option<Vec<u8>>,
     pub(super) backup_summary: Option<Vec<u8>>,
+    pub(super) void: Option<Vec<u8>>,
     pub(super) compressed: Option<&'a SharedCompressed>,
     pub(super) open: OpenContent<'a>,
 }
@@ -30,7 +31,15 @@ pub struct Content<'a> {
 impl<'a> Content<'a> {
     /// A plaintext that was read before. Should it read otherwise now, it is not stored.
     pub fn known(digest: Digest, open: impl Fn() -> Box<dyn Read + 'a> + Sync + 'a) -> Self {
-        Self { digest, identity: digest.blake3, wal_summary: None, backup_summary: None, compressed: None, open: Box::new(open) }
+        Self {
+            digest,
+            identity: digest.blake3,
+            wal_summary: None,
+            backup_summary: None,
+            void: None,
+            compressed: None,
+            open: Box::new(open),
+        }
     }
 
     /// Says by what it is the same as another writer's content, although not in every byte. Where the store does not
@@ -60,6 +69,13 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn described_by(mut self, backup_summary: Vec<u8>) -> Self {
         self.backup_summary = Some(backup_summary);
+        self
+    }
+
+    /// Says why a backup was given up whose manifest would have this name.
+    #[must_use]
+    pub fn void_because(mut self, reason: Vec<u8>) -> Self {
+        self.void = Some(reason);
         self
     }
 

@@ -10,6 +10,7 @@ use std::fmt;
 use super::cluster::{ClusterName, SystemId};
 use super::prefix::Prefix;
 use super::stored_name::StoredName;
+use super::tombstone_name::{EvidenceId, TombstoneId, TombstonePart};
 use crate::crypto::KeyId;
 use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
@@ -88,6 +89,53 @@ pub enum ObjectName {
         /// The backup.
         backup: BackupId,
     },
+    /// A base backup that has begun: created before its writer looks at anything that it will refer to.
+    BegunBackup {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its system identifier.
+        system_id: SystemId,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// What shall go, and how far that is.
+    Tombstone {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its system identifier.
+        system_id: SystemId,
+        /// Of the tombstone.
+        id: TombstoneId,
+        /// Which of its objects.
+        part: TombstonePart,
+    },
+    /// That a backup is to be kept, or need not be any more: the highest number counts.
+    Pin {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its system identifier.
+        system_id: SystemId,
+        /// The backup.
+        backup: BackupId,
+        /// 1, 2, …; at most 8 digits.
+        number: u32,
+    },
+    /// What a verification looked at, and found.
+    Evidence {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its system identifier.
+        system_id: SystemId,
+        /// Of the evidence.
+        id: EvidenceId,
+    },
+    /// A good copy of an object that is damaged, and could not be replaced.
+    Repair {
+        /// 1, 2, …: the newest counts.
+        number: u32,
+        /// The object.
+        of: Box<ObjectName>,
+    },
     /// The claim of a writer on an object that it creates, on stores without create-if-absent.
     Claim(ClaimName),
     /// What a probe of the store left, by its name below `probe/`.
@@ -115,6 +163,20 @@ pub enum NameKind {
     Pack,
     /// [`ObjectName::Manifest`].
     Manifest,
+    /// [`ObjectName::BegunBackup`].
+    BegunBackup,
+    /// [`TombstonePart::Names`].
+    Tombstone,
+    /// [`TombstonePart::Open`].
+    TombstoneOpen,
+    /// [`TombstonePart::Begun`].
+    TombstoneBegun,
+    /// [`ObjectName::Pin`].
+    Pin,
+    /// [`ObjectName::Evidence`].
+    Evidence,
+    /// [`ObjectName::Repair`].
+    Repair,
     /// [`ObjectName::Claim`].
     Claim,
     /// [`ObjectName::Probe`].
@@ -123,7 +185,7 @@ pub enum NameKind {
 
 impl NameKind {
     /// All of them, in the order of the tree in `docs/FORMAT.md`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 18] = [
         Self::Descriptor,
         Self::DataKey,
         Self::Binding,
@@ -133,6 +195,13 @@ impl NameKind {
         Self::Node,
         Self::Pack,
         Self::Manifest,
+        Self::BegunBackup,
+        Self::Tombstone,
+        Self::TombstoneOpen,
+        Self::TombstoneBegun,
+        Self::Pin,
+        Self::Evidence,
+        Self::Repair,
         Self::Claim,
         Self::Probe,
     ];
@@ -164,6 +233,11 @@ impl ObjectName {
             ["clusters", cluster, system_id, ref below @ ..] => {
                 Self::of_system(ClusterName::new(cluster).ok()?, SystemId(system_id.parse().ok()?), below)
             }
+            ["repairs", number, ..] => {
+                let of = text.strip_prefix("repairs/")?.split_once('/')?.1;
+                let of = Self::parse(of).filter(|of| of.sealed_kind().is_some() && !matches!(of, Self::Repair { .. }))?;
+                Some(Self::Repair { number: number.parse().ok().filter(|number| *number > 0)?, of: Box::new(of) })
+            }
             ["claims", ..] => ClaimName::parse(text).map(Self::Claim),
             ["probe", ..] => Key::new(text.strip_prefix("probe/")?).ok().map(Self::Probe),
             _ => None,
@@ -186,6 +260,15 @@ impl ObjectName {
                 Some(Self::Pack { cluster, system_id, pack: PackId::parse(&format!("{backup}/{number}"))? })
             }
             ["backups", backup] => Some(Self::Manifest { cluster, system_id, backup: BackupId::parse(backup)? }),
+            ["begun", backup] => Some(Self::BegunBackup { cluster, system_id, backup: BackupId::parse(backup)? }),
+            ["tombstones", file] => {
+                let (id, part) = TombstonePart::parse(file)?;
+                Some(Self::Tombstone { cluster, system_id, id, part })
+            }
+            ["pins", backup, number] if number.len() == 8 => {
+                Some(Self::Pin { cluster, system_id, backup: BackupId::parse(backup)?, number: number.parse().ok()? })
+            }
+            ["evidence", id] => Some(Self::Evidence { cluster, system_id, id: EvidenceId::parse(id)? }),
             _ => None,
         }
     }
@@ -202,6 +285,13 @@ impl ObjectName {
             Self::Node { .. } => NameKind::Node,
             Self::Pack { .. } => NameKind::Pack,
             Self::Manifest { .. } => NameKind::Manifest,
+            Self::BegunBackup { .. } => NameKind::BegunBackup,
+            Self::Tombstone { part: TombstonePart::Names, .. } => NameKind::Tombstone,
+            Self::Tombstone { part: TombstonePart::Open, .. } => NameKind::TombstoneOpen,
+            Self::Tombstone { part: TombstonePart::Begun, .. } => NameKind::TombstoneBegun,
+            Self::Pin { .. } => NameKind::Pin,
+            Self::Evidence { .. } => NameKind::Evidence,
+            Self::Repair { .. } => NameKind::Repair,
             Self::Claim(_) => NameKind::Claim,
             Self::Probe(_) => NameKind::Probe,
         }
@@ -221,6 +311,11 @@ impl ObjectName {
             Self::Node { .. } => Some(ObjectKind::Node),
             Self::Pack { .. } => Some(ObjectKind::Pack),
             Self::Manifest { .. } => Some(ObjectKind::Manifest),
+            Self::BegunBackup { .. } => Some(ObjectKind::BegunBackup),
+            Self::Tombstone { .. } => Some(ObjectKind::Tombstone),
+            Self::Pin { .. } => Some(ObjectKind::Pin),
+            Self::Evidence { .. } => Some(ObjectKind::Evidence),
+            Self::Repair { of, .. } => of.sealed_kind(),
         }
     }
 
@@ -240,7 +335,12 @@ impl ObjectName {
             | Self::Wal { cluster, .. }
             | Self::Node { cluster, .. }
             | Self::Pack { cluster, .. }
-            | Self::Manifest { cluster, .. } => Some(cluster),
+            | Self::Manifest { cluster, .. }
+            | Self::BegunBackup { cluster, .. }
+            | Self::Tombstone { cluster, .. }
+            | Self::Pin { cluster, .. }
+            | Self::Evidence { cluster, .. } => Some(cluster),
+            Self::Repair { of, .. } => of.cluster(),
         }
     }
 
@@ -271,6 +371,17 @@ impl fmt::Display for ObjectName {
             }
             Self::Pack { cluster, system_id, pack } => write!(f, "{}{pack}", Prefix::Packs(cluster, *system_id)),
             Self::Manifest { cluster, system_id, backup } => write!(f, "{}{backup}", Prefix::Manifests(cluster, *system_id)),
+            Self::BegunBackup { cluster, system_id, backup } => {
+                write!(f, "{}{backup}", Prefix::BegunBackups(cluster, *system_id))
+            }
+            Self::Tombstone { cluster, system_id, id, part } => {
+                write!(f, "{}{id}{}", Prefix::Tombstones(cluster, *system_id), part.suffix())
+            }
+            Self::Pin { cluster, system_id, backup, number } => {
+                write!(f, "{}{backup}/{number:08}", Prefix::Pins(cluster, *system_id))
+            }
+            Self::Evidence { cluster, system_id, id } => write!(f, "{}{id}", Prefix::Evidence(cluster, *system_id)),
+            Self::Repair { number, of } => write!(f, "{}{number}/{of}", Prefix::Repairs),
             Self::Claim(claim) => write!(f, "{claim}"),
             Self::Probe(name) => write!(f, "{}{name}", Prefix::Probes),
         }
@@ -308,23 +419,31 @@ mod tests {
     fn of_a_cluster() -> impl Strategy<Value = ObjectName> {
         let cluster = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}".prop_map(|name| ClusterName::new(&name).unwrap());
         let level = (1..=MAX_LEVEL, any::<u64>()).prop_map(|(level, number)| (level, number / span(level) * span(level)));
-        let parts = (cluster, any::<u64>().prop_map(SystemId), wal_file(), backup_id(), any::<u32>(), level, 0..5_u8);
+        let parts = (cluster, any::<u64>().prop_map(SystemId), wal_file(), backup_id(), any::<u32>(), level, 0..9_u8);
         parts.prop_map(|(cluster, system_id, file, backup, number, (level, first_segment), kind)| match kind {
             0 => ObjectName::Binding { cluster, generation: number % 100_000_000 },
             1 => ObjectName::Node { cluster, system_id, timeline: Timeline(number), level, first_segment },
             2 => ObjectName::Pack { cluster, system_id, pack: PackId { backup, number } },
             3 => ObjectName::Manifest { cluster, system_id, backup },
+            4 => ObjectName::BegunBackup { cluster, system_id, backup },
+            5 => {
+                let part = [TombstonePart::Names, TombstonePart::Open, TombstonePart::Begun][(number % 3) as usize];
+                ObjectName::Tombstone { cluster, system_id, id: backup, part }
+            }
+            6 => ObjectName::Pin { cluster, system_id, backup, number: number % 100_000_000 },
+            7 => ObjectName::Evidence { cluster, system_id, id: backup },
             _ => ObjectName::Wal { cluster, system_id, file },
         })
     }
 
     fn any_name() -> impl Strategy<Value = ObjectName> {
         let key = "[a-z0-9]{1,9}(/[a-z0-9][a-z0-9._-]{0,9}){0,3}".prop_map(|key| Key::new(key).unwrap());
-        (of_a_cluster(), key, any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u64>(), 0..8_u8).prop_map(
+        (of_a_cluster(), key, any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u64>(), 0..9_u8).prop_map(
             |(name, key, one, other, random, kind)| match kind {
                 0 => ObjectName::Descriptor,
                 1 => ObjectName::DataKey { key_id: KeyId(one), wrapping_key_id: KeyId(other) },
                 2 => ObjectName::Probe(key),
+                4 => ObjectName::Repair { number: 1 + u32::from(one[0]), of: Box::new(name) },
                 3 => ObjectName::Claim(ClaimName { object: key, content: ContentId(one), random }),
                 _ => name,
             },
@@ -363,6 +482,7 @@ mod tests {
     fn kinds_follow_from_names() {
         let segment = "00000001000000A0000000FE";
         let zeros = "0".repeat(32);
+        let tombstone = |suffix: &str| format!("clusters/main/7/tombstones/20260102T030405Z-0000beef{suffix}");
         let names = [
             ("walvis.json".to_owned(), NameKind::Descriptor, None),
             (format!("keys/{zeros}/{zeros}.json"), NameKind::DataKey, None),
@@ -380,13 +500,20 @@ mod tests {
             ("clusters/main/7/packs/20260102T030405Z-0000beef/0000000a".to_owned(), NameKind::Pack, Some(ObjectKind::Pack)),
             ("clusters/main/7/backups/20260102T030405Z-0000beef".to_owned(), NameKind::Manifest, Some(ObjectKind::Manifest)),
             (format!("claims/walvis.json/{zeros}-00000000000000ff"), NameKind::Claim, None),
+            ("clusters/main/7/begun/20260102T030405Z-0000beef".to_owned(), NameKind::BegunBackup, Some(ObjectKind::BegunBackup)),
+            (tombstone(""), NameKind::Tombstone, Some(ObjectKind::Tombstone)),
+            (tombstone(".open"), NameKind::TombstoneOpen, Some(ObjectKind::Tombstone)),
+            (tombstone(".begun"), NameKind::TombstoneBegun, Some(ObjectKind::Tombstone)),
+            ("clusters/main/7/pins/20260102T030405Z-0000beef/00000001".to_owned(), NameKind::Pin, Some(ObjectKind::Pin)),
+            ("clusters/main/7/evidence/20260102T030405Z-0000beef".to_owned(), NameKind::Evidence, Some(ObjectKind::Evidence)),
+            ("repairs/1/clusters/main/bindings/00000001".to_owned(), NameKind::Repair, Some(ObjectKind::Binding)),
             ("probe/kept".to_owned(), NameKind::Probe, None),
         ];
         let mut seen = HashSet::new();
         for (text, kind, sealed) in names {
             let name = ObjectName::parse(&text).unwrap_or_else(|| panic!("{text} is not read"));
             assert_eq!((name.kind(), name.sealed_kind(), name.to_string().as_str()), (kind, sealed, text.as_str()));
-            assert_eq!(name.cluster().is_some(), text.starts_with("clusters/"));
+            assert_eq!(name.cluster().is_some(), text.contains("clusters/"));
             seen.insert(kind);
         }
         assert_eq!(seen, HashSet::from(NameKind::ALL));

@@ -28,6 +28,18 @@ pub enum Prefix<'a> {
     Packs(&'a ClusterName, SystemId),
     /// The manifests of a cluster's base backups, by time.
     Manifests(&'a ClusterName, SystemId),
+    /// Base backups of a cluster that have begun.
+    BegunBackups(&'a ClusterName, SystemId),
+    /// The tombstones of a cluster, by time.
+    Tombstones(&'a ClusterName, SystemId),
+    /// The pins of a cluster, by backup.
+    Pins(&'a ClusterName, SystemId),
+    /// The evidence of verifications of a cluster, by time.
+    Evidence(&'a ClusterName, SystemId),
+    /// Good copies of damaged objects.
+    Repairs,
+    /// Claims of writers.
+    Claims,
     /// What probes of the store left.
     Probes,
 }
@@ -60,6 +72,12 @@ impl fmt::Display for Prefix<'_> {
             }
             Self::Packs(cluster, system_id) => write!(f, "{}{system_id}/packs/", Prefix::Cluster(cluster)),
             Self::Manifests(cluster, system_id) => write!(f, "{}{system_id}/backups/", Prefix::Cluster(cluster)),
+            Self::BegunBackups(cluster, system_id) => write!(f, "{}{system_id}/begun/", Prefix::Cluster(cluster)),
+            Self::Tombstones(cluster, system_id) => write!(f, "{}{system_id}/tombstones/", Prefix::Cluster(cluster)),
+            Self::Pins(cluster, system_id) => write!(f, "{}{system_id}/pins/", Prefix::Cluster(cluster)),
+            Self::Evidence(cluster, system_id) => write!(f, "{}{system_id}/evidence/", Prefix::Cluster(cluster)),
+            Self::Repairs => f.write_str("repairs/"),
+            Self::Claims => f.write_str("claims/"),
             Self::Probes => f.write_str("probe/"),
         }
     }

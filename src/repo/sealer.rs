@@ -44,6 +44,7 @@ impl Sealer {
             sealed_unix_us: jiff::Timestamp::now().as_microsecond(),
             wal_summary: content.wal_summary.clone(),
             backup_summary: content.backup_summary.clone(),
+            void: content.void.clone(),
             ..Metadata::by_this_program()
         };
         let key = name.key()?;

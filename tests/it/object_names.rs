@@ -42,6 +42,9 @@ fn examples(line: &str) -> Vec<String> {
         .replace("<first segment number >> 16, 12 hexadecimal digits>", "000000000001")
         .replace("<first segment number, 16>", "0000000000010100")
         .replace("<backup id>", "20260102T030405Z-0000beef")
+        .replace("<id>", "20260203T040506Z-0000cafe")
+        .replace("<pin>", "00000001")
+        .replace("<object>", "clusters/main/bindings/00000001")
         .replace("<number>", "00000003")
         .replace("<n>", "2")
         .replace('…', "0123456789abcdef/4");

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 10] = [
     &["config", "postgres", "report"],
     &["repositories"],
     &["wal", "recovery"],
-    &["backup", "restore"],
+    &["backup", "restore", "retention", "verify"],
     &["ops"],
     &["cli"],
 ];

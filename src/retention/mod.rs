@@ -1,0 +1,4 @@
+//! Retention: what is kept, and how the rest goes. `docs/RETENTION.md` has the design and the argument.
+//!
+//! Lives here: the rules, the plan, the two phases. May not live here: the form of stored objects (`repo`), where
+//! recovery would stop (`recovery`). Depends on layers below it only.
