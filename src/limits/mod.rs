@@ -11,6 +11,7 @@
 //! This module depends on nothing but the standard library.
 
 mod backups;
+mod evidence;
 mod host;
 mod objects;
 mod output;
@@ -22,6 +23,7 @@ mod units;
 mod wal;
 
 pub use backups::*;
+pub use evidence::*;
 pub use host::*;
 pub use objects::*;
 pub use output::*;

@@ -12,10 +12,12 @@ mod cluster;
 mod content;
 mod descriptor;
 mod early_bindings;
+mod evidence;
 mod init;
 mod kernel_keyring;
 mod keys;
 mod known;
+mod last_checked;
 mod location;
 mod object_name;
 mod object_set;
@@ -37,8 +39,12 @@ mod wal;
 pub use catalog::Catalog;
 pub use cluster::{Binding, ClusterName, Facts, SystemId};
 pub use content::{Content, Stored};
+pub use evidence::{
+    CheckedBackup, EvidenceLink, EvidenceProblem, LastRun, Remembered, SavedFinding, Verification, VerificationMode,
+};
 pub use init::Initialised;
 pub use known::names as repository_names;
+pub use last_checked::{LastChecked, Look, Verified};
 pub use location::{StoreSettings, StoreUrl};
 pub use object_name::{NameKind, ObjectName};
 pub use object_set::{ObjectSet, Runs};

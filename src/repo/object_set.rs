@@ -93,6 +93,11 @@ impl ObjectSet {
         self.packs.entry(pack.backup).or_default().insert(pack.number.into());
     }
 
+    /// Adds the packs of a backup from number `first` to `last`.
+    pub fn insert_packs(&mut self, backup: BackupId, first: u64, last: u64) {
+        self.packs.entry(backup).or_default().insert_run(first, last);
+    }
+
     /// Adds the manifest of a backup.
     pub fn insert_manifest(&mut self, backup: BackupId) {
         self.manifests.insert(backup);
@@ -163,6 +168,41 @@ impl ObjectSet {
         }
         self.wal_files.extend(other.wal_files.iter().cloned());
         self.manifests.extend(&other.manifests);
+    }
+
+    /// None, of a cluster with segments of the same size.
+    pub fn none_of_it(&self) -> Self {
+        Self::new(self.size)
+    }
+
+    /// The same objects in sets of at most `most` runs each; at least one set.
+    pub(super) fn split(&self, most: usize) -> Vec<Self> {
+        let mut sets = Vec::new();
+        let (mut set, mut room) = (Self::new(self.size), most);
+        let mut each = |add: &dyn Fn(&mut Self)| {
+            if room == 0 {
+                sets.push(std::mem::replace(&mut set, Self::new(self.size)));
+                room = most;
+            }
+            add(&mut set);
+            room = room.saturating_sub(1);
+        };
+        for (timeline, runs) in self.segments() {
+            runs.iter().for_each(|(first, last)| each(&|set| set.insert_segments(timeline, first, last)));
+        }
+        for (backup, runs) in self.packs() {
+            runs.iter().for_each(|(first, last)| each(&|set| set.insert_packs(backup, first, last)));
+        }
+        self.wal_files().for_each(|file| each(&|set| set.insert_wal(&file)));
+        self.manifests().for_each(|backup| each(&|set| set.insert_manifest(backup)));
+        sets.push(set);
+        sets
+    }
+
+    /// How many runs its form in JSON has, names that stand alone included.
+    pub fn runs(&self) -> usize {
+        let runs = self.segments.values().chain(self.packs.values()).map(|runs| runs.runs.len()).sum::<usize>();
+        runs + self.wal_files.len() + self.manifests.len()
     }
 
     fn number_of(&self, file: &StoredName) -> Option<(Timeline, u64)> {
