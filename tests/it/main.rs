@@ -67,3 +67,4 @@ mod store_s3;
 mod terminals;
 mod threats;
 mod tidy;
+mod years;

@@ -96,6 +96,8 @@ pub(super) fn main_data(main: &[u8]) -> Vec<u8> {
 pub(super) struct Wal {
     major: u16,
     segment_bytes: u64,
+    /// In the first header of each segment.
+    pub(super) system_id: u64,
     timeline: u32,
     start: u64,
     bytes: Vec<u8>,
@@ -106,7 +108,7 @@ pub(super) struct Wal {
 impl Wal {
     pub(super) fn new(major: u16, segment_bytes: u64, first_segment: u64) -> Self {
         let (start, last) = (first_segment * segment_bytes, (first_segment * segment_bytes).saturating_sub(64));
-        Self { major, segment_bytes, timeline: 1, start, bytes: Vec::new(), last, found: Vec::new() }
+        Self { major, segment_bytes, system_id: SYSTEM_ID, timeline: 1, start, bytes: Vec::new(), last, found: Vec::new() }
     }
 
     /// The log of a timeline that leaves this one here, from the segment in which it does: that begins with a copy of
@@ -153,7 +155,7 @@ impl Wal {
         self.bytes.extend(rem_len.to_le_bytes());
         self.bytes.extend([0; 4]);
         if long {
-            self.bytes.extend(SYSTEM_ID.to_le_bytes());
+            self.bytes.extend(self.system_id.to_le_bytes());
             self.bytes.extend((self.segment_bytes as u32).to_le_bytes());
             self.bytes.extend((PAGE_BYTES as u32).to_le_bytes());
         }
@@ -326,6 +328,16 @@ impl Wal {
     pub(super) fn fill(&mut self) {
         let len = (self.bytes.len() as u64).next_multiple_of(self.segment_bytes);
         self.bytes.resize(len as usize, 0);
+    }
+
+    /// The segments that are full, taken out: years of log need not be in memory at once.
+    #[allow(dead_code)]
+    pub(super) fn take_full(&mut self) -> Segments {
+        let full = self.bytes.len() / self.segment_bytes as usize * self.segment_bytes as usize;
+        let rest = self.bytes.split_off(full);
+        let taken = Self { bytes: std::mem::replace(&mut self.bytes, rest), found: Vec::new(), ..*self };
+        self.start += full as u64;
+        taken.segments().0
     }
 
     /// The segments, the last one filled up with zeros.

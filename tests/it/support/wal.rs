@@ -71,8 +71,36 @@ impl Writer {
         self
     }
 
+    /// Of another cluster.
+    #[allow(dead_code)]
+    pub fn of(mut self, system_id: u64) -> Self {
+        self.wal.system_id = system_id;
+        self
+    }
+
     pub fn lsn(&self) -> Lsn {
         Lsn(self.wal.lsn())
+    }
+
+    /// A commit at this time, and where its record begins.
+    #[allow(dead_code)]
+    pub fn commit_at(&mut self, time: i64) -> Lsn {
+        self.xid += 1;
+        self.wal.commit(time, self.xid);
+        Lsn(self.wal.last)
+    }
+
+    /// The rest of the segment is given up.
+    #[allow(dead_code)]
+    pub fn switch(&mut self) {
+        self.wal.switch();
+    }
+
+    /// The full segments, which are then not in [`finish`](Self::finish)'s.
+    #[allow(dead_code)]
+    pub fn take_full(&mut self) -> Vec<(u64, SegmentName, Vec<u8>)> {
+        self.wal.found.clear();
+        self.wal.take_full().into_iter().map(|segment| named(self.timeline, segment)).collect()
     }
 
     /// A new timeline that leaves this one here.
@@ -151,12 +179,14 @@ impl Writer {
 
     pub fn finish(self) -> Log {
         let (segments, found) = self.wal.segments();
-        let named = |(segment, bytes): (summary::Segment, Vec<u8>)| {
-            assert_eq!((segment.timeline, segment.size_bytes), (self.timeline, SEGMENT_BYTES));
-            let number = segment.start.0 / SEGMENT_BYTES;
-            let size = walvis::pg::WalSegmentSize::new(SEGMENT_BYTES).unwrap();
-            (number, SegmentName::from_number(self.timeline, number, size).unwrap(), bytes)
-        };
-        Log { timeline: self.timeline, begin: self.begin, segments: segments.into_iter().map(named).collect(), found }
+        let segments = segments.into_iter().map(|segment| named(self.timeline, segment)).collect();
+        Log { timeline: self.timeline, begin: self.begin, segments, found }
     }
+}
+
+fn named(timeline: Timeline, (segment, bytes): (summary::Segment, Vec<u8>)) -> (u64, SegmentName, Vec<u8>) {
+    assert_eq!((segment.timeline, segment.size_bytes), (timeline, SEGMENT_BYTES));
+    let number = segment.start.0 / SEGMENT_BYTES;
+    let size = walvis::pg::WalSegmentSize::new(SEGMENT_BYTES).unwrap();
+    (number, SegmentName::from_number(timeline, number, size).unwrap(), bytes)
 }
