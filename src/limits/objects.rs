@@ -48,6 +48,9 @@ pub const MAX_EARLY_BINDINGS: usize = 16;
 /// See [`MAX_EARLY_BINDINGS`]. They take less than 1 KiB.
 pub const MAX_EARLY_BINDING_BYTES: usize = 16 * KIB;
 
+/// Most good copies of one damaged object: each was written because the one before is damaged too.
+pub const MAX_REPAIRS: u32 = 100;
+
 /// Longest encoded node of the catalog: 16 entries of at most 200 bytes.
 pub const MAX_NODE_BYTES: usize = 4 * KIB;
 

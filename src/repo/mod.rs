@@ -27,6 +27,7 @@ mod opener;
 mod prefix;
 mod probe;
 mod raw_objects;
+mod repairs;
 mod repository;
 mod sealer;
 mod secret;

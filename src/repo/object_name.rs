@@ -319,6 +319,14 @@ impl ObjectName {
         }
     }
 
+    /// The object that this one is a good copy of, if it is a repair.
+    pub fn repaired(&self) -> Option<&Self> {
+        match self {
+            Self::Repair { of, .. } => Some(of),
+            _ => None,
+        }
+    }
+
     /// The file that PostgreSQL archived, if it is one.
     pub fn wal_file(&self) -> Option<&WalFileName> {
         match self {

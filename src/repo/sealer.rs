@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::address::address;
+use super::address::Bound;
 use super::content::Content;
 use super::object_name::ObjectName;
 use super::raw_objects::{RawObjects, store_error};
@@ -53,7 +53,8 @@ impl Sealer {
             None => content.identity.first_chunk().copied().unwrap_or_default(),
         });
         let sealing = Sealing::with_level(self.level).map_err(|e| Error::new(Kind::Bug, e.to_string()))?;
-        let address = address(&self.repository_id, name, &key)?;
+        let bound = Bound::of(name)?;
+        let address = bound.address(&self.repository_id);
         let bug = |e: CodecError| Error::new(Kind::Bug, format!("seal {name}: {e}"));
         let once = match content.compressed.and_then(|waiting| waiting.take(self.level)) {
             Some(compressed) => compressed.seal(address, self.key.as_deref(), &metadata, sealing).map_err(bug)?,
@@ -74,7 +75,8 @@ impl Sealer {
         let key = name.key()?;
         let salt = Sealing::with_level(self.level).map_err(bug)?.salt;
         let now = jiff::Timestamp::now().as_microsecond();
-        let address = address(&self.repository_id, name, &key)?;
+        let bound = Bound::of(name)?;
+        let address = bound.address(&self.repository_id);
         let object = records.seal(address, self.key.as_deref(), salt, now).map_err(bug)?;
         // The name is used once, so it says enough; the salt is random and no secret.
         let identity = blake3::hash(&[key.as_str().as_bytes(), &salt].concat());

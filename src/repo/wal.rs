@@ -166,6 +166,10 @@ impl Repository {
         let Some(proof) = self.must_have_existed(cluster, facts, file, &name)? else {
             return Ok(Fetched::Absent);
         };
+        // Who replaces a damaged segment deletes it first, and only where a later one proves that it was there.
+        if let Some(metadata) = self.opener().get_copy_at_most(&name, limit, sink)? {
+            return Ok(Fetched::Served(metadata));
+        }
         // It may have been stored at this moment, and files may arrive out of order while another process pushes
         // several at once.
         let may_come = || matches!(proof, Proof::Because { stored_unix_s: Some(stored_unix_s), .. } if is_recent(stored_unix_s));

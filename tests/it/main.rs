@@ -45,6 +45,7 @@ mod pitr;
 mod promotions;
 mod push;
 mod recovery;
+mod repairs;
 mod replay;
 mod resolve;
 mod resolve_choice;

@@ -138,7 +138,7 @@ impl Repository {
         let name = manifest(cluster, system_id, id);
         let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
         let Some(begun) = self.opener().begin(&name).map_err(hinted)? else { return Ok(None) };
-        let metadata = begun.opened.metadata();
+        let metadata = begun.metadata();
         let summary = self.summary_of(cluster, system_id, id, metadata)?;
         let plaintext_bytes = metadata.plaintext_bytes;
         if plaintext_bytes > SHORT_MANIFEST_BYTES.max(begun.stored_bytes.saturating_mul(MAX_MANIFEST_EXPANSION)) {
@@ -146,7 +146,7 @@ impl Repository {
         }
         let reader = ManifestReader::of_backup(&summary, plaintext_bytes);
         let mut sink = Items { reader, visit, damaged: &damaged, ended: None };
-        let result = begun.opened.copy_to(&mut sink).map_err(|e| hinted(self.opener().read_error(&name, e)));
+        let result = begun.copy_to(&mut sink).map_err(hinted);
         match (sink.ended, result) {
             (Some(Ended::Failed(error)), _) | (None, Err(error)) => Err(error),
             (Some(Ended::Enough), _) => match sink.reader.head() {
