@@ -101,11 +101,14 @@ impl Opener {
 
     fn open_object<'a>(&'a self, name: &ObjectName, object: Object<'a>) -> Result<Result<OpenedObject<'a>, CodecError>, Error> {
         let size_bytes = object.size_bytes;
-        Ok(self.open(name, object.body)?.map(|opened| (opened, size_bytes)))
+        Ok(self.open_bytes(name, object.body)?.map(|opened| (opened, size_bytes)))
     }
 
-    /// Opens an object of which the bytes are at hand, as far as its metadata.
-    fn open<R: Read>(&self, name: &ObjectName, object: R) -> Result<Result<Opened<R>, CodecError>, Error> {
+    /// What opens these bytes as this object, whether they are all of it or only its beginning.
+    ///
+    /// # Errors
+    /// [`Kind::Bug`]; within, those of [`codec::open`].
+    pub(super) fn open_bytes<R: Read>(&self, name: &ObjectName, object: R) -> Result<Result<Opened<R>, CodecError>, Error> {
         Ok(codec::open(object, Bound::of(name)?.address(&self.repository_id), &self.keys))
     }
 
@@ -168,7 +171,7 @@ impl Opener {
             object.body.take(len).read_to_end(&mut bytes).map_err(store_error)?;
             match bytes.get(..HEADER_BYTES).and_then(codec::preamble_bytes) {
                 Some(needed) if needed > len && object.size_bytes >= needed => len = needed,
-                _ => return Ok(Some(self.open(name, bytes.as_slice())?.map(|opened| opened.metadata().clone()))),
+                _ => return Ok(Some(self.open_bytes(name, bytes.as_slice())?.map(|opened| opened.metadata().clone()))),
             }
         }
     }
@@ -197,7 +200,7 @@ impl Opener {
     }
 
     fn open_small_object(&self, name: &ObjectName, object: impl Read) -> Result<Result<Vec<u8>, CodecError>, Error> {
-        let opened = match self.open(name, object)? {
+        let opened = match self.open_bytes(name, object)? {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error)),
         };
