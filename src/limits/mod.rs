@@ -19,6 +19,7 @@ mod relations;
 mod restores;
 mod servers;
 mod stores;
+mod tombstones;
 mod units;
 mod wal;
 
@@ -30,5 +31,6 @@ pub use output::*;
 pub use restores::*;
 pub use servers::*;
 pub use stores::*;
+pub use tombstones::*;
 pub use units::*;
 pub use wal::*;

@@ -11,11 +11,10 @@ use crate::backup::progress::Progress;
 use crate::backup::source::Source;
 use crate::backup::{attachments, parent, preflight};
 use crate::config::Config;
-use crate::crypto::random_bytes;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::format::extent::BackupId;
 use crate::fsio::{self, file_error};
+use crate::repo::new_id;
 use crate::report::backup::BackupReport;
 use crate::repositories;
 use crate::wal::histories;
@@ -75,11 +74,4 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     repository.put_manifest(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
     let times = (since.elapsed(), waited);
     Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, times))
-}
-
-/// The id of a backup that begins now.
-fn new_id(started: jiff::Timestamp) -> Result<BackupId, Error> {
-    let random = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
-    BackupId::begun_at(started.as_microsecond(), u32::from_le_bytes(random))
-        .ok_or_else(|| Error::new(Kind::Config, format!("the clock says {started}")))
 }

@@ -75,6 +75,11 @@ impl ObjectSet {
         Self { size, segments: BTreeMap::new(), wal_files: BTreeSet::new(), packs: BTreeMap::new(), manifests: BTreeSet::new() }
     }
 
+    /// The size of the cluster's segments.
+    pub fn segment_size(&self) -> WalSegmentSize {
+        self.size
+    }
+
     /// Adds a WAL file. A name that is impossible with segments of this size is kept as text.
     pub fn insert_wal(&mut self, file: &StoredName) {
         match self.number_of(file) {

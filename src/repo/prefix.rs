@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::cluster::{ClusterName, SystemId};
+use crate::format::extent::BackupId;
 use crate::pg::Timeline;
 
 /// What some names begin with; it ends with a `/`.
@@ -34,6 +35,8 @@ pub enum Prefix<'a> {
     Tombstones(&'a ClusterName, SystemId),
     /// The pins of a cluster, by backup.
     Pins(&'a ClusterName, SystemId),
+    /// The pins of a backup, by number.
+    PinsOf(&'a ClusterName, SystemId, BackupId),
     /// The evidence of verifications of a cluster, by time.
     Evidence(&'a ClusterName, SystemId),
     /// Good copies of damaged objects.
@@ -75,6 +78,7 @@ impl fmt::Display for Prefix<'_> {
             Self::BegunBackups(cluster, system_id) => write!(f, "{}{system_id}/begun/", Prefix::Cluster(cluster)),
             Self::Tombstones(cluster, system_id) => write!(f, "{}{system_id}/tombstones/", Prefix::Cluster(cluster)),
             Self::Pins(cluster, system_id) => write!(f, "{}{system_id}/pins/", Prefix::Cluster(cluster)),
+            Self::PinsOf(cluster, system_id, backup) => write!(f, "{}{backup}/", Prefix::Pins(cluster, *system_id)),
             Self::Evidence(cluster, system_id) => write!(f, "{}{system_id}/evidence/", Prefix::Cluster(cluster)),
             Self::Repairs => f.write_str("repairs/"),
             Self::Claims => f.write_str("claims/"),

@@ -10,12 +10,13 @@ use crate::error::{Error, Kind};
 use crate::format::envelope::Metadata;
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
-use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, SHORT_MANIFEST_BYTES};
+use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, MAX_VOID_OBJECT_BYTES, SHORT_MANIFEST_BYTES};
 use crate::repo::cluster::{ClusterName, SystemId};
 use crate::repo::content::Content;
 use crate::repo::object_name::ObjectName;
 use crate::repo::prefix::Prefix;
 use crate::repo::repository::Repository;
+use crate::store::Created;
 use crate::threads::at_once;
 
 /// What to do about a damaged manifest.
@@ -29,20 +30,50 @@ pub type Listed = (BackupId, Result<BackupSummary, Error>);
 pub type OnItem<'a> = &'a mut dyn FnMut(&ManifestHead, Item) -> Result<ControlFlow<()>, Error>;
 
 impl Repository {
-    /// The ids of all backups of a cluster, oldest first.
+    /// The ids of all backups of a cluster, oldest first: a request per thousand of them, and one for each object that
+    /// is so small that it may be a void.
     ///
     /// # Errors
     /// As the store's.
     pub fn backup_ids(&self, cluster: &ClusterName, system_id: SystemId) -> Result<Vec<BackupId>, Error> {
-        let mut ids = Vec::new();
-        self.objects().list(Prefix::Manifests(cluster, system_id), "", &mut |object| {
-            if let ObjectName::Manifest { backup, .. } = object.name {
-                ids.push(backup);
-            }
-            ControlFlow::Continue(())
+        let (mut ids, mut small) = (Vec::new(), Vec::new());
+        self.visit_manifest_names(cluster, system_id, &mut |id, bytes| {
+            if bytes <= MAX_VOID_OBJECT_BYTES { small.push(id) } else { ids.push(id) }
         })?;
+        for some in small.chunks(CATALOG_READERS) {
+            let read = at_once(some, CATALOG_READERS, |id| self.opener().metadata(&manifest(cluster, system_id, *id)));
+            for (id, metadata) in some.iter().zip(read) {
+                match metadata {
+                    Ok(None) => {} // Expired since it was listed.
+                    Ok(Some(metadata)) if metadata.void.is_some() => {}
+                    // That it cannot be read is found by whoever reads it.
+                    Ok(Some(_)) => ids.push(*id),
+                    Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => ids.push(*id),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// Visits the backups under whose name a manifest **or a void** is stored, in their order, with the size of that
+    /// object in bytes: those whose fate is decided.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(in crate::repo) fn visit_manifest_names(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        visit: &mut dyn FnMut(BackupId, u64),
+    ) -> Result<(), Error> {
+        self.objects().list(Prefix::Manifests(cluster, system_id), "", &mut |object| {
+            if let ObjectName::Manifest { backup, .. } = object.name {
+                visit(backup, object.size_bytes);
+            }
+            ControlFlow::Continue(())
+        })
     }
 
     /// Visits all packs of a cluster in the order of their names, with the sizes of their objects: a request per
@@ -85,7 +116,7 @@ impl Repository {
         Ok(found)
     }
 
-    /// What is known of one backup; `None` when there is no such backup.
+    /// What is known of one backup; `None` when there is no such backup, or it was given up.
     ///
     /// # Errors
     /// Damaged, denied, unreachable.
@@ -95,7 +126,7 @@ impl Repository {
         system_id: SystemId,
         id: BackupId,
     ) -> Result<Option<BackupSummary>, Error> {
-        match self.opener().metadata(&manifest(cluster, system_id, id))? {
+        match self.opener().metadata(&manifest(cluster, system_id, id))?.filter(|metadata| metadata.void.is_none()) {
             Some(metadata) => self.summary_of(cluster, system_id, id, &metadata).map(Some),
             None => Ok(None),
         }
@@ -126,7 +157,7 @@ impl Repository {
     /// keeps the rules of a backup, but only `Some(…)` says that it saw all; when it breaks, the rest is not read.
     ///
     /// # Errors
-    /// As the visitor's; damaged, denied, unreachable. `None` when there is no such backup.
+    /// As the visitor's; damaged, denied, unreachable. `None` when there is no such backup, or it was given up.
     pub fn read_manifest(
         &self,
         cluster: &ClusterName,
@@ -139,6 +170,9 @@ impl Repository {
         let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
         let Some(begun) = self.opener().begin(&name).map_err(hinted)? else { return Ok(None) };
         let metadata = begun.metadata();
+        if metadata.void.is_some() {
+            return Ok(None);
+        }
         let summary = self.summary_of(cluster, system_id, id, metadata)?;
         let plaintext_bytes = metadata.plaintext_bytes;
         if plaintext_bytes > SHORT_MANIFEST_BYTES.max(begun.stored_bytes.saturating_mul(MAX_MANIFEST_EXPANSION)) {
@@ -160,7 +194,7 @@ impl Repository {
     /// Stores a manifest: from then on the backup counts. `open` reads the same bytes each time: head and items.
     ///
     /// # Errors
-    /// As [`put`](Self::put).
+    /// [`Kind::Refused`] when the backup was given up meanwhile; as [`put`](Self::put).
     pub fn put_manifest<'m>(
         &self,
         cluster: &ClusterName,
@@ -172,11 +206,27 @@ impl Repository {
         let digest = Digest::of(&mut open())
             .map_err(|e| Error::new(Kind::Config, format!("cannot read the manifest back from a temporary file: {e}")))?;
         let content = Content::known(digest, open).described_by(json);
-        self.put(&manifest(cluster, system_id, summary.id), &content).map(drop)
+        let name = manifest(cluster, system_id, summary.id);
+        if self.sealer().create(&name, &content)? == Created::New {
+            return Ok(());
+        }
+        if self.opener().metadata(&name)?.is_some_and(|metadata| metadata.void.is_some()) {
+            return Err(given_up(summary.id, self.location()));
+        }
+        self.opener().compare(&name, digest).map(drop)
     }
 }
 
-fn manifest(cluster: &ClusterName, system_id: SystemId, backup: BackupId) -> ObjectName {
+/// What the writer of a backup that was given up is told.
+pub(in crate::repo) fn given_up(id: BackupId, location: &str) -> Error {
+    let what = format!(
+        "backup {id} in {location} was given up while it was taken, and does not count: 'walvis expire' waited for it no longer"
+    );
+    Error::new(Kind::Refused, what)
+        .hint("take it again; 'grace' in [repository.retention] has to be longer than any backup may take")
+}
+
+pub(in crate::repo) fn manifest(cluster: &ClusterName, system_id: SystemId, backup: BackupId) -> ObjectName {
     ObjectName::Manifest { cluster: cluster.clone(), system_id, backup }
 }
 

@@ -10,6 +10,7 @@ mod pack_reader;
 mod pack_writer;
 mod references;
 mod scratch;
+mod voids;
 
 pub use extent_reader::{ExtentRange, ExtentReader, TakeExtent, WantedExtent};
 pub use manifests::{Listed, OnItem};
@@ -17,3 +18,4 @@ pub use pack_reader::PackReader;
 pub use pack_writer::{PackTarget, PackWriter, Packed, with_packs};
 pub use references::{BackupReferences, BackupWal, PackUsers};
 pub use scratch::{ScratchItems, ScratchManifest, ScratchWriter};
+pub use voids::Given;
