@@ -16,7 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -158,6 +158,55 @@ pub fn sweep(dir: &Dir) -> usize {
     removed
 }
 
+/// A named temp file whose writer is dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbandonedFile {
+    /// Its name.
+    pub name: OsString,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// When it was written to last, in Unix seconds.
+    pub modified_unix_s: i64,
+}
+
+/// The temp files in `dir` whose writer is dead, and to which nothing was written for this long; at most `most`.
+pub(super) fn abandoned(dir: &Dir, older_than: Duration, most: usize) -> Result<Vec<AbandonedFile>, FsError> {
+    let mut found = Vec::new();
+    for item in dir.items()? {
+        if found.len() == most {
+            break;
+        }
+        if !item.name.as_bytes().starts_with(TEMP_PREFIX.as_bytes()) || item.kind == ItemKind::Directory {
+            continue;
+        }
+        let Some(stat) = dir.stat(&item.name)? else { continue };
+        let modified = u64::try_from(stat.modified.0).unwrap_or_default();
+        let is_old = SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(modified))
+            .and_then(|at| SystemTime::now().duration_since(at).ok())
+            .is_some_and(|age| age >= older_than);
+        if is_old && take_abandoned(dir, &item.name).is_some() {
+            found.push(AbandonedFile { name: item.name, size_bytes: stat.size_bytes, modified_unix_s: stat.modified.0 });
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a temp file if its writer is dead; `false` when that cannot be told. What is not there is removed.
+pub(super) fn remove_abandoned(dir: &Dir, name: &str) -> Result<bool, FsError> {
+    if !name.starts_with(TEMP_PREFIX) || name.contains('/') {
+        let detail = "that is not the name of a temporary file";
+        return Err(FsError::because(Problem::Unsupported, "remove", dir.path_of(name), detail));
+    }
+    // Kept until the name is removed, as in `sweep`.
+    let Some(_locked) = take_abandoned(dir, name.as_ref()) else { return Ok(dir.stat(name)?.is_none()) };
+    let _as = dir.enter()?;
+    match nix::unistd::unlinkat(dir.fd(), name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(e) => Err(FsError::new("remove", dir.path_of(name), e)),
+    }
+}
+
 /// Opens a temp file, locked where locks work, if its writer is dead.
 fn take_abandoned(dir: &Dir, name: &OsStr) -> Option<File> {
     // For writing: some network file systems emulate flock by a lock that needs it.
@@ -193,7 +242,7 @@ mod tests {
     fn sweep_removes_only_what_is_dead() {
         let place = tempfile::tempdir().unwrap();
         let dir = Dir::open(place.path()).unwrap();
-        let old = SystemTime::now() - ABANDONED_AFTER - std::time::Duration::from_secs(60);
+        let old = SystemTime::now() - ABANDONED_AFTER - Duration::from_secs(60);
         let write = |name: &str, age_it: bool| {
             let file = File::create(place.path().join(name)).unwrap();
             if age_it {
@@ -223,6 +272,33 @@ mod tests {
         assert!(!left.contains(&dead_name.name));
         drop(alive);
         assert_eq!(sweep(&dir), 1);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_found_before_it_is_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(place.path()).unwrap();
+        let (_alive, alive_name) = named(dir.clone(), 0o600).unwrap();
+        let (dead, dead_name) = named(dir.clone(), 0o600).unwrap();
+        std::io::Write::write_all(&mut &dead, b"12345").unwrap();
+        drop(dead);
+        drop(File::create(place.path().join("object")).unwrap());
+        let names = |older_than, most| {
+            let found = abandoned(&dir, older_than, most).unwrap();
+            found.into_iter().map(|file| (file.name, file.size_bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Duration::ZERO, 10), [(dead_name.name.clone(), 5)]);
+        assert_eq!(names(Duration::from_secs(600), 10), [], "it is younger");
+        assert_eq!(names(Duration::ZERO, 0), []);
+        assert!(!remove_abandoned(&dir, alive_name.name.to_str().unwrap()).unwrap());
+        assert!(remove_abandoned(&dir, dead_name.name.to_str().unwrap()).unwrap());
+        assert!(remove_abandoned(&dir, dead_name.name.to_str().unwrap()).unwrap(), "it is gone");
+        for foreign in ["object", "../object", ".walvis-tmp-/../object"] {
+            assert_eq!(remove_abandoned(&dir, foreign).unwrap_err().problem, Problem::Unsupported);
+        }
+        let mut left = crate::fsio::list_dir(place.path()).unwrap();
+        left.sort();
+        assert_eq!(left, [alive_name.name.clone(), "object".into()]);
     }
 
     #[test]

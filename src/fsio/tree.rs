@@ -33,6 +33,7 @@ use crate::limits::PATH_ATTEMPTS;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -40,7 +41,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::UnlinkatFlags;
 
 use super::atomic_file::{AtomicFile, Linked, Published, Scratch};
-use super::temp::TempFiles;
+use super::temp::{self, AbandonedFile, TempFiles};
 use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others, stat_open};
 
 /// The directory in the root where named temp files go. Its name starts with a dot, which no object's does.
@@ -49,6 +50,16 @@ pub const TEMP_DIR: &str = ".walvis-tmp";
 /// Objects may be read by the group too, if the umask lets them: PostgreSQL starts its commands with umask 077, or 027
 /// when the data directory is open to the group, so that one switch of the operator decides here too.
 const FILE_MODE: u32 = 0o640;
+
+/// What removing a file came to.
+#[derive(Debug)]
+#[must_use]
+pub enum Removed {
+    /// It is not there any more.
+    Gone,
+    /// It stays: permissions.
+    Refused(FsError),
+}
 
 /// A directory with everything below it. Paths are relative to it and contain no `..`; the caller sees to that.
 #[derive(Debug, Clone)]
@@ -191,13 +202,86 @@ impl Tree {
             Err(e) => return Err(FsError::new("remove", self.root.path_of(target), e)),
         }
         parent.sync()?;
-        for dir in target.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
+        self.remove_empty(parent_of(target));
+        Ok(true)
+    }
+
+    /// Removes files, durably, and the directories that become empty by it; each directory is synced once. What came of
+    /// each is in the order of `targets`. That a file which was not there is gone is durable afterwards too: a process
+    /// may have removed it and been killed before it could see to that.
+    ///
+    /// # Errors
+    /// [`Problem::Absent`] when the root was removed; [`Problem::ReadOnly`], [`Problem::Unsupported`] for a directory,
+    /// others. Any of the files may be gone then.
+    pub fn remove_many(&self, targets: &[&Path]) -> Result<Vec<Removed>, FsError> {
+        let mut by_directory: Vec<(usize, &Path)> = targets.iter().copied().enumerate().collect();
+        by_directory.sort_by_key(|(_, target)| parent_of(target));
+        let mut removed = Vec::with_capacity(targets.len());
+        for group in by_directory.chunk_by(|(_, a), (_, b)| parent_of(a) == parent_of(b)) {
+            let Some((_, first)) = group.first() else { continue };
+            self.remove_from(parent_of(first), group, &mut removed)?;
+        }
+        self.check()?;
+        removed.sort_by_key(|(place, _)| *place);
+        Ok(removed.into_iter().map(|(_, removed)| removed).collect())
+    }
+
+    /// Removes files of one directory.
+    fn remove_from(&self, dir: &Path, files: &[(usize, &Path)], removed: &mut Vec<(usize, Removed)>) -> Result<(), FsError> {
+        let Some(parent) = self.open_dir(dir)? else {
+            // It went with its last file.
+            self.sync_nearest(dir)?;
+            removed.extend(files.iter().map(|(place, _)| (*place, Removed::Gone)));
+            return Ok(());
+        };
+        let _as = self.root.enter()?;
+        for (place, target) in files {
+            let name = target.file_name().unwrap_or_default();
+            let outcome = match nix::unistd::unlinkat(parent.fd(), name, UnlinkatFlags::NoRemoveDir) {
+                // Where the directory was removed meanwhile it was empty at that moment.
+                Ok(()) | Err(Errno::ENOENT) => Removed::Gone,
+                Err(e) => match FsError::new("remove", self.root.path_of(target), e) {
+                    error if error.problem == Problem::Denied => Removed::Refused(error),
+                    error => return Err(error),
+                },
+            };
+            removed.push((*place, outcome));
+        }
+        parent.sync()?;
+        self.remove_empty(dir);
+        Ok(())
+    }
+
+    /// Removes a directory if it is empty, and those above it that become so.
+    fn remove_empty(&self, dir: &Path) {
+        for dir in dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
             // Not empty, not ours, a mount point: it stays, and so does everything above it.
             if nix::unistd::unlinkat(self.root.fd(), dir, UnlinkatFlags::RemoveDir).is_err() {
                 break;
             }
         }
-        Ok(true)
+    }
+
+    /// Named temporary files whose writers are dead, and to which nothing was written for this long; at most so many.
+    ///
+    /// # Errors
+    /// As [`open_dir`](Self::open_dir).
+    pub fn abandoned(&self, older_than: Duration, most: usize) -> Result<Vec<AbandonedFile>, FsError> {
+        match self.open_dir(Path::new(TEMP_DIR))? {
+            Some(dir) => temp::abandoned(&dir, older_than, most),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Removes one of them. `false` when its writer cannot be told to be dead.
+    ///
+    /// # Errors
+    /// [`Problem::Unsupported`] when the name is not a temporary file's; [`Problem::Denied`], others.
+    pub fn remove_abandoned(&self, name: &str) -> Result<bool, FsError> {
+        match self.open_dir(Path::new(TEMP_DIR))? {
+            Some(dir) => temp::remove_abandoned(&dir, name),
+            None => Ok(true),
+        }
     }
 
     /// Does something in the directory of `target`, which is made when missing, and again when it was removed meanwhile
@@ -249,6 +333,16 @@ impl Tree {
             open.ok_or_else(|| FsError::new("sync directory", self.root.path_of(dir), Errno::ENOENT))?.sync()?;
         }
         Ok(())
+    }
+
+    /// Makes the names in a directory durable, or those in the one above it when it is gone, and so on.
+    fn sync_nearest(&self, dir: &Path) -> Result<(), FsError> {
+        for dir in dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+            if let Some(open) = self.root.open_below(dir)? {
+                return open.sync();
+            }
+        }
+        self.root.sync()
     }
 
     /// Whether the first missing name on the way to `target` is really missing. `false` when nothing is missing any

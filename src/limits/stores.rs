@@ -44,6 +44,16 @@ pub const MAX_STALL: Duration = Duration::from_secs(900);
 pub const MAX_CLAIMS: usize = 10_000;
 /// Age at which a writer puts its own claim again, long before others take it to be dead.
 pub const CLAIM_RENEWED_AFTER: Duration = Duration::from_secs(ABANDONED_AFTER.as_secs() / 4);
+/// Objects that are deleted by one request: S3's limit.
+pub const DELETED_AT_ONCE: usize = 1000;
+/// Deleted objects whose versions are removed in one go: most have one version and one mark, of 100 bytes each.
+pub const PURGED_AT_ONCE: usize = 500;
+/// Requests about single objects that are sent at once where S3 has none about many: deletions, and what holds them.
+pub const DELETING_THREADS: usize = 16;
+/// Most leftovers of killed writers that are looked at in one go, of at most 1 KiB each; the next one gets the rest.
+pub const MAX_LEFTOVERS: usize = 10_000;
+/// Most versions of one deleted object that are shown at once, of about 100 bytes each.
+pub const MAX_HIDDEN_VERSIONS: usize = 10_000;
 /// Objects that the store in memory lists at once, as S3 does; the visitor runs unlocked between two listings.
 pub const MEMORY_LISTED_OBJECTS: usize = 1000;
 

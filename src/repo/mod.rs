@@ -59,7 +59,7 @@ pub use opener::Opener;
 pub use pins::Pin;
 pub use prefix::Prefix;
 pub use probe::Probed;
-pub use raw_objects::{ListedObject, RawObjects};
+pub use raw_objects::{Leftovers, ListedObject, Purged, RawObjects};
 pub use repository::Repository;
 pub use sealer::Sealer;
 pub use secret::{KeySource, Secret};

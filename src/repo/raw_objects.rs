@@ -5,13 +5,15 @@
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::object_name::ObjectName;
 use super::prefix::Prefix;
 use crate::error::{Error, Kind};
-use crate::store::{ContentId, Created, ErrorKind, Object, ReadRange, Store, StoreError};
+use crate::limits::{DELETED_AT_ONCE, PURGED_AT_ONCE};
+use crate::store::{ContentId, Created, Deleted, ErrorKind, Hidden, Key, Object, ReadRange, Store, StoreError};
 
 /// The objects of a repository as they are stored.
 #[derive(Clone)]
@@ -130,6 +132,129 @@ impl RawObjects {
     pub fn delete(&self, name: &ObjectName) -> Result<(), Error> {
         Ok(self.store.delete(&name.key()?)?)
     }
+
+    /// Deletes many objects in any order; the answers are in the order of `names`. What the store holds, or does not let
+    /// these credentials delete, is no error. That what was absent before is gone is durable afterwards too.
+    ///
+    /// # Errors
+    /// As the store's. Any of them may be gone then; calling again is safe.
+    pub fn delete_many(&self, names: &[ObjectName]) -> Result<Vec<Deleted>, Error> {
+        let mut deleted = Vec::with_capacity(names.len());
+        // So much at a time, because keys are longer than names.
+        for names in names.chunks(DELETED_AT_ONCE) {
+            let keys: Vec<Key> = names.iter().map(ObjectName::key).collect::<Result<_, _>>()?;
+            deleted.extend(self.store.delete_many(&keys)?);
+        }
+        Ok(deleted)
+    }
+
+    /// Looks for what writers left that were killed, beside objects: temporary files and unfinished uploads of objects
+    /// of a repository, where nothing was heard of the writer for so long. Removes it if `confirm` says so.
+    ///
+    /// The age of an upload is held against the clock of this host: the caller has compared it with the store's.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn remove_leftovers(&self, older_than: Duration, confirm: bool) -> Result<Leftovers, Error> {
+        let mut found = Leftovers::default();
+        for leftover in self.store.leftovers(older_than)? {
+            // Others may use the bucket too.
+            if leftover.key.as_ref().is_some_and(|key| ObjectName::parse(key.as_str()).is_none()) {
+                continue;
+            }
+            if confirm && !self.store.remove_leftover(&leftover)? {
+                continue;
+            }
+            match leftover.key {
+                Some(_) => found.uploads += 1,
+                None => found.files += 1,
+            }
+            match leftover.size_bytes {
+                Some(bytes) => found.bytes += bytes,
+                None => found.unmeasured += 1,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes, for good, the versions that a store keeps of deleted objects below a prefix, of those that `wants`
+    /// says. An object that is there, be it created anew, is not touched.
+    ///
+    /// # Errors
+    /// As the store's. Any of them may be gone then; calling again is safe.
+    pub fn purge_versions(&self, prefix: Prefix<'_>, wants: &mut dyn FnMut(&ObjectName) -> bool) -> Result<Purged, Error> {
+        let (mut purged, mut batch, mut failure) = (Purged::default(), Vec::new(), None);
+        self.store.hidden(&prefix.to_string(), "", &mut |hidden| {
+            if ObjectName::parse(hidden.key.as_str()).is_some_and(|name| wants(&name)) {
+                batch.push(hidden);
+            }
+            if batch.len() < PURGED_AT_ONCE {
+                return ControlFlow::Continue(());
+            }
+            match self.purge(&std::mem::take(&mut batch), &mut purged) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.purge(&batch, &mut purged)?;
+        Ok(purged)
+    }
+
+    fn purge(&self, batch: &[Hidden], purged: &mut Purged) -> Result<(), Error> {
+        for (hidden, outcome) in batch.iter().zip(self.store.purge(batch)?) {
+            match outcome {
+                Deleted::Gone => {
+                    purged.objects += 1;
+                    purged.bytes += hidden.versions.iter().map(|(_, bytes)| bytes).sum::<u64>();
+                }
+                Deleted::Held { until_unix_s } => {
+                    purged.held += 1;
+                    purged.held_until_unix_s = purged.held_until_unix_s.max(until_unix_s);
+                }
+                Deleted::Denied(why) => {
+                    purged.denied += 1;
+                    purged.denied_because.get_or_insert(why);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What killed writers left beside objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leftovers {
+    /// Temporary files.
+    pub files: u64,
+    /// Unfinished uploads.
+    pub uploads: u64,
+    /// What they take together, in bytes.
+    pub bytes: u64,
+    /// Of how many the store does not say what they take.
+    pub unmeasured: u64,
+}
+
+/// What removing versions of deleted objects came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Objects of which no version is left, or of very many versions some.
+    pub objects: u64,
+    /// What their versions took, in bytes.
+    pub bytes: u64,
+    /// Objects of which the store holds a version.
+    pub held: u64,
+    /// The last moment until which it holds any of them, in Unix seconds, as far as that is known.
+    pub held_until_unix_s: Option<i64>,
+    /// Objects of which these credentials cannot delete versions.
+    pub denied: u64,
+    /// What the store said about that first.
+    pub denied_because: Option<String>,
 }
 
 /// What two writers of a small object that is not sealed agree on: its bytes.

@@ -57,8 +57,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::claim_name::{ClaimName, PREFIX};
+use super::features::Features;
 use super::retry::Policy;
-use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use super::{ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
 use crate::limits::{ABANDONED_AFTER, CLAIM_RENEWED_AFTER, MAX_CLAIMS};
 
@@ -304,6 +305,34 @@ impl Store for Claims {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        self.inner.delete_many(keys)
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        self.inner.leftovers(older_than)
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.inner.remove_leftover(leftover)
+    }
+
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.inner.hidden(prefix, after, visit)
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        self.inner.purge(hidden)
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        self.inner.features()
+    }
+
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        self.inner.can_replace(key, body)
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use super::features::Features;
+use super::{ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
 
 /// What is being done to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +29,20 @@ pub enum Op {
     MakeDurable,
     /// [`Store::delete`].
     Delete,
+    /// [`Store::delete_many`], under its first key.
+    DeleteMany,
+    /// [`Store::leftovers`], under no key.
+    Leftovers,
+    /// [`Store::remove_leftover`], under the key that it was to become.
+    RemoveLeftover,
+    /// [`Store::hidden`].
+    Hidden,
+    /// [`Store::purge`], under its first key.
+    Purge,
+    /// [`Store::features`], under no key.
+    Features,
+    /// [`Store::can_replace`].
+    CanReplace,
 }
 
 /// What goes wrong.
@@ -42,6 +57,7 @@ pub enum Effect {
     /// It is done (a list: shown to its end), but the answer is an error of this kind.
     LoseAnswer(ErrorKind),
     /// Reads: the body fails with an error of this kind after this many bytes. Lists: after this many objects.
+    /// Deletions of many: the first ones are deleted, this many.
     CutAfter(u64, ErrorKind),
     /// Reads: the body ends after this many bytes as if that were all. Lists: after this many objects.
     EndAfter(u64),
@@ -228,6 +244,52 @@ impl Store for Fault {
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let effects = self.effects(Op::Delete, key.as_str());
         self.run(Op::Delete, key.as_str(), &effects, || self.inner.delete(key))
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        let first = keys.first().map_or("", Key::as_str);
+        let effects = self.effects(Op::DeleteMany, first);
+        self.run(Op::DeleteMany, first, &effects, || {
+            for effect in &effects {
+                let Effect::CutAfter(n, kind) = effect else { continue };
+                let n = usize::try_from(*n).unwrap_or(usize::MAX).min(keys.len());
+                self.inner.delete_many(keys.get(..n).unwrap_or(keys))?;
+                return Err(self.error(Op::DeleteMany, first, *kind));
+            }
+            self.inner.delete_many(keys)
+        })
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        let effects = self.effects(Op::Leftovers, "");
+        self.run(Op::Leftovers, "", &effects, || self.inner.leftovers(older_than))
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        let key = leftover.key.as_ref().map_or("", Key::as_str);
+        let effects = self.effects(Op::RemoveLeftover, key);
+        self.run(Op::RemoveLeftover, key, &effects, || self.inner.remove_leftover(leftover))
+    }
+
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let effects = self.effects(Op::Hidden, prefix);
+        self.run(Op::Hidden, prefix, &effects, || self.inner.hidden(prefix, after, visit))
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        let first = hidden.first().map_or("", |hidden| hidden.key.as_str());
+        let effects = self.effects(Op::Purge, first);
+        self.run(Op::Purge, first, &effects, || self.inner.purge(hidden))
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        let effects = self.effects(Op::Features, "");
+        self.run(Op::Features, "", &effects, || self.inner.features())
+    }
+
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        let effects = self.effects(Op::CanReplace, key.as_str());
+        self.run(Op::CanReplace, key.as_str(), &effects, || self.inner.can_replace(key, body))
     }
 }
 

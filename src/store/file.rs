@@ -14,11 +14,16 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
-use crate::fsio::{self, AtomicFile, Dir, DirectReader, FsError, Identity, ItemKind, Problem, Published, TempFiles, Tree};
+use super::features::Features;
+use super::{ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
+use crate::fsio::{
+    self, AbandonedFile, AtomicFile, Dir, DirectReader, FsError, Identity, ItemKind, Problem, Published, Removed, TempFiles, Tree,
+};
+use crate::limits::MAX_LEFTOVERS;
 
 #[cfg(doc)]
 use crate::fsio::TEMP_DIR;
@@ -154,6 +159,49 @@ impl Store for FileStore {
     /// Durable, so that what is deleted in an order cannot come back in another.
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.tree.remove(path_of(key)).map(|_| ()).map_err(|e| self.fail("delete", key.as_str(), e))
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        let paths: Vec<&Path> = keys.iter().map(path_of).collect();
+        let removed = self.tree.remove_many(&paths).map_err(|e| self.fail("delete", &format!("{} objects", keys.len()), e))?;
+        Ok(removed
+            .into_iter()
+            .map(|removed| match removed {
+                Removed::Gone => Deleted::Gone,
+                Removed::Refused(error) => Deleted::Denied(error.to_string()),
+            })
+            .collect())
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        let abandoned = self.tree.abandoned(older_than, MAX_LEFTOVERS).map_err(|e| self.fail("list", "temporary files", e))?;
+        // The names that are made are plain text.
+        let leftover = |file: AbandonedFile| {
+            let (id, alive_unix_s) = (file.name.into_string().ok()?, file.modified_unix_s);
+            Some(Leftover { key: None, id, size_bytes: Some(file.size_bytes), alive_unix_s })
+        };
+        Ok(abandoned.into_iter().filter_map(leftover).collect())
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.tree.remove_abandoned(&leftover.id).map_err(|e| self.fail("remove", &leftover.id, e))
+    }
+
+    fn hidden(&self, _: &str, _: &str, _: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        Ok(vec![Deleted::Gone; hidden.len()])
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        Ok(Features::none())
+    }
+
+    /// A file gets its name only where there is none; what other programs do is a matter of permissions.
+    fn can_replace(&self, _: &Key, _: Bytes) -> Result<Option<bool>, StoreError> {
+        Ok(None)
     }
 }
 

@@ -4,24 +4,29 @@ use crate::limits::MEMORY_LISTED_OBJECTS;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::{Bound, ControlFlow};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use super::features::Features;
+use super::{ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
 
 /// A store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, Stored>>,
     ignores_conditions: bool,
+    denies_deletes: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
 struct Stored {
     body: Bytes,
     modified_unix_s: i64,
+    /// Held against deletion, until then where that is known.
+    hold: Option<Option<i64>>,
 }
 
 impl MemoryStore {
@@ -48,6 +53,34 @@ impl MemoryStore {
         }
     }
 
+    /// Holds an object against deletion for good, whatever end is given, for tests. Says whether there is such an
+    /// object.
+    pub fn hold(&self, key: &Key, until_unix_s: Option<i64>) -> bool {
+        self.objects().get_mut(key.as_str()).map(|object| object.hold = Some(until_unix_s)).is_some()
+    }
+
+    /// Lets go of an object that was held. Says whether there is such an object.
+    pub fn release(&self, key: &Key) -> bool {
+        self.objects().get_mut(key.as_str()).map(|object| object.hold = None).is_some()
+    }
+
+    /// Behaves from now on as for credentials that cannot delete, or again as for those that can, for tests.
+    pub fn deny_deletes(&self, deny: bool) {
+        self.denies_deletes.store(deny, Ordering::Relaxed);
+    }
+
+    fn remove(&self, key: &Key) -> Deleted {
+        let mut objects = self.objects();
+        if self.denies_deletes.load(Ordering::Relaxed) {
+            return Deleted::Denied("deletion is denied".to_owned());
+        }
+        if let Some(Stored { hold: Some(until_unix_s), .. }) = objects.get(key.as_str()) {
+            return Deleted::Held { until_unix_s: *until_unix_s };
+        }
+        objects.remove(key.as_str());
+        Deleted::Gone
+    }
+
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
         // A panic elsewhere cannot leave the map half changed.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,7 +91,7 @@ impl MemoryStore {
         if !self.ignores_conditions && objects.contains_key(key.as_str()) {
             return Created::Exists;
         }
-        objects.insert(key.as_str().to_owned(), Stored { body, modified_unix_s: now_unix_s() });
+        objects.insert(key.as_str().to_owned(), Stored { body, modified_unix_s: now_unix_s(), hold: None });
         Created::New
     }
 
@@ -120,8 +153,41 @@ impl Store for MemoryStore {
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.objects().remove(key.as_str());
+        let refused = |kind, detail: String| Err(StoreError::new(kind, format!("delete {key}"), self.location(), detail));
+        match self.remove(key) {
+            Deleted::Gone => Ok(()),
+            Deleted::Held { .. } => refused(ErrorKind::Held, "the object is held".to_owned()),
+            Deleted::Denied(detail) => refused(ErrorKind::Denied, detail),
+        }
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        Ok(keys.iter().map(|key| self.remove(key)).collect())
+    }
+
+    /// There are none: what is being written is nowhere but in its upload.
+    fn leftovers(&self, _: Duration) -> Result<Vec<Leftover>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn remove_leftover(&self, _: &Leftover) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn hidden(&self, _: &str, _: &str, _: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        Ok(vec![Deleted::Gone; hidden.len()])
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        Ok(Features::none())
+    }
+
+    fn can_replace(&self, _: &Key, _: Bytes) -> Result<Option<bool>, StoreError> {
+        Ok(None)
     }
 }
 

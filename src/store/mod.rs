@@ -11,14 +11,17 @@
 use std::fmt;
 use std::io::Read;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::features::Features;
 use crate::error::{Error, Kind};
 
 pub mod claim_name;
 pub mod claims;
 pub mod fault;
+pub mod features;
 pub mod file;
 pub mod health;
 pub mod memory;
@@ -84,13 +87,104 @@ pub trait Store: Send + Sync {
     fn make_durable(&self, key: &Key) -> Result<(), StoreError>;
 
     /// Deletes `key`. Deleting an absent object is `Ok`. Afterwards the deletion is as durable as a creation, so what
-    /// is deleted in an order does not come back in another. Deletes are rare: leftovers of
-    /// probes and claims, and nodes of the catalog that are written anew.
+    /// is deleted in an order does not come back in another. What is locked is hidden where the store keeps versions.
     ///
     /// # Errors
     /// Any [`ErrorKind`] but `NotFound`; [`ErrorKind::Denied`] when the credentials cannot delete (a good thing to
-    /// have).
+    /// have); [`ErrorKind::Held`] when the store holds it.
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Deletes many objects in any order; the answers are in the order of `keys`. What is gone is so as durably as by
+    /// [`delete`](Store::delete), also what was absent before. What object lock protects is neither deleted nor hidden.
+    /// [`DELETED_AT_ONCE`](crate::limits::DELETED_AT_ONCE) of one directory cost the least.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`, `Denied` because of what the credentials may delete, and `Held`. Any of the
+    /// objects may be gone then; calling again is always safe.
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError>;
+
+    /// What writers left that were killed, and that is older than this: temporary files, unfinished uploads. At most
+    /// [`MAX_LEFTOVERS`](crate::limits::MAX_LEFTOVERS) of them. Where the store's clock says how old something is, it
+    /// is held against the clock of this host.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError>;
+
+    /// Removes one. `false` when its writer turned out to be alive. What is gone already is removed.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError>;
+
+    /// Visits, as [`list`](Store::list) does, deleted objects of which the store still keeps versions.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`.
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError>;
+
+    /// Removes these versions for good; the answers are in the order of `hidden`. No other version is touched, so that
+    /// an object that was created anew meanwhile stays. Of an object of which a version stays, the mark that it is
+    /// deleted stays too: it does not come back.
+    ///
+    /// # Errors
+    /// As [`delete_many`](Store::delete_many).
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError>;
+
+    /// What the store is set up to do.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound`. What the credentials may not ask, or the store does not answer, is
+    /// [unknown](features::Versioning::Unknown).
+    fn features(&self) -> Result<Features, StoreError>;
+
+    /// Whether an object can be put by a request that does not ask that there is none: puts `body` under `key`, over
+    /// what is there. `None` where there is no such request, or nothing at all can be put there.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but `NotFound` and `Denied`.
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError>;
+}
+
+/// What deleting an object came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Deleted {
+    /// There is no such object any more, whoever deleted it.
+    Gone,
+    /// The store holds it, and it is untouched: object lock.
+    Held {
+        /// When that ends, in Unix seconds; `None` when nobody knows (a legal hold, a store that does not say).
+        until_unix_s: Option<i64>,
+    },
+    /// These credentials cannot delete it: what the store said.
+    Denied(String),
+}
+
+/// What a killed writer left that is no object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// The object that it was to become, where that is known.
+    pub key: Option<Key>,
+    /// What it is to the store: the name of a temporary file, the id of an upload.
+    pub id: String,
+    /// What it takes, in bytes, where the store tells.
+    pub size_bytes: Option<u64>,
+    /// When something was last known of its writer, in Unix seconds by the store's clock.
+    pub alive_unix_s: i64,
+}
+
+/// A deleted object of which the store keeps versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// The object.
+    pub key: Key,
+    /// Its versions: id and size in bytes.
+    pub versions: Vec<(String, u64)>,
+    /// Ids of the marks that say that it is deleted.
+    pub marks: Vec<String>,
+    /// Whether these are all versions: of very many, only some are shown.
+    pub is_whole: bool,
 }
 
 /// An object being written in parts. Dropped before [`complete`](Upload::complete) answered, it removes what it can of
@@ -225,8 +319,10 @@ pub enum ErrorKind {
     NotFound,
     /// The root directory or bucket does not exist.
     NoSuchPlace,
-    /// Permission, credentials, signature, policy, object lock.
+    /// Permission, credentials, signature, policy.
     Denied,
+    /// The object is locked: nobody with these credentials can delete it now.
+    Held,
     /// No connection, connection cut, name not found, certificate not trusted, I/O error.
     Unreachable,
     /// A time limit passed.
@@ -268,6 +364,7 @@ impl StoreError {
             ErrorKind::NotFound
             | ErrorKind::NoSuchPlace
             | ErrorKind::Denied
+            | ErrorKind::Held
             | ErrorKind::NoSpace
             | ErrorKind::ReadOnly
             | ErrorKind::Unsupported => true,
@@ -319,6 +416,7 @@ impl From<StoreError> for Error {
                 (Kind::Config, "check the URL; make the bucket or mount the disk; to make a repository run 'walvis init'")
             }
             ErrorKind::Denied => (Kind::Denied, "check credentials and permissions of the user that PostgreSQL runs as"),
+            ErrorKind::Held => (Kind::Denied, "the object is locked until its retention ends"),
             ErrorKind::ReadOnly => (Kind::Denied, "mount the file system read-write"),
             ErrorKind::Unsupported => (Kind::Config, "choose another file system or store"),
             ErrorKind::Unreachable => {

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::features::Features;
 use super::health::Health;
-use super::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use super::{ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
 use crate::deadline::Deadline;
-use crate::limits::{RETRY_ATTEMPTS, RETRY_FIRST_DELAY, RETRY_MAX_DELAY};
+use crate::limits::{DELETED_AT_ONCE, RETRY_ATTEMPTS, RETRY_FIRST_DELAY, RETRY_MAX_DELAY};
 use crate::waiting::{self, Waiting};
 
 /// How often and how fast. The delay before attempt `n + 1` is random between zero and `first_delay × 2^(n-1)`, at most
@@ -77,7 +78,38 @@ impl Retry {
             }
         }
     }
+
+    /// A listing, which goes on after the last object seen.
+    fn pages(&self, after: &str, mut list: impl FnMut(&str, &mut Seen<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.given_up()?;
+        let mut after = after.to_owned();
+        let mut attempts = Attempts::new(self);
+        loop {
+            let mut last: Option<Key> = None;
+            let mut has_enough = false;
+            let outcome = list(&after, &mut |key, flow| {
+                last = Some(key);
+                has_enough = flow.is_break();
+                flow
+            });
+            if has_enough || outcome.is_ok() {
+                attempts.succeeded();
+                return Ok(());
+            }
+            if let Some(key) = last {
+                key.as_str().clone_into(&mut after);
+                attempts.succeeded();
+                attempts = Attempts::new(self);
+            }
+            if let Err(error) = outcome {
+                attempts.failed(error)?;
+            }
+        }
+    }
 }
+
+/// Is told of each object that a listing shows, and what its visitor said; passes that on.
+type Seen<'a> = dyn FnMut(Key, ControlFlow<()>) -> ControlFlow<()> + 'a;
 
 /// The attempts at one request.
 struct Attempts<'a> {
@@ -105,7 +137,7 @@ impl<'a> Attempts<'a> {
         }
         if error.is_permanent() {
             match error.kind {
-                ErrorKind::NotFound | ErrorKind::NoSuchPlace | ErrorKind::Denied => self.succeeded(),
+                ErrorKind::NotFound | ErrorKind::NoSuchPlace | ErrorKind::Denied | ErrorKind::Held => self.succeeded(),
                 ErrorKind::TimedOut => self.gave_up(&error),
                 _ => {}
             }
@@ -193,31 +225,13 @@ impl Store for Retry {
     }
 
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
-        self.given_up()?;
-        let mut after = after.to_owned();
-        let mut attempts = Attempts::new(self);
-        loop {
-            let mut last: Option<Key> = None;
-            let mut has_enough = false;
-            let outcome = self.inner.list(prefix, &after, &mut |entry| {
-                last = Some(entry.key.clone());
+        self.pages(after, |after, seen| {
+            self.inner.list(prefix, after, &mut |entry| {
+                let key = entry.key.clone();
                 let flow = visit(entry);
-                has_enough = flow.is_break();
-                flow
-            });
-            if has_enough || outcome.is_ok() {
-                attempts.succeeded();
-                return Ok(());
-            }
-            if let Some(key) = last {
-                key.as_str().clone_into(&mut after);
-                attempts.succeeded();
-                attempts = Attempts::new(self);
-            }
-            if let Err(error) = outcome {
-                attempts.failed(error)?;
-            }
-        }
+                seen(key, flow)
+            })
+        })
     }
 
     fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
@@ -226,6 +240,44 @@ impl Store for Retry {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.run(|| self.inner.delete(key))
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(DELETED_AT_ONCE) {
+            deleted.extend(self.run(|| self.inner.delete_many(keys))?);
+        }
+        Ok(deleted)
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        self.run(|| self.inner.leftovers(older_than))
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.run(|| self.inner.remove_leftover(leftover))
+    }
+
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.pages(after, |after, seen| {
+            self.inner.hidden(prefix, after, &mut |hidden| {
+                let key = hidden.key.clone();
+                let flow = visit(hidden);
+                seen(key, flow)
+            })
+        })
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        self.run(|| self.inner.purge(hidden))
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        self.run(|| self.inner.features())
+    }
+
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        self.run(|| self.inner.can_replace(key, body.clone()))
     }
 }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use walvis::deadline::Deadline;
 use walvis::fsio::TempFiles;
-use walvis::limits::PART_BYTES;
+use walvis::limits::{ABANDONED_AFTER, DELETED_AT_ONCE, PART_BYTES};
 use walvis::store::claims::Claims;
 use walvis::store::fault::Fault;
 use walvis::store::file::FileStore;
 use walvis::store::memory::MemoryStore;
 use walvis::store::retry::{Policy, Retry};
-use walvis::store::{ContentId, Created, Entry, ErrorKind, Key, ReadRange, Store};
+use walvis::store::{ContentId, Created, Deleted, Entry, ErrorKind, Key, ReadRange, Store};
 
 /// The fingerprint of some content.
 pub fn content(body: &[u8]) -> ContentId {
@@ -78,6 +78,9 @@ pub fn run(store: &dyn Store, prefix: &str) {
     lists_in_key_order(store, &format!("{prefix}/order"));
     uploads(store, &format!("{prefix}/upload"));
     deletes(store, &format!("{prefix}/delete"));
+    deletes_many(store, &format!("{prefix}/many"));
+    deletes_while_others_create(store, &format!("{prefix}/meanwhile"));
+    keeps_what_is_alive(store, &format!("{prefix}/alive"));
 
     for entry in list(store, &format!("{prefix}/"), "") {
         store.delete(&entry.key).unwrap();
@@ -305,6 +308,72 @@ fn deletes(store: &dyn Store, at: &str) {
     store.delete(&object).unwrap();
     store.delete(&neighbour).unwrap();
     assert_eq!(create(store, &neighbour, b"in a directory that had become empty"), Created::New);
+}
+
+fn deletes_many(store: &dyn Store, at: &str) {
+    // More than one request takes, in several directories, some of which become empty, and in no order.
+    let all: Vec<Key> = (0..DELETED_AT_ONCE + 7).map(|i| key(format!("{at}/{}/{}/{i:04}", i % 3, i % 7))).collect();
+    let stays: BTreeSet<usize> = [0, 1, 500, DELETED_AT_ONCE, DELETED_AT_ONCE + 3].into();
+    let there: Vec<usize> = stays.iter().copied().chain([2, 3, 4, 5, 6, 7, 400, 999, DELETED_AT_ONCE + 6]).collect();
+    for i in &there {
+        assert_eq!(create(store, &all[*i], b"x"), Created::New);
+    }
+    let mut goes: Vec<Key> = (0..all.len()).filter(|i| !stays.contains(i)).map(|i| all[i].clone()).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut goes);
+    // One twice, and one where there is not even a directory.
+    goes.extend([goes[0].clone(), key(format!("{at}/no/such/object"))]);
+    assert_eq!(store.delete_many(&[]).unwrap(), []);
+    for _ in 0..2 {
+        assert_eq!(store.delete_many(&goes).unwrap(), vec![Deleted::Gone; goes.len()]);
+        let mut left: Vec<&str> = stays.iter().map(|i| all[*i].as_str()).collect();
+        left.sort_unstable();
+        assert_eq!(names(store, &format!("{at}/"), ""), left);
+    }
+    assert_eq!(error_of(store, &goes[0]), ErrorKind::NotFound);
+    assert_eq!(create(store, &goes[0], b"again"), Created::New);
+    assert_eq!(read(store, &goes[0], ReadRange::All), b"again");
+    assert_eq!(store.delete_many(&all).unwrap(), vec![Deleted::Gone; all.len()]);
+    assert_eq!(names(store, &format!("{at}/"), ""), Vec::<String>::new());
+}
+
+/// Directories become empty while others put objects there: no creation fails, and nothing is lost.
+fn deletes_while_others_create(store: &dyn Store, at: &str) {
+    const ROUNDS: usize = 8;
+    let object = |round: usize, what: &str| key(format!("{at}/{}/deep/{what}-{round}", round % 2));
+    let goes = |round: usize| -> Vec<Key> { (0..5).map(|n| object(round, &format!("goes-{n}"))).collect() };
+    for round in 0..ROUNDS {
+        goes(round).iter().for_each(|goes| assert_eq!(create(store, goes, b"x"), Created::New));
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(store.delete_many(&goes(round)).unwrap(), vec![Deleted::Gone; 5]));
+            scope.spawn(|| assert_eq!(create(store, &object(round, "stays"), b"kept"), Created::New));
+        });
+        assert_eq!(read(store, &object(round, "stays"), ReadRange::All), b"kept");
+        assert_eq!(store.delete_many(&[object(round, "stays")]).unwrap(), [Deleted::Gone]);
+    }
+}
+
+/// What is being written is not left over, and what is there is not hidden.
+fn keeps_what_is_alive(store: &dyn Store, at: &str) {
+    let (object, large) = (key(format!("{at}/object")), key(format!("{at}/large")));
+    assert_eq!(create(store, &object, b"x"), Created::New);
+    let mut upload = store.begin(&large, &content(b"y")).unwrap();
+    upload.part(Bytes::from_static(b"y")).unwrap();
+    for leftover in store.leftovers(ABANDONED_AFTER).unwrap() {
+        assert_ne!(leftover.key.as_ref(), Some(&large), "an upload that is alive is left over");
+    }
+    assert_eq!(upload.complete().unwrap(), Created::New);
+    drop(upload);
+    let mut hidden = Vec::new();
+    let visited = store.hidden(&format!("{at}/"), "", &mut |seen| {
+        hidden.push(seen.key);
+        ControlFlow::Continue(())
+    });
+    // A store may have no versions, and not even know what they are.
+    if let Err(error) = visited {
+        assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
+    }
+    assert_eq!(hidden, []);
+    store.features().unwrap();
 }
 
 /// A policy that hardly waits.

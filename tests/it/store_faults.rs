@@ -13,9 +13,12 @@ use walvis::limits::ABANDONED_AFTER;
 use walvis::store::claim_name;
 use walvis::store::claims::Claims;
 use walvis::store::fault::{Effect, Fault, Op};
+use walvis::store::features::Features;
 use walvis::store::memory::MemoryStore;
 use walvis::store::retry::{Policy, Retry};
-use walvis::store::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use walvis::store::{
+    ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload,
+};
 
 use crate::conformance::{content, create, deadline, key, list, quick, read};
 
@@ -288,6 +291,27 @@ impl Store for TurnStore {
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.turns.step(self.writer, || self.inner.delete(key))
     }
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        self.turns.step(self.writer, || self.inner.delete_many(keys))
+    }
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        self.inner.leftovers(older_than)
+    }
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.inner.remove_leftover(leftover)
+    }
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.inner.hidden(prefix, after, visit)
+    }
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        self.inner.purge(hidden)
+    }
+    fn features(&self) -> Result<Features, StoreError> {
+        self.inner.features()
+    }
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        self.inner.can_replace(key, body)
+    }
 }
 
 struct TurnUpload<'a> {
@@ -442,6 +466,27 @@ impl Store for Jitter {
     }
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         Self::around(|| self.0.delete(key))
+    }
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        Self::around(|| self.0.delete_many(keys))
+    }
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        self.0.leftovers(older_than)
+    }
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.0.remove_leftover(leftover)
+    }
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.0.hidden(prefix, after, visit)
+    }
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        self.0.purge(hidden)
+    }
+    fn features(&self) -> Result<Features, StoreError> {
+        self.0.features()
+    }
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        self.0.can_replace(key, body)
     }
 }
 

@@ -2,8 +2,8 @@
 //! uploads share it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::interceptors::AfterDeserializationInterceptorContextRef;
@@ -26,6 +26,10 @@ pub(super) struct Bucket {
     pub(super) engine: Engine,
     pub(super) location: String,
     pub(super) tidiness: Tidiness,
+    /// Whether objects are deleted one by one, because the service has no request for many.
+    pub(super) deletes_singly: AtomicBool,
+    /// Whether the bucket can hold objects, once that was asked.
+    pub(super) has_locks: OnceLock<bool>,
 }
 
 /// Whether it is worth asking for abandoned uploads: not where the store lacks it or the credentials may not.
@@ -35,6 +39,11 @@ pub(super) struct Tidiness {
 }
 
 impl Bucket {
+    pub(super) fn new(engine: Engine, location: String) -> Self {
+        let (tidiness, deletes_singly, has_locks) = (Tidiness::default(), AtomicBool::new(false), OnceLock::new());
+        Self { engine, location, tidiness, deletes_singly, has_locks }
+    }
+
     pub(super) fn error(&self, action: impl fmt::Display, failure: Failure) -> StoreError {
         failure.while_doing(action, &self.location)
     }

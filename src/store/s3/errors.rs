@@ -22,6 +22,8 @@ pub(super) struct Failure {
     answer: Option<Box<Answer>>,
     /// There were no credentials to send the request with.
     lacks_credentials: bool,
+    /// The service said of one object of many that it is not there.
+    is_absence: bool,
 }
 
 /// What the service answered instead of what was asked for.
@@ -46,7 +48,15 @@ pub(super) enum Refusal {
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: None, permanent: None, answer: None, lacks_credentials: false }
+        Self {
+            kind,
+            detail: detail.into(),
+            hint: None,
+            permanent: None,
+            answer: None,
+            lacks_credentials: false,
+            is_absence: false,
+        }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -119,6 +129,22 @@ impl Failure {
         self.answer.as_ref().is_some_and(|a| a.status == status && a.error.as_ref().is_some_and(|e| e.code == code))
     }
 
+    /// Whether the service itself gave this error code.
+    pub(super) fn is_code(&self, code: &str) -> bool {
+        let of_request = self.answer.as_ref().and_then(|answer| answer.error.as_ref());
+        of_request.is_some_and(|error| error.code == code)
+    }
+
+    /// Whether the service itself said that there is no such object, or version of it.
+    pub(super) fn is_of_absence(&self) -> bool {
+        self.says(404, "NoSuchKey") || self.says(404, "NoSuchVersion") || self.is_absence
+    }
+
+    /// Whether it was answered with this HTTP status, by whomever.
+    pub(super) fn has_status(&self, status: u16) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.status == status)
+    }
+
     /// The size of the object, as an `InvalidRange` error tells it.
     pub(super) fn object_size(&self) -> Option<u64> {
         self.answer.as_ref()?.error.as_ref()?.object_size
@@ -169,6 +195,22 @@ impl Failure {
         };
         let unread = (error.is_none() && status == 200).then(|| String::from_utf8_lossy(body).into_owned());
         failure.answer = Some(Box::new(Answer { status, error, unread }));
+        failure
+    }
+
+    /// What the service says of one of many objects.
+    pub(super) fn of_one(code: &str, message: &str) -> Self {
+        let error = ServiceError {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            request_id: None,
+            region: None,
+            object_size: None,
+        };
+        let (kind, hint) = meaning(200, &error);
+        let mut failure = Self::new(kind, format!("{}: {}", quote(code), quote(message)));
+        failure.hint = hint.map(str::to_owned);
+        failure.is_absence = matches!(code, "NoSuchKey" | "NoSuchVersion");
         failure
     }
 
@@ -331,14 +373,14 @@ fn is_about_region(code: &str) -> bool {
 /// The table: what a code means, and what can be done about it. Codes:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, those beginning with `XMinio` are MinIO's.
 fn meaning(status: u16, error: &ServiceError) -> (ErrorKind, Option<&'static str>) {
-    use ErrorKind::{BadAnswer, Busy, Denied, NoSpace, NoSuchPlace, Unsupported};
+    use ErrorKind::{BadAnswer, Busy, Denied, Held, NoSpace, NoSuchPlace, Unsupported};
     const REGION: &str = "set `region` to the bucket's region, or `endpoint` to its store";
     let message = error.message.to_ascii_lowercase();
     match error.code.as_str() {
         "AccessDenied" | "ObjectLocked" | "MethodNotAllowed" if message.contains("object lock") || message.contains("worm") => {
-            (Denied, Some("the object is locked until its retention ends"))
+            (Held, Some("the object is locked until its retention ends"))
         }
-        "ObjectLocked" => (Denied, Some("the object is locked until its retention ends")),
+        "ObjectLocked" | "ObjectLockedByBucketPolicy" => (Held, Some("the object is locked until its retention ends")),
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" | "InvalidPayer" => {
             (Denied, Some("check what the credentials are allowed to do in this bucket and below this prefix"))
         }

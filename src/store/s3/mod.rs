@@ -11,19 +11,24 @@
 //!   as many objects as it announces, in order and below the prefix.
 //! - A success counts only with an `ETag`: every S3 store sends one, a captive portal does not.
 //! - S3 answers 403 for an absent object where the credentials lack `s3:ListBucket`.
-//! - In a bucket with versions a delete only hides the object; a lifecycle rule removes old versions.
+//! - In a bucket with versions a delete only hides the object, also one that is locked; a lifecycle rule removes old
+//!   versions, or `purge` does.
 
 mod body;
 mod bucket;
 mod client;
 mod credentials;
+mod delete;
 mod error_documents;
 mod errors;
+mod features;
+mod leftovers;
 mod proxy;
 mod settings;
 mod store;
 mod tls;
 mod upload;
+mod versions;
 
 pub use settings::{Checksums, InvalidSettings, LockMode, ObjectLock, S3Settings, Sse};
 pub use store::S3Store;

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
@@ -9,14 +10,18 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 
 use super::body::Body;
-use super::bucket::{Bucket, OTHER_LISTING, Tidiness, crc32c_base64, kms_key, lock_mode, retain_until, size_of, sse_name};
+use super::bucket::{Bucket, OTHER_LISTING, crc32c_base64, kms_key, lock_mode, retain_until, size_of, sse_name};
 use super::client::Engine;
 use super::errors::{Failure, quote};
 use super::settings::{InvalidSettings, S3Settings};
 use super::upload::S3Upload;
+use super::{delete, features, leftovers, versions};
 use crate::deadline::Deadline;
 use crate::limits::MAX_S3_OFFSET;
-use crate::store::{ContentId, Created, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
+use crate::store::features::Features;
+use crate::store::{
+    ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload,
+};
 
 /// Objects below a prefix of an S3 bucket. Shared by threads; a runtime of its own is started by the first request.
 ///
@@ -32,7 +37,7 @@ impl S3Store {
     /// A setting that can't be used.
     pub fn open(settings: S3Settings, deadline: Deadline) -> Result<Self, InvalidSettings> {
         let location = settings.url();
-        Ok(Self { bucket: Bucket { engine: Engine::new(settings, deadline)?, location, tidiness: Tidiness::default() } })
+        Ok(Self { bucket: Bucket::new(Engine::new(settings, deadline)?, location) })
     }
 
     /// What it was opened with.
@@ -89,7 +94,7 @@ impl S3Store {
         if range.offset() <= MAX_S3_OFFSET {
             match self.get(key, range) {
                 Ok(output) => return extent(&output, range).map(|(size, length)| Opened::Body(Box::new(output), size, length)),
-                Err(failure) if is_absent(&failure) => return Ok(Opened::Absent),
+                Err(failure) if failure.is_of_absence() => return Ok(Opened::Absent),
                 // The range begins at or beyond the end; some stores say where that is.
                 Err(failure) if failure.says(416, "InvalidRange") && range != ReadRange::All => size = failure.object_size(),
                 Err(failure) => return Err(failure),
@@ -205,9 +210,42 @@ impl Store for S3Store {
         let s = self.bucket.engine.settings();
         match self.bucket.engine.call(|client| client.delete_object().bucket(&s.bucket).key(s.full(key.as_str())).send()) {
             Ok(_) => Ok(()),
-            Err(failure) if is_absent(&failure) => Ok(()), // some stores say so
+            Err(failure) if failure.is_of_absence() => Ok(()), // some stores say so
             Err(failure) => Err(self.bucket.error(format_args!("delete {key}"), failure)),
         }
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        delete::delete_many(&self.bucket, keys).map_err(|f| self.bucket.error(format_args!("delete {} objects", keys.len()), f))
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        leftovers::leftovers(&self.bucket, older_than).map_err(|f| self.bucket.error("list unfinished uploads", f))
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        let id = &leftover.id;
+        leftovers::remove(&self.bucket, leftover)
+            .map(|()| true)
+            .map_err(|f| self.bucket.error(format_args!("abort the upload {id}"), f))
+    }
+
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        versions::hidden(&self.bucket, prefix, after, visit)
+            .map_err(|f| self.bucket.error(format_args!("list versions of {prefix}*"), f))
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        versions::purge(&self.bucket, hidden)
+            .map_err(|f| self.bucket.error(format_args!("delete versions of {} objects", hidden.len()), f))
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        features::features(&self.bucket).map_err(|f| self.bucket.error("ask for the settings of the bucket", f))
+    }
+
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        features::can_replace(&self.bucket, key, &body).map_err(|f| self.bucket.error(format_args!("replace {key}"), f))
     }
 }
 
@@ -218,11 +256,6 @@ enum Opened {
     /// Nothing, of an object of this size in bytes.
     BeyondEnd(u64),
     Absent,
-}
-
-/// Whether the service itself said that there is no such object.
-fn is_absent(failure: &Failure) -> bool {
-    failure.says(404, "NoSuchKey")
 }
 
 fn no_etag() -> Failure {

@@ -166,12 +166,18 @@ fn upload_gone() -> Failure {
         .permanently()
 }
 
-fn abort(bucket: &Bucket, key: &Key, upload_id: &str) -> Result<(), Failure> {
+pub(super) fn abort(bucket: &Bucket, key: &Key, upload_id: &str) -> Result<(), Failure> {
     let s = bucket.engine.settings();
     bucket.engine.call_within(UPLOAD_TIDY_TIME, |client| {
         client.abort_multipart_upload().bucket(&s.bucket).key(s.full(key.as_str())).upload_id(upload_id).send()
     })?;
     Ok(())
+}
+
+/// How long ago an upload began, where the store's word for that can be true.
+pub(super) fn age_of(initiated: SystemTime, now: SystemTime) -> Option<Duration> {
+    let is_true = initiated.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since >= NO_UPLOAD_BEFORE);
+    now.duration_since(initiated).ok().filter(|_| is_true)
 }
 
 /// Aborts the uploads of this very object that no living process can still be writing. What a killed process left
@@ -197,12 +203,8 @@ fn abort_abandoned(bucket: &Bucket, key: &Key) {
         }
     };
     let now = SystemTime::now();
-    let age_of = |initiated: SystemTime| {
-        let is_true = initiated.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since >= NO_UPLOAD_BEFORE);
-        now.duration_since(initiated).ok().filter(|_| is_true)
-    };
     for upload in listing.uploads() {
-        let age = upload.initiated().and_then(|t| age_of(SystemTime::try_from(*t).ok()?));
+        let age = upload.initiated().and_then(|t| age_of(SystemTime::try_from(*t).ok()?, now));
         let (Some(id), Some(age)) = (upload.upload_id(), age) else { continue };
         if upload.key() != Some(full.as_str()) || age < limits::ABANDONED_AFTER {
             continue;

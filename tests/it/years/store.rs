@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use walvis::store::features::Features;
 use walvis::store::memory::MemoryStore;
-use walvis::store::{ContentId, Created, Entry, Key, Object, ReadRange, Store, StoreError, Upload};
+use walvis::store::{ContentId, Created, Deleted, Entry, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
 
 /// The store. Its clock stands still unless it is set.
 pub struct TimedStore {
@@ -143,6 +145,38 @@ impl Store for TimedStore {
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.times().remove(key.as_str());
         self.inner.delete(key)
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        let deleted = self.inner.delete_many(keys)?;
+        for (key, _) in keys.iter().zip(&deleted).filter(|(_, outcome)| **outcome == Deleted::Gone) {
+            self.times().remove(key.as_str());
+        }
+        Ok(deleted)
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        self.inner.leftovers(older_than)
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.inner.remove_leftover(leftover)
+    }
+
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.inner.hidden(prefix, after, visit)
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        self.inner.purge(hidden)
+    }
+
+    fn features(&self) -> Result<Features, StoreError> {
+        self.inner.features()
+    }
+
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        self.inner.can_replace(key, body)
     }
 }
 

@@ -202,6 +202,8 @@ impl Condition for CreateMultipartUploadInput {}
 impl Condition for UploadPartInput {}
 impl Condition for AbortMultipartUploadInput {}
 impl Condition for ListMultipartUploadsInput {}
+impl Condition for DeleteObjectsInput {}
+impl Condition for ListPartsInput {}
 
 type Answer<'f, T> = Pin<Box<dyn Future<Output = S3Result<S3Response<T>>> + Send + 'f>>;
 
@@ -333,6 +335,41 @@ impl S3 for Buckets {
     operation!(delete_object, DeleteObjectInput => DeleteObjectOutput, |this, r| {
         this.lock().bucket(&r.bucket)?.remove(&r.key);
         Ok(DeleteObjectOutput::default())
+    });
+
+    operation!(delete_objects, DeleteObjectsInput => DeleteObjectsOutput, |this, r| {
+        if r.delete.objects.len() > 1000 {
+            return Err(s3_error!(MalformedXML, "The XML you provided was not well-formed"));
+        }
+        let mut state = this.lock();
+        let objects = state.bucket(&r.bucket)?;
+        let delete = |object: ObjectIdentifier| {
+            objects.remove(&object.key);
+            DeletedObject { key: Some(object.key), ..Default::default() }
+        };
+        let deleted: Vec<DeletedObject> = r.delete.objects.into_iter().map(delete).collect();
+        let deleted = (r.delete.quiet != Some(true)).then_some(deleted);
+        Ok(DeleteObjectsOutput { deleted, ..Default::default() })
+    });
+
+    operation!(list_parts, ListPartsInput => ListPartsOutput, |this, r| {
+        let mut state = this.lock();
+        let upload = state.upload(&r.upload_id, &r.bucket, &r.key)?;
+        let part = |(number, (stored, _)): (&i32, &(Stored, Option<String>))| Part {
+            part_number: Some(*number),
+            size: Some(stored.size as i64),
+            e_tag: Some(ETag::Strong(stored.etag.clone())),
+            ..Default::default()
+        };
+        let parts: Vec<Part> = upload.parts.iter().map(part).collect();
+        Ok(ListPartsOutput {
+            bucket: Some(r.bucket),
+            key: Some(r.key),
+            upload_id: Some(r.upload_id),
+            parts: Some(parts),
+            is_truncated: Some(false),
+            ..Default::default()
+        })
     });
 
     operation!(create_multipart_upload, CreateMultipartUploadInput => CreateMultipartUploadOutput, |this, r| {
