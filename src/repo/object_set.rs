@@ -43,6 +43,39 @@ impl Runs {
         self.runs.range(..=number).next_back().is_some_and(|(_, last)| number <= *last)
     }
 
+    /// Whether all numbers from `first` to `last` are among them.
+    pub fn has_all(&self, first: u64, last: u64) -> bool {
+        self.runs.range(..=first).next_back().is_some_and(|(_, end)| last <= *end)
+    }
+
+    /// Whether one of the numbers from `first` to `last` is among them.
+    pub fn has_any(&self, first: u64, last: u64) -> bool {
+        self.runs.range(..=last).next_back().is_some_and(|(_, end)| first <= *end)
+    }
+
+    /// Those that are also among others, or, with `but`, those that are not.
+    fn kept(&self, other: &Self, but: bool) -> Self {
+        let mut kept = Self::default();
+        for (first, last) in self.iter() {
+            let mut next = first;
+            let start = other.runs.range(..=first).next_back().map_or(first, |(start, _)| *start);
+            for (low, high) in other.runs.range(start..=last).map(|(low, high)| (*low, *high)).filter(|(_, high)| first <= *high)
+            {
+                let (low, high) = (low.max(first), high.min(last));
+                match but {
+                    false => kept.insert_run(low, high),
+                    true if next < low => kept.insert_run(next, low - 1),
+                    true => {}
+                }
+                next = high.saturating_add(1);
+            }
+            if but && next <= last {
+                kept.insert_run(next, last);
+            }
+        }
+        kept
+    }
+
     /// The runs, ascending: first and last number of each.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> {
         self.runs.iter().map(|(first, last)| (*first, *last))
@@ -119,6 +152,11 @@ impl ObjectSet {
     /// Whether a segment is in it.
     pub fn has_segment(&self, timeline: Timeline, number: u64) -> bool {
         self.segments.get(&timeline).is_some_and(|runs| runs.contains(number))
+    }
+
+    /// Whether one of the segments of a timeline from number `first` to `last` is in it.
+    pub fn has_segment_within(&self, timeline: Timeline, first: u64, last: u64) -> bool {
+        self.segments.get(&timeline).is_some_and(|runs| runs.has_any(first, last))
     }
 
     /// Whether a pack is in it.
@@ -208,6 +246,33 @@ impl ObjectSet {
     pub fn runs(&self) -> usize {
         let runs = self.segments.values().chain(self.packs.values()).map(|runs| runs.runs.len()).sum::<usize>();
         runs + self.wal_files.len() + self.manifests.len()
+    }
+
+    /// What is in this set and in another one.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.kept(other, false)
+    }
+
+    /// What is in this set and not in another one.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.kept(other, true)
+    }
+
+    fn kept(&self, other: &Self, but: bool) -> Self {
+        fn runs<K: Ord + Copy>(own: &BTreeMap<K, Runs>, other: &BTreeMap<K, Runs>, but: bool) -> BTreeMap<K, Runs> {
+            let none = Runs::default();
+            let kept = own.iter().map(|(key, runs)| (*key, runs.kept(other.get(key).unwrap_or(&none), but)));
+            kept.filter(|(_, runs)| !runs.is_empty()).collect()
+        }
+        Self {
+            size: self.size,
+            segments: runs(&self.segments, &other.segments, but),
+            wal_files: self.wal_files.iter().filter(|name| other.wal_files.contains(*name) != but).cloned().collect(),
+            packs: runs(&self.packs, &other.packs, but),
+            manifests: self.manifests.iter().filter(|id| other.manifests.contains(id) != but).copied().collect(),
+        }
     }
 
     fn number_of(&self, file: &StoredName) -> Option<(Timeline, u64)> {
@@ -339,6 +404,36 @@ mod tests {
         }
 
         #[test]
+        fn runs_are_cut_as_sets_of_numbers_are(
+            own in prop::collection::vec((0..60_u64, 0..8_u64), 0..20),
+            other in prop::collection::vec((0..60_u64, 0..8_u64), 0..20),
+        ) {
+            let made = |added: &[(u64, u64)]| {
+                let (mut runs, mut plain) = (Runs::default(), BTreeSet::new());
+                for (first, more) in added {
+                    runs.insert_run(*first, first + more);
+                    plain.extend(*first..=first + more);
+                }
+                (runs, plain)
+            };
+            let ((own, own_plain), (other, other_plain)) = (made(&own), made(&other));
+            for (kept, plain) in [
+                (own.kept(&other, false), &own_plain & &other_plain),
+                (own.kept(&other, true), &own_plain - &other_plain),
+            ] {
+                let all: Vec<u64> = kept.iter().flat_map(|(first, last)| first..=last).collect();
+                prop_assert_eq!(all, plain.iter().copied().collect::<Vec<_>>());
+                prop_assert!(kept.iter().zip(kept.iter().skip(1)).all(|(a, b)| a.1 + 1 < b.0), "two touch: {:?}", kept);
+            }
+            for first in 0..70 {
+                for last in first..first + 9 {
+                    prop_assert_eq!(own.has_all(first, last), (first..=last).all(|number| own_plain.contains(&number)));
+                    prop_assert_eq!(own.has_any(first, last), (first..=last).any(|number| own_plain.contains(&number)));
+                }
+            }
+        }
+
+        #[test]
         fn a_set_is_read_as_it_was_written(
             segments in prop::collection::vec((1..4_u32, 0..5000_u64), 0..40),
             packs in prop::collection::vec((0..3_u32, 0..50_u32), 0..40),
@@ -361,6 +456,17 @@ mod tests {
             let distinct = segments.iter().collect::<BTreeSet<_>>().len() + packs.iter().collect::<BTreeSet<_>>().len();
             prop_assert_eq!(set.count(), (distinct + 2 * others.len()) as u64);
             prop_assert!(segments.iter().all(|(timeline, number)| read.has_segment(Timeline(*timeline), *number)));
+            // Cut by part of it, the two parts make it whole again.
+            let mut part = ObjectSet::new(size());
+            segments.iter().step_by(2).for_each(|(timeline, number)| part.insert_segments(Timeline(*timeline), *number, *number));
+            packs.iter().step_by(2).for_each(|(of, number)| part.insert_pack(PackId { backup: backup(*of), number: *number }));
+            others.iter().step_by(2).for_each(|number| part.insert_manifest(backup(*number)));
+            prop_assert_eq!(&set.intersection(&part), &part);
+            let mut rest = set.difference(&part);
+            prop_assert_eq!(rest.count() + part.count(), set.count());
+            prop_assert!(rest.intersection(&part).is_empty());
+            rest.extend(&part);
+            prop_assert_eq!(&rest, &set);
             let mut twice = read.clone();
             twice.extend(&set);
             prop_assert_eq!(twice, set);

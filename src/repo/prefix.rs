@@ -25,6 +25,8 @@ pub enum Prefix<'a> {
     Histories(&'a ClusterName, SystemId),
     /// The nodes of a level of the catalog, by the segments below them.
     Nodes(&'a ClusterName, SystemId, Timeline, u32),
+    /// All nodes of the catalog, by timeline and level.
+    AllNodes(&'a ClusterName, SystemId),
     /// All packs of a cluster's base backups, by the time of the backup.
     Packs(&'a ClusterName, SystemId),
     /// The manifests of a cluster's base backups, by time.
@@ -73,6 +75,7 @@ impl fmt::Display for Prefix<'_> {
             Self::Nodes(cluster, system_id, timeline, level) => {
                 write!(f, "{}{system_id}/index/{:08X}/{level}/", Prefix::Cluster(cluster), timeline.0)
             }
+            Self::AllNodes(cluster, system_id) => write!(f, "{}{system_id}/index/", Prefix::Cluster(cluster)),
             Self::Packs(cluster, system_id) => write!(f, "{}{system_id}/packs/", Prefix::Cluster(cluster)),
             Self::Manifests(cluster, system_id) => write!(f, "{}{system_id}/backups/", Prefix::Cluster(cluster)),
             Self::BegunBackups(cluster, system_id) => write!(f, "{}{system_id}/begun/", Prefix::Cluster(cluster)),

@@ -22,6 +22,8 @@ use walvis::store::{ContentId, Key, ReadRange, Store};
 use crate::support::command::{Site, files_below};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
+mod gone;
+
 fn size() -> WalSegmentSize {
     WalSegmentSize::new(SEGMENT_BYTES).unwrap()
 }

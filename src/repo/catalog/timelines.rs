@@ -6,7 +6,7 @@ use super::open::Catalog;
 use super::path::{Leg, Path, TimelineInfo};
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
-use crate::limits::{CATALOG_READERS, LISTED_NAMES};
+use crate::limits::{CATALOG_READERS, LISTED_NAMES, MAX_LISTED_SPAN};
 use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::prefix::Prefix;
@@ -152,13 +152,14 @@ impl Catalog<'_> {
     fn ends_of(&self, timeline: Timeline) -> Result<Option<(SegmentName, SegmentName)>, Error> {
         let first = self.known_names(timeline, 0, 0, u64::MAX, LISTED_NAMES)?.0.first().copied();
         let Some(first) = first else { return Ok(None) };
-        let mut last = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
-        loop {
-            let (more, whole) = self.known_names(timeline, 0, last.saturating_add(1), u64::MAX, LISTED_NAMES)?;
-            last = more.last().copied().unwrap_or(last);
-            if whole {
-                break;
-            }
+        // Where segments expired, a node may be left for a moment that is over more than there is.
+        let guess = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
+        let (found, mut whole) = self.known_names(timeline, 0, guess, u64::MAX, LISTED_NAMES)?;
+        let mut last = match found.last() {
+            Some(last) => *last,
+            None => self.last_before(timeline, first, guess)?,
+        };
+        while !whole {
             // Is there anything far beyond? Double the distance while there is, then halve it.
             let mut step = LISTED_NAMES as u64;
             while let Some(beyond) = self.first_after(timeline, last.saturating_add(step))? {
@@ -171,9 +172,26 @@ impl Catalog<'_> {
                     last = beyond;
                 }
             }
+            let (more, is_all) = self.known_names(timeline, 0, last.saturating_add(1), u64::MAX, LISTED_NAMES)?;
+            last = more.last().copied().unwrap_or(last);
+            whole = is_all;
         }
         let name = |number| SegmentName::from_number(timeline, number, self.size());
         Ok(name(first).zip(name(last)))
+    }
+
+    /// The last stored segment below a number, of a timeline that has one at `first`.
+    fn last_before(&self, timeline: Timeline, first: u64, before: u64) -> Result<u64, Error> {
+        let (mut high, mut width) = (before.saturating_sub(1), LISTED_NAMES as u64);
+        while high > first {
+            let low = high.saturating_sub(width - 1).max(first);
+            if let Some(last) = self.known_names(timeline, 0, low, high, usize::MAX)?.0.last() {
+                return Ok(*last);
+            }
+            high = low.saturating_sub(1);
+            width = (width * 4).min(MAX_LISTED_SPAN);
+        }
+        Ok(first)
     }
 
     /// The last segment under any node; whatever is stored after it is found from there with few requests.

@@ -81,9 +81,7 @@ impl Catalog<'_> {
         }
         let mut walker = Walker { catalog: self, path, back, wanted, visit, missing: None, ramp: 1 };
         for (leg, low, high) in ranges {
-            // No more than 17 nodes at the highest level.
-            let level = (0..MAX_LEVEL).find(|level| span(level + 1) > high - low).unwrap_or(MAX_LEVEL);
-            if walker.gap(leg, level, low, high)?.is_break() {
+            if walker.leg(leg, low, high)?.is_break() {
                 return Ok(());
             }
         }
@@ -160,6 +158,28 @@ impl Walker<'_, '_> {
         let name = |number| SegmentName::from_number(timeline, number, self.catalog.size());
         match name(low).zip(name(high)) {
             Some((first, last)) => self.emit(Step::Skipped { first, last, aggregate }),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// A part of a leg. Before the first stored segment of its timeline, and after the last, there is nothing, whatever
+    /// nodes say: they are removed before segments are, but one that was being written meanwhile may come after that.
+    fn leg(&mut self, leg: Leg, low: u64, high: u64) -> Flow {
+        let number = |name: SegmentName| name.number(self.catalog.size());
+        let stored = leg.stored.and_then(|(first, last)| number(first).zip(number(last)));
+        let stored = stored.map(|(first, last)| (first.max(low), last.min(high))).filter(|(first, last)| first <= last);
+        let Some((first, last)) = stored else { return self.hole(leg, low, high) };
+        let before = first.checked_sub(1).filter(|before| low <= *before).map(|before| (low, before));
+        let after = last.checked_add(1).filter(|after| *after <= high).map(|after| (after, high));
+        let holes = if self.back { [after, before] } else { [before, after] };
+        if let Some((low, high)) = holes[0] {
+            go!(self.hole(leg, low, high));
+        }
+        // No more than 17 nodes at the highest level.
+        let level = (0..MAX_LEVEL).find(|level| span(level + 1) > last - first).unwrap_or(MAX_LEVEL);
+        go!(self.gap(leg, level, first, last));
+        match holes[1] {
+            Some((low, high)) => self.hole(leg, low, high),
             None => Ok(ControlFlow::Continue(())),
         }
     }

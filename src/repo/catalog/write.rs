@@ -52,8 +52,9 @@ impl Repository {
         for number in (first..=block).filter(|number| !present.contains(number)) {
             let id = catalog.node_id(segment.timeline, 1, number);
             let builder = Builder { catalog: &catalog, readers: PUSH_CATALOG_READERS, scanned: None };
-            if let Some(node) = builder.of_segments(id)? {
-                catalog.put_node(&node)?;
+            if let Some(node) = builder.of_segments(id)?
+                && catalog.put_node(&node)?
+            {
                 written += 1 + catalog.climb(id)?;
             }
         }
@@ -100,8 +101,7 @@ impl Catalog<'_> {
                     continue;
                 }
                 if let Some(node) = self.of_nodes(id)? {
-                    self.put_node(&node)?;
-                    done.written += 1;
+                    done.written += u64::from(self.put_node(&node)?);
                 }
             }
         }
@@ -129,11 +129,8 @@ impl Catalog<'_> {
                 let node =
                     if block.len() as u64 == FANOUT { builder.of_segments(self.node_id(timeline, 1, number))? } else { None };
                 match node {
-                    Some(node) => {
-                        self.put_node(&node)?;
-                        done.written += 1;
-                    }
-                    None => done.incomplete += 1,
+                    Some(node) if self.put_node(&node)? => done.written += 1,
+                    Some(_) | None => done.incomplete += 1,
                 }
             }
             if whole {
@@ -163,7 +160,9 @@ impl Catalog<'_> {
                 break;
             }
             let Some(node) = self.of_nodes(parent)? else { break };
-            self.put_node(&node)?;
+            if !self.put_node(&node)? {
+                break;
+            }
             written += 1;
             id = parent;
         }
@@ -181,10 +180,12 @@ impl Catalog<'_> {
         Ok(nodes.map(|nodes| Node { id, children: Children::Nodes(aggregates(nodes)) }))
     }
 
-    fn put_node(&self, node: &Node) -> Result<(), Error> {
+    /// Stores a node. Says whether it stays: what it is over may have expired meanwhile.
+    fn put_node(&self, node: &Node) -> Result<bool, Error> {
         let name = self.node_name(node.id);
         let bytes = node.encode().ok_or_else(|| Error::new(Kind::Bug, format!("{name} cannot be encoded")))?;
-        self.repository.put(&name, &Content::of_bytes(&bytes)).map(drop)
+        self.repository.put(&name, &Content::of_bytes(&bytes))?;
+        self.keep_if_true(node)
     }
 }
 
