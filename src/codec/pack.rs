@@ -260,8 +260,12 @@ impl PackKey {
         if header.codec != Codec::Records {
             return Err(FormatError::Invalid("it is not a pack").into());
         }
-        let cipher = cipher_for(&header, address, keys)?;
-        Ok(Self { cipher, body_at: (HEADER_BYTES + header.metadata_bytes as usize + TAG_BYTES) as u64 })
+        Ok(Self::of(cipher_for(&header, address, keys)?, &header))
+    }
+
+    /// From what opens the pack.
+    pub(super) fn of(cipher: FrameCipher, header: &Header) -> Self {
+        Self { cipher, body_at: (HEADER_BYTES + header.metadata_bytes as usize + TAG_BYTES) as u64 }
     }
 
     /// Where in the object the records begin.

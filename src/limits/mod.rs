@@ -21,6 +21,7 @@ mod servers;
 mod stores;
 mod tombstones;
 mod units;
+mod verification;
 mod wal;
 
 pub use backups::*;
@@ -33,4 +34,5 @@ pub use servers::*;
 pub use stores::*;
 pub use tombstones::*;
 pub use units::*;
+pub use verification::*;
 pub use wal::*;

@@ -195,7 +195,10 @@ pub fn usable(
 }
 
 /// Whether the path to the target goes through the backup.
-pub(super) fn on_path(legs: &[Leg], backup: &BackupSummary) -> Result<(), String> {
+///
+/// # Errors
+/// Why it does not.
+pub fn on_path(legs: &[Leg], backup: &BackupSummary) -> Result<(), String> {
     let target = legs.last().map_or(0, |leg| leg.timeline.0);
     let Some(leg) = legs.iter().find(|leg| leg.timeline.0 == backup.timeline) else {
         return Err(format!("it was taken on timeline {}, which does not lead to timeline {target}", backup.timeline));

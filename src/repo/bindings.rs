@@ -127,6 +127,24 @@ impl Repository {
         }
     }
 
+    /// All bindings that can be read, oldest first, and why the others cannot, by their numbers: for those who look for
+    /// damage.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn bindings_despite_damage(&self, cluster: &ClusterName) -> Result<(Vec<Binding>, Vec<(u32, Error)>), Error> {
+        let (mut found, mut wrong) = (Vec::new(), Vec::new());
+        let numbers = generations(self.objects(), cluster)?;
+        for expected in 1..=numbers.last().copied().unwrap_or(0).min(u32::try_from(MAX_BINDINGS).unwrap_or(u32::MAX)) {
+            match self.read_binding(cluster, expected, None) {
+                Ok(binding) => found.push(binding),
+                Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => wrong.push((expected, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((found, wrong))
+    }
+
     /// Makes sure that the cluster is bound to this system identifier, binding it if it is new. What it found it
     /// remembers: a repository that is opened for many files asks once. Should the name be bound anew meanwhile
     /// (`pg_upgrade`), what the old cluster still stores goes where it belongs, below its own system identifier.

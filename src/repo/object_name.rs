@@ -352,6 +352,22 @@ impl ObjectName {
         }
     }
 
+    /// The system identifier that it belongs to, if it belongs to one.
+    pub fn system_id(&self) -> Option<SystemId> {
+        match self {
+            Self::Descriptor | Self::DataKey { .. } | Self::Binding { .. } | Self::Claim(_) | Self::Probe(_) => None,
+            Self::Wal { system_id, .. }
+            | Self::Node { system_id, .. }
+            | Self::Pack { system_id, .. }
+            | Self::Manifest { system_id, .. }
+            | Self::BegunBackup { system_id, .. }
+            | Self::Tombstone { system_id, .. }
+            | Self::Pin { system_id, .. }
+            | Self::Evidence { system_id, .. } => Some(*system_id),
+            Self::Repair { of, .. } => of.system_id(),
+        }
+    }
+
     /// The key that the object has in a store.
     ///
     /// # Errors

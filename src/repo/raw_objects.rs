@@ -32,6 +32,15 @@ pub struct ListedObject {
     pub modified_unix_s: Option<i64>,
 }
 
+/// Something in a listing whose name is that of no object of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignObject {
+    /// Its name in the store.
+    pub name: String,
+    /// Its stored size in bytes.
+    pub size_bytes: u64,
+}
+
 impl RawObjects {
     /// The objects in a store.
     pub fn new(store: Arc<dyn Store>) -> Self {
@@ -62,6 +71,28 @@ impl RawObjects {
         self.store.list(&prefix.to_string(), after, &mut |entry| match ObjectName::parse(entry.key.as_str()) {
             Some(name) => visit(ListedObject { name, size_bytes: entry.size_bytes, modified_unix_s: entry.modified_unix_s }),
             None => ControlFlow::Continue(()),
+        })?;
+        Ok(())
+    }
+
+    /// As [`list`](Self::list), and visits too what is no name of a repository's object. Without a prefix all that is in
+    /// the store.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn list_all(
+        &self,
+        prefix: Option<Prefix<'_>>,
+        after: &str,
+        visit: &mut dyn FnMut(Result<ListedObject, ForeignObject>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let prefix = prefix.map_or_else(String::new, |prefix| prefix.to_string());
+        self.store.list(&prefix, after, &mut |entry| {
+            let size_bytes = entry.size_bytes;
+            visit(match ObjectName::parse(entry.key.as_str()) {
+                Some(name) => Ok(ListedObject { name, size_bytes, modified_unix_s: entry.modified_unix_s }),
+                None => Err(ForeignObject { name: entry.key.to_string(), size_bytes }),
+            })
         })?;
         Ok(())
     }

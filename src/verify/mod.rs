@@ -3,3 +3,29 @@
 //!
 //! Lives here: the quick, full and rolling looks, findings and their cost, repair. May not live here: the form of
 //! stored objects (`repo`), where recovery would stop (`recovery`). Depends on layers below it only.
+//!
+//! | question | file |
+//! |---|---|
+//! | What is stored, by the names in one listing? | `inventory` |
+//! | Which backups are there, and what do they refer to? | `heads` |
+//! | Which paths lead to each timeline, and what is missing on them? | `lines` |
+//! | What is needed by somebody? | `needed` |
+//! | What does damage cost? | `costs`; all of these put together: `known` |
+//! | What is wrong, without reading content? | `quick` |
+//! | What is found, and what was looked at? | [`findings`] |
+
+mod costs;
+mod fault;
+pub mod findings;
+mod heads;
+mod inventory;
+mod known;
+mod lines;
+mod needed;
+mod quick;
+mod request;
+mod run;
+
+pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
+pub use request::{Hooks, Mode, Progress, VerifyRequest, Windows};
+pub use run::{Counts, Verified, verify};

@@ -185,6 +185,11 @@ impl PackUsers {
         sets.map(|set| set.backup)
     }
 
+    /// All packs that a backup refers to, each with how many bytes its records have, in no order.
+    pub fn packs(&self) -> impl Iterator<Item = (PackId, u64)> {
+        self.packs.iter().map(|(pack, used)| (*pack, used.total_bytes))
+    }
+
     /// How many bytes the records of a pack have, by the manifests that refer to it.
     pub fn total_bytes(&self, pack: PackId) -> Option<u64> {
         self.packs.get(&pack).map(|used| used.total_bytes)

@@ -20,7 +20,29 @@ impl Repository {
     /// As the store's; damaged when a timeline history is.
     pub fn catalog(&self, cluster: &ClusterName, facts: Facts) -> Result<Catalog<'_>, Error> {
         let mut catalog = Catalog::unlisted(self, cluster, facts);
-        catalog.timelines = catalog.find_timelines()?;
+        catalog.timelines = catalog.find_timelines(&mut |_, error| Err(error))?;
+        Ok(catalog)
+    }
+
+    /// As [`catalog`](Self::catalog), for those who look for damage: a history that cannot be read counts as one that
+    /// is missing, and `damaged` is told of it.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn catalog_despite_damage(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        damaged: &mut dyn FnMut(Timeline, Error),
+    ) -> Result<Catalog<'_>, Error> {
+        let mut catalog = Catalog::unlisted(self, cluster, facts);
+        catalog.timelines = catalog.find_timelines(&mut |timeline, error| {
+            if !matches!(error.kind, Kind::Damaged | Kind::Denied) {
+                return Err(error);
+            }
+            damaged(timeline, error);
+            Ok(())
+        })?;
         Ok(catalog)
     }
 }
@@ -111,7 +133,11 @@ impl Catalog<'_> {
         Path { legs, size: self.facts.wal_segment_size }
     }
 
-    fn find_timelines(&self) -> Result<Vec<TimelineInfo>, Error> {
+    /// `unreadable` says what becomes of a history that cannot be read.
+    fn find_timelines(
+        &self,
+        unreadable: &mut dyn FnMut(Timeline, Error) -> Result<(), Error>,
+    ) -> Result<Vec<TimelineInfo>, Error> {
         let (cluster, system_id) = (&self.cluster, self.facts.system_id);
         let mut found: Vec<Timeline> = Vec::new();
         // One request per timeline.
@@ -139,7 +165,13 @@ impl Catalog<'_> {
         found.dedup();
         let info = |timeline: Timeline| {
             let history = if named.contains(&timeline) {
-                self.repository.history(&self.cluster, self.facts.system_id, timeline)?
+                match self.repository.history(&self.cluster, self.facts.system_id, timeline) {
+                    Ok(history) => history,
+                    Err(error) => {
+                        unreadable(timeline, error)?;
+                        None
+                    }
+                }
             } else {
                 None
             };

@@ -1,0 +1,195 @@
+//! What a repository holds of a cluster, as one listing tells it.
+//!
+//! Lives here: counting and sorting names. May not live here: what is wrong with them. Memory: segments as runs, 16
+//! bytes for each pack, a few for each backup.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use crate::error::Error;
+use crate::format::extent::BackupId;
+use crate::limits::MAX_LESSER_FINDINGS_KEPT;
+use crate::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
+use crate::repo::{ClusterName, Facts, ForeignObject, ListedObject, ObjectName, Prefix, Repository, Runs, StoredName, SystemId};
+
+/// A pack in a listing: its number, and its stored bytes.
+pub(super) type ListedPack = (u32, u64);
+
+/// What is stored of one system identifier.
+#[derive(Debug)]
+pub(super) struct SystemInventory {
+    /// The size of its segments.
+    pub(super) size: WalSegmentSize,
+    /// The segments of each timeline, by number.
+    pub(super) segments: BTreeMap<Timeline, Runs>,
+    /// Timelines whose history is stored.
+    pub(super) histories: BTreeSet<Timeline>,
+    /// Segments whose stored size is impossible, or whose name is with segments of this size.
+    pub(super) odd_segments: Vec<(SegmentName, u64)>,
+    /// The packs of each backup, in order.
+    pub(super) packs: BTreeMap<BackupId, Vec<ListedPack>>,
+    /// Manifests, or what is stored in their places.
+    pub(super) manifests: BTreeSet<BackupId>,
+    /// Backups that have begun.
+    pub(super) begun: BTreeSet<BackupId>,
+    /// How many objects.
+    pub(super) objects: u64,
+    /// Their stored bytes.
+    pub(super) bytes: u64,
+}
+
+impl SystemInventory {
+    fn new(size: WalSegmentSize) -> Self {
+        Self {
+            size,
+            segments: BTreeMap::new(),
+            histories: BTreeSet::new(),
+            odd_segments: Vec::new(),
+            packs: BTreeMap::new(),
+            manifests: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            objects: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether a segment is stored.
+    pub(super) fn has_segment(&self, timeline: Timeline, number: u64) -> bool {
+        self.segments.get(&timeline).is_some_and(|runs| runs.contains(number))
+    }
+
+    /// How many segments there are.
+    pub(super) fn segment_count(&self) -> u64 {
+        self.segments.values().map(Runs::count).sum()
+    }
+
+    fn add_segment(&mut self, name: SegmentName, bytes: u64, plausible: (u64, u64)) {
+        let number = name.number(self.size);
+        if number.is_none() || bytes < plausible.0 || bytes > plausible.1 {
+            if self.odd_segments.len() < MAX_LESSER_FINDINGS_KEPT {
+                self.odd_segments.push((name, bytes));
+            }
+        }
+        if let Some(number) = number {
+            self.segments.entry(name.timeline).or_default().insert(number);
+        }
+    }
+}
+
+/// What is stored of a cluster, and around it.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    /// By system identifier.
+    pub(super) systems: BTreeMap<SystemId, SystemInventory>,
+    /// The numbers of its bindings.
+    pub(super) bindings: Vec<u32>,
+    /// What is no object of a repository: the first of them.
+    pub(super) foreign: Vec<ForeignObject>,
+    /// How many of these there are.
+    pub(super) foreign_total: u64,
+    /// Objects of the repository as a whole: its descriptor, keys, claims, probes, repairs.
+    pub(super) other_objects: u64,
+    /// How many objects of the cluster there are.
+    pub(super) objects: u64,
+    /// Their stored bytes.
+    pub(super) bytes: u64,
+}
+
+impl Inventory {
+    /// Lists the cluster, and what belongs to no cluster. `facts` has the size of segments of the system identifiers
+    /// that are known; of others nothing but names is looked at, with the size of the newest.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn of(
+        repository: &Repository,
+        cluster: &ClusterName,
+        facts: &[Facts],
+        go_on: &dyn Fn(u64) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let mut inventory = Self::default();
+        let fallback = facts.first().map(|facts| facts.wal_segment_size).or(WalSegmentSize::new(DEFAULT_SEGMENT));
+        let size_of = |system_id: SystemId| {
+            let known = facts.iter().find(|facts| facts.system_id == system_id).map(|facts| facts.wal_segment_size);
+            known.or(fallback)
+        };
+        let mut outcome = Ok(());
+        repository.objects().list_all(Some(Prefix::Cluster(cluster)), "", &mut |listed| {
+            match listed {
+                Ok(object) => inventory.add(object, &size_of),
+                Err(foreign) => inventory.add_foreign(foreign),
+            }
+            outcome = go_on(inventory.objects);
+            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        outcome?;
+        inventory.list_outside(repository)?;
+        Ok(inventory)
+    }
+
+    /// What is before and after the clusters in the order of names.
+    fn list_outside(&mut self, repository: &Repository) -> Result<(), Error> {
+        let clusters = Prefix::Clusters.to_string();
+        for after in [String::new(), Prefix::Clusters.end()] {
+            repository.objects().list_all(None, &after, &mut |listed| match listed {
+                Ok(object) if object.name.to_string().starts_with(&clusters) => ControlFlow::Break(()),
+                Err(foreign) if foreign.name.starts_with(&clusters) => ControlFlow::Break(()),
+                Ok(_) => {
+                    self.other_objects += 1;
+                    ControlFlow::Continue(())
+                }
+                Err(foreign) => {
+                    self.add_foreign(foreign);
+                    ControlFlow::Continue(())
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn add_foreign(&mut self, foreign: ForeignObject) {
+        self.foreign_total += 1;
+        if self.foreign.len() < MAX_LESSER_FINDINGS_KEPT {
+            self.foreign.push(foreign);
+        }
+    }
+
+    fn add(&mut self, object: ListedObject, size_of: &dyn Fn(SystemId) -> Option<WalSegmentSize>) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(object.size_bytes);
+        if let ObjectName::Binding { generation, .. } = &object.name {
+            return self.bindings.push(*generation);
+        }
+        let Some(system_id) = object.name.system_id() else { return };
+        let Some(size) = size_of(system_id) else { return };
+        let system = self.systems.entry(system_id).or_insert_with(|| SystemInventory::new(size));
+        system.objects += 1;
+        system.bytes = system.bytes.saturating_add(object.size_bytes);
+        match object.name {
+            ObjectName::Wal { file: StoredName { file: WalFileName::Segment(name), .. }, .. } => {
+                system.add_segment(name, object.size_bytes, plausible(system.size));
+            }
+            ObjectName::Wal { file: StoredName { file: WalFileName::History(timeline), .. }, .. } => {
+                system.histories.insert(timeline);
+            }
+            ObjectName::Pack { pack, .. } => {
+                system.packs.entry(pack.backup).or_default().push((pack.number, object.size_bytes));
+            }
+            ObjectName::Manifest { backup, .. } => drop(system.manifests.insert(backup)),
+            ObjectName::BegunBackup { backup, .. } => drop(system.begun.insert(backup)),
+            _ => {}
+        }
+    }
+}
+
+/// The size of segments where nothing is known: PostgreSQL's default.
+const DEFAULT_SEGMENT: u64 = 16 << 20;
+
+/// The least and the most stored bytes of a segment: header, metadata and one frame; all of it without compression.
+fn plausible(size: WalSegmentSize) -> (u64, u64) {
+    use crate::format::envelope::{HEADER_BYTES, SEALED_FRAME_BYTES};
+    use crate::limits::{FRAME_BYTES, MAX_METADATA_BYTES, TAG_BYTES};
+    let frames = size.bytes().div_ceil(FRAME_BYTES as u64) + 2;
+    let least = (HEADER_BYTES + 2 * TAG_BYTES) as u64;
+    (least, frames * SEALED_FRAME_BYTES as u64 + (HEADER_BYTES + MAX_METADATA_BYTES + TAG_BYTES) as u64)
+}

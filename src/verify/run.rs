@@ -1,0 +1,175 @@
+//! A verification of one cluster in one repository, from the listing to the findings.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::fault::Fault;
+use super::findings::{Checked, Cost, Finding, Findings, Problem, Subject};
+use super::heads::Heads;
+use super::inventory::{Inventory, SystemInventory};
+use super::known::Known;
+use super::quick;
+use super::request::{Hooks, Mode, Progress, VerifyRequest};
+use crate::error::Error;
+use crate::limits::{LISTED_NAMES, MAX_TIMED_LOSSES};
+use crate::pg::WalFileName;
+use crate::pg::scan::Summary;
+use crate::repo::{ClusterName, Facts, ObjectName, Prefix, Repository, SystemId};
+
+/// What there is of one system identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The system identifier.
+    pub system_id: SystemId,
+    /// Segments that are stored.
+    pub segments: u64,
+    /// Backups that can be read.
+    pub backups: u64,
+    /// Packs that are stored.
+    pub packs: u64,
+    /// All objects.
+    pub objects: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+}
+
+/// What a verification looked at, and found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// What there is, oldest system identifier first.
+    pub counts: Vec<Counts>,
+    /// What was read, of each system identifier of which anything was.
+    pub checked: Vec<Checked>,
+    /// What was found.
+    pub findings: Findings,
+}
+
+/// Verifies a cluster.
+///
+/// # Errors
+/// [`Kind::Config`](crate::error::Kind::Config) when nothing is stored of the cluster; unreachable, denied; as
+/// `go_on`'s. Damage is no error: it is found.
+pub fn verify(
+    repository: &Repository,
+    cluster: &ClusterName,
+    request: &VerifyRequest<'_>,
+    hooks: &Hooks<'_>,
+) -> Result<Verified, Error> {
+    let (bindings, wrong) = repository.bindings_despite_damage(cluster)?;
+    let mut facts: Vec<Facts> = Vec::new();
+    for binding in bindings {
+        if facts.iter().all(|known| known.system_id != binding.facts.system_id) {
+            facts.push(binding.facts);
+        }
+    }
+    if facts.is_empty() && wrong.is_empty() {
+        // Says that nothing is stored of it.
+        repository.facts(cluster)?;
+    }
+    if !wrong.is_empty() {
+        facts.extend(unbound(repository, cluster, &facts)?);
+    }
+    // A listing tells often how far it is.
+    let listed = |objects: u64| {
+        if objects.is_multiple_of(LISTED_NAMES as u64) {
+            (hooks.go_on)()?;
+            (hooks.progress)(Progress::Listing { objects });
+        }
+        Ok(())
+    };
+    let mut inventory = Inventory::of(repository, cluster, &facts, &listed)?;
+    let mut verified = Verified::default();
+    for fault in quick::around(cluster, &inventory, wrong) {
+        verified.findings.add(of_no_system(fault));
+    }
+    verified.findings.others_total += inventory.foreign_total.saturating_sub(inventory.foreign.len() as u64);
+    let mut times = MAX_TIMED_LOSSES;
+    for facts in facts {
+        let Some(listed) = inventory.systems.remove(&facts.system_id) else { continue };
+        system(repository, cluster, facts, listed, request, hooks, &mut times, &mut verified)?;
+    }
+    Ok(verified)
+}
+
+/// Verifies one system identifier.
+#[expect(clippy::too_many_arguments, reason = "each is another thing, and this is called once")]
+fn system(
+    repository: &Repository,
+    cluster: &ClusterName,
+    facts: Facts,
+    listed: SystemInventory,
+    request: &VerifyRequest<'_>,
+    hooks: &Hooks<'_>,
+    times: &mut usize,
+    verified: &mut Verified,
+) -> Result<(), Error> {
+    let mut heads = Heads::read(repository, cluster, facts.system_id, &listed, hooks.go_on)?;
+    let mut faults = std::mem::take(&mut heads.faults);
+    verified.counts.push(Counts {
+        system_id: facts.system_id,
+        segments: listed.segment_count(),
+        backups: heads.backups.len() as u64,
+        packs: listed.packs.values().map(|packs| packs.len() as u64).sum(),
+        objects: listed.objects,
+        bytes: listed.bytes,
+    });
+    let catalog = repository.catalog_despite_damage(cluster, facts, &mut |timeline, error| {
+        let name = ObjectName::wal(cluster, facts.system_id, WalFileName::History(timeline));
+        let fault = Fault::new(Subject::Object(name), Problem::Damaged, error.what, true);
+        faults.push(fault.harming(super::costs::Harm { timelines: vec![timeline], ..Default::default() }));
+    })?;
+    let window = request.windows.and_then(|windows| windows.get(&facts.system_id));
+    let known = Known::of((repository, cluster), &catalog, listed, heads, window)?;
+    faults.extend(quick::faults(&known, request.mode == Mode::Quick)?);
+    for fault in faults {
+        verified.findings.add(known.finding(fault, times)?);
+    }
+    Ok(())
+}
+
+fn of_no_system(fault: Fault) -> Finding {
+    let Fault { subject, problem, detail, matters, .. } = fault;
+    Finding { subject, system_id: None, problem, detail, cost: Cost::default(), matters, is_repaired: false }
+}
+
+/// System identifiers of which objects are stored although no binding that can be read names them: with the size of
+/// segments that a backup or a segment says.
+fn unbound(repository: &Repository, cluster: &ClusterName, bound: &[Facts]) -> Result<Vec<Facts>, Error> {
+    let mut found = BTreeSet::new();
+    repository.objects().list(Prefix::Cluster(cluster), "", &mut |object| {
+        found.extend(object.name.system_id().filter(|id| bound.iter().all(|facts| facts.system_id != *id)));
+        ControlFlow::Continue(())
+    })?;
+    let mut facts = Vec::new();
+    for system_id in found {
+        if let Some(wal_segment_size) = size_of(repository, cluster, system_id)? {
+            facts.push(Facts { system_id, wal_segment_size, postgres_major: None });
+        }
+    }
+    Ok(facts)
+}
+
+fn size_of(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_id: SystemId,
+) -> Result<Option<crate::pg::WalSegmentSize>, Error> {
+    let summaries = repository.backups(cluster, system_id)?;
+    if let Some(summary) = summaries.iter().find_map(|(_, summary)| summary.as_ref().ok()) {
+        return Ok(crate::pg::WalSegmentSize::new(summary.wal_segment_bytes));
+    }
+    // The first few segments: one of them can be read.
+    let mut names = Vec::new();
+    repository.objects().list(Prefix::Wal(cluster, system_id), "", &mut |object| {
+        names.extend(object.name.wal_file().filter(|file| matches!(file, WalFileName::Segment(_))).copied());
+        if names.len() < crate::limits::CATALOG_READERS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    for name in names {
+        let Ok(Some(metadata)) = repository.wal_metadata(cluster, system_id, &name) else { continue };
+        let size = metadata.wal_summary.and_then(|bytes| Summary::decode(&bytes).ok()).map(|s| s.segment.size_bytes());
+        if let Some(size) = size.or(Some(metadata.plaintext_bytes)).and_then(crate::pg::WalSegmentSize::new) {
+            return Ok(Some(size));
+        }
+    }
+    Ok(None)
+}
