@@ -42,6 +42,8 @@ impl Harm {
 pub(super) struct Track {
     /// The timelines, each with where it begins and ends on this line.
     pub(super) legs: Vec<(Timeline, Interval)>,
+    /// From where to where the server reads the files of each.
+    pub(super) files: Vec<(Timeline, Interval)>,
     /// From where to where it is stored.
     pub(super) range: Interval,
     /// Gaps that are meant to be: nobody needs what was there.
@@ -62,6 +64,7 @@ impl Costs {
     pub(super) fn of(lines: &[Line<'_>], size: WalSegmentSize, needed: &dyn Fn(SegmentRun) -> bool) -> Self {
         let track = |line: &Line<'_>| Track {
             legs: line.legs.iter().map(|leg| (leg.timeline, (leg.begin, leg.end))).collect(),
+            files: line.files.clone(),
             range: line.range,
             gaps: line.missing.iter().filter(|run| !needed(**run)).map(|run| run.positions(size)).collect(),
             backups: line.backups.clone(),
@@ -73,6 +76,24 @@ impl Costs {
     pub(super) fn of_tracks(tracks: Vec<Track>) -> Self {
         let reached = reached(&tracks, &Harm::default());
         Self { tracks, reached }
+    }
+
+    /// Whether a backup that needs the WAL from one position to another cannot be restored, on any line that it is on.
+    /// One that is on none needs that of its own timeline.
+    pub(super) fn harms(&self, harm: &Harm, backup: BackupId, timeline: Timeline, (start, stop): Interval) -> bool {
+        if harm.backups.contains(&backup) {
+            return true;
+        }
+        let stop = Lsn(stop.0.max(start.0.saturating_add(1)));
+        let is_hit = |(from, until): Interval| {
+            if from == until { start < from && from < stop } else { start < until && from < stop }
+        };
+        let has_it = |track: &&Track| track.backups.iter().any(|other| other.id == backup);
+        let mut on_lines = self.tracks.iter().filter(has_it).map(|track| track.holes(harm).into_iter().any(is_hit)).peekable();
+        if on_lines.peek().is_some() {
+            return on_lines.all(|is_hit| is_hit);
+        }
+        harm.holes.iter().any(|(other, hole)| *other == timeline && is_hit(*hole))
     }
 
     /// The moments that would be lost if nothing else were wrong, by timeline.
@@ -123,18 +144,19 @@ impl Track {
         self.reached_from(harm, &backups)
     }
 
+    /// Where no recovery gets through on this line, unless it is meant to be so.
+    fn holes(&self, harm: &Harm) -> Vec<Interval> {
+        let on_line = harm.holes.iter().filter_map(|(timeline, (from, until))| {
+            let (_, (begin, end)) = self.files.iter().find(|(own, _)| own == timeline)?;
+            let is_hit = *from < *end && (begin < until || (from == until && begin <= from));
+            is_hit.then_some(((*from).max(*begin), (*until).min(*end)))
+        });
+        on_line.collect()
+    }
+
     fn reached_from(&self, harm: &Harm, backups: &[LineBackup]) -> Vec<Interval> {
         let mut holes = self.gaps.clone();
-        for (timeline, (from, until)) in &harm.holes {
-            // A hole counts where the line runs through this timeline; at a fork the segment is on both.
-            let leg = self.legs.iter().find(|(own, _)| own == timeline).map(|(_, leg)| *leg);
-            if let Some((begin, end)) = leg
-                && *from < end
-                && (begin < *until || (from == until && begin <= *from))
-            {
-                holes.push((*from, (*until).min(end)));
-            }
-        }
+        holes.extend(self.holes(harm));
         holes.sort_unstable();
         let (mut found, mut from) = (Vec::new(), self.range.0);
         for (hole_from, hole_until) in holes {
@@ -222,7 +244,7 @@ mod tests {
 
     fn one_line(backups: Vec<LineBackup>) -> Costs {
         let legs = vec![(Timeline(1), interval(0, u64::MAX))];
-        Costs::of_tracks(vec![Track { legs, range: interval(0, 100), gaps: vec![], backups }])
+        Costs::of_tracks(vec![Track { files: legs.clone(), legs, range: interval(0, 100), gaps: vec![], backups }])
     }
 
     #[test]
@@ -243,12 +265,15 @@ mod tests {
     fn a_hole_before_a_fork_is_lost_on_both_sides() {
         let first = Track {
             legs: vec![(Timeline(1), interval(0, u64::MAX))],
+            files: vec![(Timeline(1), interval(0, u64::MAX))],
             range: interval(0, 60),
             gaps: vec![],
             backups: vec![backup(1, 5, 6)],
         };
         let second = Track {
             legs: vec![(Timeline(1), interval(0, 50)), (Timeline(2), interval(50, u64::MAX))],
+            // Segments of 20.
+            files: vec![(Timeline(1), interval(0, 40)), (Timeline(2), interval(40, u64::MAX))],
             range: interval(0, 100),
             gaps: vec![],
             backups: vec![backup(1, 5, 6), backup(2, 70, 72)],
@@ -256,8 +281,12 @@ mod tests {
         let costs = Costs::of_tracks(vec![first, second]);
         let hole = |timeline, from, until| Harm { holes: vec![(Timeline(timeline), interval(from, until))], ..Harm::default() };
         assert_eq!(costs.lost(&hole(1, 20, 30)), [(Timeline(1), interval(20, 60)), (Timeline(2), interval(50, 72))]);
-        assert_eq!(costs.lost(&hole(1, 52, 54)), [(Timeline(1), interval(52, 60))]);
+        assert_eq!(costs.lost(&hole(1, 40, 60)), [(Timeline(1), interval(40, 60))], "the child has its own of this");
+        assert_eq!(costs.lost(&hole(2, 40, 60)), [(Timeline(2), interval(50, 72))], "and of that the part before the fork");
         assert_eq!(costs.lost(&hole(2, 80, 90)), [(Timeline(2), interval(80, 100))]);
+        let wal = (Lsn(5), Lsn(6));
+        assert!(costs.harms(&hole(1, 0, 20), id(1), Timeline(1), wal) && !costs.harms(&hole(2, 0, 20), id(1), Timeline(1), wal));
+        assert!(costs.harms(&hole(3, 0, 20), id(9), Timeline(3), wal), "it is on no line");
         // A server that does not know the timeline stays on it from its own backup alone.
         let unknown = Harm { timelines: vec![Timeline(2)], ..Harm::default() };
         assert_eq!(costs.lost(&unknown), [(Timeline(2), interval(50, 72))]);
@@ -276,7 +305,7 @@ mod tests {
             all.sort_unstable_by_key(|backup| (backup.start, backup.stop));
             let costs = {
                 let legs = vec![(Timeline(1), interval(0, u64::MAX))];
-                Costs::of_tracks(vec![Track { legs, range: interval(0, 40), gaps: vec![], backups: all.clone() }])
+                Costs::of_tracks(vec![Track { files: legs.clone(), legs, range: interval(0, 40), gaps: vec![], backups: all.clone() }])
             };
             let harm = Harm {
                 backups: harmed.iter().map(|number| id(*number)).collect(),

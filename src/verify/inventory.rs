@@ -54,10 +54,6 @@ impl SystemInventory {
     }
 
     /// Whether a segment is stored.
-    pub(super) fn has_segment(&self, timeline: Timeline, number: u64) -> bool {
-        self.segments.get(&timeline).is_some_and(|runs| runs.contains(number))
-    }
-
     /// How many segments there are.
     pub(super) fn segment_count(&self) -> u64 {
         self.segments.values().map(Runs::count).sum()

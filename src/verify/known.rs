@@ -13,6 +13,7 @@ use super::lines::{Line, SegmentRun};
 use super::needed::Needed;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
+use crate::format::manifest::BackupSummary;
 use crate::limits::{MAX_HARMED_FILES_NAMED, MAX_RUNS_ASKED_AGAIN};
 use crate::pg::scan::PgTime;
 use crate::pg::{Lsn, Timeline};
@@ -92,24 +93,13 @@ impl<'a> Known<'a> {
 
     /// The backups that cannot be restored.
     fn harmed(&self, harm: &Harm) -> Vec<BackupId> {
-        let mut found: BTreeSet<BackupId> = harm.backups.iter().copied().collect();
-        for summary in &self.heads.backups {
+        let is_harmed = |summary: &&BackupSummary| {
             let wal = BackupWal::of(summary);
-            let stop = Lsn(wal.stop.0.max(wal.start.0.saturating_add(1)));
-            let is_within = |(from, until): &Interval| {
-                if from == until { wal.start < *from && *from < stop } else { wal.start < *until && *from < stop }
-            };
-            let is_on = |timeline: Timeline| {
-                timeline == wal.timeline
-                    || self.lines.iter().any(|line| {
-                        line.backups.iter().any(|backup| backup.id == summary.id)
-                            && line.legs.iter().any(|leg| leg.timeline == timeline && leg.begin < stop)
-                    })
-            };
-            if harm.holes.iter().any(|(timeline, hole)| is_within(hole) && is_on(*timeline)) {
-                found.insert(summary.id);
-            }
-        }
+            self.costs.harms(harm, summary.id, wal.timeline, (wal.start, wal.stop))
+        };
+        let readable = self.heads.backups.iter().filter(is_harmed).map(|summary| summary.id);
+        let unreadable = harm.backups.iter().copied().filter(|id| self.heads.unreadable.contains(id));
+        let found: BTreeSet<BackupId> = readable.chain(unreadable).collect();
         found.into_iter().collect()
     }
 

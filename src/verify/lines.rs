@@ -67,6 +67,8 @@ pub(super) struct LineStop {
 pub(super) struct Line<'a> {
     /// The timelines that lead there, with where each begins and ends.
     pub(super) legs: Vec<Leg>,
+    /// From where to where the server reads the files of each timeline.
+    pub(super) files: Vec<(Timeline, (Lsn, Lsn))>,
     /// Its log, unless the catalog is damaged.
     pub(super) log: Option<PathLog<'a>>,
     /// From the first segment that is stored to the end of the last one.
@@ -118,6 +120,7 @@ impl<'a> Line<'a> {
         };
         let mut line = Self {
             missing: missing(&path, inventory, (first, last)),
+            files: files(&path, inventory.size),
             legs,
             log,
             range: (Lsn(first.saturating_mul(bytes)), Lsn(last.saturating_add(1).saturating_mul(bytes))),
@@ -180,6 +183,16 @@ fn stored(path: &Path, inventory: &SystemInventory) -> Option<(u64, u64)> {
         }
     }
     ends
+}
+
+/// From where to where the server reads the files of each timeline: a child's own segment stands for the one that it
+/// begins in, if it has one.
+fn files(path: &Path, size: WalSegmentSize) -> Vec<(Timeline, (Lsn, Lsn))> {
+    let begin_of = |leg: &Leg| {
+        if path.is_begun_by_parent(leg) { leg.begin } else { Lsn(leg.begin.0 - leg.begin.0 % size.bytes()) }
+    };
+    let ends = path.legs().iter().skip(1).map(begin_of).chain([Lsn(u64::MAX)]);
+    path.legs().iter().zip(ends).map(|(leg, end)| (leg.timeline, (begin_of(leg), end))).collect()
 }
 
 /// What is missing on a path between two segments: of the files that the server would read.

@@ -68,4 +68,5 @@ mod store_s3;
 mod terminals;
 mod threats;
 mod tidy;
+mod verify;
 mod years;
