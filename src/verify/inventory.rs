@@ -53,7 +53,6 @@ impl SystemInventory {
         }
     }
 
-    /// Whether a segment is stored.
     /// How many segments there are.
     pub(super) fn segment_count(&self) -> u64 {
         self.segments.values().map(Runs::count).sum()
