@@ -3,7 +3,7 @@
 use walvis::format::node::{NodeId, span};
 use walvis::repo::{ObjectName, ObjectSet};
 use walvis::store::memory::MemoryStore;
-use walvis::store::{Created, Entry, Object, StoreError, Upload};
+use walvis::store::{Created, Deleted, Entry, Hidden, Leftover, Object, StoreError, Upload};
 
 use super::*;
 
@@ -219,6 +219,34 @@ impl Store for Vanishing {
         }
         let kind = walvis::store::ErrorKind::Denied;
         Err(StoreError::new(kind, format!("delete {key}"), self.location(), "this user may not delete"))
+    }
+
+    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
+        self.inner.delete_many(keys)
+    }
+
+    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
+        self.inner.leftovers(older_than)
+    }
+
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        self.inner.remove_leftover(leftover)
+    }
+
+    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.inner.hidden(prefix, after, visit)
+    }
+
+    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
+        self.inner.purge(hidden)
+    }
+
+    fn features(&self) -> Result<walvis::store::features::Features, StoreError> {
+        self.inner.features()
+    }
+
+    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
+        self.inner.can_replace(key, body)
     }
 }
 
