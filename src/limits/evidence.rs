@@ -1,4 +1,6 @@
-//! Bounds of evidence: what a verification leaves behind, and how much of it is read.
+//! Bounds of evidence: what a verification leaves behind, how much of it is read, and the shares of a rolling one.
+
+use std::time::Duration;
 
 use super::units::MIB;
 
@@ -18,3 +20,20 @@ pub const MAX_EVIDENCE_LINKS: usize = 64;
 pub const EVIDENCE_READERS: usize = 8;
 /// Newest evidence that is read by what only shows when something was last verified: a year of daily runs.
 pub const MAX_EVIDENCE_SHOWN: usize = 400;
+
+/// Listings that run at once.
+pub const LISTERS: usize = 8;
+/// Segments of a timeline that one of them lists: 16 pages of S3.
+pub const LISTED_PART_SEGMENTS: u64 = 1 << 14;
+/// Parts into which the segments of a timeline, or the packs of a cluster, are cut at most, however far apart the first
+/// and the last one are.
+pub const MAX_LISTED_PARTS: usize = 1024;
+
+/// What the first rolling verification takes as the time since the last one: the pace of a daily timer.
+pub const ROLLING_FIRST_SHARE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A rolling verification that comes sooner after the last one than this part of the period has no share yet.
+pub const ROLLING_LEAST_SHARE: u64 = 2000;
+/// Ages that are told apart within a period, to take the oldest first.
+pub const ROLLING_AGES: usize = 1024;
+/// Periods after which all ages are the same.
+pub const MAX_ROLLING_PERIODS: usize = 4;

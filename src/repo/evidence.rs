@@ -180,8 +180,17 @@ impl fmt::Display for EvidenceProblem {
 pub struct LastRun {
     /// Its evidence.
     pub id: EvidenceId,
+    /// It began after this moment, in Unix seconds, as [`Look::after_unix_s`] has it.
+    pub after_unix_s: i64,
     /// What it says; its sets of objects are empty.
     pub verification: Verification,
+}
+
+impl LastRun {
+    /// What is newer is greater. A clock that was ahead does not make it newer than all that comes after it.
+    fn order(&self) -> (i64, EvidenceId) {
+        (self.after_unix_s, self.id)
+    }
 }
 
 /// What evidence tells.
@@ -204,7 +213,7 @@ pub struct Remembered {
 impl Remembered {
     /// The newest run of any mode.
     pub fn newest_run(&self) -> Option<&LastRun> {
-        self.last.values().max_by_key(|run| run.id)
+        self.last.values().max_by_key(|run| run.order())
     }
 
     /// Whether there is no evidence of a verification at all.
@@ -227,8 +236,8 @@ impl Remembered {
         self.checked.insert(&verification.damaged, Look { after_unix_s, is_damaged: true });
         verification.whole = verification.whole.none_of_it();
         verification.damaged = verification.damaged.none_of_it();
-        let is_newer = |known: Option<&LastRun>| known.is_none_or(|known| known.id < id);
-        let run = LastRun { id, verification };
+        let run = LastRun { id, after_unix_s, verification };
+        let is_newer = |known: Option<&LastRun>| known.is_none_or(|known| known.order() < run.order());
         if has_read && is_newer(self.last_read.as_ref()) {
             self.last_read = Some(run.clone());
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::backups::BackupReferences;
 use super::object_set::ObjectSet;
 use super::stored_name::StoredName;
 use crate::format::extent::{BackupId, PackId};
@@ -138,6 +139,13 @@ impl LastChecked {
         self.segments.get(&timeline)?.get(number)
     }
 
+    /// The last look at the segment of this number on a timeline, or else on a later one.
+    pub fn segment_from(&self, timeline: Timeline, number: u64) -> Option<Look> {
+        let later =
+            || self.segments.iter().filter(|(other, _)| **other > timeline).filter_map(|(_, looks)| looks.get(number)).max();
+        self.segment(timeline, number).or_else(later)
+    }
+
     /// The last look at a WAL file; `size` is that of the cluster's segments.
     pub fn wal(&self, file: &StoredName, size: WalSegmentSize) -> Option<Look> {
         match file.file {
@@ -173,6 +181,18 @@ impl LastChecked {
         }
         let all = (last - first).saturating_add(1);
         verified.add(all.saturating_sub(known), None);
+        verified
+    }
+
+    /// What is known of the objects of a backup, manifest, packs and WAL, by their names alone.
+    pub fn backup(&self, backup: &BackupReferences, size: WalSegmentSize) -> Verified {
+        let mut verified = Verified::default();
+        verified.add(1, self.manifest(backup.id));
+        backup.packs.iter().for_each(|used| verified.add(1, self.pack(used.pack)));
+        for number in backup.wal.segments(size) {
+            // A standby may have followed another timeline while it was read.
+            verified.add(1, self.segment_from(backup.wal.timeline, number));
+        }
         verified
     }
 

@@ -12,8 +12,11 @@
 //! | What is needed by somebody? | `needed` |
 //! | What does damage cost? | `costs`; all of these put together: `known` |
 //! | What is wrong, without reading content? | `quick` |
+//! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
+//! | Since when is each backup verified? | `checked_backups` |
 //! | What is found, and what was looked at? | [`findings`] |
 
+mod checked_backups;
 mod costs;
 mod fault;
 pub mod findings;
@@ -21,11 +24,16 @@ mod heads;
 mod inventory;
 mod known;
 mod lines;
+mod listing;
 mod needed;
 mod quick;
 mod request;
+mod rolling;
 mod run;
 
+pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
+pub use listing::Listing;
 pub use request::{Hooks, Mode, Progress, VerifyRequest, Windows};
+pub use rolling::{Share, share};
 pub use run::{Counts, Verified, verify};

@@ -56,6 +56,7 @@ mod resolve_reach;
 mod resolve_stores;
 mod resolve_systems;
 mod restore;
+mod rolling;
 mod root;
 mod scan;
 mod secrets;
