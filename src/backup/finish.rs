@@ -14,8 +14,9 @@ use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database,
 use crate::fsio::{self, file_error};
 use crate::limits::{MAX_SUMMARY_WARNINGS, MAX_WARNINGS};
 use crate::pg::data_directory::TABLESPACES;
-use crate::pg::{TablespaceMap, Timeline};
-use crate::repo::backups::ScratchManifest;
+use crate::pg::{SegmentName, TablespaceMap, Timeline};
+use crate::repo::ObjectSet;
+use crate::repo::backups::{BackupWal, ScratchManifest};
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
 
@@ -117,6 +118,35 @@ pub(crate) fn finish_manifest(
         packed.packs.get(&pack).copied().or_else(of_parent)
     })?;
     Ok(FinishedBackup { manifest, facts, summary, stop_timeline })
+}
+
+/// Refuses a backup that needs WAL which a tombstone names: what is stored under these names, now or soon, may be deleted
+/// at any time.
+///
+/// # Errors
+/// [`Kind::Refused`].
+pub(crate) fn refuse_wal_that_goes(
+    backup: &BackupContext<'_>,
+    finished: &FinishedBackup,
+    tombstoned: &ObjectSet,
+) -> Result<(), Error> {
+    let size = backup.source.wal_segment_size;
+    let (Timeline(first), Timeline(last)) = finished.timelines();
+    for timeline in (first..=last).map(Timeline) {
+        let named = BackupWal::of(&finished.summary).segments(size).find(|number| tombstoned.has_segment(timeline, *number));
+        if let Some(name) = named.and_then(|number| SegmentName::from_number(timeline, number, size)) {
+            let what = format!(
+                "the backup needs WAL segment {name}, and a tombstone in {} says that what is stored under this name shall go: the \
+                 backup does not count",
+                backup.repository.location()
+            );
+            return Err(Error::new(Kind::Refused, what).hint(
+                "this server was set back to an earlier state, and writes its past anew: give it a timeline of its own (a recovery that \
+                 ends does), or run 'walvis expire --confirm' until the tombstone is gone; then take the backup again",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the repository holds the WAL that the backup needs. `deadline` says how long nothing may happen.

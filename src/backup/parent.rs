@@ -6,7 +6,7 @@ use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead};
 use crate::limits::MAX_PARENTS_TRIED;
 use crate::repo::backups::{BackupReferences, PackUsers, ScratchItems, ScratchManifest};
-use crate::repo::{ClusterName, Repository, SystemId};
+use crate::repo::{ClusterName, Repository, SystemId, Tombstoned};
 use std::collections::HashSet;
 
 /// What is known of the parent besides its files.
@@ -17,7 +17,7 @@ pub(crate) struct ParentHead {
     hash_key: String,
     /// The packs that it refers to.
     pub packs: PackUsers,
-    /// Packs that are hardly used any more, or gone: what is in them is stored anew.
+    /// Packs that are hardly used any more, or gone, or that a tombstone names: what is in them is stored anew.
     pub packs_not_reused: HashSet<PackId>,
     /// Its attachments.
     pub attachments: Vec<Attachment>,
@@ -55,7 +55,7 @@ pub(crate) struct ParentFiles {
 }
 
 /// Reads the newest backup whose manifest can be read; `None` when there is none, or the newest [`MAX_PARENTS_TRIED`]
-/// are damaged.
+/// are damaged, or nobody knows what a tombstone names. Of packs that one names nothing is referred to.
 ///
 /// # Errors
 /// As the store's; [`Kind::Config`] when the temporary file cannot be written. Backups that are damaged are passed over
@@ -64,13 +64,22 @@ pub(crate) fn read_newest(
     repository: &Repository,
     cluster: &ClusterName,
     system_id: SystemId,
+    tombstoned: &Tombstoned,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Parent>, Error> {
+    if let Some((id, error)) = tombstoned.unreadable.first() {
+        let why = format!("tombstone {id} cannot be read, and nobody knows what it names: {}", error.what);
+        warnings
+            .push(format!("nothing of earlier backups is referred to, all is stored anew: {why}{}", error.hint_in_brackets()));
+        return Ok(None);
+    }
     // Anybody with access to the store can add objects that are no manifests: after this many there is no parent.
     for id in repository.backup_ids(cluster, system_id)?.into_iter().rev().take(MAX_PARENTS_TRIED) {
         match read(repository, cluster, system_id, id) {
             Ok(Some(mut parent)) => {
                 exclude_missing(repository, cluster, system_id, &mut parent.head, warnings)?;
+                let named = parent.head.packs.packs().map(|(pack, _)| pack).filter(|pack| tombstoned.names.has_pack(*pack));
+                parent.head.packs_not_reused.extend(named);
                 return Ok(Some(parent));
             }
             // It expired meanwhile.

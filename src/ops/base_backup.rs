@@ -6,7 +6,7 @@
 use crate::backup::context::BackupContext;
 pub use crate::backup::context::{BackupRequest, Hooks};
 use crate::backup::copy_cluster::copy_cluster;
-use crate::backup::finish::{FinishedBackup, check_databases, finish_manifest, wait_for_wal};
+use crate::backup::finish::{FinishedBackup, check_databases, finish_manifest, refuse_wal_that_goes, wait_for_wal};
 use crate::backup::progress::Progress;
 use crate::backup::source::Source;
 use crate::backup::{attachments, parent, preflight};
@@ -26,7 +26,7 @@ use std::time::Instant;
 ///
 /// # Errors
 /// [`Kind::Server`]: the server, its archiver, or the session; [`Kind::Config`]: a file cannot be read;
-/// [`Kind::Refused`]: another server's directory, or another cluster's name; as the store's. Damaged pages are no error
+/// [`Kind::Refused`]: another server's directory, another cluster's name, or `expire` gave the backup up; as the store's. Damaged pages are no error
 /// here: they are in the report.
 pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: &Hooks<'_>) -> Result<BackupReport, Error> {
     let since = Instant::now();
@@ -54,8 +54,11 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
         workers: request.workers(),
         asked: Instant::now(),
     };
+    // Before anything is looked at that the backup will refer to, and in this order: docs/RETENTION.md.
+    repository.begin_backup(cluster, source.system_id, id)?;
+    let tombstoned = repository.tombstoned(cluster, source.facts(), &[])?;
     let mut warnings = Vec::new();
-    let parent = parent::read_newest(&repository, cluster, source.system_id, &mut warnings)?;
+    let parent = parent::read_newest(&repository, cluster, source.system_id, &tombstoned, &mut warnings)?;
     (hooks.progress)(Progress::Starting);
     let named = attachments::find(&source.server, &source.data_directory);
     let start = source.start(&label, request.fast, hooks.go_on)?;
@@ -63,6 +66,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     tracing::info!("backup {id} begins at {start}");
     let copied = copy_cluster(&backup, start, parent, named, warnings)?;
     let finished = finish_manifest(&backup, copied, label, started)?;
+    refuse_wal_that_goes(&backup, &finished, &tombstoned.names)?;
 
     let waiting = Instant::now();
     wait_for_wal(&backup, &finished, deadline)?;
@@ -71,7 +75,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     check_databases(&backup, &finished)?;
     (hooks.go_on)()?;
     let FinishedBackup { manifest, facts, summary, .. } = finished;
-    repository.put_manifest(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
+    repository.complete_backup(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
     let times = (since.elapsed(), waited);
     Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, times))
 }

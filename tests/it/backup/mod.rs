@@ -5,6 +5,7 @@ mod around;
 mod content;
 mod names;
 mod sources;
+mod tombstones;
 
 use std::collections::BTreeMap;
 use std::fs;
