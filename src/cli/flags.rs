@@ -55,7 +55,9 @@ fn argument(setting: &'static Setting) -> Arg {
         // Zero and what is too much are refused with everybody else's values.
         Kind::Seconds(_) | Kind::Whole(..) => argument.value_parser(value_parser!(i64).range(0..)),
         Kind::Choice(words) => argument.value_parser(PossibleValuesParser::new(words)),
-        Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Secret => argument.value_parser(value_parser!(String)),
+        Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Period | Kind::Secret => {
+            argument.value_parser(value_parser!(String))
+        }
     }
 }
 
@@ -65,7 +67,7 @@ fn value(setting: &Setting, matches: &ArgMatches) -> Option<Value> {
         Kind::Count => Some(i64::from(matches.get_count(setting.name))).filter(|count| *count > 0).map(Value::Number),
         Kind::Path => matches.get_one::<PathBuf>(setting.name).cloned().map(Value::Path),
         Kind::Seconds(_) | Kind::Whole(..) => matches.get_one::<i64>(setting.name).copied().map(Value::Number),
-        Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_) | Kind::Secret => {
+        Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_) | Kind::Period | Kind::Secret => {
             matches.get_one::<String>(setting.name).cloned().map(Value::Text)
         }
     }

@@ -8,7 +8,7 @@
 //! To add a setting: a row, its name in [`ALL`], and the place that reads it; then render `docs/SETTINGS.md` anew.
 
 use super::setting::{Child, Fallback, Flag, Kind, Reach, Setting, Table};
-use crate::limits::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_TIMEOUT, MAX_RETAIN_DAYS, MAX_TIMEOUT};
+use crate::limits::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_TIMEOUT, MAX_KEPT, MAX_RETAIN_DAYS, MAX_TIMEOUT};
 use crate::process::PASSPHRASE_VARIABLE;
 
 /// Where the settings file is looked for when none is named.
@@ -43,13 +43,15 @@ const SETTING: Setting = Setting {
 /// What the settings of a repository have in common. A child finds them in the settings file.
 const OF_REPOSITORY: Setting = Setting { table: Table::Repository, reach: Reach::OneRepository, child: Child::Gets, ..SETTING };
 const OF_S3: Setting = Setting { table: Table::S3, ..OF_REPOSITORY };
+/// A restored server deletes nothing.
+const OF_RETENTION: Setting = Setting { table: Table::Retention, child: Child::DoesWithout, ..OF_REPOSITORY };
 
 const fn flag(long: &'static str, value_name: &'static str) -> Option<Flag> {
     Some(Flag { long, short: None, value_name, commands: &[] })
 }
 
 /// Every setting, in the order of the help and of the reference.
-pub static ALL: [&Setting; 31] = [
+pub static ALL: [&Setting; 41] = [
     &CONFIG,
     &URL,
     &CLUSTER,
@@ -78,6 +80,16 @@ pub static ALL: [&Setting; 31] = [
     &S3_STORAGE_CLASS,
     &S3_OBJECT_LOCK_MODE,
     &S3_OBJECT_LOCK_DAYS,
+    &RETENTION_WINDOW,
+    &RETENTION_LAST,
+    &RETENTION_WITHIN,
+    &RETENTION_DAILY,
+    &RETENTION_WEEKLY,
+    &RETENTION_MONTHLY,
+    &RETENTION_YEARLY,
+    &RETENTION_ZONE,
+    &RETENTION_GRACE,
+    &EVIDENCE_WITHIN,
     &JSON,
     &LOG,
     &VERBOSE,
@@ -344,6 +356,86 @@ pub static S3_OBJECT_LOCK_DAYS: Setting = Setting {
     help: "How many days new objects are locked, from their upload on",
     ..OF_S3
 };
+/// The window.
+pub static RETENTION_WINDOW: Setting = Setting {
+    name: "recovery_window",
+    kind: Kind::Period,
+    fallback: Fallback::Words("none: what leads to the present is kept"),
+    help: "How far back every moment stays reachable",
+    more: "For it the newest good backup is kept from which the first moment of the window can be reached, and all WAL from the start of \
+           that backup on, along every timeline that was alive in the window.",
+    ..OF_RETENTION
+};
+/// The newest backups.
+pub static RETENTION_LAST: Setting = Setting {
+    name: "keep_last",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "How many of the newest good backups are kept, whatever their age",
+    ..OF_RETENTION
+};
+/// Young backups.
+pub static RETENTION_WITHIN: Setting = Setting {
+    name: "keep_within",
+    kind: Kind::Period,
+    help: "How long every backup is kept after it began",
+    more: "Also one that cannot be restored, because something of it is missing.",
+    ..OF_RETENTION
+};
+/// One a day.
+pub static RETENTION_DAILY: Setting = Setting {
+    name: "keep_daily",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "Of how many days that have a good backup, the last ones, the newest is kept",
+    ..OF_RETENTION
+};
+/// One a week.
+pub static RETENTION_WEEKLY: Setting = Setting {
+    name: "keep_weekly",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "The same of weeks, which begin on Monday",
+    ..OF_RETENTION
+};
+/// One a month.
+pub static RETENTION_MONTHLY: Setting = Setting {
+    name: "keep_monthly",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "The same of months",
+    more: "A month without a backup takes no place.",
+    ..OF_RETENTION
+};
+/// One a year.
+pub static RETENTION_YEARLY: Setting = Setting {
+    name: "keep_yearly",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "The same of years",
+    more: "A year without a backup takes no place.",
+    ..OF_RETENTION
+};
+/// Where days begin.
+pub static RETENTION_ZONE: Setting = Setting {
+    name: "zone",
+    fallback: Fallback::Value("UTC"),
+    help: "Time zone in which days, weeks, months and years begin: UTC, +01:00, Europe/Amsterdam",
+    ..OF_RETENTION
+};
+/// Between the two phases.
+pub static RETENTION_GRACE: Setting = Setting {
+    name: "grace",
+    kind: Kind::Period,
+    fallback: Fallback::Words("24h"),
+    help: "How long what may go is only named before it is deleted; longer than any backup may take",
+    more: "A backup that is still being taken when it is over may be given up, and then fails. Nothing else depends on it.",
+    ..OF_RETENTION
+};
+/// How long evidence is kept.
+pub static EVIDENCE_WITHIN: Setting = Setting {
+    name: "keep_within",
+    table: Table::Evidence,
+    kind: Kind::Period,
+    fallback: Fallback::Words("for good"),
+    help: "How long evidence of verifications is kept, unless it is the newest of what is stored",
+    ..OF_RETENTION
+};
 /// Results as JSON.
 pub static JSON: Setting = Setting {
     name: "json",
@@ -386,6 +478,6 @@ pub fn variables() -> impl Iterator<Item = &'static str> {
 
 /// Every key of the settings file, those of tables included.
 pub fn keys() -> Vec<&'static str> {
-    let tables = [Table::Repository, Table::S3].into_iter().filter_map(Table::key);
+    let tables = [Table::Repository, Table::S3, Table::Retention, Table::Evidence].into_iter().filter_map(Table::key);
     ALL.into_iter().filter(|setting| setting.is_in_file()).map(|setting| setting.name).chain(tables).collect()
 }

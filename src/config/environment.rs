@@ -65,7 +65,7 @@ pub(super) fn collect(flags: &Flags, env: Environment<'_>) -> Result<Given, Erro
 /// The value that a variable's text stands for.
 fn value_of(setting: &Setting, variable: &str, text: String) -> Result<Value, Error> {
     match setting.kind {
-        Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_) => Ok(Value::Text(text)),
+        Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_) | Kind::Period => Ok(Value::Text(text)),
         Kind::Path => Ok(Value::Path(PathBuf::from(text))),
         Kind::Seconds(_) | Kind::Whole(..) | Kind::Count => match text.parse() {
             Ok(number) => Ok(Value::Number(number)),

@@ -86,19 +86,23 @@ impl Reader<'_> {
             return Err(self.wrong_type(key, value, &format!("a table {}", Table::Repository.header())));
         };
         let mut repository = Given::default();
-        for (key, value) in in_order(table) {
-            if Some(key.get_ref().as_ref()) != Table::S3.key() {
-                self.setting(Table::Repository, key, value, &mut repository)?;
-                continue;
-            }
-            let DeValue::Table(s3) = value.get_ref() else {
-                return Err(self.wrong_type(key, value, &format!("a table {}", Table::S3.header())));
-            };
-            for (key, value) in in_order(s3) {
-                self.setting(Table::S3, key, value, &mut repository)?;
-            }
-        }
+        self.table(Table::Repository, table, &mut repository)?;
         Ok(repository)
+    }
+
+    /// Reads a table, and those that stand in it.
+    fn table(&self, table: Table, content: &DeTable<'_>, given: &mut Given) -> Result<(), Error> {
+        for (key, value) in in_order(content) {
+            let Some(inner) = table.inner().iter().find(|inner| inner.key() == Some(key.get_ref().as_ref())) else {
+                self.setting(table, key, value, given)?;
+                continue;
+            };
+            let DeValue::Table(content) = value.get_ref() else {
+                return Err(self.wrong_type(key, value, &format!("a table {}", inner.header())));
+            };
+            self.table(*inner, content, given)?;
+        }
+        Ok(())
     }
 
     fn setting(
@@ -120,7 +124,7 @@ impl Reader<'_> {
             );
         };
         let read = match (setting.kind, value.get_ref()) {
-            (Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_), DeValue::String(text)) => {
+            (Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_) | Kind::Period, DeValue::String(text)) => {
                 Some(Value::Text(text.clone().into_owned()))
             }
             (Kind::Path, DeValue::String(text)) => Some(Value::Path(PathBuf::from(text.as_ref()))),

@@ -26,7 +26,7 @@ impl Value {
     /// Whether a setting of this kind has such values.
     pub fn fits(&self, kind: Kind) -> bool {
         match self {
-            Self::Text(_) => matches!(kind, Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_)),
+            Self::Text(_) => matches!(kind, Kind::Text | Kind::Conninfo | Kind::ShellCommand | Kind::Choice(_) | Kind::Period),
             Self::Path(_) => kind == Kind::Path,
             Self::Number(_) => matches!(kind, Kind::Seconds(_) | Kind::Whole(..) | Kind::Count),
             Self::Truth(_) => matches!(kind, Kind::Truth | Kind::Switch),

@@ -12,7 +12,7 @@
 //! | `definitions` | the table: every setting, once |
 //! | `given` | values that somebody set, before they mean anything |
 //! | `file`, `environment` | where they come from |
-//! | `values`, `repository`, `s3`, `spool` | what they mean, checked |
+//! | `values`, `repository`, `s3`, `retention`, `spool` | what they mean, checked |
 //! | `load` | all of it in order |
 //! | `child` | what a restored server gets of them |
 //! | `trusted` | whose settings root follows, and secrets that others can read |
@@ -27,6 +27,7 @@ mod invalid;
 mod load;
 mod reference;
 mod repository;
+mod retention;
 mod s3;
 pub mod setting;
 mod spool;
@@ -40,8 +41,10 @@ pub use given::{Flags, Value};
 pub use load::Config;
 pub use reference::reference;
 pub use repository::RepositoryConfig;
+pub use retention::Retention;
 pub use spool::SpoolPlace;
 pub use trusted::FileTexts;
+pub use values::parse_period;
 
 #[cfg(test)]
 mod tests;

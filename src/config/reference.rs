@@ -47,9 +47,21 @@ pub fn reference() -> String {
         ("Top of the file", "What is about the whole program.", Table::Top),
         ("`[[repository]]`", "One such table for each repository.", Table::Repository),
         ("`[repository.s3]`", "What only a repository in S3 has; it follows the `[[repository]]` that it belongs to.", Table::S3),
+        (
+            "`[repository.retention]`",
+            "What a repository keeps; it follows the `[[repository]]` that it belongs to. A backup is kept if any rule keeps it. Without a \
+             rule nothing is ever deleted. [RETENTION.md](RETENTION.md) says what each rule means.",
+            Table::Retention,
+        ),
+        (
+            "`[repository.retention.evidence]`",
+            "What verifications remember; also written as `evidence = { keep_within = \"365d\" }` in `[repository.retention]`.",
+            Table::Evidence,
+        ),
         ("Not in the file", "What only flags and variables say.", Table::NotInFile),
     ] {
-        out.push_str(&format!("\n## {title}\n{introduction}\n"));
+        out.push_str(&format!("\n## {title}\n"));
+        wrap(&mut out, "", introduction);
         ALL.into_iter().filter(|setting| setting.table == table).for_each(|setting| describe(&mut out, setting));
     }
     out.push_str("\n## Variables that are no settings\n");

@@ -12,6 +12,7 @@ use super::definitions::{
 };
 use super::given::{Given, Item};
 use super::invalid::config_error;
+use super::retention::{self, Retention};
 use super::s3;
 use super::setting::Table;
 use super::values::{OfRepository, seconds};
@@ -33,6 +34,8 @@ pub struct RepositoryConfig {
     pub compression_level: i32,
     /// zstd level of base backups.
     pub backup_compression_level: i32,
+    /// What is kept.
+    pub retention: Retention,
 }
 
 /// Whether the settings of a repository name a key.
@@ -80,6 +83,7 @@ pub(super) fn check(given: &Given, timeout: Duration) -> Result<RepositoryConfig
         optional: given.truth(&OPTIONAL).unwrap_or(false),
         compression_level: compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
         backup_compression_level: compression_level.unwrap_or(DEFAULT_BACKUP_COMPRESSION_LEVEL),
+        retention: retention::check(&of_url)?,
     })
 }
 

@@ -41,6 +41,10 @@ pub enum Table {
     Repository,
     /// The table `[repository.s3]` of a repository.
     S3,
+    /// The table `[repository.retention]` of a repository.
+    Retention,
+    /// The table `evidence` of the latter.
+    Evidence,
 }
 
 /// A flag.
@@ -69,6 +73,8 @@ pub enum Kind {
     ShellCommand,
     /// A whole number of seconds, at least 1 and at most the given number.
     Seconds(u64),
+    /// A period: a number and a unit.
+    Period,
     /// A whole number from the first to the second.
     Whole(i64, i64),
     /// True or false.
@@ -132,6 +138,8 @@ impl Table {
             Self::NotInFile | Self::Top => "",
             Self::Repository => "[[repository]]",
             Self::S3 => "[repository.s3]",
+            Self::Retention => "[repository.retention]",
+            Self::Evidence => "[repository.retention.evidence]",
         }
     }
 
@@ -141,6 +149,8 @@ impl Table {
             Self::NotInFile | Self::Top => "",
             Self::Repository => "repository.",
             Self::S3 => "repository.s3.",
+            Self::Retention => "repository.retention.",
+            Self::Evidence => "repository.retention.evidence.",
         }
     }
 
@@ -150,6 +160,18 @@ impl Table {
             Self::NotInFile | Self::Top => None,
             Self::Repository => Some("repository"),
             Self::S3 => Some("s3"),
+            Self::Retention => Some("retention"),
+            Self::Evidence => Some("evidence"),
+        }
+    }
+
+    /// The tables that stand in it.
+    pub fn inner(self) -> &'static [Self] {
+        match self {
+            Self::NotInFile | Self::S3 | Self::Evidence => &[],
+            Self::Top => &[Self::Repository],
+            Self::Repository => &[Self::S3, Self::Retention],
+            Self::Retention => &[Self::Evidence],
         }
     }
 
@@ -168,6 +190,7 @@ impl Kind {
             Self::Conninfo => "a connection string, as for psql".to_owned(),
             Self::ShellCommand => "a command for the shell".to_owned(),
             Self::Seconds(most) => format!("1 to {most} seconds"),
+            Self::Period => "a number and one of the units s, m, h, d, w, such as 7d, at most 100 years".to_owned(),
             Self::Whole(least, most) => format!("{least} to {most}"),
             Self::Truth => "true or false".to_owned(),
             Self::Choice(words) => one_of(words),

@@ -64,6 +64,28 @@ fn a_chosen_repository_keeps_its_settings_from_the_file() {
 }
 
 #[test]
+fn each_repository_has_rules_of_its_own() {
+    let text = "[[repository]]\nurl = 'file:///a'\n[repository.retention]\nrecovery_window = '7d'\nkeep_last = 2\nkeep_within = '30d'\n\
+                zone = 'Europe/Amsterdam'\ngrace = '36h'\nevidence = { keep_within = '52w' }\n[[repository]]\nurl = 'file:///b'\n\
+                [repository.retention]\nzone = '+01:00'\n[[repository]]\nurl = 'file:///c'\n";
+    let config = file(text).unwrap();
+    let [a, b, c] = &config.repositories[..] else { panic!() };
+    let hours = |hours: u64| std::time::Duration::from_secs(hours * 3600);
+    let expected = Retention {
+        recovery_window: Some(hours(7 * 24)),
+        keep_last: Some(2),
+        keep_within: Some(hours(30 * 24)),
+        zone: crate::pg::target::Zone::parse("Europe/Amsterdam").unwrap(),
+        grace: hours(36),
+        evidence_within: Some(hours(52 * 7 * 24)),
+        ..Retention::default()
+    };
+    assert_eq!((&a.retention, a.retention.has_rules()), (&expected, true));
+    assert!(!b.retention.has_rules(), "a zone keeps nothing");
+    assert_eq!((&c.retention, c.retention.has_rules()), (&Retention::default(), false));
+}
+
+#[test]
 fn one_key_serves_the_repositories_that_have_none() {
     let text = "[[repository]]\nurl = 'file:///a'\n[[repository]]\nurl = 'file:///b'\nkey_file = '/b'\n";
     let config = load(Some(text), &[("WALVIS_KEY_COMMAND", "x")], Flags::default()).unwrap();
@@ -105,6 +127,13 @@ fn what_is_wrong_is_named_with_the_way_out() {
         ("[repository]\nurl = 'file:///r'".to_owned(), "line 1: repository", "TOML"),
         (repository("id = '12'\nkey_file = '/k'\noptionl = true"), "line 5: unknown key repository.optionl", "optional"),
         (s3("checksums = 'x'"), "checksums", "when-required"),
+        (repository("retention.keep_last = 0"), "repository.retention.keep_last of file:///r", "1 to"),
+        (repository("retention.keep_within = '7'"), "repository.retention.keep_within of file:///r", "such as 7d"),
+        (repository("retention.zone = 'CET'"), "zone of the retention of file:///r", "Europe/Amsterdam"),
+        (repository("retention.keep_dayly = 3"), "unknown key repository.retention.keep_dayly", "keep_daily"),
+        (repository("retention = 3"), "retention: the value has the type", "TOML"),
+        (repository("retention.evidence = '7d'"), "a table [repository.retention.evidence]", "TOML"),
+        (repository("retention.evidence.keep_within = '0d'"), "repository.retention.evidence.keep_within", "such as 7d"),
     ] {
         if cfg!(not(feature = "s3")) && text.contains("s3://") {
             continue;
@@ -136,6 +165,7 @@ fn sample(setting: &Setting) -> String {
         ("key_command", _) => "printf 'sample %s'".to_owned(),
         (_, ValueKind::Seconds(_) | ValueKind::Whole(..)) => "7".to_owned(),
         (_, ValueKind::Truth) => "true".to_owned(),
+        (_, ValueKind::Period) => "36h".to_owned(),
         (_, ValueKind::Choice(words)) => (*words.last().unwrap()).to_owned(),
         (_, ValueKind::Secret) => "hunter2".to_owned(),
         (name, kind) => panic!("no sample of {name}, {kind:?}"),
@@ -152,8 +182,11 @@ fn line(setting: &Setting) -> String {
 
 /// Settings in which a setting can stand, without it.
 fn around(setting: &Setting) -> String {
-    let repository =
-        if setting.table == Table::S3 { "url = \"s3://bucket/p\"\n[repository.s3]\n" } else { "url = \"file:///r\"\n" };
+    let repository = match setting.table {
+        Table::S3 => "url = \"s3://bucket/p\"\n[repository.s3]\n".to_owned(),
+        Table::Retention | Table::Evidence => format!("url = \"file:///r\"\n{}\n", setting.table.header()),
+        _ => "url = \"file:///r\"\n".to_owned(),
+    };
     // One lock setting goes not without the other.
     let companion = match setting.name {
         "object_lock_mode" => "object_lock_days = 3\n",
@@ -182,7 +215,8 @@ fn every_key_of_the_table_has_an_effect_and_no_other_key_is_taken() {
         let same = |config: Config| Config { handed_on: file(&with).unwrap().handed_on, file_texts: None, ..config };
         assert_ne!(same(config), same(file(without).unwrap()), "nobody reads {}", setting.table.path_of(setting.name));
         // It stands in its own table only, and is what it is said to be.
-        for table in [Table::Top, Table::Repository, Table::S3].into_iter().filter(|table| *table != setting.table) {
+        let tables = [Table::Top, Table::Repository, Table::S3, Table::Retention, Table::Evidence];
+        for table in tables.into_iter().filter(|table| *table != setting.table) {
             assert_ne!(of_key(table, setting.name), Some(setting));
         }
         let wrong = with.replace(&line(setting), &format!("{} = [1]\n", setting.name));

@@ -118,7 +118,7 @@ impl Xid {
 }
 
 /// The zone that times without one are in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     zone: TimeZone,
     name: String,
@@ -159,6 +159,11 @@ impl Zone {
             return Err(InvalidTarget::new(what, HINT));
         }
         Err(InvalidTarget::new(format!("{text:?} is not a time zone"), HINT))
+    }
+
+    /// The day of a moment in this zone; `None` beyond the years that calendars have.
+    pub fn date(&self, time: PgTime) -> Option<jiff::civil::Date> {
+        timestamp(time).map(|moment| moment.to_zoned(self.zone.clone()).date())
     }
 
     /// A moment with its date, time and offset in this zone, to the microsecond.

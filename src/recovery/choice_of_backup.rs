@@ -40,6 +40,12 @@ pub struct Choice {
 }
 
 impl Backups {
+    /// Those that are known already.
+    pub fn known(mut readable: Vec<BackupSummary>) -> Self {
+        readable.sort_by_key(|backup| std::cmp::Reverse((backup.stop_lsn, backup.id)));
+        Self { readable, unreadable: Vec::new() }
+    }
+
     /// Lists them.
     ///
     /// # Errors
@@ -72,10 +78,10 @@ impl Backups {
     }
 
     /// Those that may lead to the target, the newest first. It takes no look into the log.
-    pub fn candidates<'b>(
+    pub fn candidates<'b, 'w>(
         &'b self,
-        wanted: &'b Wanted,
-        whole: &'b Result<Found, Unreachable>,
+        wanted: &'w Wanted,
+        whole: &'w Result<Found, Unreachable>,
     ) -> impl Iterator<Item = &'b BackupSummary> {
         self.readable.iter().filter(|backup| may_be_usable(backup, wanted, whole))
     }

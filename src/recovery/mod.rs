@@ -14,6 +14,7 @@
 //! | What does replay do on its way, and what does it need? | [`replay`] |
 //! | What can be restored at all, and what is nearest? | [`reach`] |
 //! | Which WAL files does it need, and are they stored? | `needed_wal` |
+//! | What has to stay so that every moment of a window can be restored? | [`mod@promised`] |
 //! | What is said of a target that is out of reach? | `out_of_reach` |
 //! | Where does the stored WAL end? | [`ends`] |
 //!
@@ -27,9 +28,11 @@ pub mod choose;
 pub mod ends;
 pub mod fewest_locks;
 pub mod log;
+mod log_part;
 mod needed_wal;
 mod out_of_reach;
 pub mod path_log;
+pub mod promised;
 pub mod reach;
 pub mod replay;
 mod request;

@@ -53,7 +53,7 @@ pub fn reach_from<'b>(log: &PathLog<'_>, begin: Lsn, missing: &[(Lsn, Lsn)]) -> 
 }
 
 /// What is left of a stretch, ascending.
-fn without(window: &Window, missing: &[(Lsn, Lsn)]) -> Vec<Window> {
+pub(super) fn without(window: &Window, missing: &[(Lsn, Lsn)]) -> Vec<Window> {
     let (mut left, mut rest) = (Vec::new(), window.clone());
     for (from, until) in missing.iter().filter(|(from, until)| *from < window.until && window.from < *until) {
         left.push(Window { from: rest.from, until: *from });

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod catalog_rebuild;
 pub mod check;
 pub mod end_recovery;
+pub mod expire;
 pub mod failure;
 pub mod fetch;
 pub mod init;

@@ -2,3 +2,8 @@
 //!
 //! Lives here: the rules, the plan, the two phases. May not live here: the form of stored objects (`repo`), where
 //! recovery would stop (`recovery`). Depends on layers below it only.
+
+mod needed;
+pub mod plan;
+pub mod rules;
+mod stored;

@@ -1,0 +1,140 @@
+//! What `expire` answers: what is kept and why, what may go, and what can be restored when it has gone.
+
+use serde::Serialize;
+
+use super::segments::SegmentRange;
+use super::time::Time;
+use super::transaction::Moment;
+
+/// Why a backup is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It is the newest good backup of the cluster.
+    Newest,
+    /// It is one of the newest: `keep_last`.
+    Last,
+    /// It is so young: `keep_within`.
+    Within,
+    /// It is the newest of its day: `keep_daily`.
+    Daily,
+    /// It is the newest of its week: `keep_weekly`.
+    Weekly,
+    /// It is the newest of its month: `keep_monthly`.
+    Monthly,
+    /// It is the newest of its year: `keep_yearly`.
+    Yearly,
+    /// The window needs it: `recovery_window`, or the way to the present.
+    Window,
+    /// It is pinned.
+    Pinned,
+}
+
+/// Of one repository: what `expire` would do, or did.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExpireReport {
+    /// URL.
+    pub repository: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The rules that count, as they stand in the settings.
+    pub rules: Vec<Rule>,
+    /// The system identifiers that the cluster had, the current one first.
+    pub systems: Vec<ExpiredSystem>,
+    /// What may go, of all of them.
+    pub goes: Amounts,
+    /// What stays of the same kinds.
+    pub stays: Amounts,
+}
+
+/// A rule of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Rule {
+    /// The setting.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+/// How many objects, and their stored sizes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Amounts {
+    /// Base backups: their manifests.
+    pub backups: u64,
+    /// Size of the manifests.
+    pub manifest_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Their size.
+    pub pack_bytes: u64,
+    /// WAL files: segments, `.partial` and `.backup` files.
+    pub wal_files: u64,
+    /// Their size.
+    pub wal_bytes: u64,
+}
+
+/// One system identifier of the cluster.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExpiredSystem {
+    /// The system identifier.
+    pub system_id: String,
+    /// Its base backups, oldest first.
+    pub backups: Vec<ExpiredBackup>,
+    /// What can be restored when what may go has gone, on each timeline that was alive in the window.
+    pub windows: Vec<WindowAfter>,
+    /// The segments that may go.
+    pub goes_segments: Vec<SegmentRange>,
+    /// What may go.
+    pub goes: Amounts,
+    /// What stays of the same kinds.
+    pub stays: Amounts,
+    /// Of what goes, packs that interrupted backups left.
+    pub left_packs: u64,
+    /// Their size.
+    pub left_pack_bytes: u64,
+}
+
+/// A base backup, and what becomes of it.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExpiredBackup {
+    /// Its id.
+    pub backup_id: String,
+    /// What the operator called it; null if its manifest cannot be read.
+    pub label: Option<String>,
+    /// When it began, no later than its manifest was stored; null if its manifest cannot be read.
+    pub started_at: Option<Time>,
+    /// Why it cannot be restored, if that is so.
+    pub problem: Option<String>,
+    /// Why it is kept; empty if it may go.
+    pub kept_by: Vec<Reason>,
+}
+
+/// What can be restored on the path to a timeline.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct WindowAfter {
+    /// The timeline.
+    pub timeline: u32,
+    /// From where on its WAL is kept; null if all of it is, because no backup leads there.
+    pub wal_from_lsn: Option<String>,
+    /// The parts without a gap, ascending.
+    pub reaches: Vec<ReachAfter>,
+}
+
+/// A part of a path in which every moment can be restored.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReachAfter {
+    /// The backup that leads to all of it.
+    pub backup_id: String,
+    /// The earliest moment.
+    pub earliest: Moment,
+    /// The last one.
+    pub latest: Moment,
+}
