@@ -234,7 +234,7 @@ fn beginning<'b>(log: &dyn Log, window: &Window, own: &[&'b BackupSummary]) -> R
     for backup in own.iter().rev() {
         let began = PgTime::from_unix_us(backup.started_unix_us);
         let is_earlier = match began {
-            Some(began) => is_later(log, &before, |time| time > began, began)?,
+            Some(began) => backup.started_unix_us < first.started_unix_us || is_later(log, &before, |time| time > began, began)?,
             None => false,
         };
         if backup.id == first.id || is_earlier {
