@@ -1,5 +1,7 @@
 //! Bounds of stored objects: names, envelopes, keys, manifests as they are read, the catalog.
 
+use std::time::Duration;
+
 use super::units::{KIB, MIB};
 
 /// Longest object key, in bytes (S3 allows 1024; some file systems less per path).
@@ -50,6 +52,8 @@ pub const MAX_EARLY_BINDING_BYTES: usize = 16 * KIB;
 
 /// Most good copies of one damaged object: each was written because the one before is damaged too.
 pub const MAX_REPAIRS: u32 = 100;
+/// How long a good copy stays beside an object that was replaced: longer than any run that looked at it before.
+pub const REPAIR_KEPT: Duration = Duration::from_hours(24);
 
 /// Longest encoded node of the catalog: 16 entries of at most 200 bytes.
 pub const MAX_NODE_BYTES: usize = 4 * KIB;

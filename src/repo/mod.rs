@@ -14,6 +14,7 @@ mod content;
 mod descriptor;
 mod early_bindings;
 mod evidence;
+mod good_copies;
 mod init;
 mod kernel_keyring;
 mod keys;
@@ -49,6 +50,7 @@ pub use content::{Content, Stored};
 pub use evidence::{
     CheckedBackup, EvidenceLink, EvidenceProblem, LastRun, Remembered, SavedFinding, Verification, VerificationMode,
 };
+pub use good_copies::{GoodBytes, GoodContent, NoCopy};
 pub use init::Initialised;
 pub use known::names as repository_names;
 pub use last_checked::{LastChecked, Look, Verified};

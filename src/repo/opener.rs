@@ -163,7 +163,7 @@ impl Opener {
     }
 
     /// The metadata of the object itself, whatever stands beside it.
-    fn own_metadata(&self, name: &ObjectName) -> Result<Option<Result<Metadata, CodecError>>, Error> {
+    pub(super) fn own_metadata(&self, name: &ObjectName) -> Result<Option<Result<Metadata, CodecError>>, Error> {
         let mut len = METADATA_READ_BYTES as u64;
         loop {
             let Some(object) = self.objects.read(name, ReadRange::Bounded { offset: 0, len })? else { return Ok(None) };

@@ -95,11 +95,10 @@ impl Sealer {
         let mut source = (content.open)();
         // Bytes that do not compress get a little longer, by their frames' tags above all.
         let room = usize::try_from(metadata.plaintext_bytes + metadata.plaintext_bytes / 256).unwrap_or(PART_BYTES) + 64 * KIB;
-        let buffer = Vec::with_capacity(room.min(PART_BYTES));
-        let mut parts = PartWriter { objects: &self.objects, key, content_id: *content_id, buffer, upload: None };
+        let mut parts = PartWriter::new(&self.objects, key, *content_id, room);
         match codec::seal(&mut source, &mut parts, address, self.key.as_deref(), metadata, sealing) {
             Ok(()) => Ok(parts.finish()?),
-            Err(CodecError::Write(e)) if e.get_ref().is_some_and(|inner| inner.is::<NameTaken>()) => Ok(Created::Exists),
+            Err(CodecError::Write(e)) if PartWriter::says_taken(&e) => Ok(Created::Exists),
             Err(CodecError::Write(e)) => Err(store_error(e)),
             Err(CodecError::Read(e)) => Err(source_error(name, &e)),
             Err(e @ CodecError::SourceChanged) => Err(Error::new(Kind::Damaged, format!("{name}: {e}; nothing was stored"))
@@ -115,7 +114,7 @@ impl Sealer {
 struct NameTaken;
 
 /// Gathers an object into parts: one request if it fits into one, an upload otherwise.
-struct PartWriter<'a> {
+pub(super) struct PartWriter<'a> {
     objects: &'a RawObjects,
     key: &'a Key,
     content_id: ContentId,
@@ -123,7 +122,17 @@ struct PartWriter<'a> {
     upload: Option<Box<dyn Upload + 'a>>,
 }
 
-impl PartWriter<'_> {
+impl<'a> PartWriter<'a> {
+    /// Writes an object of about `room` bytes.
+    pub(super) fn new(objects: &'a RawObjects, key: &'a Key, content_id: ContentId, room: usize) -> Self {
+        Self { objects, key, content_id, buffer: Vec::with_capacity(room.min(PART_BYTES)), upload: None }
+    }
+
+    /// Whether an error of writing says that the name is taken.
+    pub(super) fn says_taken(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<NameTaken>())
+    }
+
     fn send_part(&mut self) -> io::Result<()> {
         if self.upload.is_none() {
             // Before gigabytes are sent in vain: one byte tells whether the name is taken.
@@ -141,7 +150,11 @@ impl PartWriter<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<Created, StoreError> {
+    /// Publishes the object.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn finish(mut self) -> Result<Created, StoreError> {
         let rest = Bytes::from(std::mem::take(&mut self.buffer));
         match &mut self.upload {
             None => self.objects.store().create(self.key, rest, &self.content_id),

@@ -15,6 +15,7 @@
 //! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
 //! | Since when is each backup verified? | `checked_backups` |
 //! | What is found, and what was looked at? | [`findings`] |
+//! | How does what is damaged become good again? | [`repair`] |
 
 mod checked_backups;
 mod costs;
@@ -27,6 +28,7 @@ mod lines;
 mod listing;
 mod needed;
 mod quick;
+pub mod repair;
 mod request;
 mod rolling;
 mod run;

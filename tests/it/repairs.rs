@@ -1,6 +1,7 @@
 //! Good copies beside damaged objects: every reader takes them, none takes what is no copy of the object, and without
 //! one the damage is named as before.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -26,13 +27,15 @@ use walvis::store::{ContentId, Key, ReadRange, Store};
 
 use crate::support::command::files_below;
 
+mod made;
+
 const SYSTEM: SystemId = SystemId(7);
 const SEGMENT_BYTES: u64 = 1 << 20;
 
 struct World {
     memory: Arc<MemoryStore>,
     repository: Repository,
-    secret: Secret,
+    secret: Arc<Secret>,
     cluster: ClusterName,
     facts: Facts,
 }
@@ -53,6 +56,10 @@ fn plain_segment(seed: u8) -> Vec<u8> {
 
 impl World {
     fn new(encrypted: bool) -> Self {
+        Self::of_system(encrypted, SYSTEM)
+    }
+
+    fn of_system(encrypted: bool, system_id: SystemId) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("repository");
         let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None, known: None };
@@ -67,9 +74,38 @@ impl World {
         let repository = Repository::over(Arc::clone(&memory) as Arc<dyn Store>, &secret, 1).unwrap();
         let cluster = ClusterName::new("main").unwrap();
         let wal_segment_size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
-        let facts = Facts { system_id: SYSTEM, wal_segment_size, postgres_major: Some(17) };
+        let facts = Facts { system_id, wal_segment_size, postgres_major: Some(17) };
         repository.bind(&cluster, facts).unwrap();
-        Self { memory, repository, secret, cluster, facts }
+        Self { memory, repository, secret: Arc::new(secret), cluster, facts }
+    }
+
+    /// A copy of the repository, object for object.
+    fn copy(&self) -> Self {
+        let memory = Arc::new(MemoryStore::new());
+        for (name, bytes) in self.all() {
+            let _ = memory.create(&Key::new(name).unwrap(), bytes.into(), &ContentId([0; 16])).unwrap();
+        }
+        let repository = Repository::over(Arc::clone(&memory) as Arc<dyn Store>, &self.secret, 1).unwrap();
+        Self { memory, repository, secret: Arc::clone(&self.secret), cluster: self.cluster.clone(), facts: self.facts }
+    }
+
+    /// All objects.
+    fn all(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut names = Vec::new();
+        self.memory
+            .list("", "", &mut |entry| {
+                names.push(entry.key);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        names
+            .into_iter()
+            .map(|key| {
+                let mut bytes = Vec::new();
+                self.memory.read(&key, ReadRange::All).unwrap().body.read_to_end(&mut bytes).unwrap();
+                (key.to_string(), bytes)
+            })
+            .collect()
     }
 
     /// The same repository, nothing of it remembered.
@@ -94,11 +130,11 @@ impl World {
     }
 
     fn wal(&self, file: WalFileName) -> ObjectName {
-        ObjectName::wal(&self.cluster, SYSTEM, file)
+        ObjectName::wal(&self.cluster, self.facts.system_id, file)
     }
 
     fn push(&self, file: &WalFileName, plain: &[u8]) -> Result<Stored, Error> {
-        self.again().put_wal(&self.cluster, SYSTEM, file, &Content::of_bytes(plain)).map(|kept| kept.stored)
+        self.again().put_wal(&self.cluster, self.facts.system_id, file, &Content::of_bytes(plain)).map(|kept| kept.stored)
     }
 
     fn fetch(&self, file: &WalFileName) -> Result<Option<Vec<u8>>, Error> {
@@ -249,7 +285,7 @@ fn pack(world: &World, id: BackupId) -> (ObjectName, Vec<RecordLocation>) {
     let target = PackTarget {
         repository: &world.repository,
         cluster: &world.cluster,
-        system_id: SYSTEM,
+        system_id: world.facts.system_id,
         backup: id,
         level: 1,
         uploaders: 1,
@@ -264,7 +300,7 @@ fn pack(world: &World, id: BackupId) -> (ObjectName, Vec<RecordLocation>) {
     })
     .unwrap();
     let pack = PackId { backup: id, number: 0 };
-    (ObjectName::Pack { cluster: world.cluster.clone(), system_id: SYSTEM, pack }, places)
+    (ObjectName::Pack { cluster: world.cluster.clone(), system_id: world.facts.system_id, pack }, places)
 }
 
 #[test]
@@ -371,7 +407,7 @@ fn empty_facts() -> BackupFacts {
         hash_key: String::new(),
         databases: vec![],
         tablespaces: vec![],
-        annotations: std::collections::BTreeMap::new(),
+        annotations: BTreeMap::new(),
         damage: vec![],
         warnings: vec![],
     }
