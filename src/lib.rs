@@ -31,7 +31,7 @@
 //! | 4 | [`config`], [`postgres`], [`report`] | file < environment < flags → one validated value; a PostgreSQL server and its data directory; what commands answer |
 //! | 3 | [`repo`] | what a repository is: object names, keys, bindings, WAL files, catalog, backups |
 //! | 2 | [`store`], [`codec`] | where objects live; the one pipeline of compression, encryption and hashing |
-//! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`] | pure parsers and ciphers; raw file-system calls; the operator's commands |
+//! | 1 | [`crypto`], [`mod@format`], [`pg`], [`fsio`], [`command`], [`throttle`] | pure parsers and ciphers; raw file-system calls; the operator's commands; how fast may be read |
 //! | 0 | [`limits`], [`deadline`], [`error`], [`raw_text`], [`process`], [`threads`], [`varint`], [`waiting`], [`fifo_cache`] | bounds, time limits, the error type, names that are bytes, what processes inherit, several things at once, numbers of variable length, what is waited for, a bounded cache |
 
 pub mod backup;
@@ -59,6 +59,7 @@ pub mod restore;
 pub mod retention;
 pub mod store;
 pub mod threads;
+pub mod throttle;
 pub mod varint;
 pub mod verify;
 pub mod waiting;

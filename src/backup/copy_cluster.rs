@@ -14,7 +14,6 @@ use crate::backup::parent::{Parent, ParentHead};
 use crate::backup::progress::Progress;
 use crate::backup::session_watch::SessionWatch;
 use crate::backup::source::Stopped;
-use crate::backup::throttle::Throttle;
 use crate::crypto::random_bytes;
 use crate::error::{Error, Kind};
 use crate::format::manifest::{Attachment, FileEntry};
@@ -23,6 +22,7 @@ use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{Lsn, Timeline};
 use crate::repo::backups::{PackReader, PackTarget, Packed, with_packs};
 use crate::threads::{Stop, Worker};
+use crate::throttle::Throttle;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -5,7 +5,6 @@
 use crate::backup::copy_jobs::{BatchItem, CopiedItem, CopyJob, CopyResult, PackBytes, PageDamage, ParentContent};
 use crate::backup::file_list;
 use crate::backup::pages::{Horizon, PageFile, PageReport, PagesError};
-use crate::backup::throttle::Throttle;
 use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
@@ -18,6 +17,7 @@ use crate::pg::page_checksum::{PAGE_BYTES, is_zero};
 use crate::raw_text::RawText;
 use crate::repo::backups::{PackReader, PackWriter};
 use crate::threads::{Stop, Worker};
+use crate::throttle::Throttle;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};

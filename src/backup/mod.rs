@@ -23,6 +23,5 @@ pub mod preflight;
 pub mod progress;
 pub mod session_watch;
 pub mod source;
-pub mod throttle;
 pub mod unrestorable;
 pub mod wal;

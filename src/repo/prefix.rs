@@ -15,6 +15,8 @@ pub enum Prefix<'a> {
     Clusters,
     /// Everything of a cluster.
     Cluster(&'a ClusterName),
+    /// Everything of a system identifier of a cluster.
+    System(&'a ClusterName, SystemId),
     /// The bindings of a cluster, by generation.
     Bindings(&'a ClusterName),
     /// All files that PostgreSQL archived, timelines first and histories last.
@@ -66,6 +68,7 @@ impl fmt::Display for Prefix<'_> {
             Self::DataKeys => f.write_str("keys/"),
             Self::Clusters => f.write_str("clusters/"),
             Self::Cluster(cluster) => write!(f, "{}{cluster}/", Prefix::Clusters),
+            Self::System(cluster, system_id) => write!(f, "{}{system_id}/", Prefix::Cluster(cluster)),
             Self::Bindings(cluster) => write!(f, "{}bindings/", Prefix::Cluster(cluster)),
             Self::Wal(cluster, system_id) => write!(f, "{}{system_id}/wal/", Prefix::Cluster(cluster)),
             Self::Timeline(cluster, system_id, timeline) => {

@@ -281,7 +281,7 @@ mod tests {
         let costs = Costs::of_tracks(vec![first, second]);
         let hole = |timeline, from, until| Harm { holes: vec![(Timeline(timeline), interval(from, until))], ..Harm::default() };
         assert_eq!(costs.lost(&hole(1, 20, 30)), [(Timeline(1), interval(20, 60)), (Timeline(2), interval(50, 72))]);
-        assert_eq!(costs.lost(&hole(1, 40, 60)), [(Timeline(1), interval(40, 60))], "the child has its own of this");
+        assert_eq!(costs.lost(&hole(1, 40, 60)), [(Timeline(1), interval(50, 60))], "of the rest the child has its own");
         assert_eq!(costs.lost(&hole(2, 40, 60)), [(Timeline(2), interval(50, 72))], "and of that the part before the fork");
         assert_eq!(costs.lost(&hole(2, 80, 90)), [(Timeline(2), interval(80, 100))]);
         let wal = (Lsn(5), Lsn(6));

@@ -2,6 +2,7 @@
 
 use super::costs::Harm;
 use super::findings::{Problem, Subject};
+use crate::error::{Error, Kind};
 
 /// Something wrong with an object.
 #[derive(Debug, Clone)]
@@ -18,12 +19,14 @@ pub(super) struct Fault {
     pub(super) files: Vec<String>,
     /// Whether somebody needs the object.
     pub(super) matters: bool,
+    /// Whether readers take a good copy instead.
+    pub(super) is_repaired: bool,
 }
 
 impl Fault {
     /// A fault that harms nothing yet.
     pub(super) fn new(subject: Subject, problem: Problem, detail: impl Into<String>, matters: bool) -> Self {
-        Self { subject, problem, detail: detail.into(), harm: Harm::default(), files: Vec::new(), matters }
+        Self { subject, problem, detail: detail.into(), harm: Harm::default(), files: Vec::new(), matters, is_repaired: false }
     }
 
     /// Says what it harms.
@@ -32,4 +35,10 @@ impl Fault {
         self.harm = harm;
         self
     }
+}
+
+/// Whether an error says that an object is damaged. A key that nobody knows counts: its id is in the header, which may
+/// be what is damaged.
+pub(super) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind, Kind::Damaged | Kind::Denied)
 }

@@ -77,7 +77,7 @@ impl<'a> Known<'a> {
     /// # Errors
     /// As the store's.
     pub(super) fn finding(&self, fault: Fault, times: &mut usize) -> Result<Finding, Error> {
-        let Fault { subject, problem, detail, harm, mut files, matters } = fault;
+        let Fault { subject, problem, detail, harm, mut files, matters, is_repaired } = fault;
         let mut cost = Cost::default();
         if matters {
             cost.backups = self.harmed(&harm);
@@ -88,7 +88,7 @@ impl<'a> Known<'a> {
         files.truncate(MAX_HARMED_FILES_NAMED);
         cost.files = files;
         let system_id = Some(self.facts.system_id);
-        Ok(Finding { subject, system_id, problem, detail, cost, matters, is_repaired: false })
+        Ok(Finding { subject, system_id, problem, detail, cost, matters, is_repaired })
     }
 
     /// The backups that cannot be restored.

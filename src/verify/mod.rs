@@ -12,15 +12,18 @@
 //! | What is needed by somebody? | `needed` |
 //! | What does damage cost? | `costs`; all of these put together: `known` |
 //! | What is wrong, without reading content? | `quick` |
+//! | What is wrong in any byte? | `full`; one object: `read`; what packs must hold: `references`; neighbours: `continuity` |
 //! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
 //! | Since when is each backup verified? | `checked_backups` |
 //! | What is found, and what was looked at? | [`findings`] |
 //! | How does what is damaged become good again? | [`repair`] |
 
 mod checked_backups;
+mod continuity;
 mod costs;
 mod fault;
 pub mod findings;
+mod full;
 mod heads;
 mod inventory;
 mod known;
@@ -28,6 +31,8 @@ mod lines;
 mod listing;
 mod needed;
 mod quick;
+mod read;
+mod references;
 pub mod repair;
 mod request;
 mod rolling;

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 
 use super::fault::Fault;
 use super::findings::{Checked, Cost, Finding, Findings, Problem, Subject};
+use super::full::Full;
 use super::heads::Heads;
 use super::inventory::{Inventory, SystemInventory};
 use super::known::Known;
 use super::quick;
+use super::read::Meter;
 use super::request::{Hooks, Mode, Progress, VerifyRequest};
 use crate::error::Error;
 use crate::limits::{LISTED_NAMES, MAX_TIMED_LOSSES};
@@ -84,9 +86,10 @@ pub fn verify(
     }
     verified.findings.others_total += inventory.foreign_total.saturating_sub(inventory.foreign.len() as u64);
     let mut times = MAX_TIMED_LOSSES;
+    let meter = Meter::new(request.max_bytes_per_s);
     for facts in facts {
         let Some(listed) = inventory.systems.remove(&facts.system_id) else { continue };
-        system(repository, cluster, facts, listed, request, hooks, &mut times, &mut verified)?;
+        system(repository, cluster, facts, listed, request, hooks, &meter, &mut times, &mut verified)?;
     }
     Ok(verified)
 }
@@ -100,6 +103,7 @@ fn system(
     listed: SystemInventory,
     request: &VerifyRequest<'_>,
     hooks: &Hooks<'_>,
+    meter: &Meter,
     times: &mut usize,
     verified: &mut Verified,
 ) -> Result<(), Error> {
@@ -120,7 +124,14 @@ fn system(
     })?;
     let window = request.windows.and_then(|windows| windows.get(&facts.system_id));
     let known = Known::of((repository, cluster), &catalog, listed, heads, window)?;
-    faults.extend(quick::faults(&known, request.mode == Mode::Quick)?);
+    faults.extend(quick::faults(&known, request.mode != Mode::Full)?);
+    if request.mode != Mode::Quick {
+        let (found, checked) = Full::new(&known, request, hooks, meter).look()?;
+        // What was read is known better.
+        faults.retain(|fault| !found.iter().any(|other| other.subject == fault.subject));
+        faults.extend(found);
+        verified.checked.push(checked);
+    }
     for fault in faults {
         verified.findings.add(known.finding(fault, times)?);
     }

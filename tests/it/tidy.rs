@@ -12,7 +12,7 @@ use graph::Graph;
 /// Modules by layer, as in `src/lib.rs`; a module may use what stands above it here.
 const LAYERS: [&[&str]; 10] = [
     &["limits", "deadline", "error", "raw_text", "process", "waiting", "threads", "fifo_cache", "varint"],
-    &["crypto", "format", "pg", "fsio", "command"],
+    &["crypto", "format", "pg", "fsio", "command", "throttle"],
     &["store", "codec"],
     &["repo"],
     &["config", "postgres", "report"],

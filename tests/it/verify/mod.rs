@@ -1,4 +1,5 @@
 //! Verification: what is whole is found whole, and every damage is found, with what it costs.
 
+mod full;
 mod quick;
 mod world;
