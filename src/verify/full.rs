@@ -12,13 +12,11 @@ use super::fault::{Fault, is_damage};
 use super::findings::{Checked, Problem, Subject};
 use super::heads::damaged_manifest;
 use super::known::Known;
-use super::lines::SegmentRun;
 use super::read::{BadRecords, Done, Job, Meter, Outcome, ReadWorker};
 use super::references::{References, Referred, walk};
 use super::request::{Hooks, Mode, Progress, VerifyRequest};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::node::span;
 use crate::limits::{MAX_HARMED_FILES_NAMED, MAX_REFERENCES_KEPT, MAX_UNREADABLE_IN_A_ROW, VERIFY_JOBS_AHEAD, VERIFY_LOOK_EVERY};
 use crate::pg::scan::Summary;
 use crate::pg::{SegmentName, Timeline, WalFileName};
@@ -247,7 +245,7 @@ impl<'f> Full<'f> {
             Outcome::Unreadable(error) if self.unreadable >= MAX_UNREADABLE_IN_A_ROW => return Err(error),
             Outcome::Unreadable(error) => (Problem::Unreadable, error.what),
         };
-        let (harm, matters) = self.consequences(&name);
+        let (harm, matters) = self.known.consequences(&name);
         let mut fault = Fault::new(Subject::Object(name), problem, detail, matters && !is_repaired);
         fault.is_repaired = is_repaired;
         if !is_repaired {
@@ -278,35 +276,6 @@ impl<'f> Full<'f> {
             Ok(metadata) => Ok(metadata.and_then(|m| m.wal_summary).and_then(|bytes| Summary::decode(&bytes).ok())),
             Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    /// What the loss of an object means, and whether anybody needs it. Which backups a pack harms is found out later.
-    fn consequences(&self, name: &ObjectName) -> (Harm, bool) {
-        let known = self.known;
-        match name {
-            ObjectName::Wal { file: StoredName { file, .. }, .. } => match file {
-                WalFileName::Segment(name) => {
-                    let number = name.number(known.facts.wal_segment_size).unwrap_or_default();
-                    let run = SegmentRun { timeline: name.timeline, first: number, last: number };
-                    (Harm::of_segments(run, known.facts.wal_segment_size), known.wants(run))
-                }
-                WalFileName::History(timeline) => (Harm { timelines: vec![*timeline], ..Harm::default() }, true),
-                // Recovery never reads them.
-                WalFileName::Partial(_) | WalFileName::Backup(..) => (Harm::default(), false),
-            },
-            // Derived data, but a search for a target stops at it.
-            ObjectName::Node { timeline, level, first_segment, .. } => {
-                let last = first_segment.saturating_add(span(*level) - 1);
-                (Harm::default(), known.wants(SegmentRun { timeline: *timeline, first: *first_segment, last }))
-            }
-            ObjectName::Pack { pack, .. } => {
-                let is_needed = known.heads.users.users(*pack).next().is_some() || !known.heads.unreadable.is_empty();
-                (Harm::default(), is_needed)
-            }
-            // Nobody knows which backups it keeps.
-            ObjectName::Pin { .. } => (Harm::default(), true),
-            _ => (Harm::default(), false),
         }
     }
 

@@ -14,13 +14,14 @@ use super::needed::Needed;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::BackupSummary;
+use crate::format::node::span;
 use crate::limits::{MAX_HARMED_FILES_NAMED, MAX_RUNS_ASKED_AGAIN};
 use crate::pg::scan::PgTime;
-use crate::pg::{Lsn, Timeline};
+use crate::pg::{Lsn, Timeline, WalFileName};
 use crate::recovery::log::{Log as _, WantedEnds};
 use crate::recovery::path_log::PathLog;
 use crate::repo::backups::BackupWal;
-use crate::repo::{Catalog, ClusterName, Facts, Repository, Runs};
+use crate::repo::{Catalog, ClusterName, Facts, ObjectName, Repository, Runs, StoredName};
 
 /// One system identifier.
 pub(super) struct Known<'a> {
@@ -101,6 +102,34 @@ impl<'a> Known<'a> {
         let unreadable = harm.backups.iter().copied().filter(|id| self.heads.unreadable.contains(id));
         let found: BTreeSet<BackupId> = readable.chain(unreadable).collect();
         found.into_iter().collect()
+    }
+
+    /// What the loss of an object means, and whether anybody needs it. Which backups a pack harms is found out later.
+    pub(super) fn consequences(&self, name: &ObjectName) -> (Harm, bool) {
+        match name {
+            ObjectName::Wal { file: StoredName { file, .. }, .. } => match file {
+                WalFileName::Segment(name) => {
+                    let number = name.number(self.facts.wal_segment_size).unwrap_or_default();
+                    let run = SegmentRun { timeline: name.timeline, first: number, last: number };
+                    (Harm::of_segments(run, self.facts.wal_segment_size), self.wants(run))
+                }
+                WalFileName::History(timeline) => (Harm { timelines: vec![*timeline], ..Harm::default() }, true),
+                // Recovery never reads them.
+                WalFileName::Partial(_) | WalFileName::Backup(..) => (Harm::default(), false),
+            },
+            // Derived data, but a search for a target stops at it.
+            ObjectName::Node { timeline, level, first_segment, .. } => {
+                let last = first_segment.saturating_add(span(*level) - 1);
+                (Harm::default(), self.wants(SegmentRun { timeline: *timeline, first: *first_segment, last }))
+            }
+            ObjectName::Pack { pack, .. } => {
+                let is_needed = self.heads.users.users(*pack).next().is_some() || !self.heads.unreadable.is_empty();
+                (Harm::default(), is_needed)
+            }
+            // Nobody knows which backups it keeps.
+            ObjectName::Pin { .. } => (Harm::default(), true),
+            _ => (Harm::default(), false),
+        }
     }
 
     /// When the moments of an interval were, as far as the log tells.

@@ -39,14 +39,29 @@ pub(super) fn faults(known: &Known<'_>, stops: bool) -> Result<Vec<Fault>, Error
     odd_segments(known, &mut faults);
     missing_histories(known, &mut faults);
     packs(known, &mut faults)?;
-    for error in &known.catalog_damage {
-        let subject = Subject::Other(format!("catalog of {}/{}", known.cluster, known.facts.system_id));
-        faults.push(Fault::new(subject, Problem::Damaged, error.what.clone(), true));
-    }
+    catalog_damage(known, &mut faults);
     if stops {
         stopped_segments(known, &mut faults);
     }
     Ok(faults)
+}
+
+/// What kept the catalog from being asked: usually one object, which the error begins with.
+fn catalog_damage(known: &Known<'_>, faults: &mut Vec<Fault>) {
+    for error in &known.catalog_damage {
+        let name = error.what.split_whitespace().next().and_then(ObjectName::parse);
+        let (subject, (harm, matters)) = match name {
+            Some(name) => (Subject::Object(name.clone()), known.consequences(&name)),
+            None => {
+                let catalog = format!("catalog of {}/{}", known.cluster, known.facts.system_id);
+                (Subject::Other(catalog), (Harm::default(), true))
+            }
+        };
+        // Several lines run through it.
+        if !faults.iter().any(|fault| fault.subject == subject && fault.problem == Problem::Damaged) {
+            faults.push(Fault::new(subject, Problem::Damaged, error.what.clone(), matters).harming(harm));
+        }
+    }
 }
 
 fn missing_segments(known: &Known<'_>, faults: &mut Vec<Fault>) {

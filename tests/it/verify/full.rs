@@ -80,7 +80,7 @@ fn a_damaged_record_costs_the_backups_that_refer_to_it() {
     let mut harmed = BTreeSet::new();
     for name in &of_first {
         let good = fs::read(world.object(name)).unwrap();
-        let mut at = good.len() - 1000;
+        let mut at = good.len().saturating_sub(1000);
         while at > 1500 {
             world.change(name, |bytes| bytes[at] ^= 1);
             let finding = only(&world);

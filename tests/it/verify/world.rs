@@ -252,8 +252,8 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     noise
 }
 
-/// Three backups and two timelines: the first one of segments 2 to 30, the second leaves it in segment 20 and goes on to
-/// segment 40. Backups in segments 4 and 15, and one of the second timeline in 30.
+/// Three backups and two timelines: the first one of segments 2 to 34, the second leaves it in segment 20 and goes on to
+/// segment 50. Backups in segments 4 and 15, and one of the second timeline in 30.
 pub struct Story {
     pub world: World,
     pub backups: [BackupId; 3],
@@ -283,10 +283,10 @@ impl Story {
         let second = at(&mut writer);
         write_to(&mut writer, 20);
         let mut child = writer.fork(2);
-        write_to(&mut writer, 30);
+        write_to(&mut writer, 34);
         write_to(&mut child, 30);
         let third = at(&mut child);
-        write_to(&mut child, 40);
+        write_to(&mut child, 50);
         let (parent, child) = (writer.finish(), child.finish());
         world.put_log(&parent, &[]);
         world.put_log(&child, &[&parent]);
