@@ -3,6 +3,11 @@
 //! Lives here: the rules, the plan, the two phases. May not live here: the form of stored objects (`repo`), where
 //! recovery would stop (`recovery`). Depends on layers below it only.
 
+mod clock;
+mod deleting;
+pub mod execute;
+mod expire_system;
+mod leftovers;
 mod needed;
 pub mod plan;
 pub mod rules;

@@ -17,7 +17,7 @@ use crate::pg::scan::PgTime;
 use crate::recovery::choice_of_backup::Backups;
 use crate::recovery::promised::{Asked, Promised, promised};
 use crate::repo::backups::BackupWal;
-use crate::repo::{ClusterName, Facts, ObjectSet, Repository};
+use crate::repo::{ClusterName, Facts, ObjectSet, Repository, SystemId};
 use crate::report::expire::{Amounts, Reason};
 
 pub use super::stored::Hooks;
@@ -34,6 +34,9 @@ pub struct PlanRequest<'a> {
     pub pins: &'a BTreeSet<BackupId>,
     /// Backups that may go although their manifests cannot be read.
     pub give_up: &'a BTreeSet<BackupId>,
+    /// What counts as gone already, because tombstones name it: nothing is let go for the sake of what another run may
+    /// delete at any time.
+    pub gone: &'a BTreeMap<SystemId, ObjectSet>,
     /// The present.
     pub now: PgTime,
     /// How it is interrupted, and how far it is.
@@ -101,7 +104,11 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, Error> {
     let facts = repository.systems(cluster)?;
     let stored = facts
         .into_iter()
-        .map(|facts| StoredSystem::look(repository, cluster, facts, request.hooks, &mut looked_at))
+        .map(|facts| {
+            let none = ObjectSet::new(facts.wal_segment_size);
+            let gone = request.gone.get(&facts.system_id).unwrap_or(&none);
+            StoredSystem::look(repository, cluster, facts, gone, request.hooks, &mut looked_at)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     refuse(request, &stored)?;
 

@@ -100,6 +100,7 @@ fn list(
 
 impl<'a> StoredSystem<'a> {
     /// Looks. Manifests are listed first: whatever one of them needs was stored before it, and is in the later lists.
+    /// What is in `gone` counts as if it was not there: another run may delete it at any time.
     ///
     /// # Errors
     /// As the store's and the catalog's. A manifest that is damaged is no error here.
@@ -107,6 +108,7 @@ impl<'a> StoredSystem<'a> {
         repository: &'a Repository,
         cluster: &ClusterName,
         facts: Facts,
+        gone: &ObjectSet,
         hooks: Hooks<'_>,
         looked_at: &mut u64,
     ) -> Result<Self, Error> {
@@ -119,10 +121,14 @@ impl<'a> StoredSystem<'a> {
         })?;
         manifests.sort_unstable();
         let taken = manifests.iter().map(|(id, ..)| *id).collect();
+        manifests.retain(|(id, ..)| !gone.has_manifest(*id));
 
         let (mut packs, mut newest_pack_unix_s) = (Vec::new(), BTreeMap::new());
         list(repository, Prefix::Packs(cluster, system_id), hooks, looked_at, &mut newest_unix_s, &mut |object| {
             let ObjectName::Pack { pack, .. } = object.name else { return };
+            if gone.has_pack(pack) {
+                return;
+            }
             packs.push((pack, object.size_bytes));
             let stored = object.modified_unix_s.unwrap_or(pack.backup.started_unix_s);
             let newest: &mut i64 = newest_pack_unix_s.entry(pack.backup).or_insert(stored);
@@ -131,7 +137,11 @@ impl<'a> StoredSystem<'a> {
         packs.sort_unstable();
 
         let mut wal = StoredWal::new(facts.wal_segment_size);
-        list(repository, Prefix::Wal(cluster, system_id), hooks, looked_at, &mut newest_unix_s, &mut |object| wal.add(object))?;
+        list(repository, Prefix::Wal(cluster, system_id), hooks, looked_at, &mut newest_unix_s, &mut |object| {
+            if !matches!(&object.name, ObjectName::Wal { file, .. } if gone.has_wal(file)) {
+                wal.add(object);
+            }
+        })?;
         let catalog = repository.catalog(cluster, facts)?;
 
         let (mut backups, mut users) = (Vec::new(), PackUsers::default());

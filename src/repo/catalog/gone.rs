@@ -96,7 +96,7 @@ impl Repository {
 }
 
 /// The last segment into which a record can reach that begins under a node.
-pub(super) fn reach(node: NodeId) -> u64 {
+pub fn reach(node: NodeId) -> u64 {
     node.last().saturating_add(segments_of_a_record(node.size))
 }
 

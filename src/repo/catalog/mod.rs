@@ -14,6 +14,7 @@ mod timelines;
 mod walk;
 mod write;
 
+pub use gone::reach;
 pub use open::Catalog;
 pub use path::{Leg, Path, TimelineInfo};
 pub use walk::{Step, Visit, Wanted};
