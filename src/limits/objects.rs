@@ -52,6 +52,9 @@ pub const MAX_EARLY_BINDING_BYTES: usize = 16 * KIB;
 
 /// Most good copies of one damaged object: each was written because the one before is damaged too.
 pub const MAX_REPAIRS: u32 = 100;
+/// How often the quick look is taken again after a repair brought back what says what else is needed: a binding, then a
+/// history, then a manifest, and one more.
+pub const MAX_REPAIR_ROUNDS: usize = 4;
 /// How long a good copy stays beside an object that was replaced: longer than any run that looked at it before.
 pub const REPAIR_KEPT: Duration = Duration::from_hours(24);
 

@@ -16,7 +16,7 @@
 //! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
 //! | Since when is each backup verified? | `checked_backups` |
 //! | What is found, and what was looked at? | [`findings`] |
-//! | How does what is damaged become good again? | [`repair`] |
+//! | How does what is damaged become good again? | [`repair`]; all that was found: `repair_found` |
 
 mod checked_backups;
 mod continuity;
@@ -34,6 +34,7 @@ mod quick;
 mod read;
 mod references;
 pub mod repair;
+mod repair_found;
 mod request;
 mod rolling;
 mod run;
@@ -41,6 +42,7 @@ mod run;
 pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
 pub use listing::Listing;
+pub use repair_found::{RepairRun, RepairedObject, repair_found};
 pub use request::{Hooks, Mode, Progress, VerifyRequest, Windows};
 pub use rolling::{Share, share};
 pub use run::{Counts, Verified, verify};

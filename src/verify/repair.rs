@@ -72,25 +72,31 @@ impl<'a> RepairSource<'a> {
     }
 }
 
-/// Repairs one object.
+/// Repairs one object. `is_unreadable` says that the store has it and does not hand it out, as a disk with a bad sector
+/// does: that is damage then, and no outage.
 ///
 /// # Errors
 /// As the stores'. What was done by then is whole, and another run goes on from there.
-pub fn repair(target: &Repository, source: &RepairSource<'_>, name: &ObjectName) -> Result<Repaired, Error> {
+pub fn repair(target: &Repository, source: &RepairSource<'_>, name: &ObjectName, is_unreadable: bool) -> Result<Repaired, Error> {
     let objects = target.objects();
-    let is_there = match target.good_bytes(objects, name)? {
-        Ok(_) => return Ok(Repaired::Good),
-        Err(NoCopy::Gone) => false,
-        Err(NoCopy::Damaged(_)) => true,
+    let is_there = match state(target, name, is_unreadable)? {
+        State::Good => return Ok(Repaired::Good),
+        State::Gone => false,
+        State::Bad => true,
     };
     // Of a node several contents are right: it is as complete as the catalog was.
-    let known = if is_node(name) { None } else { target.own_content(name)? };
+    let known = match target.own_content(name) {
+        _ if is_node(name) => None,
+        Err(error) if is_unreadable && error.kind == Kind::Unreachable => None,
+        known => known?,
+    };
     let copies = objects.repairs(name)?;
     let mut lost = Vec::new();
     for beside in &copies {
         match target.good_bytes(objects, beside)? {
             Ok(good) if fits(known, good.content()) => {
-                return put_in_place(target, name, &Copy::Bytes(good), is_there, Some(beside.clone()));
+                let is_bad = is_there.then_some(is_unreadable);
+                return put_in_place(target, name, &Copy::Bytes(good), is_bad, Some(beside.clone()));
             }
             Ok(_) => lost.push(format!("{beside} has other content")),
             Err(NoCopy::Gone) => {}
@@ -100,15 +106,33 @@ pub fn repair(target: &Repository, source: &RepairSource<'_>, name: &ObjectName)
     match take(target, source, name, known)? {
         Ok(good) => {
             if !is_there {
-                return put_in_place(target, name, &good, false, None);
+                return put_in_place(target, name, &good, None, None);
             }
             let beside = put_beside(target, name, &good, copies.len())?;
-            put_in_place(target, name, &good, true, Some(beside))
+            put_in_place(target, name, &good, Some(is_unreadable), Some(beside))
         }
         Err(why) => {
             lost.push(why);
             Ok(Repaired::Lost { because: lost.join("; ") })
         }
+    }
+}
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    Bad,
+    Gone,
+}
+
+fn state(target: &Repository, name: &ObjectName, is_unreadable: bool) -> Result<State, Error> {
+    match target.good_bytes(target.objects(), name) {
+        Ok(Ok(_)) => Ok(State::Good),
+        Ok(Err(NoCopy::Damaged(_))) => Ok(State::Bad),
+        Ok(Err(NoCopy::Gone)) => Ok(State::Gone),
+        Err(error) if is_unreadable && error.kind == Kind::Unreachable => Ok(State::Bad),
+        Err(error) => Err(error),
     }
 }
 
@@ -181,17 +205,17 @@ fn put_beside(target: &Repository, name: &ObjectName, copy: &Copy<'_>, there: us
         .hint("find out what damages them; then remove those below repairs/ that belong to this object"))
 }
 
-/// Creates the object if it is missing; otherwise replaces it where that is possible. `beside` is a copy that stands
-/// beside it.
+/// Creates the object if it is missing; replaces it where that is possible if it `is_bad`, which says whether it is
+/// unreadable. `beside` is a copy that stands beside it.
 fn put_in_place(
     target: &Repository,
     name: &ObjectName,
     copy: &Copy<'_>,
-    is_there: bool,
+    is_bad: Option<bool>,
     beside: Option<ObjectName>,
 ) -> Result<Repaired, Error> {
     let objects = target.objects();
-    if is_there {
+    if let Some(is_unreadable) = is_bad {
         let Some(beside) = beside.clone() else {
             return Err(Error::new(Kind::Bug, format!("{name} would be deleted without a copy beside it")));
         };
@@ -199,7 +223,7 @@ fn put_in_place(
             return Ok(Repaired::Beside { copy: beside, because });
         }
         // Whoever replaced it meanwhile did it well.
-        if target.good_bytes(objects, name)?.is_ok() {
+        if state(target, name, is_unreadable)? == State::Good {
             return Ok(Repaired::Good);
         }
         match objects.delete(name) {
@@ -216,7 +240,7 @@ fn put_in_place(
             objects.make_durable(name)?;
             Ok(Repaired::Good)
         }
-        Ok(_) if is_there => Ok(Repaired::Replaced),
+        Ok(_) if is_bad.is_some() => Ok(Repaired::Replaced),
         Ok(_) => Ok(Repaired::Created),
         Err(NoCopy::Gone) => Err(Error::new(
             Kind::Unreachable,

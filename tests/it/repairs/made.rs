@@ -51,7 +51,7 @@ impl Objects {
 }
 
 fn run(world: &World, source: &World, name: &ObjectName) -> Result<Repaired, Error> {
-    repair(&world.again(), &RepairSource::new(&world.again(), &source.again()), name)
+    repair(&world.again(), &RepairSource::new(&world.again(), &source.again()), name, false)
 }
 
 /// The object as readers see it.
@@ -121,7 +121,7 @@ fn where_nothing_can_be_deleted_the_copy_stays_beside() {
         let mut bad = good.clone();
         bad[good.len() / 2] ^= 1;
         world.set(name, &bad);
-        let repaired = repair(&target, &RepairSource::new(&target, &source.again()), name).unwrap();
+        let repaired = repair(&target, &RepairSource::new(&target, &source.again()), name, false).unwrap();
         assert!(matches!(&repaired, Repaired::Beside { copy, .. } if *copy == repair_of(1, name)), "{name}: {repaired:?}");
         assert_eq!((world.bytes(name), world.bytes(&repair_of(1, name))), (bad, good));
         assert_eq!(read(&world, name).unwrap(), content);
@@ -148,7 +148,7 @@ fn a_repair_that_is_killed_at_any_request_is_finished_by_the_next() {
                     let first = if all == op { nth } else { u64::MAX };
                     fault.add(all, "", first, u64::MAX, effect(ErrorKind::Unreachable));
                 }
-                let first = repair(&target, &RepairSource::new(&target, &source.again()), name);
+                let first = repair(&target, &RepairSource::new(&target, &source.again()), name, false);
                 // Whoever reads now is served, or is told of the damage; of what never goes missing, nobody is told
                 // that it is not there.
                 match read(&world, name) {
