@@ -19,6 +19,7 @@ mod dir;
 mod direct;
 mod error;
 mod free_space;
+mod host;
 mod identity;
 mod kernel;
 mod links;
@@ -48,6 +49,7 @@ pub use dir::{Dir, Item, list_dir};
 pub use direct::{DirectReader, DirectWriter};
 pub use error::{FsError, Problem};
 pub use free_space::available_bytes;
+pub use host::host_name;
 pub use identity::{Entered, Identity, Owner};
 pub use kernel::{
     Process, SharedMemory, Worker, booted_unix_s, may_write, process, sees_every_process, shared_memory, workers_in,

@@ -227,13 +227,20 @@ impl Remembered {
         backups.iter().find(|checked| checked.backup_id == backup).copied()
     }
 
-    /// Adds a verification that was written down at this moment, in Unix seconds.
-    fn add(&mut self, id: EvidenceId, written_unix_s: i64, mut verification: Verification) {
-        let took_s = i64::try_from(verification.duration_us.div_ceil(1_000_000)).unwrap_or(i64::MAX);
-        let after_unix_s = written_unix_s.saturating_sub(took_s);
-        let has_read = !verification.whole.is_empty() || !verification.damaged.is_empty();
+    /// When objects were last read, with what a verification has read that is about to be written down: now, in Unix
+    /// seconds.
+    pub fn with(&mut self, now_unix_s: i64, verification: &Verification) -> &LastChecked {
+        let after_unix_s = verification.begins_after(now_unix_s);
         self.checked.insert(&verification.whole, Look { after_unix_s, is_damaged: false });
         self.checked.insert(&verification.damaged, Look { after_unix_s, is_damaged: true });
+        &self.checked
+    }
+
+    /// Adds a verification that was written down at this moment, in Unix seconds.
+    fn add(&mut self, id: EvidenceId, written_unix_s: i64, mut verification: Verification) {
+        let after_unix_s = verification.begins_after(written_unix_s);
+        let has_read = !verification.whole.is_empty() || !verification.damaged.is_empty();
+        self.with(written_unix_s, &verification);
         verification.whole = verification.whole.none_of_it();
         verification.damaged = verification.damaged.none_of_it();
         let run = LastRun { id, after_unix_s, verification };
@@ -492,6 +499,12 @@ fn parts(verification: &Verification) -> Vec<Verification> {
 }
 
 impl Verification {
+    /// A moment before which it had not begun if it was written down at this one; both in Unix seconds.
+    fn begins_after(&self, written_unix_s: i64) -> i64 {
+        let took_s = i64::try_from(self.duration_us.div_ceil(1_000_000)).unwrap_or(i64::MAX);
+        written_unix_s.saturating_sub(took_s)
+    }
+
     /// What it says without its lists, which are long; of a piece that is not the last, without what was found.
     fn clone_without_lists(&self, is_last: bool) -> Self {
         Self {

@@ -14,6 +14,7 @@
 //! | What is wrong, without reading content? | `quick` |
 //! | What is wrong in any byte? | `full`; one object: `read`; what packs must hold: `references`; neighbours: `continuity` |
 //! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
+//! | What do earlier ones tell, and what is written down? | `remember` |
 //! | Since when is each backup verified? | `checked_backups` |
 //! | What is found, and what was looked at? | [`findings`] |
 //! | How does what is damaged become good again? | [`repair`]; all that was found: `repair_found` |
@@ -33,6 +34,7 @@ mod needed;
 mod quick;
 mod read;
 mod references;
+mod remember;
 pub mod repair;
 mod repair_found;
 mod request;
@@ -42,6 +44,7 @@ mod run;
 pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
 pub use listing::Listing;
+pub use remember::{Memory, Occasion};
 pub use repair_found::{RepairRun, RepairedObject, repair_found};
 pub use request::{Hooks, Mode, Progress, VerifyRequest, Windows};
 pub use rolling::{Share, share};

@@ -1,0 +1,213 @@
+//! What verifications of a cluster leave for later ones: evidence, and what a rolling one reads because of it.
+//!
+//! Lives here: which of what was read counts as whole, and what is said of backups. May not live here: the form of
+//! evidence (`repo::evidence`), the choice of a share ([`rolling`](super::rolling)).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::checked_backups::checked_backups;
+use super::findings::{Finding, Findings, Problem, Subject};
+use super::rolling::{Share, share};
+use super::run::Verified;
+use crate::error::Error;
+use crate::fsio;
+use crate::limits::MAX_EVIDENCE_FINDINGS;
+use crate::pg::WalSegmentSize;
+use crate::repo::{
+    ClusterName, EvidenceId, EvidenceProblem, Facts, ObjectName, ObjectSet, Remembered, Repository, SavedFinding, SystemId,
+    Verification, VerificationMode,
+};
+
+/// A verification, as evidence has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occasion {
+    /// How it looked.
+    pub mode: VerificationMode,
+    /// Of a rolling one: the time in which everything is read once.
+    pub period: Option<Duration>,
+    /// When it began, in microseconds since 1970 UTC by this host's clock.
+    pub began_unix_us: i64,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+}
+
+/// What evidence tells of a cluster.
+#[derive(Debug, Default)]
+pub struct Memory {
+    systems: BTreeMap<SystemId, (Facts, Remembered)>,
+}
+
+/// What a rolling verification of a cluster reads now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// The objects of each system identifier; all of them are here, also where nothing is due.
+    pub objects: BTreeMap<SystemId, ObjectSet>,
+    /// Their stored bytes.
+    pub bytes: BTreeMap<SystemId, u64>,
+    /// Stored bytes of everything.
+    pub total_bytes: u64,
+}
+
+impl Shares {
+    /// Stored bytes of all that is read now.
+    pub fn due_bytes(&self) -> u64 {
+        self.bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes))
+    }
+}
+
+impl Memory {
+    /// Reads all evidence of a cluster. A system identifier whose binding cannot be read is left out.
+    ///
+    /// # Errors
+    /// Unreachable, denied.
+    pub fn of(repository: &Repository, cluster: &ClusterName) -> Result<Self, Error> {
+        let mut memory = Self::default();
+        for binding in repository.bindings_despite_damage(cluster)?.0 {
+            let system_id = binding.facts.system_id;
+            if !memory.systems.contains_key(&system_id) {
+                let remembered = repository.remembered(cluster, system_id)?;
+                memory.systems.insert(system_id, (binding.facts, remembered));
+            }
+        }
+        Ok(memory)
+    }
+
+    /// What is wrong with evidence: it is missing, was changed, or cannot be read.
+    pub fn problems(&self) -> impl Iterator<Item = (SystemId, &EvidenceProblem)> {
+        let systems = self.systems.iter();
+        systems.flat_map(|(id, (_, remembered))| remembered.problems.iter().map(|problem| (*id, problem)))
+    }
+
+    /// What a rolling verification reads now. `now_unix_s` is this host's time, in Unix seconds.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn shares(
+        &self,
+        repository: &Repository,
+        cluster: &ClusterName,
+        period: Duration,
+        now_unix_s: i64,
+    ) -> Result<Shares, Error> {
+        let mut shares = Shares::default();
+        for (system_id, (facts, remembered)) in &self.systems {
+            let Share { objects, bytes, total_bytes, .. } = share(repository, cluster, *facts, remembered, period, now_unix_s)?;
+            shares.objects.insert(*system_id, objects);
+            shares.bytes.insert(*system_id, bytes);
+            shares.total_bytes = shares.total_bytes.saturating_add(total_bytes);
+        }
+        Ok(shares)
+    }
+
+    /// Writes down what a verification read and found. Of a rolling one that had nothing to read and found nothing there
+    /// is nothing to write: the time since the last one that did counts.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`](crate::error::Kind::Denied) when the credentials cannot write; as the store's.
+    pub fn write(
+        &mut self,
+        repository: &Repository,
+        cluster: &ClusterName,
+        occasion: &Occasion,
+        shares: Option<&Shares>,
+        verified: &Verified,
+    ) -> Result<Vec<EvidenceId>, Error> {
+        let mut written = Vec::new();
+        for (system_id, (facts, remembered)) in &mut self.systems {
+            let checked = verified.checked.iter().find(|checked| checked.system_id == *system_id);
+            let (whole, damaged) = match checked {
+                Some(checked) => told_apart(&checked.objects, &verified.findings, *system_id, facts.wal_segment_size),
+                None => (ObjectSet::new(facts.wal_segment_size), ObjectSet::new(facts.wal_segment_size)),
+            };
+            let has_read = !whole.is_empty() || !damaged.is_empty();
+            let found = Found::of(&verified.findings, *system_id);
+            if occasion.mode == VerificationMode::Rolling && !has_read && found.total == 0 {
+                continue;
+            }
+            let read_bytes = checked.map_or(0, |checked| checked.bytes);
+            let share_bytes = shares.and_then(|shares| shares.bytes.get(system_id)).copied().unwrap_or(0);
+            let mut verification = Verification {
+                mode: occasion.mode,
+                period_s: occasion.period.map(|period| period.as_secs()),
+                host: fsio::host_name(),
+                began_unix_us: occasion.began_unix_us,
+                duration_us: u64::try_from(occasion.took.as_micros()).unwrap_or(u64::MAX),
+                interrupted: occasion.interrupted,
+                read_bytes,
+                owed_bytes: share_bytes.saturating_sub(read_bytes),
+                whole,
+                damaged,
+                backups: Vec::new(),
+                findings: found.first,
+                findings_total: found.total,
+                findings_that_matter: found.that_matter,
+            };
+            if has_read {
+                let now_unix_s = jiff::Timestamp::now().as_second();
+                let checked = remembered.with(now_unix_s, &verification);
+                verification.backups = checked_backups(repository, cluster, *facts, checked)?;
+            }
+            written.extend(repository.put_evidence(cluster, *system_id, &verification, &remembered.newest)?);
+        }
+        Ok(written)
+    }
+}
+
+/// What was found of one system identifier. What is of none is told with each.
+struct Found {
+    first: Vec<SavedFinding>,
+    total: u64,
+    that_matter: u64,
+}
+
+impl Found {
+    fn of(findings: &Findings, system_id: SystemId) -> Self {
+        let is_its_own = |finding: &&Finding| finding.system_id.is_none_or(|of| of == system_id);
+        let kept = || findings.iter().filter(is_its_own);
+        // Those that were counted only may be of any.
+        let more = |total: u64, kept: &[Finding]| total.saturating_sub(kept.len() as u64);
+        let that_matter =
+            kept().filter(|finding| finding.matters).count() as u64 + more(findings.that_matter_total, &findings.that_matter);
+        let others = kept().filter(|finding| !finding.matters).count() as u64 + more(findings.others_total, &findings.others);
+        let first = kept().take(MAX_EVIDENCE_FINDINGS).map(|finding| SavedFinding {
+            object: finding.subject.to_string(),
+            what: finding.detail.clone(),
+            matters: finding.matters,
+        });
+        Self { first: first.collect(), total: that_matter + others, that_matter }
+    }
+}
+
+/// What is whole of what was read, and what is damaged. What readers have a good copy of counts as whole. Where there
+/// was more damage than findings are kept of, nobody knows which objects are whole.
+fn told_apart(read: &ObjectSet, findings: &Findings, system_id: SystemId, size: WalSegmentSize) -> (ObjectSet, ObjectSet) {
+    let mut damaged = read.none_of_it();
+    for finding in findings.iter().filter(|finding| finding.system_id == Some(system_id) && !finding.is_repaired) {
+        if matches!(finding.problem, Problem::Damaged | Problem::Unreadable | Problem::WrongSize | Problem::Contradiction) {
+            add(&mut damaged, &finding.subject, size);
+        }
+    }
+    // What was not read, because it is missing or was not asked for, is neither.
+    let damaged = damaged.intersection(read);
+    let is_all =
+        findings.that_matter_total == findings.that_matter.len() as u64 && findings.others_total == findings.others.len() as u64;
+    let whole = if is_all { read.difference(&damaged) } else { read.none_of_it() };
+    (whole, damaged)
+}
+
+fn add(objects: &mut ObjectSet, subject: &Subject, size: WalSegmentSize) {
+    match subject {
+        Subject::Object(ObjectName::Wal { file, .. }) => objects.insert_wal(file),
+        Subject::Object(ObjectName::Pack { pack, .. }) => objects.insert_pack(*pack),
+        Subject::Object(ObjectName::Manifest { backup, .. }) => objects.insert_manifest(*backup),
+        Subject::Segments { first, last, .. } => {
+            if let (Some(from), Some(to)) = (first.number(size), last.number(size)) {
+                objects.insert_segments(first.timeline, from, to);
+            }
+        }
+        Subject::Object(_) | Subject::Other(_) => {}
+    }
+}
