@@ -16,8 +16,9 @@ use crate::recovery::ends;
 use crate::recovery::log::{Log, WantedEnds, WantedMarks, Window};
 use crate::recovery::path_log::{PathLog, scanned};
 use crate::recovery::reach::{Reach, begin_of, end_of, reaches};
+use crate::recovery::verified;
 use crate::repo::catalog::{Step, TimelineInfo};
-use crate::repo::{Catalog, ClusterName, Repository, SystemId, of_system};
+use crate::repo::{Catalog, ClusterName, Remembered, Repository, SystemId, of_system};
 use crate::report::catalog::{CatalogGap, CatalogLine, CatalogReport, CatalogSystem, CatalogTimeline, CatalogWindow, GapKind};
 use crate::report::transaction::Transaction;
 use crate::repositories::{self, Opened};
@@ -75,10 +76,12 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
     for facts in repository.systems(cluster)?.into_iter().rev() {
         let catalog = repository.catalog(cluster, facts)?;
         let backups = Backups::of(&repository, cluster, facts.system_id)?.readable;
-        let timelines = catalog.timelines().iter();
-        let timelines =
-            timelines.map(|info| timeline_report(&repository, cluster, &catalog, &backups, info)).collect::<Result<_, _>>()?;
-        report.systems.push(CatalogSystem { system_id: facts.system_id.to_string(), timelines });
+        let remembered = verified::remembered(&repository, cluster, facts.system_id);
+        let timeline = |info| timeline_report(&repository, cluster, &catalog, &backups, remembered.as_ref(), info);
+        let timelines = catalog.timelines().iter().map(timeline).collect::<Result<_, _>>()?;
+        let runs = remembered.as_ref().map(Remembered::last_runs);
+        let last_verifications = runs.map(|runs| runs.into_iter().map(Into::into).collect());
+        report.systems.push(CatalogSystem { system_id: facts.system_id.to_string(), timelines, last_verifications });
         if facts.system_id == current.system_id
             && let Some((commit, timeline)) = ends::newest_commit(&repository, cluster, &catalog)?
         {
@@ -99,6 +102,7 @@ fn timeline_report(
     cluster: &ClusterName,
     catalog: &Catalog<'_>,
     backups: &[BackupSummary],
+    remembered: Option<&Remembered>,
     info: &TimelineInfo,
 ) -> Result<CatalogTimeline, Error> {
     let parent = info.history.as_ref().and_then(|history| history.ancestors.last());
@@ -120,7 +124,9 @@ fn timeline_report(
     for window in log.windows().iter().filter(|window| window.until > own.begin) {
         let shown = Window { from: window.from.max(own.begin), until: window.until };
         let reach = reaches.iter().find(|reach| window.from <= reach.begin && reach.until == window.until);
-        report.windows.push(window_report(&log, &shown, reach)?);
+        let verified =
+            remembered.map(|remembered| verified::window(catalog, remembered, info.timeline, (shown.from, shown.until)));
+        report.windows.push(CatalogWindow { verified, ..window_report(&log, &shown, reach)? });
     }
     catalog.walk(log.path(), own.begin, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
         match step {
@@ -165,6 +171,7 @@ fn window_report(log: &PathLog<'_>, window: &Window, reach: Option<&Reach<'_>>) 
         until: end_of(log, window.from, window.until)?,
         recoverable_from,
         backup_id: reach.and_then(|reach| reach.backup).map(|backup| backup.id.to_string()),
+        verified: None,
     })
 }
 

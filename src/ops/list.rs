@@ -10,12 +10,14 @@ use crate::format::manifest::Database;
 use crate::limits::MAX_GAPS_LISTED;
 use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
 use crate::recovery::ends::TimelineEnds;
-use crate::repo::{Binding, ClusterName, Facts, Repository, StoredName, Surveyed, SystemId};
+use crate::recovery::verified::remembered;
+use crate::repo::{Binding, ClusterName, Facts, Remembered, Repository, StoredName, Surveyed, SystemId};
 use crate::report::list::{
     ListReport, ListedBackup, ListedCluster, ListedSystem, ListedTimeline, ReadableBackup, StoredFile, WindowEnd,
 };
 use crate::report::segments::SegmentRange;
 use crate::report::time::Time;
+use crate::report::verified;
 use crate::repositories;
 use std::ops::ControlFlow;
 
@@ -108,8 +110,11 @@ fn cluster(repository: &Repository, surveyed: &Surveyed, request: &ListRequest<'
         for (_, file, bytes) in surveyed.wal.iter().filter(|(of, ..)| *of == system_id) {
             add_file(&mut system, file, *bytes);
         }
+        let remembered = remembered(repository, name, system_id);
+        system.last_verifications =
+            remembered.as_ref().map(|remembered| remembered.last_runs().into_iter().map(Into::into).collect());
         if surveyed.with_backups.contains(&system_id) {
-            system.backups = backups(repository, name, binding.facts, request.database)?;
+            system.backups = backups(repository, name, binding.facts, remembered.as_ref(), request.database)?;
         }
         systems.push(system);
     }
@@ -121,6 +126,7 @@ fn backups(
     repository: &Repository,
     cluster: &ClusterName,
     facts: Facts,
+    remembered: Option<&Remembered>,
     database: Option<&str>,
 ) -> Result<Vec<ListedBackup>, Error> {
     let listed = repository.backups(cluster, facts.system_id)?;
@@ -158,6 +164,7 @@ fn backups(
                     },
                     None => None,
                 };
+                let checked = remembered.and_then(|remembered| remembered.backup(id));
                 let reach = ends.as_ref().and_then(|ends| ends.reach_of(&summary));
                 ListedBackup::Readable(Box::new(ReadableBackup {
                     has_wal: ends.as_ref().map(|_| reach.is_some()),
@@ -167,6 +174,8 @@ fn backups(
                         timeline: reach.timeline.0,
                     }),
                     databases,
+                    verified_at: checked.and_then(|checked| verified::at(checked.after_unix_s)),
+                    damaged_objects: checked.map(|checked| checked.damaged),
                     ..ReadableBackup::new(&summary)
                 }))
             }
@@ -195,6 +204,7 @@ fn listed_system(binding: &Binding) -> ListedSystem {
         histories: Vec::new(),
         stored_bytes: 0,
         backups: Vec::new(),
+        last_verifications: None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::pg::Lsn;
 use crate::pg::target::Target;
 use crate::recovery::answer::answer;
 use crate::recovery::request::ResolveRequest;
+use crate::recovery::verified;
 use crate::repo::{ClusterName, Facts, Repository, of_system};
 use crate::report::resolve::ResolveReport;
 use crate::repositories;
@@ -70,6 +71,7 @@ pub fn choose(config: &Config, request: &ResolveRequest, deadline: Deadline) -> 
             if config.repositories.len() > 1 {
                 answer.report.notes.append(&mut asked.notes);
             }
+            verified::add(&answer.repository, &config.cluster, answer.facts, &mut answer.report);
             Ok(answer)
         }
         (None, Some(error)) => Err(error),

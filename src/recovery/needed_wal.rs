@@ -38,6 +38,7 @@ impl Resolver<'_> {
             if range.0 > range.1 {
                 continue;
             }
+            wal.ranges.push((leg.timeline, range));
             self.repository.visit_segments(self.cluster, facts, leg.timeline, range, &mut |number, bytes| {
                 if next < number {
                     wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(number - 1) });

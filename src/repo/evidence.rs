@@ -68,8 +68,10 @@ pub struct Verification {
     pub began_unix_us: i64,
     /// How long it took until it was written down, in microseconds, whatever that clock did.
     pub duration_us: u64,
-    /// Whether it was stopped before its end.
+    /// Whether it was stopped before its end, or this is not the last piece of what it left.
     pub interrupted: bool,
+    /// Which piece this is of what it left, from 1; there are several where it read very many separate objects.
+    pub piece: u64,
     /// Stored bytes that it read.
     pub read_bytes: u64,
     /// Of a rolling one: stored bytes of its share that it did not read.
@@ -211,9 +213,18 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// The newest run of any mode.
-    pub fn newest_run(&self) -> Option<&LastRun> {
-        self.last.values().max_by_key(|run| run.order())
+    /// The newest run of each mode, the newest first.
+    pub fn last_runs(&self) -> Vec<&LastRun> {
+        let mut runs: Vec<&LastRun> = self.last.values().collect();
+        runs.sort_by_key(|run| std::cmp::Reverse(run.order()));
+        runs
+    }
+
+    /// Whether a full verification is among them that was not stopped: what is older says nothing more of what is still
+    /// stored.
+    pub fn has_all(&self) -> bool {
+        let full = self.last.get(&VerificationMode::Full).map(|run| &run.verification);
+        full.is_some_and(|full| !full.interrupted && full.piece == 1)
     }
 
     /// Whether there is no evidence of a verification at all.
@@ -492,6 +503,7 @@ fn parts(verification: &Verification) -> Vec<Verification> {
             damaged,
             backups: backups.copied().collect(),
             findings: findings.map(shortened).collect(),
+            piece: number as u64 + 1,
             ..verification.clone_without_lists(is_last)
         }
     };
@@ -514,6 +526,7 @@ impl Verification {
             began_unix_us: self.began_unix_us,
             duration_us: self.duration_us,
             interrupted: self.interrupted || !is_last,
+            piece: self.piece,
             read_bytes: if is_last { self.read_bytes } else { 0 },
             owed_bytes: self.owed_bytes,
             whole: self.whole.none_of_it(),

@@ -186,13 +186,19 @@ impl LastChecked {
 
     /// What is known of the objects of a backup, manifest, packs and WAL, by their names alone.
     pub fn backup(&self, backup: &BackupReferences, size: WalSegmentSize) -> Verified {
-        let mut verified = Verified::default();
-        verified.add(1, self.manifest(backup.id));
-        backup.packs.iter().for_each(|used| verified.add(1, self.pack(used.pack)));
+        let mut verified = self.stored_backup(backup);
         for number in backup.wal.segments(size) {
             // A standby may have followed another timeline while it was read.
             verified.add(1, self.segment_from(backup.wal.timeline, number));
         }
+        verified
+    }
+
+    /// What is known of the manifest and the packs of a backup, by their names.
+    pub fn stored_backup(&self, backup: &BackupReferences) -> Verified {
+        let mut verified = Verified::default();
+        verified.add(1, self.manifest(backup.id));
+        backup.packs.iter().for_each(|used| verified.add(1, self.pack(used.pack)));
         verified
     }
 

@@ -13,6 +13,7 @@ use super::cluster::{ClusterName, Facts, SystemId};
 use super::content::{Content, Stored};
 use super::object_name::ObjectName;
 use super::prefix::Prefix;
+use super::raw_objects::ListedObject;
 use super::repository::Repository;
 use super::stored_name::{StoredName, may_have_copies};
 use crate::error::{Error, Kind};
@@ -339,6 +340,23 @@ impl Repository {
         (first, last): (u64, u64),
         visit: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Error> {
+        self.visit_listed_segments(cluster, facts, timeline, (first, last), &mut |number, object| {
+            visit(number, object.size_bytes)
+        })
+    }
+
+    /// As [`visit_segments`](Self::visit_segments), with all that the listing says of each.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn visit_listed_segments(
+        &self,
+        cluster: &ClusterName,
+        facts: Facts,
+        timeline: Timeline,
+        (first, last): (u64, u64),
+        visit: &mut dyn FnMut(u64, &ListedObject),
+    ) -> Result<(), Error> {
         let before = first.checked_sub(1).and_then(|number| SegmentName::from_number(timeline, number, facts.wal_segment_size));
         let after = match before {
             Some(name) => ObjectName::wal(cluster, facts.system_id, WalFileName::Segment(name)).to_string(),
@@ -351,7 +369,7 @@ impl Repository {
                 if number > last {
                     return ControlFlow::Break(());
                 }
-                visit(number, object.size_bytes);
+                visit(number, &object);
             }
             ControlFlow::Continue(())
         })

@@ -2,6 +2,7 @@
 
 use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
+use crate::report::verified::{LastVerification, Verified};
 use serde::Serialize;
 
 /// The overview of one cluster in one repository.
@@ -28,6 +29,8 @@ pub struct CatalogSystem {
     pub system_id: String,
     /// Its timelines, ascending.
     pub timelines: Vec<CatalogTimeline>,
+    /// The last verification of each mode, the newest first; null where that is not known.
+    pub last_verifications: Option<Vec<LastVerification>>,
 }
 
 /// What is recoverable of one timeline by itself, without its ancestors.
@@ -62,6 +65,8 @@ pub struct CatalogWindow {
     pub recoverable_from: Option<Moment>,
     /// Id of the base backup from which that is.
     pub backup_id: Option<String>,
+    /// When its segments were last verified; null where that is not known.
+    pub verified: Option<Verified>,
 }
 
 /// Something that no recovery can cross.

@@ -6,6 +6,7 @@ use crate::raw_text::RawText;
 use crate::report::segments::SegmentRange;
 use crate::report::setting::Setting;
 use crate::report::time::Time;
+use crate::report::verified::LastVerification;
 use serde::Serialize;
 
 /// One repository.
@@ -48,6 +49,8 @@ pub struct ListedSystem {
     pub stored_bytes: u64,
     /// Base backups, newest first.
     pub backups: Vec<ListedBackup>,
+    /// The last verification of each mode, the newest first; null where that is not known.
+    pub last_verifications: Option<Vec<LastVerification>>,
 }
 
 /// What is stored of one timeline.
@@ -158,6 +161,11 @@ pub struct ReadableBackup {
     pub has_wal: Option<bool>,
     /// Its databases, if one was asked for.
     pub databases: Option<Vec<Database>>,
+    /// Manifest, packs and WAL of it were all last verified after this moment; null if not all of them ever were, or if
+    /// that is not known.
+    pub verified_at: Option<Time>,
+    /// How many of these were damaged then.
+    pub damaged_objects: Option<u64>,
 }
 
 /// An end of a window.
@@ -224,6 +232,8 @@ impl ReadableBackup {
             window_until: None,
             has_wal: None,
             databases: None,
+            verified_at: None,
+            damaged_objects: None,
         }
     }
 }

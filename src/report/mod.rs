@@ -21,3 +21,4 @@ pub mod segments;
 pub mod setting;
 pub mod time;
 pub mod transaction;
+pub mod verified;

@@ -2,13 +2,14 @@
 
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
-use crate::pg::Lsn;
 use crate::pg::scan::Lock;
+use crate::pg::{Lsn, Timeline};
 use crate::raw_text::RawText;
 use crate::report::segments::SegmentRange;
 use crate::report::setting::Setting;
 use crate::report::time::Time;
 use crate::report::transaction::{Moment, Transaction};
+use crate::report::verified::Verified;
 use serde::Serialize;
 
 /// The answer. Positions are LSNs as text.
@@ -78,6 +79,9 @@ pub struct ResolveReport {
     pub required_settings: Vec<RequiredSetting>,
     /// The WAL that it needs; null where it is not known which backup it starts from.
     pub wal: Option<WalReport>,
+    /// When manifest and packs of the backup and this WAL were last verified; null where nothing is reached, or where
+    /// that is not known.
+    pub verified: Option<Verified>,
     /// What a restore of the chosen backup would cost.
     pub estimate: Option<Estimate>,
     /// The oldest backup on this path whose end is in the WAL: of those known, none reaches anything before its stop.
@@ -266,6 +270,9 @@ pub struct WalReport {
     pub missing: Vec<SegmentRange>,
     /// Stored size of those that are there: what has to be downloaded.
     pub stored_bytes: u64,
+    /// Numbers of the segments that are needed of each timeline, first and last: for this program, not in the answer.
+    #[serde(skip)]
+    pub(crate) ranges: Vec<(Timeline, (u64, u64))>,
 }
 
 /// A tablespace that replay creates at the path of the original.

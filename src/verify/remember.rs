@@ -136,6 +136,7 @@ impl Memory {
                 began_unix_us: occasion.began_unix_us,
                 duration_us: u64::try_from(occasion.took.as_micros()).unwrap_or(u64::MAX),
                 interrupted: occasion.interrupted,
+                piece: 1,
                 read_bytes,
                 owed_bytes: share_bytes.saturating_sub(read_bytes),
                 whole,

@@ -102,6 +102,7 @@ impl World {
             began_unix_us: jiff::Timestamp::now().as_microsecond(),
             duration_us: 0,
             interrupted: owed_bytes > 0,
+            piece: 1,
             read_bytes: share.bytes,
             owed_bytes,
             whole: whole.clone(),

@@ -2,6 +2,7 @@
 
 use super::moments::{both, moment, transaction};
 use super::units::duration;
+use super::verified;
 use crate::cli::lines::Lines;
 use crate::pg::target::Zone;
 use crate::report::catalog::{CatalogLine, CatalogReport, CatalogTimeline};
@@ -14,6 +15,13 @@ pub(in crate::cli) fn text(report: &CatalogReport, zone: &Zone) -> Lines {
         writeln!(out, "  system identifier {}", system.system_id);
         for one in &system.timelines {
             timeline(&mut out, one, zone);
+        }
+        match system.last_verifications.as_deref() {
+            Some([]) => writeln!(out, "    NEVER VERIFIED"),
+            Some(last) => {
+                last.iter().for_each(|verification| writeln!(out, "    verified: {}", verified::last(verification)));
+            }
+            None => {}
         }
     }
     match (&report.newest_commit, report.newest_commit_age_s) {
@@ -48,6 +56,10 @@ fn timeline(out: &mut Lines, report: &CatalogTimeline, zone: &Zone) {
                 writeln!(out, "        recoverable from {}, backup {backup}", moment(from, zone))
             }
             _ => writeln!(out, "        NOT RECOVERABLE: no base backup in the repository leads into it"),
+        }
+        if let Some(known) = &window.verified {
+            let (word, text) = verified::objects(known);
+            writeln!(out, "        {word}: {text}");
         }
     }
     for gap in &report.gaps {

@@ -1,6 +1,7 @@
 //! The report of `list` as text.
 
 use super::units::{duration_of, pages, size};
+use super::verified;
 use crate::cli::lines::Lines;
 use crate::report::list::{ListReport, ListedBackup, StoredFile, WindowEnd};
 
@@ -55,6 +56,13 @@ pub(in crate::cli) fn text(reports: &[ListReport]) -> Lines {
                 for line in &system.backups {
                     backup(&mut out, line);
                 }
+                match system.last_verifications.as_deref() {
+                    Some([]) => writeln!(out, "    NEVER VERIFIED"),
+                    Some(last) => {
+                        last.iter().for_each(|verification| writeln!(out, "    verified: {}", verified::last(verification)));
+                    }
+                    None => {}
+                }
             }
         }
     }
@@ -90,6 +98,13 @@ fn backup(out: &mut Lines, backup: &ListedBackup) {
     let nowhere = if backup.has_wal == Some(false) { "NOWHERE: its WAL is missing" } else { "?" };
     let until = backup.window_until.as_ref().map_or_else(|| nowhere.to_owned(), bound);
     writeln!(out, "      recoverable from {from} to {until}");
+    match (backup.verified_at, backup.damaged_objects) {
+        (Some(time), None | Some(0)) => writeln!(out, "      verified since {}", verified::since(time)),
+        (Some(time), Some(damaged)) => {
+            writeln!(out, "      DAMAGED: {damaged} objects, verified since {}", verified::since(time));
+        }
+        (None, _) => {}
+    }
     for warning in &backup.warnings {
         writeln!(out, "      warning: {warning}");
     }

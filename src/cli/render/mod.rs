@@ -1,5 +1,5 @@
 //! Reports as text: a file for each file of `report`, by the same name, and what several of them write alike (`units`,
-//! `moments`).
+//! `moments`, `verified`).
 //!
 //! May not live here: how a report is come by, and where its text goes (`print`). Depends on `report` and on the lines
 //! of `cli`.
@@ -18,3 +18,4 @@ pub(super) mod push;
 pub(super) mod resolve;
 pub(super) mod restore;
 pub(super) mod units;
+mod verified;

@@ -2,6 +2,7 @@
 
 use super::moments::{both, moment, transaction};
 use super::units::{duration_of, size};
+use super::verified;
 use crate::cli::lines::Lines;
 use crate::limits::MAX_LOCKS_PRINTED;
 use crate::pg::target::Zone;
@@ -109,6 +110,10 @@ pub(in crate::cli) fn text(report: &ResolveReport, zone: &Zone) -> Lines {
         for range in &wal.missing {
             line("MISSING", format!("{} to {}", range.first_segment, range.last_segment));
         }
+    }
+    if let Some(known) = &report.verified {
+        let (word, text) = verified::objects(known);
+        line(word, text);
     }
     if let Some(estimate) = &report.estimate {
         let download = size(estimate.download_bytes);

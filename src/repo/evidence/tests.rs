@@ -75,6 +75,7 @@ fn verification(mode: VerificationMode, whole: ObjectSet) -> Verification {
         began_unix_us: 1_790_000_000_000_000,
         duration_us: 2_500_000,
         interrupted: false,
+        piece: 1,
         read_bytes: 5,
         owed_bytes: 6,
         whole,
@@ -111,7 +112,7 @@ fn what_was_looked_at_is_remembered() {
     let without_sets = Verification { whole: none(), damaged: none(), ..first.clone() };
     assert_eq!(last.verification, without_sets);
     assert_eq!(remembered.last_read.as_ref(), Some(last), "a quick one reads nothing");
-    assert_eq!(remembered.newest_run().unwrap().id, quick_id);
+    assert_eq!(remembered.last_runs()[0].id, quick_id);
     assert_eq!(remembered.backup(backup), Some(first.backups[0]));
     let look = remembered.checked.segment(Timeline(1), 15).unwrap();
     assert!(!look.is_damaged && remembered.checked.segment(Timeline(1), 21).is_none());
@@ -241,7 +242,7 @@ fn the_newest_evidence_is_read_first_and_no_more_than_is_wanted() {
     }
     let lately = place.repository.lately_remembered(&place.cluster, SYSTEM, &mut |_| true).unwrap();
     assert_eq!(lately.older, 2 * EVIDENCE_READERS);
-    assert_eq!(lately.newest_run().map(|run| run.id), ids.last().copied());
+    assert_eq!(lately.last_runs().first().map(|run| run.id), ids.last().copied());
     assert!(lately.checked.segment(Timeline(1), 0).is_none());
     assert_eq!(lately.problems, [], "what was not read is not missing");
     let all = place.repository.lately_remembered(&place.cluster, SYSTEM, &mut |_| false).unwrap();
