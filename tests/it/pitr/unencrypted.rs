@@ -23,6 +23,8 @@ fn pg15_an_unencrypted_repository_is_restored_with_a_warning_or_not_at_all() {
     let arguments = ["pitr-restore", "--pgdata", place.to_str().unwrap(), "--target", "latest"];
     let plan = || {
         let plan: Value = site.json(&[&arguments[..], &["--plan"]].concat());
+        let verified = &plan["plan"]["resolve"]["verified"];
+        assert!(verified["objects"].as_u64() > Some(2) && verified["unverified_objects"] == verified["objects"], "{verified}");
         plan["plan"]["restore"]["notes"].to_string()
     };
     assert!(plan().contains("not encrypted") && plan().contains("can run programs as the server's user"), "{}", plan());

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use walvis::codec::Digest;
 use walvis::codec::pack::RecordKind;
-use walvis::crypto::WrappingKey;
+use walvis::crypto::{KeyFile, WrappingKey};
 use walvis::deadline::Deadline;
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, StoredExtent};
 use walvis::format::manifest::{
@@ -22,6 +24,7 @@ use walvis::repo::backups::{PackTarget, with_packs};
 use walvis::repo::{ClusterName, Content, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::verify::{Hooks, Mode, Verified, VerifyRequest, verify};
 
+use crate::support::command::{Ran, files_below, run};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 const HASH_KEY: [u8; 32] = [0x5a; 32];
@@ -45,7 +48,10 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let url = StoreUrl::File(directory.path().join("repository"));
         let settings = StoreSettings { url, create_if_absent: None, known: None };
-        let secret = Secret::Key(WrappingKey::generate().unwrap().into());
+        let key = KeyFile::from(WrappingKey::generate().unwrap());
+        write_private(&directory.path().join("key"), &key.to_text());
+        write_private(&directory.path().join("walvis.toml"), "");
+        let secret = Secret::Key(key);
         let deadline = Deadline::each(Duration::from_secs(60));
         Repository::init(&settings, &secret, 1, deadline).unwrap();
         let repository = Repository::open(&settings, &secret, 1, deadline).unwrap();
@@ -73,7 +79,7 @@ impl World {
     /// All objects below a part of the system identifier's names, sorted.
     pub fn objects(&self, part: &str) -> Vec<String> {
         let below = self.root().join(format!("clusters/main/{SYSTEM_ID}/{part}"));
-        let files = crate::support::command::files_below(&below);
+        let files = files_below(&below);
         let mut names: Vec<String> =
             files.iter().map(|file| file.strip_prefix(self.root()).unwrap().to_str().unwrap().to_owned()).collect();
         names.sort();
@@ -226,10 +232,32 @@ impl World {
         id
     }
 
+    /// Runs the program on it.
+    pub fn walvis(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walvis"));
+        command.env_clear().env("HOME", self.directory.path()).env("WALVIS_CONFIG", self.directory.path().join("walvis.toml"));
+        command.env("WALVIS_REPOSITORY", format!("file://{}", self.root().display()));
+        command.env("WALVIS_KEY_FILE", self.directory.path().join("key"));
+        run(command.args(arguments))
+    }
+
+    /// Lets time pass: everything that is stored is that much older.
+    pub fn pass(&self, time: Duration) {
+        for file in files_below(&self.root()) {
+            let file = fs::File::options().write(true).open(file).unwrap();
+            file.set_modified(file.metadata().unwrap().modified().unwrap() - time).unwrap();
+        }
+    }
+
     pub fn verify(&self, mode: Mode<'_>) -> Verified {
         let request = VerifyRequest { mode, jobs: 2, max_bytes_per_s: None, windows: None };
         verify(&self.repository, &self.cluster, &request, &Hooks { go_on: &|| Ok(()), progress: &|_| {} }).unwrap()
     }
+}
+
+fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn file(path: &str, content: &[u8], place: FileContent) -> Item {
