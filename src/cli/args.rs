@@ -45,6 +45,10 @@ pub(super) enum Command {
     Resolve(ResolveArgs),
     /// Show every moment that the stored WAL can be recovered to: windows, gaps, timelines, restore points, commits
     Catalog(CatalogArgs),
+    /// Keep a base backup, whatever the rules of retention say
+    Pin(PinArgs),
+    /// Let the rules of retention decide about a base backup again
+    Unpin(UnpinArgs),
     /// Restore a base backup and have PostgreSQL recover it to a target; proves first that the target is reached
     PitrRestore(RestoreArgs),
     /// Take the settings of a recovery that is over out of a data directory; the server itself calls it when recovery
@@ -167,6 +171,28 @@ pub(super) struct ListArgs {
     /// Only what is stored of this system identifier
     #[arg(long, value_name = "ID")]
     pub(super) system_id: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PinArgs {
+    /// The backup, as 'walvis list' names it
+    #[arg(value_name = "ID")]
+    pub(super) backup: String,
+    /// Why it is kept; 'walvis list' shows it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: String,
+    /// Until when: '2027-11-21 00:00:00+01:00'; without an offset, in --zone [default: until 'walvis unpin']
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    #[command(flatten)]
+    pub(super) zone: ZoneArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UnpinArgs {
+    /// The backup
+    #[arg(value_name = "ID")]
+    pub(super) backup: String,
 }
 
 #[derive(Debug, Subcommand)]

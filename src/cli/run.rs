@@ -109,6 +109,16 @@ pub(super) fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsStrin
             let only = cli.global.0.has(&CLUSTER).then_some(&config.cluster);
             list(&config, only, deadline, args, json)
         }
+        Command::Pin(args) => {
+            let (config, deadline) = prepare::call(&cli.global, None, role)?;
+            let report = ops::pin::run(&config, &requests::pin::request(args, &config)?, deadline)?;
+            print::report(json, &report, |report| render::pin::pinned(report))
+        }
+        Command::Unpin(args) => {
+            let (config, deadline) = prepare::call(&cli.global, None, role)?;
+            let report = ops::unpin::run(&config, requests::pin::unpinned(args)?, deadline)?;
+            print::report(json, &report, |report| render::pin::unpinned(report))
+        }
         Command::PitrRestore(args) => {
             secrets::keep_off_the_command_line_of_a_standby(args.primary.as_deref())?;
             let (config, deadline) = prepare::long(&cli.global, None, role)?;

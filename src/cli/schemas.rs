@@ -63,10 +63,12 @@ fn schemas() -> BTreeMap<&'static str, Value> {
         ("key-generate", of::<report::key::KeyReport>("walvis key generate --json")),
         ("list", of::<Vec<report::list::ListReport>>("walvis list --json")),
         ("list-file", of::<report::list::StoredFile>("One line of walvis list --files --json")),
+        ("pin", of::<Vec<report::pin::PinReport>>("walvis pin --json")),
         ("pitr-restore", of::<report::restore::RestoreReport>("walvis pitr-restore --json")),
         ("push-wal", of::<Vec<report::push::PushReport>>("walvis push-wal --json")),
         ("push-wal-missed", of::<Vec<report::push::MissedReport>>("walvis push-wal --missed --json")),
         ("resolve", of::<report::resolve::ResolveReport>("walvis resolve --json")),
+        ("unpin", of::<Vec<report::pin::UnpinReport>>("walvis unpin --json")),
     ])
 }
 

@@ -15,6 +15,7 @@ use crate::repo::{Binding, ClusterName, Facts, Remembered, Repository, StoredNam
 use crate::report::list::{
     ListReport, ListedBackup, ListedCluster, ListedSystem, ListedTimeline, ReadableBackup, StoredFile, WindowEnd,
 };
+use crate::report::pin::PinnedUntil;
 use crate::report::segments::SegmentRange;
 use crate::report::time::Time;
 use crate::report::verified;
@@ -151,6 +152,8 @@ fn backups(
         }
         Err(e) => return Err(e),
     };
+    let now = jiff::Timestamp::now().as_second();
+    let pins = repository.pins(cluster, facts.system_id)?;
     let mut lines = Vec::new();
     for (id, summary) in listed.into_iter().rev() {
         let line = match summary {
@@ -173,6 +176,7 @@ fn backups(
                         time: reach.time.map(Time::from),
                         timeline: reach.timeline.0,
                     }),
+                    pin: pins.iter().find(|pin| pin.backup == id && pin.keeps_at(now)).map(PinnedUntil::of),
                     databases,
                     verified_at: checked.and_then(|checked| verified::at(checked.after_unix_s)),
                     damaged_objects: checked.map(|checked| checked.damaged),

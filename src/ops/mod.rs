@@ -11,6 +11,8 @@ pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;
 pub mod list;
+pub mod pin;
 pub mod pitr_restore;
 pub mod push_wal;
 pub mod resolve;
+pub mod unpin;

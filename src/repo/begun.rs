@@ -77,14 +77,18 @@ impl Repository {
     ) -> Result<(), Error> {
         let id = summary.id;
         self.put_manifest(cluster, system_id, summary, open)?;
-        // Whoever deletes a manifest deletes this first.
-        let still = self.objects().read(&begun(cluster, system_id, id), ReadRange::Bounded { offset: 0, len: 1 });
-        let still =
-            still.map_err(|e| e.while_doing(format!("the manifest of backup {id} is stored; look whether it still counts")))?;
-        if still.is_some() {
+        // Whoever deletes a manifest deletes first that the backup has begun: as long as that is there, what is seen of the
+        // manifest is no repetition of an earlier call. In this order, as the call that said so may be repeated as well.
+        let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup: id };
+        let is_there = |name: &ObjectName| Ok(self.objects().read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some());
+        let counts = match is_there(&name) {
+            Ok(true) => is_there(&begun(cluster, system_id, id)),
+            other => other,
+        };
+        let doing = || format!("the manifest of backup {id} is stored; look whether it still counts");
+        if counts.map_err(|e: Error| e.while_doing(doing()))? {
             return Ok(());
         }
-        let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup: id };
         let left = match self.objects().delete(&name) {
             Ok(()) => String::new(),
             Err(error) => format!("; its manifest could not be taken back: {error}"),

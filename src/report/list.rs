@@ -3,6 +3,7 @@
 use crate::format::manifest::{BackupSummary, Database};
 use crate::pg::scan::Parameters;
 use crate::raw_text::RawText;
+use crate::report::pin::PinnedUntil;
 use crate::report::segments::SegmentRange;
 use crate::report::setting::Setting;
 use crate::report::time::Time;
@@ -159,6 +160,8 @@ pub struct ReadableBackup {
     pub window_until: Option<WindowEnd>,
     /// Whether the WAL that it needs is there, where that is known.
     pub has_wal: Option<bool>,
+    /// The pin that keeps it, if one does.
+    pub pin: Option<PinnedUntil>,
     /// Its databases, if one was asked for.
     pub databases: Option<Vec<Database>>,
     /// Manifest, packs and WAL of it were all last verified after this moment; null if not all of them ever were, or if
@@ -231,6 +234,7 @@ impl ReadableBackup {
             window_from: WindowEnd { lsn: summary.stop_lsn.to_string(), time: stopped_at, timeline: summary.timeline },
             window_until: None,
             has_wal: None,
+            pin: None,
             databases: None,
             verified_at: None,
             damaged_objects: None,

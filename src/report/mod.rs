@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod init;
 pub mod key;
 pub mod list;
+pub mod pin;
 pub mod push;
 pub mod resolve;
 pub mod restore;

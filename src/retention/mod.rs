@@ -8,6 +8,8 @@ mod deleting;
 pub mod execute;
 mod expire_system;
 mod leftovers;
+#[cfg(test)]
+mod model;
 mod needed;
 pub mod plan;
 pub mod rules;

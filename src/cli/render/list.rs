@@ -1,5 +1,6 @@
 //! The report of `list` as text.
 
+use super::pin::words;
 use super::units::{duration_of, pages, size};
 use super::verified;
 use crate::cli::lines::Lines;
@@ -104,6 +105,9 @@ fn backup(out: &mut Lines, backup: &ListedBackup) {
             writeln!(out, "      DAMAGED: {damaged} objects, verified since {}", verified::since(time));
         }
         (None, _) => {}
+    }
+    if let Some(pin) = &backup.pin {
+        writeln!(out, "      {}", words(pin));
     }
     for warning in &backup.warnings {
         writeln!(out, "      warning: {warning}");

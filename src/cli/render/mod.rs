@@ -14,6 +14,7 @@ pub(super) mod init;
 pub(super) mod key;
 pub(super) mod list;
 mod moments;
+pub(super) mod pin;
 pub(super) mod push;
 pub(super) mod resolve;
 pub(super) mod restore;

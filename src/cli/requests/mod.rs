@@ -5,5 +5,6 @@
 
 pub(super) mod base_backup;
 pub(super) mod catalog;
+pub(super) mod pin;
 pub(super) mod restore;
 pub(super) mod target;

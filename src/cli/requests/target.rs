@@ -49,7 +49,7 @@ pub(in crate::cli) fn target(args: &TargetArgs, config: &Config) -> Result<Resol
     })
 }
 
-fn backup(text: &str) -> Result<BackupId, Error> {
+pub(super) fn backup(text: &str) -> Result<BackupId, Error> {
     BackupId::parse(text)
         .ok_or_else(|| usage(format!("{text:?} is not the id of a backup")).hint("such ids look like 20261121T061500Z-1a2b3c4d"))
 }
