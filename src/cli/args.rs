@@ -130,6 +130,9 @@ pub(super) struct CheckArgs {
     /// Look at the repositories only
     #[arg(long, conflicts_with = "server")]
     pub(super) no_server: bool,
+    /// Only print policies for the credentials of hosts and for buckets; nothing is asked of a store or server
+    #[arg(long, conflicts_with_all = ["server", "no_server"])]
+    pub(super) policies: bool,
 }
 
 #[derive(Debug, Args)]

@@ -89,6 +89,10 @@ pub(super) fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsStrin
             tracing::debug!("{} from {}", report.file, report.repository);
             if json { print::report(json, &report, |_| Lines::new()) } else { Ok(()) }
         }
+        Command::Check(args) if args.policies => {
+            let (config, _) = prepare::call(&cli.global, None, role)?;
+            print::report(json, &ops::check_policies::run(&config)?, |reports| render::policies::text(reports))
+        }
         Command::Check(args) => {
             secrets::keep_off_the_command_line("--server", args.server.as_deref())?;
             let (config, deadline) = prepare::call(&cli.global, args.server.clone(), role)?;

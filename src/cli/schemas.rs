@@ -56,6 +56,7 @@ fn schemas() -> BTreeMap<&'static str, Value> {
         ),
         ("catalog-rebuild", of::<Vec<report::catalog_rebuild::RebuildReport>>("walvis catalog rebuild --json")),
         ("check", of::<report::check::CheckReport>("walvis check --json")),
+        ("check-policies", of::<Vec<report::policies::PoliciesReport>>("walvis check --policies --json")),
         ("end-recovery", of::<report::end_recovery::EndReport>("walvis end-recovery --json")),
         ("error", error),
         ("fetch-wal", of::<report::fetch::FetchReport>("walvis fetch-wal --json")),

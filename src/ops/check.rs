@@ -136,6 +136,7 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
         store_refuses_overwrite: None,
         store_races: None,
         can_delete: None,
+        protection: None,
         segment_verified: None,
         arrived_after_s: None,
     };
@@ -162,11 +163,12 @@ fn check_repository(repository: &RepositoryConfig, report: &mut CheckReport, dea
         Ok(probed) => {
             check_overwrite(repository, &opened, &probed, &mut check, report);
             check.can_delete = Some(probed.can_delete);
-            if probed.can_delete {
-                let what = "these credentials can delete objects, so an attacker who takes over this host can delete the backups";
-                let hint =
-                    "where the store allows it, archive with credentials that cannot delete, or lock objects (object_lock_mode)";
-                report.add(Severity::Note, &location, what, hint);
+            match repositories::protection::check(&repository.store, probed.can_delete, deadline) {
+                Ok((protection, findings)) => {
+                    check.protection = Some(protection);
+                    findings.into_iter().for_each(|finding| report.push(finding));
+                }
+                Err(error) => report.add_error(failed(repository), &location, error),
             }
         }
         Err(error) => report.add_error(failed(repository), &location, error),

@@ -7,6 +7,7 @@ pub mod base_backup;
 pub mod catalog;
 pub mod catalog_rebuild;
 pub mod check;
+pub mod check_policies;
 pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;

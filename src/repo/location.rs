@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::probe::{self, Probed};
+use super::probe::{self, Probed, Protection};
 use super::raw_objects::RawObjects;
 use crate::crypto::KnownRepository;
 use crate::deadline::Deadline;
@@ -16,11 +16,13 @@ use crate::fsio::{self, Identity, Problem, Rooted};
 use crate::store::Store;
 #[cfg(feature = "s3")]
 use crate::store::claims::Claims;
+use crate::store::features::DefaultLock;
 use crate::store::file::FileStore;
 use crate::store::health::Health;
+use crate::store::policies::Policies;
 use crate::store::retry::{Policy, Retry};
 #[cfg(feature = "s3")]
-use crate::store::s3::{S3Settings, S3Store};
+use crate::store::s3::{LockMode, S3Settings, S3Store};
 
 /// Where a repository is, checked but not yet looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +115,37 @@ impl StoreSettings {
     /// As the store's.
     pub fn measure(&self, deadline: Deadline) -> Result<Probed, Error> {
         self.probe(&RawObjects::new(self.connect(deadline, CreateIfAbsent::Store)?))
+    }
+
+    /// Finds out what keeps objects from being deleted or replaced, beside what the credentials may do.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn protection(&self, deadline: Deadline) -> Result<Protection, Error> {
+        probe::protection(&RawObjects::new(self.connect(deadline, CreateIfAbsent::Store)?))
+    }
+
+    /// How long new objects are held against deletion, as the settings say: in days, and whether nobody can lift it.
+    pub fn lock(&self) -> Option<DefaultLock> {
+        match &self.url {
+            StoreUrl::File(_) => None,
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(settings) => settings
+                .object_lock
+                .map(|lock| DefaultLock { is_compliance: lock.mode == LockMode::Compliance, days: lock.retain_days }),
+        }
+    }
+
+    /// Policies for the credentials and the bucket; `None` where there is nothing that takes any.
+    pub fn policies(&self) -> Option<Policies> {
+        match &self.url {
+            StoreUrl::File(_) => None,
+            #[cfg(feature = "s3")]
+            StoreUrl::S3(settings) => {
+                let conditional = self.create_if_absent != Some(CreateIfAbsent::Claims);
+                Some(S3Settings { conditional, ..(**settings).clone() }.policies())
+            }
+        }
     }
 
     /// As root, whose the directory of a `file://` repository is; `None` where there is none.

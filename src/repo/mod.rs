@@ -61,7 +61,7 @@ pub use object_set::{ObjectSet, Runs};
 pub use opener::Opener;
 pub use pins::Pin;
 pub use prefix::Prefix;
-pub use probe::Probed;
+pub use probe::{Probed, Protection};
 pub use raw_objects::{ForeignObject, Leftovers, ListedObject, Purged, RawObjects};
 pub use repository::Repository;
 pub use sealer::Sealer;

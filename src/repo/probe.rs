@@ -23,6 +23,7 @@ use crate::crypto::random_bytes;
 use crate::error::{Error, Kind};
 use crate::format::descriptor::CreateIfAbsent;
 use crate::limits::{ABANDONED_AFTER, KIB, MAX_SMALL_OBJECT_BYTES};
+use crate::store::features::Features;
 use crate::store::{Created, ErrorKind, Key, Upload};
 use crate::threads::at_the_same_moment;
 
@@ -142,6 +143,34 @@ fn again(objects: &RawObjects) -> Result<Option<Probed>, Error> {
     Ok(None)
 }
 
+/// What keeps objects from being deleted or replaced, beside what the credentials may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protection {
+    /// What the store is set up to do.
+    pub features: Features,
+    /// Whether an object can be put without asking that there is none, and so replace one; `None` where there is no
+    /// such request.
+    pub can_replace: Option<bool>,
+}
+
+/// Finds out what protects the objects in a store, with an object of its own, or the one that a probe left. It is
+/// replaced by the same content, if it can be.
+///
+/// # Errors
+/// As the store's.
+pub(super) fn protection(objects: &RawObjects) -> Result<Protection, Error> {
+    let features = objects.store().features()?;
+    let kept = name_below(KEPT.0.to_owned())?;
+    let is_kept = read(objects, &kept)?.is_some();
+    let id: [u8; 8] = random_bytes().map_err(|e| Error::new(Kind::Bug, e))?;
+    let name = if is_kept { kept } else { name_below(format!("{}/replace", hex::encode(id)))? };
+    let can_replace = objects.store().can_replace(&name.key()?, Bytes::from_static(KEPT.1))?;
+    if !is_kept && can_replace.is_some() {
+        remove(objects, &name)?;
+    }
+    Ok(Protection { features, can_replace })
+}
+
 /// Creates an object, and then again with other content.
 fn one_after_the_other(objects: &RawObjects, name: &ObjectName) -> Result<Option<String>, Error> {
     let first = b"first\n";
@@ -257,7 +286,8 @@ fn race(objects: &RawObjects, name: &ObjectName, round: Round) -> Result<Option<
 fn remove(objects: &RawObjects, name: &ObjectName) -> Result<bool, Error> {
     match objects.store().delete(&name.key()?) {
         Ok(()) => Ok(true),
-        Err(e) if e.kind == ErrorKind::Denied => {
+        // What is locked they cannot delete either.
+        Err(e) if matches!(e.kind, ErrorKind::Denied | ErrorKind::Held) => {
             tracing::debug!("the probe object stays: {e}");
             Ok(false)
         }

@@ -164,8 +164,8 @@ impl RawObjects {
         Ok(self.store.delete(&name.key()?)?)
     }
 
-    /// Deletes many objects in any order; the answers are in the order of `names`. What the store holds, or does not let
-    /// these credentials delete, is no error. That what was absent before is gone is durable afterwards too.
+    /// Deletes many objects in any order; the answers are in the order of `names`. What the store holds, or does not
+    /// let these credentials delete, is no error. That what was absent before is gone is durable afterwards too.
     ///
     /// # Errors
     /// As the store's. Any of them may be gone then; calling again is safe.

@@ -30,6 +30,48 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
+/// Whether a store does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Switch {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+    /// It did once.
+    Suspended,
+    /// It does not say.
+    Unknown,
+}
+
+/// Who may lift an object lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum LockMode {
+    /// Those who have the right to.
+    Governance,
+    /// Nobody.
+    Compliance,
+}
+
+/// What keeps objects from being deleted or replaced, beside what the credentials may do.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ProtectionCheck {
+    /// Whether the store keeps versions of what is deleted or replaced.
+    pub versioning: Switch,
+    /// Whether it can hold objects against deletion.
+    pub object_lock: Switch,
+    /// Who may lift the lock of new objects, where they are locked.
+    pub lock_mode: Option<LockMode>,
+    /// For how many days new objects are locked: by the settings, or else by the bucket.
+    pub lock_days: Option<u32>,
+    /// Whether requests that could replace an object are refused by a policy.
+    pub refuses_replacing: Option<bool>,
+}
+
 /// What is known of one repository.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -47,6 +89,8 @@ pub struct RepositoryCheck {
     pub store_races: Option<usize>,
     /// Whether these credentials can delete objects.
     pub can_delete: Option<bool>,
+    /// What else keeps objects from being deleted or replaced.
+    pub protection: Option<ProtectionCheck>,
     /// Whether the switched segment arrived and read back as it should.
     pub segment_verified: Option<bool>,
     /// Seconds from the switch until it was there.
@@ -146,7 +190,8 @@ impl CheckReport {
         self.push(Finding { severity, about: about.to_owned(), message: error.what, hint: error.hint });
     }
 
-    fn push(&mut self, finding: Finding) {
+    /// Adds a finding.
+    pub fn push(&mut self, finding: Finding) {
         if finding.severity == Severity::Problem {
             self.verdict = Verdict::NotWorking;
         }

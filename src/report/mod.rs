@@ -15,6 +15,7 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod pin;
+pub mod policies;
 pub mod push;
 pub mod resolve;
 pub mod restore;

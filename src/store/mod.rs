@@ -25,6 +25,7 @@ pub mod features;
 pub mod file;
 pub mod health;
 pub mod memory;
+pub mod policies;
 pub mod retry;
 #[cfg(feature = "s3")]
 pub mod s3;

@@ -28,6 +28,7 @@ mod check;
 mod conformance;
 mod crash;
 mod damage;
+mod deleting;
 mod documents;
 mod exit_guard;
 mod fetch;

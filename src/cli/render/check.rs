@@ -2,7 +2,24 @@
 
 use super::units::{duration, duration_of, size};
 use crate::cli::lines::Lines;
-use crate::report::check::{CheckReport, Severity};
+use crate::report::check::{CheckReport, LockMode, Severity, Switch};
+
+/// A line about what is known.
+fn fact(out: &mut Lines, name: &str, value: Option<bool>, yes: &str, no: &str) {
+    if let Some(value) = value {
+        writeln!(out, "            {name}: {}", if value { yes } else { no });
+    }
+}
+
+/// As text.
+fn switch(switch: Switch) -> &'static str {
+    match switch {
+        Switch::On => "yes",
+        Switch::Off => "no",
+        Switch::Suspended => "no longer",
+        Switch::Unknown => "not known",
+    }
+}
 
 /// What `check` found.
 pub(in crate::cli) fn text(report: &CheckReport) -> Lines {
@@ -29,23 +46,29 @@ pub(in crate::cli) fn text(report: &CheckReport) -> Lines {
     }
     for repository in &report.repositories {
         writeln!(out, "repository  {}", repository.repository);
-        let mut fact = |name: &str, value: Option<bool>, yes: &str, no: &str| {
-            if let Some(value) = value {
-                writeln!(out, "            {name}: {}", if value { yes } else { no });
-            }
-        };
-        fact("opened", Some(repository.opened), "yes", "NO");
-        fact("encrypted", repository.encrypted, "yes", "NO");
+        fact(&mut out, "opened", Some(repository.opened), "yes", "NO");
+        fact(&mut out, "encrypted", repository.encrypted, "yes", "NO");
         let refuses = match repository.store_races {
             Some(races) if races > 0 => format!("yes, in {races} rounds of many writers at once"),
             _ => "yes".to_owned(),
         };
-        fact("store refuses to overwrite", repository.store_refuses_overwrite, &refuses, "no");
-        fact("these credentials can delete", repository.can_delete, "yes", "no");
+        fact(&mut out, "store refuses to overwrite", repository.store_refuses_overwrite, &refuses, "no");
+        fact(&mut out, "these credentials can delete", repository.can_delete, "yes", "no");
+        if let Some(protection) = &repository.protection {
+            fact(&mut out, "a policy refuses what could replace objects", protection.refuses_replacing, "yes", "no");
+            writeln!(out, "            keeps versions: {}", switch(protection.versioning));
+            let days = protection.lock_days.map(|days| format!(", new objects for {days} days"));
+            let mode = match protection.lock_mode {
+                Some(LockMode::Governance) => " (governance)",
+                Some(LockMode::Compliance) => " (compliance)",
+                None => "",
+            };
+            writeln!(out, "            object lock: {}{}{mode}", switch(protection.object_lock), days.unwrap_or_default());
+        }
         let arrived = repository
             .arrived_after_s
             .map_or_else(String::new, |seconds| format!("yes, {} after the switch", duration_of(seconds)));
-        fact("segment arrived and read back whole", repository.segment_verified, &arrived, "NO");
+        fact(&mut out, "segment arrived and read back whole", repository.segment_verified, &arrived, "NO");
     }
     for finding in &report.findings {
         let severity = match finding.severity {

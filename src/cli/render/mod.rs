@@ -15,6 +15,7 @@ pub(super) mod key;
 pub(super) mod list;
 mod moments;
 pub(super) mod pin;
+pub(super) mod policies;
 pub(super) mod push;
 pub(super) mod resolve;
 pub(super) mod restore;

@@ -131,7 +131,7 @@ fn singly(bucket: &Bucket, target: &Target) -> Result<Deleted, Failure> {
 
 /// What a refusal means for the object.
 fn outcome_of(failure: Failure) -> Result<Deleted, Failure> {
-    if failure.is_of_absence() {
+    if failure.is_of_absence() || failure.says(404, "NoSuchVersion") {
         return Ok(Deleted::Gone);
     }
     match failure.kind() {

@@ -36,6 +36,9 @@ pub(super) fn element<'t>(text: &'t str, root: &str) -> Option<&'t str> {
     if !inside.starts_with(['>', ' ', '\n', '\r', '\t']) {
         return None;
     }
+    if inside.strip_suffix("/>").is_some_and(|attributes| !attributes.contains(['<', '>'])) {
+        return Some("");
+    }
     inside.strip_suffix('>')?.trim_end().strip_suffix(root)?.strip_suffix("</")
 }
 
@@ -89,6 +92,20 @@ fn entity(name: &str) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elements() {
+        for (text, inside) in [
+            ("<?xml version=\"1.0\"?>\n<Root><A>1</A></Root>", Some("><A>1</A>")),
+            ("<Root xmlns=\"http://x/\"/>", Some("")),
+            ("<Root />\n", Some("")),
+            ("<Rooted/>", None),
+            ("<Root><A/>", None),
+            ("<Root", None),
+        ] {
+            assert_eq!(element(text, "Root"), inside, "{text}");
+        }
+    }
 
     #[test]
     fn entities() {

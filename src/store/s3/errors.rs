@@ -1,5 +1,5 @@
-//! From what the SDK, the network and the service say to what a store error says. One table for the service's codes,
-//! one walk along the causes for everything that got no answer.
+//! From what the SDK, the network and the service say to what a store error says. One walk along the causes is for
+//! everything that got no answer; the table of the service's codes is in [`codes`](super::codes).
 
 use std::error::Error;
 use std::fmt;
@@ -7,6 +7,7 @@ use std::fmt;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::SdkError;
 
+use super::codes::{is_unknown_key, meaning};
 use super::error_documents::{ServiceError, element, field};
 use crate::limits::MAX_QUOTE_CHARS;
 use crate::store::{ErrorKind, StoreError};
@@ -119,6 +120,12 @@ impl Failure {
         field(element(self.answer.as_ref()?.unread.as_deref()?, root)?, name).filter(|value| !value.is_empty())
     }
 
+    /// Whether it is a success with this root element, which the SDK does not know.
+    pub(super) fn is_unread(&self, root: &str) -> bool {
+        let unread = self.answer.as_ref().and_then(|answer| answer.unread.as_deref());
+        unread.is_some_and(|text| element(text, root).is_some())
+    }
+
     /// The kind it will have as a store error.
     pub(super) fn kind(&self) -> ErrorKind {
         self.kind
@@ -135,9 +142,9 @@ impl Failure {
         of_request.is_some_and(|error| error.code == code)
     }
 
-    /// Whether the service itself said that there is no such object, or version of it.
+    /// Whether the service itself said that there is no such object.
     pub(super) fn is_of_absence(&self) -> bool {
-        self.says(404, "NoSuchKey") || self.says(404, "NoSuchVersion") || self.is_absence
+        self.says(404, "NoSuchKey") || self.is_absence
     }
 
     /// Whether it was answered with this HTTP status, by whomever.
@@ -353,96 +360,8 @@ fn other_region(region: &str) -> String {
     format!("the bucket is in another region: set `region` to {}", quote(region))
 }
 
-/// Whether it is a store's word for an access key that it does not know; `XAdminUserNotFound` is versitygw's.
-fn is_unknown_key(code: &str) -> bool {
-    matches!(
-        code,
-        "InvalidAccessKeyId"
-            | "InvalidClientTokenId"
-            | "UnrecognizedClientException"
-            | "XAdminUserNotFound"
-            | "XAdminNoSuchUser"
-            | "NoSuchUser"
-    )
-}
-
 fn is_about_region(code: &str) -> bool {
     matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "BadRequest")
-}
-
-/// The table: what a code means, and what can be done about it. Codes:
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, those beginning with `XMinio` are MinIO's.
-fn meaning(status: u16, error: &ServiceError) -> (ErrorKind, Option<&'static str>) {
-    use ErrorKind::{BadAnswer, Busy, Denied, Held, NoSpace, NoSuchPlace, Unsupported};
-    const REGION: &str = "set `region` to the bucket's region, or `endpoint` to its store";
-    let message = error.message.to_ascii_lowercase();
-    match error.code.as_str() {
-        "AccessDenied" | "ObjectLocked" | "MethodNotAllowed" if message.contains("object lock") || message.contains("worm") => {
-            (Held, Some("the object is locked until its retention ends"))
-        }
-        "ObjectLocked" | "ObjectLockedByBucketPolicy" => (Held, Some("the object is locked until its retention ends")),
-        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" | "InvalidPayer" => {
-            (Denied, Some("check what the credentials are allowed to do in this bucket and below this prefix"))
-        }
-        code if is_unknown_key(code) => {
-            (Denied, Some("the store does not know this access key: check the credentials and that they belong to this endpoint"))
-        }
-        "SignatureDoesNotMatch" => (Denied, Some("the secret key is wrong, or a proxy changes the requests on their way")),
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => {
-            (Denied, Some("the session has expired: get new credentials"))
-        }
-        "RequestExpired" => (Denied, Some("correct this host's clock: the store takes the request for an old one")),
-        "RequestTimeTooSkewed" => (Denied, Some("correct this host's clock: it differs too much from the store's")),
-        code if code.starts_with("KMS.") || code.starts_with("KMSAccess") => {
-            (Denied, Some("check the key of the key management service and the right to use it"))
-        }
-        "NoSuchBucket" => (NoSuchPlace, Some("check the bucket's name, the endpoint and the region; Walvis makes no buckets")),
-        "PermanentRedirect" | "IllegalLocationConstraintException" => (NoSuchPlace, Some(REGION)),
-        "AuthorizationHeaderMalformed" => (Denied, Some(REGION)),
-        "QuotaExceeded"
-        | "StorageQuotaExceeded"
-        | "InsufficientStorage"
-        | "XMinioStorageFull"
-        | "XMinioAdminBucketQuotaExceeded" => (NoSpace, Some("free space in the store or raise the quota")),
-        "SlowDown"
-        | "InternalError"
-        | "ServiceUnavailable"
-        | "ServerBusy"
-        | "ThrottlingException"
-        | "Throttling"
-        | "TooManyRequests"
-        | "RequestLimitExceeded"
-        | "BandwidthLimitExceeded"
-        | "RequestTimeout"
-        | "OperationAborted"
-        | "ConditionalRequestConflict"
-        | "TemporaryRedirect"
-        | "XMinioServerNotInitialized" => (Busy, None),
-        "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
-            (BadAnswer, Some("the content was changed on its way: check the network and proxies"))
-        }
-        "NoSuchKey" | "NoSuchVersion" | "PreconditionFailed" | "InvalidRange" => (BadAnswer, None),
-        "NoSuchUpload" => (BadAnswer, Some("something aborted the upload: check the bucket's lifecycle rules")),
-        "InvalidObjectState" => (Unsupported, Some("the object is in an archive storage class: restore it from there first")),
-        "InvalidStorageClass" => (Unsupported, Some("choose a `storage_class` that the store has")),
-        "EntityTooLarge" => (Unsupported, Some("the store takes no objects or parts of this size")),
-        "NotImplemented" | "MethodNotAllowed" => (Unsupported, Some("the store lacks this operation")),
-        "ObjectLockConfigurationNotFoundError" | "InvalidBucketState" => {
-            (Unsupported, Some("object lock is not enabled on the bucket"))
-        }
-        "InvalidRequest" if message.contains("object lock") || message.contains("objectlock") => {
-            (Unsupported, Some("object lock is not enabled on the bucket"))
-        }
-        _ => match status {
-            401 | 403 => (Denied, None),
-            408 | 429 | 500 | 502..=504 => (Busy, None),
-            507 => (NoSpace, None),
-            400 | 404..=499 | 501 => {
-                (Unsupported, Some("the store refuses the request: compare the settings with what it supports"))
-            }
-            _ => (BadAnswer, None),
-        },
-    }
 }
 
 /// The first cause of this type, also inside [`std::io::Error`]s.
@@ -532,8 +451,8 @@ mod tests {
         use ErrorKind::*;
         for (status, code, message, kind, permanent, hint) in [
             (403, "AccessDenied", "Access Denied", Denied, true, "allowed to do"),
-            (403, "AccessDenied", "Access Denied because object protected by object lock.", Denied, true, "locked"),
-            (400, "ObjectLocked", "Object is WORM protected", Denied, true, "locked"),
+            (403, "AccessDenied", "Access Denied because object protected by object lock.", Held, true, "locked"),
+            (400, "ObjectLocked", "Object is WORM protected", Held, true, "locked"),
             (403, "InvalidAccessKeyId", "", Denied, true, "does not know"),
             (403, "SignatureDoesNotMatch", "", Denied, true, "secret key"),
             (400, "ExpiredToken", "", Denied, true, "expired"),

@@ -13,12 +13,12 @@ pub(super) fn features(bucket: &Bucket) -> Result<Features, Failure> {
     let s = bucket.engine.settings();
     let versioning = bucket.engine.call(|client| client.get_bucket_versioning().bucket(&s.bucket).send());
     let versioning = match versioning {
-        Ok(output) => match output.status() {
-            Some(BucketVersioningStatus::Enabled) => Versioning::On,
-            Some(BucketVersioningStatus::Suspended) => Versioning::Suspended,
-            Some(other) => Versioning::Unknown(format!("the store says {:?}", other.as_str())),
-            None => Versioning::Off,
-        },
+        Ok(output) => versioning_of(output.status()),
+        // moto calls the answer so.
+        Err(failure) if failure.is_unread("GetBucketVersioningResponse") => {
+            let status = failure.field_of("GetBucketVersioningResponse", "Status");
+            versioning_of(status.as_deref().map(BucketVersioningStatus::from).as_ref())
+        }
         Err(failure) => Versioning::Unknown(unknown(failure)?),
     };
     let lock = bucket.engine.call(|client| client.get_object_lock_configuration().bucket(&s.bucket).send());
@@ -28,6 +28,15 @@ pub(super) fn features(bucket: &Bucket) -> Result<Features, Failure> {
         Err(failure) => ObjectLocking::Unknown(unknown(failure)?),
     };
     Ok(Features { versioning, object_lock })
+}
+
+fn versioning_of(status: Option<&BucketVersioningStatus>) -> Versioning {
+    match status {
+        Some(BucketVersioningStatus::Enabled) => Versioning::On,
+        Some(BucketVersioningStatus::Suspended) => Versioning::Suspended,
+        Some(other) => Versioning::Unknown(format!("the store says {:?}", other.as_str())),
+        None => Versioning::Off,
+    }
 }
 
 fn locking(lock: &ObjectLockConfiguration) -> ObjectLocking {

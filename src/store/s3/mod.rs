@@ -17,12 +17,14 @@
 mod body;
 mod bucket;
 mod client;
+mod codes;
 mod credentials;
 mod delete;
 mod error_documents;
 mod errors;
 mod features;
 mod leftovers;
+mod policies;
 mod proxy;
 mod settings;
 mod store;

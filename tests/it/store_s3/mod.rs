@@ -6,13 +6,16 @@ mod absence;
 mod addresses;
 mod connection;
 mod credentials;
+mod deleting;
 mod headers;
 mod moto;
+mod policies;
 mod probe;
 mod processes;
 mod stores;
 mod suite;
 mod uploads;
+mod versions;
 
 use std::io::Read;
 use std::ops::ControlFlow;
