@@ -1,5 +1,5 @@
-//! When what a recovery needs was last verified. It is said, and nothing is refused because of it; where evidence cannot
-//! be read, that is said instead.
+//! When what a recovery needs was last verified. It is said, and nothing is refused because of it; where evidence
+//! cannot be read, that is said instead.
 //!
 //! Lives here: putting evidence beside what is needed. May not live here: what evidence is (`repo`), verifying.
 

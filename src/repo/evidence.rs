@@ -1,4 +1,4 @@
-//! Evidence: what verifications looked at and found, remembered in the repository. `docs/VERIFICATION.md` says what for.
+//! Evidence: what verifications looked at and found, remembered in the repository. `docs/VERIFICATION.md` says why.
 //!
 //! Lives here: the content of evidence, storing and reading it, and the chain by which a piece that is gone or was
 //! changed is found out. May not live here: what is verified, and what damage costs. Memory: a few pieces of evidence
@@ -269,7 +269,8 @@ impl Remembered {
 #[derive(Debug, Clone, Copy)]
 struct ListedEvidence {
     id: EvidenceId,
-    /// When it was written, in Unix seconds: by its writer's clock or by the store's, whichever says that it was earlier.
+    /// When it was written, in Unix seconds: by its writer's clock or by the store's, whichever says that it was
+    /// earlier.
     written_unix_s: i64,
 }
 

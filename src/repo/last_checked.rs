@@ -15,8 +15,8 @@ use crate::pg::{Timeline, WalFileName, WalSegmentSize};
 /// A look at an object: all of it was read. The later one counts; of two at one moment, that which found damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Look {
-    /// It was read after this moment, in Unix seconds: by the clocks of the store and of the host that read it, whichever
-    /// says that it was earlier.
+    /// It was read after this moment, in Unix seconds: by the clocks of the store and of the host that read it,
+    /// whichever says that it was earlier.
     pub after_unix_s: i64,
     /// Whether it was damaged.
     pub is_damaged: bool,

@@ -102,8 +102,8 @@ impl Memory {
         Ok(shares)
     }
 
-    /// Writes down what a verification read and found. Of a rolling one that had nothing to read and found nothing there
-    /// is nothing to write: the time since the last one that did counts.
+    /// Writes down what a verification read and found. Of a rolling one that had nothing to read and found nothing
+    /// there is nothing to write: the time since the last one that did counts.
     ///
     /// # Errors
     /// [`Kind::Denied`](crate::error::Kind::Denied) when the credentials cannot write; as the store's.

@@ -154,7 +154,8 @@ fn what_is_shown_says_when_it_was_verified() {
     assert_eq!(resolved(&world), (objects, 1, 1));
 }
 
-/// What a full look reads is remembered, and what it finds; a rolling one then has nothing to do but look again at that.
+/// What a full look reads is remembered, and what it finds; a rolling one then has nothing to do but look again at
+/// that.
 #[test]
 fn a_full_look_is_remembered() {
     let Story { world, backups: [_, second, _] } = Story::new();
