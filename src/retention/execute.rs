@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{cannot_delete, store_now};
-use super::deleting::{Deleting, Tally, Watch};
-use super::expire_system::{Expired, Expiring, present};
-use super::leftovers::{Swept, sweep};
+use super::deleting::Deleting;
+use super::expire_system::{Expiring, present};
+use super::leftovers::sweep;
 use super::plan::{Hooks, Plan, PlanRequest, SystemPlan, plan};
 use super::rules;
 use crate::config::Retention;
@@ -19,6 +19,10 @@ use crate::format::extent::BackupId;
 use crate::pg::scan::PgTime;
 use crate::repo::backups::Given;
 use crate::repo::{ClusterName, Facts, ObjectSet, Purged, Removal, Repository, SystemId, TombstoneId, TombstonePart};
+
+pub use super::deleting::{Tally, Watch};
+pub use super::expire_system::Expired;
+pub use super::leftovers::Swept;
 
 /// What is asked.
 #[derive(Clone, Copy)]

@@ -3,6 +3,7 @@
 //! ([`promises`]).
 
 mod history;
+mod kills;
 mod oracle;
 mod promises;
 mod replica;
