@@ -41,6 +41,8 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show what the repositories hold
     List(ListArgs),
+    /// Find out whether what is stored is all there and right, and what damage costs
+    Verify(VerifyArgs),
     /// Say exactly where a recovery to a target stops, and whether all it needs is there; touches nothing
     Resolve(ResolveArgs),
     /// Show every moment that the stored WAL can be recovered to: windows, gaps, timelines, restore points, commits
@@ -196,6 +198,22 @@ pub(super) struct UnpinArgs {
     /// The backup
     #[arg(value_name = "ID")]
     pub(super) backup: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Look at listings, heads of manifests and the catalog only
+    #[arg(long, conflicts_with = "full")]
+    pub(super) quick: bool,
+    /// Read every byte [the default]
+    #[arg(long)]
+    pub(super) full: bool,
+    /// How many threads read, up to 64 [default: two per core, since each waits for the repository too]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) jobs: Option<u16>,
+    /// Read at most this many MiB per second
+    #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_rate: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

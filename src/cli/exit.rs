@@ -21,7 +21,7 @@ macro_rules! exit_codes {
    15  recovery target not reachable
    16  refused, to protect data
    17  PostgreSQL server problem
-   18  check found problems; base-backup found damaged pages
+   18  check found problems; base-backup found damaged pages; verify found damage that matters
    70  bug
   200  fetch-wal: anything but served and proven absent"
     };

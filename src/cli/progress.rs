@@ -7,6 +7,7 @@ use crate::backup::progress::Progress;
 use crate::limits::{PROGRESS_COLUMNS, PROGRESS_EVERY, PROGRESS_LOOK_EVERY, SHORT_WAIT};
 use crate::raw_text::plain;
 use crate::threads::background;
+use crate::verify::Progress as Verifying;
 use crate::waiting;
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -84,7 +85,34 @@ impl ProgressLine {
 
     /// Shows it, if it is time to.
     pub(super) fn show(&self, state: Progress) {
-        let text = self.describe(state);
+        self.tell(self.describe(state), |text| match state {
+            Progress::Reading { done_bytes, total_bytes, files } => {
+                tracing::info!(done_bytes, total_bytes, files, "{text}");
+            }
+            // What is waited for is shown anyway.
+            Progress::Starting | Progress::WaitingForWal => {}
+        });
+    }
+
+    /// Shows how far a verification is, if it is time to.
+    pub(super) fn show_verified(&self, state: Verifying) {
+        let speed = |bytes: u64| size((bytes as f64 / self.since.elapsed().as_secs_f64().max(0.001)) as u64);
+        let text = match state {
+            Verifying::Listing { objects } => format!("listed {objects} objects"),
+            Verifying::Reading { done_bytes, total_bytes: Some(total), objects } => {
+                let percent = done_bytes.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
+                let (done, total) = (size(done_bytes), size(total));
+                format!("{done} of {total} in {objects} objects, {percent}%, {}/s", speed(done_bytes))
+            }
+            Verifying::Reading { done_bytes, total_bytes: None, objects } => {
+                format!("{} in {objects} objects, {}/s", size(done_bytes), speed(done_bytes))
+            }
+        };
+        self.tell(text, |text| tracing::info!("{text}"));
+    }
+
+    /// Draws a line on a terminal; elsewhere has it logged now and then.
+    fn tell(&self, text: String, log: impl FnOnce(&str)) {
         if self.is_terminal {
             self.shown.set(Some(Instant::now()));
             *drawn() = Some(text.clone());
@@ -98,13 +126,7 @@ impl ProgressLine {
         let last = self.shown.get().unwrap_or(self.since);
         if last.elapsed() >= PROGRESS_EVERY {
             self.shown.set(Some(Instant::now()));
-            match state {
-                Progress::Reading { done_bytes, total_bytes, files } => {
-                    tracing::info!(done_bytes, total_bytes, files, "{text}");
-                }
-                // What is waited for is shown anyway.
-                Progress::Starting | Progress::WaitingForWal => {}
-            }
+            log(&text);
         }
     }
 

@@ -3,7 +3,7 @@
 //! May not live here: how arguments become requests (`requests`), where settings come from (`prepare`), the text of
 //! reports (`render`), and exit codes (`start`).
 
-use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, KeyCommand, ListArgs, OnError, definition};
+use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, KeyCommand, ListArgs, OnError, VerifyArgs, definition};
 use super::flags::Global;
 use super::lines::Lines;
 use super::progress::ProgressLine;
@@ -123,6 +123,7 @@ pub(super) fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsStrin
             let report = ops::unpin::run(&config, requests::pin::unpinned(args)?, deadline)?;
             print::report(json, &report, |report| render::pin::unpinned(report))
         }
+        Command::Verify(args) => verify(&cli.global, args, role),
         Command::PitrRestore(args) => {
             secrets::keep_off_the_command_line_of_a_standby(args.primary.as_deref())?;
             let (config, deadline) = prepare::long(&cli.global, None, role)?;
@@ -178,6 +179,20 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
         .hint("the pages are listed above: look at the disk, and at older backups for undamaged copies"));
     }
     Ok(())
+}
+
+/// Verifies, with a progress line. Interrupted, it leaves everything as it is.
+fn verify(global: &Global, args: &VerifyArgs, role: Role) -> Result<(), Error> {
+    let request = requests::verify::request(args);
+    let (config, deadline) = prepare::long(global, None, role)?;
+    let interrupted = exit_guard::interruption();
+    let progress = ProgressLine::new();
+    let hooks = crate::verify::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show_verified(state) };
+    let result = ops::verify::run(&config, &request, deadline, &hooks);
+    progress.clear();
+    let reports = result.map_err(|error| interrupted.end_with(error))?;
+    print::report(global.json(), &reports, |reports| render::verify::text(reports))?;
+    ops::verify::problems(&reports).map_or(Ok(()), Err)
 }
 
 fn log_pushed(reports: &[PushReport]) -> Result<(), Error> {

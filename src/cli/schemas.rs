@@ -68,6 +68,7 @@ fn schemas() -> BTreeMap<&'static str, Value> {
         ("pitr-restore", of::<report::restore::RestoreReport>("walvis pitr-restore --json")),
         ("push-wal", of::<Vec<report::push::PushReport>>("walvis push-wal --json")),
         ("push-wal-missed", of::<Vec<report::push::MissedReport>>("walvis push-wal --missed --json")),
+        ("verify", of::<Vec<report::verify::VerifyReport>>("walvis verify --json")),
         ("resolve", of::<report::resolve::ResolveReport>("walvis resolve --json")),
         ("unpin", of::<Vec<report::pin::UnpinReport>>("walvis unpin --json")),
     ])

@@ -17,3 +17,4 @@ pub mod pitr_restore;
 pub mod push_wal;
 pub mod resolve;
 pub mod unpin;
+pub mod verify;

@@ -24,3 +24,4 @@ pub mod setting;
 pub mod time;
 pub mod transaction;
 pub mod verified;
+pub mod verify;

@@ -22,6 +22,8 @@ pub(super) struct SystemInventory {
     pub(super) size: WalSegmentSize,
     /// The segments of each timeline, by number.
     pub(super) segments: BTreeMap<Timeline, Runs>,
+    /// When the newest segment of each timeline was stored, in Unix seconds, where the store tells.
+    pub(super) newest_unix_s: BTreeMap<Timeline, i64>,
     /// Timelines whose history is stored.
     pub(super) histories: BTreeSet<Timeline>,
     /// Segments whose stored size is impossible, or whose name is with segments of this size.
@@ -43,6 +45,7 @@ impl SystemInventory {
         Self {
             size,
             segments: BTreeMap::new(),
+            newest_unix_s: BTreeMap::new(),
             histories: BTreeSet::new(),
             odd_segments: Vec::new(),
             packs: BTreeMap::new(),
@@ -163,6 +166,10 @@ impl Inventory {
         match object.name {
             ObjectName::Wal { file: StoredName { file: WalFileName::Segment(name), .. }, .. } => {
                 system.add_segment(name, object.size_bytes, plausible(system.size));
+                if let Some(at) = object.modified_unix_s {
+                    let newest = system.newest_unix_s.entry(name.timeline).or_insert(at);
+                    *newest = at.max(*newest);
+                }
             }
             ObjectName::Wal { file: StoredName { file: WalFileName::History(timeline), .. }, .. } => {
                 system.histories.insert(timeline);

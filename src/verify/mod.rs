@@ -9,7 +9,7 @@
 //! | What is stored, by the names in one listing? | `inventory` |
 //! | Which backups are there, and what do they refer to? | `heads` |
 //! | Which paths lead to each timeline, and what is missing on them? | `lines` |
-//! | What is needed by somebody? | `needed` |
+//! | What is needed by somebody? | `needed`; by the rules of the repository: `window` |
 //! | What does damage cost? | `costs`; all of these put together: `known` |
 //! | What is wrong, without reading content? | `quick` |
 //! | What is wrong in any byte? | `full`; one object: `read`; what packs must hold: `references`; neighbours: `continuity` |
@@ -19,6 +19,7 @@
 //! | What is found, and what was looked at? | [`findings`] |
 //! | How does what is damaged become good again? | [`repair`]; all that was found: `repair_found` |
 
+mod answer;
 mod checked_backups;
 mod continuity;
 mod costs;
@@ -40,12 +41,14 @@ mod repair_found;
 mod request;
 mod rolling;
 mod run;
+mod window;
 
+pub use answer::answer;
 pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
 pub use listing::Listing;
 pub use remember::{Memory, Occasion};
 pub use repair_found::{RepairRun, RepairedObject, repair_found};
-pub use request::{Hooks, Mode, Progress, VerifyRequest, Windows};
+pub use request::{Hooks, Mode, Progress, VerifyRequest, Window};
 pub use rolling::{Share, share};
 pub use run::{Counts, Verified, verify};

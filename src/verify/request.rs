@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::limits::{MAX_DEFAULT_VERIFY_JOBS, MAX_VERIFY_JOBS};
-use crate::pg::Timeline;
-use crate::repo::{ObjectSet, Runs, SystemId};
+use crate::pg::scan::PgTime;
+use crate::repo::{ObjectSet, SystemId};
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +18,17 @@ pub enum Mode<'a> {
     Selected(&'a BTreeMap<SystemId, ObjectSet>),
 }
 
-/// The segments that the window of each timeline needs, of each system identifier.
-pub type Windows = BTreeMap<SystemId, BTreeMap<Timeline, Runs>>;
+/// What is needed of the log besides what backups need themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// All that leads on from them: there are no rules.
+    Everything,
+    /// What the rules of the repository keep.
+    Rules {
+        /// The first moment of the window; without one it is what leads to the present.
+        since: Option<PgTime>,
+    },
+}
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +39,8 @@ pub struct VerifyRequest<'a> {
     pub jobs: usize,
     /// Stored bytes that may be read in a second.
     pub max_bytes_per_s: Option<u64>,
-    /// What is needed besides what backups need themselves; `None` is all that leads on from them.
-    pub windows: Option<&'a Windows>,
+    /// What is needed of the log besides what backups need themselves.
+    pub window: Window,
 }
 
 impl VerifyRequest<'_> {

@@ -12,6 +12,7 @@ use super::known::Known;
 use super::quick;
 use super::read::Meter;
 use super::request::{Hooks, Mode, Progress, VerifyRequest};
+use super::window::needed_by;
 use crate::error::Error;
 use crate::limits::{LISTED_NAMES, MAX_TIMED_LOSSES};
 use crate::pg::WalFileName;
@@ -87,9 +88,11 @@ pub fn verify(
     verified.findings.others_total += inventory.foreign_total.saturating_sub(inventory.foreign.len() as u64);
     let mut times = MAX_TIMED_LOSSES;
     let meter = Meter::new(request.max_bytes_per_s);
+    let current = facts.last().map(|facts| facts.system_id);
     for facts in facts {
         let Some(listed) = inventory.systems.remove(&facts.system_id) else { continue };
-        system(repository, cluster, facts, listed, request, hooks, &meter, &mut times, &mut verified)?;
+        let is_current = Some(facts.system_id) == current;
+        system(repository, cluster, facts, listed, request, hooks, &meter, is_current, &mut times, &mut verified)?;
     }
     Ok(verified)
 }
@@ -104,6 +107,7 @@ fn system(
     request: &VerifyRequest<'_>,
     hooks: &Hooks<'_>,
     meter: &Meter,
+    is_current: bool,
     times: &mut usize,
     verified: &mut Verified,
 ) -> Result<(), Error> {
@@ -122,8 +126,9 @@ fn system(
         let fault = Fault::new(Subject::Object(name), Problem::Damaged, error.what, true);
         faults.push(fault.harming(super::costs::Harm { timelines: vec![timeline], ..Default::default() }));
     })?;
-    let window = request.windows.and_then(|windows| windows.get(&facts.system_id));
-    let known = Known::of((repository, cluster), &catalog, listed, heads, window)?;
+    let place = (repository, cluster);
+    let window = needed_by(place, &catalog, &listed, &heads, request.window, is_current)?;
+    let known = Known::of(place, &catalog, listed, heads, window.as_ref())?;
     faults.extend(quick::faults(&known, request.mode != Mode::Full)?);
     if request.mode != Mode::Quick {
         let (found, checked) = Full::new(&known, request, hooks, meter).look()?;

@@ -21,3 +21,4 @@ pub(super) mod resolve;
 pub(super) mod restore;
 pub(super) mod units;
 mod verified;
+pub(super) mod verify;

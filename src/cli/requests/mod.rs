@@ -8,3 +8,4 @@ pub(super) mod catalog;
 pub(super) mod pin;
 pub(super) mod restore;
 pub(super) mod target;
+pub(super) mod verify;

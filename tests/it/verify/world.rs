@@ -22,7 +22,7 @@ use walvis::pg::scan::{Scanner, Segment};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
 use walvis::repo::backups::{PackTarget, with_packs};
 use walvis::repo::{ClusterName, Content, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
-use walvis::verify::{Hooks, Mode, Verified, VerifyRequest, verify};
+use walvis::verify::{Hooks, Mode, Verified, VerifyRequest, Window, verify};
 
 use crate::support::command::{Ran, files_below, run};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
@@ -250,7 +250,7 @@ impl World {
     }
 
     pub fn verify(&self, mode: Mode<'_>) -> Verified {
-        let request = VerifyRequest { mode, jobs: 2, max_bytes_per_s: None, windows: None };
+        let request = VerifyRequest { mode, jobs: 2, max_bytes_per_s: None, window: Window::Everything };
         verify(&self.repository, &self.cluster, &request, &Hooks { go_on: &|| Ok(()), progress: &|_| {} }).unwrap()
     }
 }

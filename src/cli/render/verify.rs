@@ -1,0 +1,79 @@
+//! The report of `verify` as text.
+
+use super::units::{duration_of, size};
+use crate::cli::lines::Lines;
+use crate::limits::MAX_FINDINGS_PRINTED;
+use crate::report::verify::{Damage, LostInterval, VerificationKind, VerifyReport};
+
+/// What was found.
+pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
+    let mut out = Lines::new();
+    for report in reports {
+        let how = match report.verification {
+            VerificationKind::Quick => "looked at quickly".to_owned(),
+            VerificationKind::Full => format!("read in full, {}", size(report.read_bytes)),
+        };
+        writeln!(out, "{} cluster {}: {how}, in {}", report.repository, report.cluster, duration_of(report.duration_s));
+        for system in &report.systems {
+            writeln!(
+                out,
+                "  system identifier {}: {} segments, {} backups, {} packs, {} in {} objects",
+                system.system_id,
+                system.segments,
+                system.readable_backups,
+                system.packs,
+                size(system.stored_bytes),
+                system.objects
+            );
+        }
+        let (matter, others): (Vec<&Damage>, Vec<&Damage>) = report.damages.iter().partition(|damage| damage.matters);
+        for damage in matter.iter().take(MAX_FINDINGS_PRINTED) {
+            one(&mut out, "DAMAGED", damage);
+        }
+        more(&mut out, "places that matter", report.damages_that_matter);
+        for damage in others.iter().take(MAX_FINDINGS_PRINTED) {
+            one(&mut out, "noted", damage);
+        }
+        more(&mut out, "places that do not matter", report.damages_that_do_not);
+        if !report.has_damage() {
+            writeln!(out, "  nothing is wrong that matters");
+        }
+    }
+    out
+}
+
+fn more(out: &mut Lines, what: &str, total: u64) {
+    let more = total.saturating_sub(MAX_FINDINGS_PRINTED as u64);
+    if more > 0 {
+        writeln!(out, "  and {more} more {what}; --json has more of them");
+    }
+}
+
+fn one(out: &mut Lines, word: &str, damage: &Damage) {
+    let copy = if damage.has_good_copy { "; readers take a good copy" } else { "" };
+    writeln!(out, "  {word} {}: {}{copy}", damage.object, damage.detail);
+    if !damage.lost_backups.is_empty() {
+        writeln!(out, "    costs backups: {}", damage.lost_backups.join(", "));
+    }
+    if !damage.lost_files.is_empty() {
+        writeln!(out, "    in files such as: {}", damage.lost_files.join(", "));
+    }
+    for lost in &damage.lost_moments {
+        writeln!(out, "    costs every moment {}", interval(lost));
+    }
+    if damage.matters && damage.lost_backups.is_empty() && damage.lost_moments.is_empty() {
+        writeln!(out, "    costs nothing else as long as the rest is whole");
+    }
+}
+
+fn interval(lost: &LostInterval) -> String {
+    let at = |time: &Option<crate::report::time::Time>| time.as_ref().map_or_else(String::new, |time| format!(" ({time})"));
+    format!(
+        "on timeline {} after {}{} and before {}{}",
+        lost.timeline,
+        lost.lost_from_lsn,
+        at(&lost.lost_from_at),
+        lost.lost_until_lsn,
+        at(&lost.lost_until_at)
+    )
+}

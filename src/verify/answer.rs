@@ -1,0 +1,72 @@
+//! What a verification found, as a report.
+
+use std::time::Duration;
+
+use super::findings::{Finding, LostMoments, Problem};
+use super::run::{Counts, Verified};
+use crate::report::verify::{Damage, DamageKind, LostInterval, VerificationKind, VerifiedSystem, VerifyReport};
+
+/// The report of one repository.
+pub fn answer(
+    (repository, cluster): (&str, &str),
+    verification: VerificationKind,
+    verified: &Verified,
+    took: Duration,
+) -> VerifyReport {
+    let system = |counts: &Counts| VerifiedSystem {
+        system_id: counts.system_id.to_string(),
+        segments: counts.segments,
+        readable_backups: counts.backups,
+        packs: counts.packs,
+        objects: counts.objects,
+        stored_bytes: counts.bytes,
+    };
+    VerifyReport {
+        repository: repository.to_owned(),
+        cluster: cluster.to_owned(),
+        verification,
+        duration_s: took.as_secs_f64(),
+        read_bytes: verified.checked.iter().map(|checked| checked.bytes).sum(),
+        systems: verified.counts.iter().map(system).collect(),
+        damages: verified.findings.iter().map(damage).collect(),
+        damages_that_matter: verified.findings.that_matter_total,
+        damages_that_do_not: verified.findings.others_total,
+    }
+}
+
+fn damage(finding: &Finding) -> Damage {
+    Damage {
+        object: finding.subject.to_string(),
+        system_id: finding.system_id.map(|id| id.to_string()),
+        problem: kind(finding.problem),
+        detail: finding.detail.clone(),
+        matters: finding.matters,
+        has_good_copy: finding.is_repaired,
+        lost_backups: finding.cost.backups.iter().map(ToString::to_string).collect(),
+        lost_files: finding.cost.files.clone(),
+        lost_moments: finding.cost.moments.iter().map(interval).collect(),
+    }
+}
+
+fn interval(lost: &LostMoments) -> LostInterval {
+    LostInterval {
+        timeline: lost.timeline.0,
+        lost_from_lsn: lost.from.to_string(),
+        lost_until_lsn: lost.until.to_string(),
+        lost_from_at: lost.from_time.map(Into::into),
+        lost_until_at: lost.until_time.map(Into::into),
+    }
+}
+
+fn kind(problem: Problem) -> DamageKind {
+    match problem {
+        Problem::Missing => DamageKind::Missing,
+        Problem::WrongSize => DamageKind::WrongSize,
+        Problem::Damaged => DamageKind::Damaged,
+        Problem::Unreadable => DamageKind::Unreadable,
+        Problem::Contradiction => DamageKind::Contradiction,
+        Problem::RecoveryStops => DamageKind::RecoveryStops,
+        Problem::Foreign => DamageKind::Foreign,
+        Problem::Leftover => DamageKind::Leftover,
+    }
+}
