@@ -203,11 +203,14 @@ pub(super) struct UnpinArgs {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// Look at listings, heads of manifests and the catalog only
-    #[arg(long, conflicts_with = "full")]
+    #[arg(long, conflicts_with_all = ["full", "rolling"])]
     pub(super) quick: bool,
     /// Read every byte [the default]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rolling")]
     pub(super) full: bool,
+    /// Read a share, what was read longest ago first, so that every byte is read once in this time: 7d, 24h, 4w
+    #[arg(long, value_name = "PERIOD")]
+    pub(super) rolling: Option<String>,
     /// How many threads read, up to 64 [default: two per core, since each waits for the repository too]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) jobs: Option<u16>,

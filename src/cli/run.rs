@@ -183,7 +183,7 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
 
 /// Verifies, with a progress line. Interrupted, it leaves everything as it is.
 fn verify(global: &Global, args: &VerifyArgs, role: Role) -> Result<(), Error> {
-    let request = requests::verify::request(args);
+    let request = requests::verify::request(args)?;
     let (config, deadline) = prepare::long(global, None, role)?;
     let interrupted = exit_guard::interruption();
     let progress = ProgressLine::new();

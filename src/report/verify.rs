@@ -1,6 +1,7 @@
 //! What `verify` answers.
 
 use crate::report::time::Time;
+use crate::report::verified::VerificationMode;
 use serde::Serialize;
 
 /// What was found in one repository.
@@ -12,7 +13,7 @@ pub struct VerifyReport {
     /// Name of the cluster.
     pub cluster: String,
     /// What was looked at.
-    pub verification: VerificationKind,
+    pub verification_mode: VerificationMode,
     /// How long it took, in seconds.
     pub duration_s: f64,
     /// Stored bytes that were read of objects.
@@ -20,22 +21,13 @@ pub struct VerifyReport {
     /// What there is of each system identifier, oldest first.
     pub systems: Vec<VerifiedSystem>,
     /// What is wrong, what matters first: the first of it.
-    pub damages: Vec<Damage>,
-    /// How much is wrong that matters.
-    pub damages_that_matter: u64,
-    /// How much is wrong, or odd, that does not.
-    pub damages_that_do_not: u64,
-}
-
-/// What is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum VerificationKind {
-    /// Listings, heads of manifests, nodes of the catalog.
-    Quick,
-    /// Every byte.
-    Full,
+    pub findings: Vec<Damage>,
+    /// How much is wrong, or odd.
+    pub findings_total: u64,
+    /// How much of that matters.
+    pub findings_that_matter: u64,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
 }
 
 /// What is stored of one system identifier.
@@ -122,6 +114,6 @@ pub struct LostInterval {
 impl VerifyReport {
     /// Whether anything is wrong that matters.
     pub fn has_damage(&self) -> bool {
-        self.damages_that_matter > 0
+        self.findings_that_matter > 0
     }
 }

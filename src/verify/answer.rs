@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::findings::{Finding, LostMoments, Problem};
 use super::run::{Counts, Verified};
-use crate::report::verify::{Damage, DamageKind, LostInterval, VerificationKind, VerifiedSystem, VerifyReport};
+use crate::report::verified::VerificationMode;
+use crate::report::verify::{Damage, DamageKind, LostInterval, VerifiedSystem, VerifyReport};
 
 /// The report of one repository.
 pub fn answer(
     (repository, cluster): (&str, &str),
-    verification: VerificationKind,
+    verification_mode: VerificationMode,
     verified: &Verified,
     took: Duration,
 ) -> VerifyReport {
@@ -24,13 +25,14 @@ pub fn answer(
     VerifyReport {
         repository: repository.to_owned(),
         cluster: cluster.to_owned(),
-        verification,
+        verification_mode,
         duration_s: took.as_secs_f64(),
         read_bytes: verified.checked.iter().map(|checked| checked.bytes).sum(),
         systems: verified.counts.iter().map(system).collect(),
-        damages: verified.findings.iter().map(damage).collect(),
-        damages_that_matter: verified.findings.that_matter_total,
-        damages_that_do_not: verified.findings.others_total,
+        findings: verified.findings.iter().map(damage).collect(),
+        findings_total: verified.findings.that_matter_total.saturating_add(verified.findings.others_total),
+        findings_that_matter: verified.findings.that_matter_total,
+        interrupted: verified.is_interrupted,
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Full<'f> {
     request: &'f VerifyRequest<'f>,
     hooks: &'f Hooks<'f>,
     meter: &'f Meter,
+    /// What was read before this look.
+    bytes_before: u64,
     total_bytes: Option<u64>,
     faults: Vec<Fault>,
     checked: ObjectSet,
@@ -43,7 +45,7 @@ pub(super) struct Full<'f> {
 pub(super) type Looked = (Vec<Fault>, Checked);
 
 impl<'f> Full<'f> {
-    /// Of what is known. `quick` are packs of which it is known that they are missing.
+    /// Of what is known.
     pub(super) fn new(known: &'f Known<'f>, request: &'f VerifyRequest<'f>, hooks: &'f Hooks<'f>, meter: &'f Meter) -> Self {
         let total_bytes = (request.mode == Mode::Full).then_some(known.inventory.bytes);
         Self {
@@ -51,6 +53,7 @@ impl<'f> Full<'f> {
             request,
             hooks,
             meter,
+            bytes_before: meter.bytes(),
             total_bytes,
             faults: Vec::new(),
             checked: ObjectSet::new(known.facts.wal_segment_size),
@@ -63,15 +66,18 @@ impl<'f> Full<'f> {
     /// Looks.
     ///
     /// # Errors
-    /// As the store's, and `go_on`'s.
-    pub(super) fn look(mut self) -> Result<Looked, Error> {
-        let before = self.meter.bytes();
+    /// As the store's, and `go_on`'s. What was found by then is there all the same.
+    pub(super) fn look(&mut self) -> Result<(), Error> {
         self.manifests()?;
         let bad_tables = self.packs()?;
         self.others()?;
-        self.harmed_backups(bad_tables)?;
-        let bytes = self.meter.bytes().saturating_sub(before);
-        Ok((self.faults, Checked { system_id: self.known.facts.system_id, objects: self.checked, bytes }))
+        self.harmed_backups(bad_tables)
+    }
+
+    /// What was found so far, and looked at.
+    pub(super) fn finish(self) -> Looked {
+        let bytes = self.meter.bytes().saturating_sub(self.bytes_before);
+        (self.faults, Checked { system_id: self.known.facts.system_id, objects: self.checked, bytes })
     }
 
     /// What is selected of this system identifier; `None` is all.

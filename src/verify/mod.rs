@@ -47,7 +47,7 @@ pub use answer::answer;
 pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
 pub use listing::Listing;
-pub use remember::{Memory, Occasion};
+pub use remember::{Memory, Occasion, Shares};
 pub use repair_found::{RepairRun, RepairedObject, repair_found};
 pub use request::{Hooks, Mode, Progress, VerifyRequest, Window};
 pub use rolling::{Share, share};

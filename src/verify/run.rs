@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::limits::{LISTED_NAMES, MAX_TIMED_LOSSES};
 use crate::pg::WalFileName;
 use crate::pg::scan::Summary;
-use crate::repo::{ClusterName, Facts, ObjectName, Prefix, Repository, SystemId};
+use crate::repo::{ClusterName, EvidenceProblem, Facts, ObjectName, Prefix, Repository, SystemId};
 
 /// What there is of one system identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +45,32 @@ pub struct Verified {
     pub checked: Vec<Checked>,
     /// What was found.
     pub findings: Findings,
+    /// Whether `go_on` ended it while objects were read: what was read by then is known all the same.
+    pub is_interrupted: bool,
+}
+
+impl Verified {
+    /// Adds what is wrong with evidence of earlier verifications. No backup needs it.
+    pub fn add_evidence_problems<'p>(&mut self, problems: impl Iterator<Item = (SystemId, &'p EvidenceProblem)>) {
+        for (system_id, problem) in problems {
+            self.findings.add(Finding {
+                subject: Subject::Other(format!("evidence of system identifier {system_id}")),
+                system_id: Some(system_id),
+                problem: Problem::Damaged,
+                detail: problem.to_string(),
+                cost: Cost::default(),
+                matters: false,
+                is_repaired: false,
+            });
+        }
+    }
 }
 
 /// Verifies a cluster.
 ///
 /// # Errors
 /// [`Kind::Config`](crate::error::Kind::Config) when nothing is stored of the cluster; unreachable, denied; as
-/// `go_on`'s. Damage is no error: it is found.
+/// `go_on`'s, before objects are read. Damage is no error: it is found.
 pub fn verify(
     repository: &Repository,
     cluster: &ClusterName,
@@ -93,6 +112,9 @@ pub fn verify(
         let Some(listed) = inventory.systems.remove(&facts.system_id) else { continue };
         let is_current = Some(facts.system_id) == current;
         system(repository, cluster, facts, listed, request, hooks, &meter, is_current, &mut times, &mut verified)?;
+        if verified.is_interrupted {
+            break;
+        }
     }
     Ok(verified)
 }
@@ -131,7 +153,14 @@ fn system(
     let known = Known::of(place, &catalog, listed, heads, window.as_ref())?;
     faults.extend(quick::faults(&known, request.mode != Mode::Full)?);
     if request.mode != Mode::Quick {
-        let (found, checked) = Full::new(&known, request, hooks, meter).look()?;
+        let mut full = Full::new(&known, request, hooks, meter);
+        if let Err(error) = full.look() {
+            if (hooks.go_on)().is_ok() {
+                return Err(error);
+            }
+            verified.is_interrupted = true;
+        }
+        let (found, checked) = full.finish();
         // What was read is known better.
         faults.retain(|fault| !found.iter().any(|other| other.subject == fault.subject));
         faults.extend(found);

@@ -3,15 +3,17 @@
 use super::units::{duration_of, size};
 use crate::cli::lines::Lines;
 use crate::limits::MAX_FINDINGS_PRINTED;
-use crate::report::verify::{Damage, LostInterval, VerificationKind, VerifyReport};
+use crate::report::verified::VerificationMode;
+use crate::report::verify::{Damage, LostInterval, VerifyReport};
 
 /// What was found.
 pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
     let mut out = Lines::new();
     for report in reports {
-        let how = match report.verification {
-            VerificationKind::Quick => "looked at quickly".to_owned(),
-            VerificationKind::Full => format!("read in full, {}", size(report.read_bytes)),
+        let how = match report.verification_mode {
+            VerificationMode::Quick => "looked at quickly".to_owned(),
+            VerificationMode::Full => format!("read in full, {}", size(report.read_bytes)),
+            VerificationMode::Rolling => format!("read what was due, {}", size(report.read_bytes)),
         };
         writeln!(out, "{} cluster {}: {how}, in {}", report.repository, report.cluster, duration_of(report.duration_s));
         for system in &report.systems {
@@ -26,16 +28,18 @@ pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
                 system.objects
             );
         }
-        let (matter, others): (Vec<&Damage>, Vec<&Damage>) = report.damages.iter().partition(|damage| damage.matters);
+        let (matter, others): (Vec<&Damage>, Vec<&Damage>) = report.findings.iter().partition(|damage| damage.matters);
         for damage in matter.iter().take(MAX_FINDINGS_PRINTED) {
             one(&mut out, "DAMAGED", damage);
         }
-        more(&mut out, "places that matter", report.damages_that_matter);
+        more(&mut out, "places that matter", report.findings_that_matter);
         for damage in others.iter().take(MAX_FINDINGS_PRINTED) {
             one(&mut out, "noted", damage);
         }
-        more(&mut out, "places that do not matter", report.damages_that_do_not);
-        if !report.has_damage() {
+        more(&mut out, "places that do not matter", report.findings_total.saturating_sub(report.findings_that_matter));
+        if report.interrupted {
+            writeln!(out, "  interrupted: what was read by then is remembered");
+        } else if !report.has_damage() {
             writeln!(out, "  nothing is wrong that matters");
         }
     }

@@ -1,13 +1,19 @@
 //! From the arguments of `verify` to a request.
 
+use super::target::usage;
 use crate::cli::args::VerifyArgs;
-use crate::ops::verify::VerifyRequest;
-use crate::report::verify::VerificationKind;
+use crate::config::parse_period;
+use crate::error::Error;
+use crate::ops::verify::{Look, VerifyRequest};
 
-pub(in crate::cli) fn request(args: &VerifyArgs) -> VerifyRequest {
-    VerifyRequest {
-        kind: if args.quick { VerificationKind::Quick } else { VerificationKind::Full },
-        jobs: args.jobs.map(usize::from),
-        max_rate_mib_per_s: args.max_rate.map(u64::from),
-    }
+pub(in crate::cli) fn request(args: &VerifyArgs) -> Result<VerifyRequest, Error> {
+    let look = match &args.rolling {
+        Some(text) => Look::Rolling(
+            parse_period(text)
+                .ok_or_else(|| usage(format!("{text:?} is no period")).hint("write a number and a unit: 7d, 24h, 4w"))?,
+        ),
+        None if args.quick => Look::Quick,
+        None => Look::Full,
+    };
+    Ok(VerifyRequest { look, jobs: args.jobs.map(usize::from), max_rate_mib_per_s: args.max_rate.map(u64::from) })
 }
