@@ -1,4 +1,4 @@
-//! The policies that `check --policies` prints, given to moto: with them a host can do its work, and no more. Of
+//! What protects a bucket, as `check` says it; and the policies that `check --policies` prints, given to moto: with them a host can do its work, and no more. Of
 //! conditions, and of what only other accounts do, moto knows nothing.
 
 use serde_json::Value;
@@ -8,7 +8,7 @@ use walvis::store::{Created, Deleted, ErrorKind, Store};
 
 use super::{create, id, key, list, names, noise, read_all, refuses};
 use crate::support::command::Site;
-use crate::support::s3::{Moto, S3Server, open};
+use crate::support::s3::{Action, Moto, Op, S3Server, open};
 use crate::support::schema;
 
 /// What is printed for a repository.
@@ -116,4 +116,70 @@ fn policies_are_printed_for_people_and_only_where_there_are_any() {
     server.clear_log();
     site.run(["check", "--policies"]).exits(0);
     assert!(server.log().is_empty());
+}
+
+/// What `check` says of the one repository of a site, and the messages of its findings.
+fn check(site: &Site) -> (Value, String) {
+    let mut report: Value = serde_json::from_str(&site.run(["--json", "check", "--no-server"]).exits(0).stdout).unwrap();
+    schema::holds("check", &report);
+    let messages: Vec<&str> =
+        report["findings"].as_array().unwrap().iter().map(|finding| finding["message"].as_str().unwrap()).collect();
+    let messages = messages.join("\n");
+    (report["repositories"][0]["protection"].take(), messages)
+}
+
+fn on_moto(moto: &Moto, bucket: &str) -> Site {
+    let mut site = Site::bare();
+    for (name, value) in moto.env() {
+        site.set(name, value);
+    }
+    site.set("WALVIS_REPOSITORY", format!("s3://{bucket}/pg"));
+    site
+}
+
+#[test]
+fn a_check_says_what_protects_a_bucket() {
+    let moto = Moto::start();
+    moto.create_bucket("plain", false);
+    moto.create_bucket("vault", true);
+    let plain = on_moto(&moto, "plain");
+    plain.init();
+    let (protection, said) = check(&plain);
+    let expected = serde_json::json!({
+        "versioning": "off", "object_lock": "off", "lock_mode": null, "lock_days": null, "refuses_replacing": false
+    });
+    assert_eq!(protection, expected);
+    assert!(said.contains("can delete the backups") && said.contains("can replace objects"), "{said}");
+
+    let mut vault = on_moto(&moto, "vault");
+    vault.set("WALVIS_S3_OBJECT_LOCK_MODE", "governance");
+    vault.set("WALVIS_S3_OBJECT_LOCK_DAYS", "30");
+    vault.init();
+    let (protection, said) = check(&vault);
+    let expected = serde_json::json!({
+        "versioning": "on", "object_lock": "on", "lock_mode": "governance", "lock_days": 30, "refuses_replacing": false
+    });
+    assert_eq!(protection, expected);
+    assert!(said.contains("younger than 30 days") && said.contains("keeps versions") && !said.contains("can replace"), "{said}");
+    let text = vault.run(["check", "--no-server"]).exits(0).stdout;
+    assert!(text.contains("object lock: yes, new objects for 30 days (governance)"), "{text}");
+}
+
+#[test]
+fn a_check_sees_a_policy_and_says_what_it_cannot_see() {
+    let server = S3Server::start();
+    let site = Site::on_s3(&server);
+    server.hook(|seen| match (seen.op, seen.header("if-none-match")) {
+        (Op::Put, None) => Action::s3_error(403, "AccessDenied", "explicit deny"),
+        (Op::Settings, _) => Action::s3_error(403, "AccessDenied", "implicit deny"),
+        _ => Action::Pass,
+    });
+    let (protection, said) = check(&site);
+    assert_eq!((&protection["refuses_replacing"], &protection["versioning"]), (&true.into(), &"unknown".into()));
+    assert!(said.contains("does not say whether it keeps versions") && !said.contains("can replace"), "{said}");
+    assert!(server.objects("pg/probe/").is_empty(), "nothing is left behind");
+
+    let (protection, said) = check(&Site::new());
+    assert_eq!((&protection["refuses_replacing"], &protection["versioning"]), (&Value::Null, &"off".into()));
+    assert!(!said.contains("can replace") && !said.contains("versions"), "{said}");
 }

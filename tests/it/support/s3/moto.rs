@@ -14,7 +14,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use tempfile::TempDir;
 use walvis::store::s3::S3Settings;
 
-use super::{ACCESS_KEY, REGION, SECRET_KEY, credentials};
+use super::{ACCESS_KEY, REGION, SECRET_KEY, client_env, credentials};
 
 /// How long Python may take to start.
 const START_TIME: Duration = Duration::from_secs(60);
@@ -76,6 +76,11 @@ impl Moto {
             path_style: true,
             ..S3Settings::parse_url(&format!("s3://{bucket}/{prefix}")).unwrap()
         }
+    }
+
+    /// What a `walvis` process needs in its environment to use this server, as administrator.
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        client_env(&self.endpoint, ACCESS_KEY, SECRET_KEY)
     }
 
     /// Makes a request with the SDK, as administrator.
