@@ -64,7 +64,8 @@ impl RepairRun {
 
 /// Repairs what was found. A finding whose objects all were brought back does not matter any more. Where something came
 /// back that says what else is needed (a manifest, a history, a binding), the quick look is taken again, and what it finds
-/// is added and repaired too.
+/// is added and repaired too. Where something was found wrong that may have followed from what is good again, all is
+/// looked at once more.
 ///
 /// # Errors
 /// As [`repair`] and [`verify`].
@@ -114,7 +115,33 @@ pub fn repair_found(
             verified.findings.add(finding.clone());
         }
     }
+    // What was found wrong with others may have followed from what is good again.
+    if run.brought_back() > 0 && verified.findings.that_matter.iter().any(follows) {
+        look_again((target, cluster), request, hooks, verified)?;
+    }
     Ok(run)
+}
+
+/// Whether a finding may be about an object that is good, and found wrong because of another one.
+fn follows(finding: &Finding) -> bool {
+    matches!(finding.problem, Problem::Contradiction | Problem::RecoveryStops)
+}
+
+/// Verifies once more. What was repaired stays among what was found.
+fn look_again(
+    (target, cluster): (&Repository, &ClusterName),
+    request: &VerifyRequest<'_>,
+    hooks: &Hooks<'_>,
+    verified: &mut Verified,
+) -> Result<(), Error> {
+    let before = std::mem::replace(verified, verify(target, cluster, request, hooks)?);
+    let known: BTreeSet<String> = verified.findings.iter().map(|finding| finding.subject.to_string()).collect();
+    for finding in before.findings.iter().filter(|finding| finding.is_repaired) {
+        if !known.contains(&finding.subject.to_string()) {
+            verified.findings.add(finding.clone());
+        }
+    }
+    Ok(())
 }
 
 /// Whether a good copy would help.

@@ -28,6 +28,7 @@ mod check;
 mod conformance;
 mod crash;
 mod damage;
+mod damages;
 mod deleting;
 mod documents;
 mod exit_guard;

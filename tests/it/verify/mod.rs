@@ -3,4 +3,4 @@
 mod evidence;
 mod full;
 mod quick;
-mod world;
+pub mod world;

@@ -65,6 +65,12 @@ impl World {
         self.directory.path().join("repository")
     }
 
+    /// What opens it.
+    pub fn secret(&self) -> Secret {
+        let text = fs::read_to_string(self.directory.path().join("key")).unwrap();
+        Secret::Key(KeyFile::parse(&text).unwrap())
+    }
+
     /// The file of an object.
     pub fn object(&self, name: &str) -> PathBuf {
         self.root().join(name)
