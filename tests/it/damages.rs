@@ -16,7 +16,7 @@ use walvis::repo::{ObjectName, Repository};
 use walvis::store::memory::MemoryStore;
 use walvis::store::{ContentId, Key, Store};
 use walvis::verify::repair::{RepairSource, Repaired, repair};
-use walvis::verify::{Finding, Hooks, Mode, Problem, Verified, VerifyRequest, repair_found};
+use walvis::verify::{Finding, Hooks, Mode, Problem, Verified, VerifyRequest, Window, repair_found};
 
 use crate::support::command::files_below;
 use crate::support::wal::SEGMENT_BYTES;
@@ -233,7 +233,7 @@ impl Scene {
 
     fn repair_all(&self, verified: &mut Verified, damaged: &[(String, Damage)]) {
         let world = self.world();
-        let request = VerifyRequest { mode: Mode::Full, jobs: 2, max_bytes_per_s: None, windows: None };
+        let request = VerifyRequest { mode: Mode::Full, jobs: 2, max_bytes_per_s: None, window: Window::Everything };
         let hooks = Hooks { go_on: &|| Ok(()), progress: &|_| {} };
         let source = RepairSource::new(&world.repository, &self.source);
         let run = repair_found((&world.repository, &world.cluster), &source, &request, &hooks, verified).unwrap();
@@ -430,7 +430,7 @@ fn foreign_objects_are_found_and_left_alone() {
         );
         let before = all(&root);
         let world = scene.world();
-        let request = VerifyRequest { mode: Mode::Full, jobs: 2, max_bytes_per_s: None, windows: None };
+        let request = VerifyRequest { mode: Mode::Full, jobs: 2, max_bytes_per_s: None, window: Window::Everything };
         let hooks = Hooks { go_on: &|| Ok(()), progress: &|_| {} };
         let source = RepairSource::new(&world.repository, &scene.source);
         repair_found((&world.repository, &world.cluster), &source, &request, &hooks, &mut verified).unwrap();
