@@ -120,8 +120,8 @@ pub(crate) fn finish_manifest(
     Ok(FinishedBackup { manifest, facts, summary, stop_timeline })
 }
 
-/// Refuses a backup that needs WAL which a tombstone names: what is stored under these names, now or soon, may be deleted
-/// at any time.
+/// Refuses a backup that needs WAL which a tombstone names: what is stored under these names, now or soon, may be
+/// deleted at any time.
 ///
 /// # Errors
 /// [`Kind::Refused`].

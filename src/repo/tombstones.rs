@@ -184,13 +184,17 @@ impl Repository {
     /// # Errors
     /// [`Kind::Damaged`] when the tombstone cannot be read; as the store's.
     pub fn begin_deletion(&self, cluster: &ClusterName, system_id: SystemId, id: TombstoneId) -> Result<Option<Deletion>, Error> {
-        let open: Option<WrittenOpen> = self.read_part(&part(cluster, system_id, id, TombstonePart::Open))?;
-        let Some(open) = open else { return Ok(None) };
+        let open = part(cluster, system_id, id, TombstonePart::Open);
+        if !self.exists(&open)? {
+            return Ok(None);
+        }
         if self.decide(cluster, system_id, id, Fate::Deletes)? != Some(Fate::Deletes) {
             return Ok(None);
         }
-        // Only now: what was withdrawn, and removed since, is not there any more.
+        // Only now: what was withdrawn, and removed since, is not there any more. Both, in this order: the request that
+        // creates one of them may have been repeated, and have arrived after the removal.
         let Some(names) = self.read_tombstone(cluster, system_id, id)? else { return Ok(None) };
+        let Some(open) = self.read_part::<WrittenOpen>(&open)? else { return Ok(None) };
         let decided = self.decided_backups(cluster, system_id)?;
         let begun: Vec<BackupId> = self.begun_backups(cluster, system_id)?.into_iter().map(|backup| backup.id).collect();
         let named: BTreeSet<BackupId> = names.packs().map(|(backup, _)| backup).collect();

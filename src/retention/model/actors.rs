@@ -128,7 +128,10 @@ fn run(state: &State, index: usize, setup: &Setup, next: &mut Vec<State>) {
         Step::ReadOpen => {
             let early = if setup.is(Mutant::NamesBeforeBegun) { store.tombstones[id].names } else { Some((0, 0)) };
             match (store.tombstones[id].open, early) {
-                (Some(open), Some(names)) => go(next, Run { step: Step::Decide, open, names, ..own }),
+                (Some(open), Some(names)) => {
+                    let is_pinned = setup.is(Mutant::PinsBeforeBegun) && store.is_pinned;
+                    go(next, Run { step: Step::Decide, open, names, is_pinned, ..own });
+                }
                 _ => go(next, Run { step: Step::End, ..Run::new(id, true) }),
             }
         }
@@ -137,7 +140,6 @@ fn run(state: &State, index: usize, setup: &Setup, next: &mut Vec<State>) {
                 state.send(Request::Decide(id, fate), next, |state, _| {
                     let goes_on = setup.is(Mutant::WithdrawnIgnored) || state.store.tombstones[id].fate == Some(Fate::Deletes);
                     let run = &mut state.runs[index];
-                    run.is_pinned = setup.is(Mutant::PinsBeforeBegun) && store.is_pinned;
                     run.step = match goes_on {
                         true if setup.is(Mutant::NamesBeforeBegun) => Step::ListOpen,
                         true => Step::ReadNames,
@@ -148,7 +150,11 @@ fn run(state: &State, index: usize, setup: &Setup, next: &mut Vec<State>) {
             }
         }
         Step::ReadNames => match store.tombstones[id].names {
-            Some(names) => go(next, Run { step: Step::ListOpen, names, ..own }),
+            Some(names) => go(next, Run { step: Step::ReadOpenAgain, names, ..own }),
+            None => go(next, Run { step: Step::End, ..Run::new(id, true) }),
+        },
+        Step::ReadOpenAgain => match store.tombstones[id].open {
+            Some(open) => go(next, Run { step: Step::ListOpen, open, ..own }),
             None => go(next, Run { step: Step::End, ..Run::new(id, true) }),
         },
         Step::ListOpen => {

@@ -163,6 +163,7 @@ pub(super) enum Step {
     ReadOpen,
     Decide,
     ReadNames,
+    ReadOpenAgain,
     ListOpen,
     GiveUp,
     ListOthersAnew,
