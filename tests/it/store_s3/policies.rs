@@ -152,8 +152,12 @@ fn a_check_says_what_protects_a_bucket() {
     assert!(said.contains("can delete the backups") && said.contains("can replace objects"), "{said}");
 
     let mut vault = on_moto(&moto, "vault");
-    vault.set("WALVIS_S3_OBJECT_LOCK_MODE", "governance");
-    vault.set("WALVIS_S3_OBJECT_LOCK_DAYS", "30");
+    let key = vault.get("WALVIS_KEY_FILE").unwrap();
+    vault.configure(&format!(
+        "[[repository]]\nurl = \"s3://vault/pg\"\nkey_file = {key:?}\n[repository.s3]\nendpoint = \"{}\"\npath_style = true\n\
+         object_lock_mode = \"governance\"\nobject_lock_days = 30\n",
+        moto.settings("vault", "pg").endpoint.unwrap()
+    ));
     vault.init();
     let (protection, said) = check(&vault);
     let expected = serde_json::json!({
