@@ -43,6 +43,8 @@ pub(super) enum Command {
     List(ListArgs),
     /// Find out whether what is stored is all there and right, and what damage costs
     Verify(VerifyArgs),
+    /// Show what the rules of retention keep, and what may go; touches nothing
+    Expire,
     /// Say exactly where a recovery to a target stops, and whether all it needs is there; touches nothing
     Resolve(ResolveArgs),
     /// Show every moment that the stored WAL can be recovered to: windows, gaps, timelines, restore points, commits

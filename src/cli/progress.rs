@@ -148,6 +148,26 @@ impl ProgressLine {
         }
     }
 
+    /// Shows how many objects were looked at, if it is time to.
+    pub(super) fn show_objects(&self, objects: u64) {
+        let text = format!("{objects} objects looked at");
+        let last = self.shown.get();
+        if self.is_terminal {
+            if last.is_some_and(|last| last.elapsed() < PROGRESS_LOOK_EVERY) {
+                return;
+            }
+            self.shown.set(Some(Instant::now()));
+            *drawn() = Some(text.clone());
+            match waiting::longest(SHORT_WAIT) {
+                Some(wait) => draw(&with_wait(text, &wait)),
+                None => draw(&text),
+            }
+        } else if last.unwrap_or(self.since).elapsed() >= PROGRESS_EVERY {
+            self.shown.set(Some(Instant::now()));
+            tracing::info!(objects, "{text}");
+        }
+    }
+
     /// Removes the line.
     pub(super) fn clear(&self) {
         *drawn() = None;

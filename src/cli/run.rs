@@ -14,11 +14,13 @@ use crate::config::definitions::CLUSTER;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::ops;
+use crate::pg::target::Zone;
 use crate::repo::{ClusterName, SystemId};
 use crate::report::list::StoredFile;
 use crate::report::push::PushReport;
 use crate::restore::recovery_settings;
 use crate::restore::request::RestoreRequest;
+use crate::retention::plan::Hooks;
 use crate::wal::restore_call;
 use std::ffi::OsString;
 
@@ -124,6 +126,7 @@ pub(super) fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsStrin
             print::report(json, &report, |report| render::pin::unpinned(report))
         }
         Command::Verify(args) => verify(&cli.global, args, role),
+        Command::Expire => expire(&cli.global, role),
         Command::PitrRestore(args) => {
             secrets::keep_off_the_command_line_of_a_standby(args.primary.as_deref())?;
             let (config, deadline) = prepare::long(&cli.global, None, role)?;
@@ -193,6 +196,21 @@ fn verify(global: &Global, args: &VerifyArgs, role: Role) -> Result<(), Error> {
     let reports = result.map_err(|error| interrupted.end_with(error))?;
     print::report(global.json(), &reports, |reports| render::verify::text(reports))?;
     ops::verify::problems(&reports).map_or(Ok(()), Err)
+}
+
+/// Plans, with a progress line, and ends when a signal says so.
+fn expire(global: &Global, role: Role) -> Result<(), Error> {
+    let (config, deadline) = prepare::long(global, None, role)?;
+    let interrupted = exit_guard::interruption();
+    let progress = ProgressLine::new();
+    let hooks = Hooks { go_on: &|| interrupted.check(), looked_at: &|objects| progress.show_objects(objects) };
+    let result = ops::expire::run(&config, deadline, hooks);
+    progress.clear();
+    let zone = config.zone.clone().unwrap_or_else(Zone::utc);
+    match result {
+        Ok(reports) => print::report(global.json(), &reports, |reports| render::expire::text(reports, &zone)),
+        Err(error) => Err(interrupted.end_with(error)),
+    }
 }
 
 fn log_pushed(reports: &[PushReport]) -> Result<(), Error> {

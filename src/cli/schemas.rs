@@ -59,6 +59,7 @@ fn schemas() -> BTreeMap<&'static str, Value> {
         ("check-policies", of::<Vec<report::policies::PoliciesReport>>("walvis check --policies --json")),
         ("end-recovery", of::<report::end_recovery::EndReport>("walvis end-recovery --json")),
         ("error", error),
+        ("expire", of::<Vec<report::expire::ExpireReport>>("walvis expire --json")),
         ("fetch-wal", of::<report::fetch::FetchReport>("walvis fetch-wal --json")),
         ("init", of::<Vec<report::init::InitReport>>("walvis init --json")),
         ("key-generate", of::<report::key::KeyReport>("walvis key generate --json")),

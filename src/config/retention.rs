@@ -11,7 +11,7 @@ use super::definitions::{
 };
 use super::invalid::config_error;
 use super::setting::Setting;
-use super::values::OfRepository;
+use super::values::{OfRepository, show_period};
 use crate::error::Error;
 use crate::limits::DEFAULT_GRACE;
 use crate::pg::target::Zone;
@@ -65,6 +65,26 @@ impl Retention {
         let periods = [self.recovery_window, self.keep_within];
         let counts = [self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
         periods.iter().any(Option::is_some) || counts.iter().any(Option::is_some)
+    }
+
+    /// What counts, as it would stand in the settings file.
+    pub fn said(&self) -> Vec<(&'static str, String)> {
+        let count = |setting: &'static Setting, number: Option<u32>| number.map(|number| (setting.name, number.to_string()));
+        let period = |setting: &'static Setting, period: Option<Duration>| period.map(|p| (setting.name, show_period(p)));
+        [
+            period(&RETENTION_WINDOW, self.recovery_window),
+            count(&RETENTION_LAST, self.keep_last),
+            period(&RETENTION_WITHIN, self.keep_within),
+            count(&RETENTION_DAILY, self.keep_daily),
+            count(&RETENTION_WEEKLY, self.keep_weekly),
+            count(&RETENTION_MONTHLY, self.keep_monthly),
+            count(&RETENTION_YEARLY, self.keep_yearly),
+            Some((RETENTION_ZONE.name, self.zone.to_string())),
+            period(&RETENTION_GRACE, Some(self.grace)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 

@@ -81,6 +81,8 @@ fn each_repository_has_rules_of_its_own() {
         ..Retention::default()
     };
     assert_eq!((&a.retention, a.retention.has_rules()), (&expected, true));
+    let said: Vec<String> = a.retention.said().into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+    assert_eq!(said.join(", "), "recovery_window 7d, keep_last 2, keep_within 30d, zone Europe/Amsterdam, grace 36h");
     assert!(!b.retention.has_rules(), "a zone keeps nothing");
     assert_eq!((&c.retention, c.retention.has_rules()), (&Retention::default(), false));
 }

@@ -51,6 +51,14 @@ pub fn parse_period(text: &str) -> Option<Duration> {
     (period <= MAX_PERIOD).then_some(period)
 }
 
+/// A period as [`parse_period`] reads it, in the largest unit that it is a whole number of, days at most.
+pub(super) fn show_period(period: Duration) -> String {
+    let seconds = period.as_secs();
+    let units = [("d", 24 * 3600), ("h", 3600), ("m", 60)];
+    let unit = units.into_iter().find(|(_, unit_s)| seconds > 0 && seconds.is_multiple_of(*unit_s));
+    unit.map_or_else(|| format!("{seconds}s"), |(name, unit_s)| format!("{}{name}", seconds / unit_s))
+}
+
 /// What somebody set for one repository; messages name it by its URL.
 pub(super) struct OfRepository<'a> {
     pub(super) given: &'a Given,
@@ -102,6 +110,7 @@ mod tests {
             [("1s", 1), ("90m", 90 * 60), ("24h", day), ("7d", 7 * day), ("2w", 14 * day), ("36525d", 36_525 * day)]
         {
             assert_eq!(parse_period(text), Some(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(parse_period(&show_period(Duration::from_secs(seconds))), parse_period(text), "{text}");
         }
         for text in
             ["", "d", "7", "0d", "07d", "-7d", "+7d", "7 d", "7D", "1.5d", "7y", "36526d", "99999999999999999999d", "7\u{e4}"]

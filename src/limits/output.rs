@@ -17,6 +17,8 @@ pub const REFERENCE_COLUMNS: usize = 120;
 pub const MAX_GAPS_LISTED: usize = 10;
 /// Most lines of damaged pages and warnings that are printed; `--json` has all.
 pub const MAX_FINDINGS_PRINTED: usize = 20;
+/// Most runs of segments that a plan prints; `--json` has all.
+pub const MAX_RUNS_PRINTED: usize = 10;
 /// Most locks that are printed; `--json` has all.
 pub const MAX_LOCKS_PRINTED: usize = 20;
 /// Most names that a message lists: of files, or of keys.

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod catalog_rebuild;
 pub mod check;
 pub mod check_policies;
+pub mod expire;
 pub mod fetch_wal;
 pub mod init;
 pub mod key_generate;

@@ -41,7 +41,7 @@ pub struct ExpireReport {
     pub cluster: String,
     /// The rules that count, as they stand in the settings.
     pub rules: Vec<Rule>,
-    /// The system identifiers that the cluster had, the current one first.
+    /// The system identifiers that the cluster had, oldest first; the last is the current one.
     pub systems: Vec<ExpiredSystem>,
     /// What may go, of all of them.
     pub goes: Amounts,
@@ -63,9 +63,9 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Amounts {
-    /// Base backups: their manifests.
-    pub backups: u64,
-    /// Size of the manifests.
+    /// Manifests: one for each base backup.
+    pub manifests: u64,
+    /// Their size.
     pub manifest_bytes: u64,
     /// Packs.
     pub packs: u64,
@@ -77,16 +77,36 @@ pub struct Amounts {
     pub wal_bytes: u64,
 }
 
+impl Amounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            manifests: self.manifests.saturating_add(other.manifests),
+            manifest_bytes: self.manifest_bytes.saturating_add(other.manifest_bytes),
+            packs: self.packs.saturating_add(other.packs),
+            pack_bytes: self.pack_bytes.saturating_add(other.pack_bytes),
+            wal_files: self.wal_files.saturating_add(other.wal_files),
+            wal_bytes: self.wal_bytes.saturating_add(other.wal_bytes),
+        }
+    }
+
+    /// All of their bytes.
+    pub fn bytes(self) -> u64 {
+        self.manifest_bytes.saturating_add(self.pack_bytes).saturating_add(self.wal_bytes)
+    }
+}
+
 /// One system identifier of the cluster.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ExpiredSystem {
     /// The system identifier.
     pub system_id: String,
-    /// Its base backups, oldest first.
+    /// Its base backups, newest first.
     pub backups: Vec<ExpiredBackup>,
     /// What can be restored when what may go has gone, on each timeline that was alive in the window.
-    pub windows: Vec<WindowAfter>,
+    pub recovery_windows: Vec<WindowAfter>,
     /// The segments that may go.
     pub goes_segments: Vec<SegmentRange>,
     /// What may go.
@@ -110,7 +130,7 @@ pub struct ExpiredBackup {
     /// When it began, no later than its manifest was stored; null if its manifest cannot be read.
     pub started_at: Option<Time>,
     /// Why it cannot be restored, if that is so.
-    pub problem: Option<String>,
+    pub broken_because: Option<String>,
     /// Why it is kept; empty if it may go.
     pub kept_by: Vec<Reason>,
 }

@@ -12,5 +12,6 @@ mod leftovers;
 mod model;
 mod needed;
 pub mod plan;
+pub mod report;
 pub mod rules;
 mod stored;

@@ -39,12 +39,10 @@ impl<'a> NeededWal<'a> {
 
     /// What a window needs of a path.
     pub(super) fn path(&mut self, promised: &Promised) {
-        let from = self.number(promised.from.unwrap_or(Lsn(0)));
-        for leg in &promised.legs {
-            let (first, last) = (self.number(leg.begin).max(from), self.number(Lsn(leg.end.0.saturating_sub(1))));
-            if first <= last {
-                self.runs.entry(leg.timeline).or_default().insert_run(first, last);
-            }
+        let from = promised.from.unwrap_or(Lsn(0));
+        for leg in promised.legs.iter().filter(|leg| from < leg.end) {
+            let (first, last) = (self.number(leg.begin.max(from)), self.number(Lsn(leg.end.0.saturating_sub(1))));
+            self.runs.entry(leg.timeline).or_default().insert_run(first, last);
         }
     }
 
@@ -197,6 +195,9 @@ mod tests {
         needed.path(&promised(Some(Lsn(at(7).0 + 100))));
         let left = [partial(1, 1, 1), partial(1, 3, 2), partial(2, 9, 1), partial(7, 5, 1)];
         assert_eq!(rest(&needed), (vec![(1, 0, 6), (1, 11, 14)], text(&left)), "beyond the fork nobody needs it");
+        let mut after_the_fork = NeededWal::new(size(), &timelines);
+        after_the_fork.path(&promised(Some(Lsn(at(10).0 + 100))));
+        assert_eq!(rest(&after_the_fork).0, [(1, 0, 14)], "in the segment of the fork, on the child");
         needed.backup(BackupWal { timeline: Timeline(1), start: Lsn(at(2).0 + 8), stop: at(4) }, false);
         assert_eq!(rest(&needed).0, [(1, 0, 1), (1, 4, 6), (1, 11, 14)]);
         assert_eq!(rest(&needed).1, text(&[partial(1, 1, 1), partial(2, 9, 1), partial(7, 5, 1)]));

@@ -98,7 +98,7 @@ impl PlannedBackup {
 pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, Error> {
     let PlanRequest { repository, cluster, rules, .. } = *request;
     if !rules.has_rules() {
-        return Err(no_rules(repository));
+        return Err(no_rules(repository.location()));
     }
     let mut looked_at = 0;
     let facts = repository.systems(cluster)?;
@@ -137,9 +137,23 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, Error> {
     Ok(Plan { systems })
 }
 
+/// The backups of a cluster that are pinned at a moment, of whatever system identifier.
+///
+/// # Errors
+/// As the store's.
+pub fn pinned(repository: &Repository, cluster: &ClusterName, now: PgTime) -> Result<BTreeSet<BackupId>, Error> {
+    let now_unix_s = now.unix_us().map_or(i64::MIN, |us| us.div_euclid(1_000_000));
+    let mut pinned = BTreeSet::new();
+    for facts in repository.systems(cluster)? {
+        let pins = repository.pins(cluster, facts.system_id)?;
+        pinned.extend(pins.into_iter().filter(|pin| pin.keeps_at(now_unix_s)).map(|pin| pin.backup));
+    }
+    Ok(pinned)
+}
+
 /// What an error says when nothing says what is kept.
-fn no_rules(repository: &Repository) -> Error {
-    Error::new(Kind::Refused, format!("nothing says what is to be kept in {}, so nothing may go", repository.location())).hint(
+pub fn no_rules(location: &str) -> Error {
+    Error::new(Kind::Refused, format!("nothing says what is to be kept in {location}, so nothing may go")).hint(
         "write rules into [repository.retention] of this repository in the settings file: docs/SETTINGS.md has them, for example \
          recovery_window = \"7d\"",
     )
@@ -253,7 +267,7 @@ fn of_system(
     };
     for backup in system.backups.iter().filter(|backup| !stays(backup.id)) {
         goes.insert_manifest(backup.id);
-        amounts.backups += 1;
+        amounts.manifests += 1;
         amounts.manifest_bytes = amounts.manifest_bytes.saturating_add(backup.manifest_bytes);
     }
     let mut left = (0_u64, 0_u64);
@@ -272,7 +286,7 @@ fn of_system(
     let stored = system.amounts();
     let rest = |all: u64, some: u64| all.saturating_sub(some);
     let stays_amounts = Amounts {
-        backups: rest(stored.backups, amounts.backups),
+        manifests: rest(stored.manifests, amounts.manifests),
         manifest_bytes: rest(stored.manifest_bytes, amounts.manifest_bytes),
         packs: rest(stored.packs, amounts.packs),
         pack_bytes: rest(stored.pack_bytes, amounts.pack_bytes),

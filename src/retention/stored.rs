@@ -181,7 +181,7 @@ impl<'a> StoredSystem<'a> {
     /// How much is stored.
     pub(super) fn amounts(&self) -> Amounts {
         Amounts {
-            backups: self.backups.len() as u64,
+            manifests: self.backups.len() as u64,
             manifest_bytes: self.backups.iter().map(|backup| backup.manifest_bytes).sum(),
             packs: self.packs.len() as u64,
             pack_bytes: self.packs.iter().map(|(_, bytes)| bytes).sum(),

@@ -9,6 +9,7 @@ pub(super) mod catalog;
 pub(super) mod catalog_rebuild;
 pub(super) mod check;
 pub(super) mod end_recovery;
+pub(super) mod expire;
 pub(super) mod failure;
 pub(super) mod init;
 pub(super) mod key;

@@ -2,6 +2,7 @@
 //! written from `docs/RETENTION.md` alone ([`oracle`]), and against a twin from which nothing is ever deleted
 //! ([`promises`]).
 
+mod command;
 mod history;
 mod kills;
 mod oracle;
