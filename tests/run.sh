@@ -50,10 +50,11 @@ fi
 failed=()
 passed=()
 stage() { # name, command…
-    local name=$1
+    local name=$1 begun=$SECONDS
     shift
     printf '\n== %s: %s\n' "$name" "$*"
     if "$@"; then passed+=("$name"); else failed+=("$name"); fi
+    echo "== $name: $((SECONDS - begun)) s"
 }
 
 # rustup brings these two on demand; a distribution's Rust has them in packages of their own.

@@ -17,7 +17,7 @@ use crate::wal::ahead::pushed::{PushHelperStart, report_if_pushed};
 use crate::wal::deliver_to_all::{OnceBound, deliver_to_all};
 use crate::wal::histories::UnofferedHistory;
 use crate::wal::inspect::inspect_all;
-use crate::wal::missed::{self, Sender, missing};
+use crate::wal::missed::{self, Hindered, Sender, missing};
 use crate::wal::spool::Spool;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -115,14 +115,23 @@ pub fn run_missed(config: &Config, deadline: Deadline) -> Result<Vec<MissedRepor
         let location = repository.store.location();
         let mut sender = Sender::open(config, repository, wal_directory, copies.clone(), deadline)?;
         let files = missing(&*sender.required()?, sender.optional(), &config.cluster, here.system_id)?;
-        let mut sent = Vec::new();
+        let (mut sent, mut hindered) = (Vec::new(), None);
         for file in &files {
-            if sender.send(file)? {
-                sent.push(file.to_string());
+            match sender.send(file) {
+                Ok(is_sent) => sent.extend(is_sent.then(|| file.to_string())),
+                // Those after it can still be sent.
+                Err(Hindered::File(error)) => {
+                    hindered.get_or_insert(error);
+                    continue;
+                }
+                Err(Hindered::Repository(error)) => return Err(error),
             }
             if let Some(spool) = &spool {
                 spool.forget_missed(&location, file);
             }
+        }
+        if let Some(error) = hindered {
+            return Err(error.while_doing(format!("send what {location} missed; {} files were sent", sent.len())));
         }
         if let Some(spool) = &spool {
             spool.end_outage(&location);

@@ -7,6 +7,7 @@ use crate::codec::Digest;
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::envelope::Metadata;
 use crate::fsio;
 use crate::limits::{AHEAD_TIME, MISSED_FILES, OUTAGE_PAUSE};
 use crate::pg::WalFileName;
@@ -35,6 +36,7 @@ pub fn start_helper_if_due(config: &Config, spool: &Spool, arguments: &[OsString
         repository.optional
             && !spool.missed(&location).is_empty()
             && spool.outage(&location).is_none_or(|outage| outage.ago >= OUTAGE_PAUSE)
+            && !spool.is_missed_paused(&location)
     };
     if spool.id().is_none() || !config.repositories.iter().any(|r| is_due(&r)) || spool.has_helper(HelperKind::Missed) {
         return;
@@ -73,13 +75,19 @@ pub fn run_helper(config: &Config, path: &Path, deadline: Deadline) -> Result<()
                 return Ok(());
             }
             match sender.send(file) {
-                Ok(_) => {
+                Ok(true) => {
                     spool.end_outage(&location);
                     spool.forget_missed(&location, file);
                 }
-                Err(error) => {
+                Ok(false) => spool.forget_missed(&location, file),
+                Err(Hindered::Repository(error)) => {
                     spool.note_outage(&location, &error.what, true);
                     break;
+                }
+                // Those after it can still be sent.
+                Err(Hindered::File(error)) => {
+                    tracing::debug!(%error, "{file} is not sent");
+                    spool.pause_missed(&location);
                 }
             }
         }
@@ -115,6 +123,25 @@ pub fn missing(
         file => *file > first,
     };
     Ok(files(required)?.into_iter().filter(|file| !has.contains(file) && is_later(file)).collect())
+}
+
+/// Why a file was not sent.
+#[derive(Debug)]
+pub enum Hindered {
+    /// The optional repository does not take anything now.
+    Repository(Error),
+    /// This file cannot be had, or the repository does not take this one.
+    File(Error),
+}
+
+impl Hindered {
+    /// What the optional repository answered to one file.
+    fn answered(error: Error) -> Self {
+        match error.kind {
+            Kind::Conflict | Kind::Damaged => Self::File(error),
+            _ => Self::Repository(error),
+        }
+    }
 }
 
 /// Sends files to an optional repository.
@@ -171,21 +198,16 @@ impl<'a> Sender<'a> {
     ///
     /// # Errors
     /// As the stores'; [`Kind::Config`] when the copy cannot be written or read.
-    pub fn send(&mut self, file: &WalFileName) -> Result<bool, Error> {
+    pub fn send(&mut self, file: &WalFileName) -> Result<bool, Hindered> {
         let (cluster, path) = (&self.config.cluster, self.wal_directory.join(file.to_string()));
         if let Ok(inspected) = inspect(&path, self.config, &self.deadline) {
-            self.optional.bind(cluster, inspected.facts)?;
-            store(&self.optional, cluster, &inspected)?;
+            self.optional.bind(cluster, inspected.facts).map_err(Hindered::Repository)?;
+            store(&self.optional, cluster, &inspected).map_err(Hindered::answered)?;
             self.complete(file, inspected.facts);
             return Ok(true);
         }
-        let here = control_file::of_data_directory(&self.wal_directory.join(".."), &self.deadline)?;
-        let required = self.required()?;
-        let facts = required.facts_of(cluster, here.map(|facts| facts.system_id))?;
-        fsio::make_own_dir(&self.copies).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         let copy = self.copies.join(OsStr::new(&format!("walvis-missed-{file}")));
-        let fetched = download(&required, cluster, facts, *file, &copy)?;
-        let Fetched::Served(metadata) = fetched else { return Ok(false) };
+        let Some((facts, metadata)) = self.copy(file, &copy).map_err(Hindered::File)? else { return Ok(false) };
         let outcome = self.store_copy(file, facts, &copy, metadata.wal_summary);
         if let Err(error) = fsio::remove_file(&copy) {
             tracing::debug!(%error, "it stays");
@@ -195,13 +217,28 @@ impl<'a> Sender<'a> {
         Ok(true)
     }
 
-    fn store_copy(&self, file: &WalFileName, facts: Facts, copy: &Path, wal_summary: Option<Vec<u8>>) -> Result<(), Error> {
-        let unreadable = |e: &dyn std::fmt::Display| Error::new(Kind::Config, format!("cannot read {}: {e}", copy.display()));
+    /// Copies a file from the required repository: of which cluster it is, and what is known of it there; `None`
+    /// where it is not there.
+    fn copy(&mut self, file: &WalFileName, copy: &Path) -> Result<Option<(Facts, Metadata)>, Error> {
+        let here = control_file::of_data_directory(&self.wal_directory.join(".."), &self.deadline)?;
+        let required = self.required()?;
+        let facts = required.facts_of(&self.config.cluster, here.map(|facts| facts.system_id))?;
+        fsio::make_own_dir(&self.copies).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        match download(&required, &self.config.cluster, facts, *file, copy)? {
+            Fetched::Served(metadata) => Ok(Some((facts, metadata))),
+            Fetched::Absent | Fetched::Missing { .. } => Ok(None),
+        }
+    }
+
+    fn store_copy(&self, file: &WalFileName, facts: Facts, copy: &Path, wal_summary: Option<Vec<u8>>) -> Result<(), Hindered> {
+        let unreadable =
+            |e: &dyn std::fmt::Display| Hindered::File(Error::new(Kind::Config, format!("cannot read {}: {e}", copy.display())));
         let (opened, _) = fsio::open_regular(copy).map_err(|e| unreadable(&e))?;
         let digest = Digest::of(&mut fsio::reader(&opened)).map_err(|e| unreadable(&e))?;
         let content = Content::known(digest, || Box::new(fsio::reader(&opened))).with_summary(wal_summary);
-        self.optional.bind(&self.config.cluster, facts)?;
-        self.optional.put_wal(&self.config.cluster, facts.system_id, file, &content).map(drop)
+        self.optional.bind(&self.config.cluster, facts).map_err(Hindered::Repository)?;
+        let put = self.optional.put_wal(&self.config.cluster, facts.system_id, file, &content);
+        put.map(drop).map_err(Hindered::answered)
     }
 
     fn complete(&self, file: &WalFileName, facts: Facts) {

@@ -267,6 +267,36 @@ fn what_an_optional_repository_missed_is_sent_later() {
     assert!(stored(&server).contains(&name(5)));
 }
 
+/// One that cannot be had any more keeps none of the others from being sent, and is not forgotten.
+#[test]
+fn a_missed_file_that_is_damaged_does_not_hold_up_the_others() {
+    let server = S3Server::start();
+    let site = with_optional(&server);
+    site.archive(&[1]);
+    server.hook(|_| Action::Hang);
+    site.archive(&[2, 3]);
+    server.unhook();
+    let object = files_below(&site.repository()).into_iter().find(|path| path.ends_with(name(2))).unwrap();
+    let bytes = fs::read(&object).unwrap();
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, &bytes[..bytes.len() / 2]).unwrap();
+    fs::remove_file(site.wal(&name(2))).unwrap();
+    fs::remove_file(site.wal(&name(3))).unwrap();
+
+    let missed = || files_below(&site.spool().join("missed")).len();
+    let outage = files_below(&site.spool()).into_iter().find(|path| path.to_str().unwrap().contains("/outage.")).unwrap();
+    let tried: u64 = field(&outage, "tried").parse().unwrap();
+    forge(&outage, "tried", &tried.saturating_sub(60_000).to_string());
+    site.archive(&[4]);
+    eventually("the other one is sent", || missed() == 1);
+    site.await_no_helper();
+    assert_eq!(stored(&server), [name(1), name(3), name(4)]);
+    // Not by every call.
+    assert!(files_below(&site.spool()).iter().any(|path| path.to_str().unwrap().contains("/missed-pause.")));
+    // By hand it is said which one, after all others were sent.
+    site.run(["push-wal", "--missed"]).exits(14).says(&[&name(2), "0 files were sent"]);
+}
+
 #[test]
 fn what_nobody_remembers_is_found_by_comparing() {
     let server = S3Server::start();

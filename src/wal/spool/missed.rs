@@ -2,8 +2,9 @@
 //! are durable, and boot and settings do not matter for them.
 
 use super::directory::Spool;
-use super::record::name_of;
+use super::record::{Record, name_of};
 use crate::fsio::{self, AtomicFile, Durability, FsError};
+use crate::limits::OUTAGE_PAUSE;
 use crate::pg::WalFileName;
 use std::path::PathBuf;
 
@@ -31,6 +32,25 @@ impl Spool {
     pub fn missed(&self, location: &str) -> Vec<WalFileName> {
         let names = fsio::list_dir(&self.missed_directory(location)).unwrap_or_default();
         names.iter().filter_map(|name| WalFileName::parse(name.to_str()?)).collect()
+    }
+
+    fn missed_pause(&self, location: &str) -> PathBuf {
+        self.path(&format!("missed-pause.{}", name_of(location)))
+    }
+
+    /// Remembers that files could not be sent which the repository itself did not stand in the way of: every call would
+    /// start another try.
+    pub fn pause_missed(&self, location: &str) {
+        let mut record = Record::default();
+        record.add("location", location);
+        if let Err(error) = self.write(&self.missed_pause(location), record) {
+            tracing::debug!(%error, "the pause is not remembered");
+        }
+    }
+
+    /// Whether that was a short while ago.
+    pub fn is_missed_paused(&self, location: &str) -> bool {
+        self.read(&self.missed_pause(location), OUTAGE_PAUSE).is_some()
     }
 }
 
