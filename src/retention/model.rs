@@ -6,6 +6,9 @@
 //! argument about time, clocks or settings is used. Two runs of one protocol, with two plans, are two hosts with
 //! different settings.
 //!
+//! What takes minutes is not tried each time, and held when it was: two writers, a run and a repeated request; a writer,
+//! two runs and a repeated request; a writer, two runs and a pin; a writer and two runs where the newest is there.
+//!
 //! The mutants leave out or exchange one step each; the model has to find what goes wrong then, or the step is not
 //! needed.
 
