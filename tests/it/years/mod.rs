@@ -4,6 +4,7 @@
 
 mod command;
 mod history;
+mod killed;
 mod kills;
 mod oracle;
 mod promises;
