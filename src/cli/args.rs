@@ -232,6 +232,10 @@ pub(super) struct VerifyArgs {
     /// Read at most this many MiB per second
     #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_rate: Option<u32>,
+    /// Bring back what is damaged or missing from this repository: a copy of the one that is verified, or another one
+    /// (WAL only)
+    #[arg(long, value_name = "URL")]
+    pub(super) repair_from: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

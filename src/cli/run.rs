@@ -187,14 +187,18 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
     Ok(())
 }
 
-/// Verifies, with a progress line. Interrupted, it leaves everything as it is.
+/// Verifies, with a progress line, and repairs if that is asked. Interrupted, it leaves the rest as it is.
 fn verify(global: &Global, args: &VerifyArgs, role: Role) -> Result<(), Error> {
     let request = requests::verify::request(args)?;
     let (config, deadline) = prepare::long(global, None, role)?;
     let interrupted = exit_guard::interruption();
     let progress = ProgressLine::new();
     let hooks = crate::verify::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show_verified(state) };
-    let result = ops::verify::run(&config, &request, deadline, &hooks);
+    let source = match &args.repair_from {
+        Some(url) => prepare::other_repository(global, url)?,
+        None => None,
+    };
+    let result = ops::verify::run(&config, &request, source.as_ref(), deadline, &hooks);
     progress.clear();
     let reports = result.map_err(|error| interrupted.end_with(error))?;
     print::report(global.json(), &reports, |reports| render::verify::text(reports))?;
