@@ -7,8 +7,11 @@ mod history;
 mod killed;
 mod kills;
 mod oracle;
+mod policies;
 mod promises;
+mod random;
 mod replica;
+mod runs;
 mod store;
 
 use history::{DAY, Happening, History, Script};
