@@ -43,8 +43,8 @@ pub(super) enum Command {
     List(ListArgs),
     /// Find out whether what is stored is all there and right, and what damage costs
     Verify(VerifyArgs),
-    /// Show what the rules of retention keep, and what may go; touches nothing
-    Expire,
+    /// Show what the rules of retention keep, and what may go; with --confirm, let it go, in two phases
+    Expire(ExpireArgs),
     /// Say exactly where a recovery to a target stops, and whether all it needs is there; touches nothing
     Resolve(ResolveArgs),
     /// Show every moment that the stored WAL can be recovered to: windows, gaps, timelines, restore points, commits
@@ -61,6 +61,19 @@ pub(super) enum Command {
     EndRecovery(EndRecoveryArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExpireArgs {
+    /// Name what may go, and delete what was named a grace period ago; without it nothing is changed
+    #[arg(long)]
+    pub(super) confirm: bool,
+    /// Remove the versions, too, that the store keeps of what is deleted
+    #[arg(long, requires = "confirm")]
+    pub(super) purge_versions: bool,
+    /// Let a backup go whose manifest cannot be read, or that has begun and will not end (several times)
+    #[arg(long, value_name = "ID")]
+    pub(super) give_up: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -219,6 +232,10 @@ pub(super) struct VerifyArgs {
     /// Read at most this many MiB per second
     #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_rate: Option<u32>,
+    /// Bring back what is damaged or missing from this repository: a copy of the one that is verified, or another one
+    /// (WAL only)
+    #[arg(long, value_name = "URL")]
+    pub(super) repair_from: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

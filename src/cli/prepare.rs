@@ -3,8 +3,8 @@
 use super::flags::Global;
 use super::role::{AHEAD, Role};
 use super::{exit_guard, secrets};
-use crate::config::Config;
-use crate::config::definitions::SERVER;
+use crate::config::definitions::{SERVER, URL};
+use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::AHEAD_TIME;
@@ -37,6 +37,16 @@ pub(super) fn helper(global: &Global, role: Role) -> Result<(Config, Deadline), 
     let deadline = Deadline::after(AHEAD_TIME + config.timeout);
     exit_guard::against_hanging(deadline, role.code(Kind::Unreachable));
     Ok((config, deadline))
+}
+
+/// The settings of another repository than those of the command: the one of the settings file with this URL, or a new
+/// one with the same flags.
+///
+/// # Errors
+/// As those of the command.
+pub(super) fn other_repository(global: &Global, url: &str) -> Result<Option<RepositoryConfig>, Error> {
+    let other = Global(global.0.clone().with(&URL, url));
+    Ok(load(&other, None)?.repositories.pop())
 }
 
 fn load(global: &Global, server: Option<String>) -> Result<Config, Error> {

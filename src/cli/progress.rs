@@ -150,7 +150,15 @@ impl ProgressLine {
 
     /// Shows how many objects were looked at, if it is time to.
     pub(super) fn show_objects(&self, objects: u64) {
-        let text = format!("{objects} objects looked at");
+        self.show_count(objects, format!("{objects} objects looked at"));
+    }
+
+    /// Shows how many objects were deleted, if it is time to.
+    pub(super) fn show_deleted(&self, objects: u64) {
+        self.show_count(objects, format!("{objects} objects deleted"));
+    }
+
+    fn show_count(&self, objects: u64, text: String) {
         let last = self.shown.get();
         if self.is_terminal {
             if last.is_some_and(|last| last.elapsed() < PROGRESS_LOOK_EVERY) {

@@ -3,7 +3,9 @@
 //! May not live here: how arguments become requests (`requests`), where settings come from (`prepare`), the text of
 //! reports (`render`), and exit codes (`start`).
 
-use super::args::{BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, KeyCommand, ListArgs, OnError, VerifyArgs, definition};
+use super::args::{
+    BackupArgs, CatalogArgs, CatalogCommand, Cli, Command, ExpireArgs, KeyCommand, ListArgs, OnError, VerifyArgs, definition,
+};
 use super::flags::Global;
 use super::lines::Lines;
 use super::progress::ProgressLine;
@@ -20,6 +22,7 @@ use crate::report::list::StoredFile;
 use crate::report::push::PushReport;
 use crate::restore::recovery_settings;
 use crate::restore::request::RestoreRequest;
+use crate::retention::execute::Watch;
 use crate::retention::plan::Hooks;
 use crate::wal::restore_call;
 use std::ffi::OsString;
@@ -126,7 +129,7 @@ pub(super) fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsStrin
             print::report(json, &report, |report| render::pin::unpinned(report))
         }
         Command::Verify(args) => verify(&cli.global, args, role),
-        Command::Expire => expire(&cli.global, role),
+        Command::Expire(args) => expire(&cli.global, args, role),
         Command::PitrRestore(args) => {
             secrets::keep_off_the_command_line_of_a_standby(args.primary.as_deref())?;
             let (config, deadline) = prepare::long(&cli.global, None, role)?;
@@ -184,33 +187,38 @@ fn base_backup(global: &Global, args: &BackupArgs, role: Role) -> Result<(), Err
     Ok(())
 }
 
-/// Verifies, with a progress line. Interrupted, it leaves everything as it is.
+/// Verifies, with a progress line, and repairs if that is asked. Interrupted, it leaves the rest as it is.
 fn verify(global: &Global, args: &VerifyArgs, role: Role) -> Result<(), Error> {
     let request = requests::verify::request(args)?;
     let (config, deadline) = prepare::long(global, None, role)?;
     let interrupted = exit_guard::interruption();
     let progress = ProgressLine::new();
     let hooks = crate::verify::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show_verified(state) };
-    let result = ops::verify::run(&config, &request, deadline, &hooks);
+    let source = match &args.repair_from {
+        Some(url) => prepare::other_repository(global, url)?,
+        None => None,
+    };
+    let result = ops::verify::run(&config, &request, source.as_ref(), deadline, &hooks);
     progress.clear();
     let reports = result.map_err(|error| interrupted.end_with(error))?;
     print::report(global.json(), &reports, |reports| render::verify::text(reports))?;
     ops::verify::problems(&reports).map_or(Ok(()), Err)
 }
 
-/// Plans, with a progress line, and ends when a signal says so.
-fn expire(global: &Global, role: Role) -> Result<(), Error> {
+/// Plans, or deletes, with a progress line, and ends when a signal says so.
+fn expire(global: &Global, args: &ExpireArgs, role: Role) -> Result<(), Error> {
+    let options = requests::expire::options(args)?;
     let (config, deadline) = prepare::long(global, None, role)?;
     let interrupted = exit_guard::interruption();
     let progress = ProgressLine::new();
     let hooks = Hooks { go_on: &|| interrupted.check(), looked_at: &|objects| progress.show_objects(objects) };
-    let result = ops::expire::run(&config, deadline, hooks);
+    let watch = Watch { go_on: hooks.go_on, deleted: &|objects| progress.show_deleted(objects) };
+    let result = ops::expire::run(&config, &options, deadline, hooks, watch);
     progress.clear();
     let zone = config.zone.clone().unwrap_or_else(Zone::utc);
-    match result {
-        Ok(reports) => print::report(global.json(), &reports, |reports| render::expire::text(reports, &zone)),
-        Err(error) => Err(interrupted.end_with(error)),
-    }
+    let answer = result.map_err(|error| interrupted.end_with(error))?;
+    print::report(global.json(), &answer.reports, |reports| render::expire::text(reports, &zone))?;
+    answer.denied.map_or(Ok(()), Err)
 }
 
 fn log_pushed(reports: &[PushReport]) -> Result<(), Error> {

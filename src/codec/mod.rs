@@ -318,18 +318,6 @@ impl<R: Read> Opened<R> {
         &self.metadata
     }
 
-    /// Of a pack: the list of its records, what opens them, and the source, which stands where they begin.
-    ///
-    /// # Errors
-    /// [`CodecError::Damaged`] when it is no pack, or its list of contents is none.
-    pub fn into_pack(self) -> Result<(Vec<pack::Record>, pack::PackKey, R), CodecError> {
-        if self.header.codec != Codec::Records {
-            return Err(FormatError::Invalid("it is not a pack").into());
-        }
-        let records = pack::contents(&self.metadata)?;
-        Ok((records, pack::PackKey::of(self.cipher, &self.header), self.source))
-    }
-
     /// Writes the plaintext to `sink`. Only after `Ok` is it known to be whole and genuine.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::spare_buffers::SpareBuffers;
-use super::{Address, CodecError, cipher_for};
+use super::{Address, CodecError, Opened, cipher_for};
 use crate::crypto::{DataKey, DataKeys, Domain, FrameCipher, KeyId};
 use crate::format::envelope::{Cipher, Codec, FormatError, HEADER_BYTES, Header, Metadata};
 use crate::limits::{KIB, MAX_METADATA_BYTES, MAX_PACK_RECORDS, MAX_RECORD_BYTES, TAG_BYTES};
@@ -264,7 +264,7 @@ impl PackKey {
     }
 
     /// From what opens the pack.
-    pub(super) fn of(cipher: FrameCipher, header: &Header) -> Self {
+    fn of(cipher: FrameCipher, header: &Header) -> Self {
         Self { cipher, body_at: (HEADER_BYTES + header.metadata_bytes as usize + TAG_BYTES) as u64 }
     }
 
@@ -308,6 +308,20 @@ impl PackKey {
             return Err(damaged("has not the length that it must have"));
         }
         Ok(())
+    }
+}
+
+impl<R> Opened<R> {
+    /// Of a pack: the list of its records, what opens them, and the source, which stands where they begin.
+    ///
+    /// # Errors
+    /// [`CodecError::Damaged`] when it is no pack, or its list of contents is none.
+    pub fn into_pack(self) -> Result<(Vec<Record>, PackKey, R), CodecError> {
+        if self.header.codec != Codec::Records {
+            return Err(FormatError::Invalid("it is not a pack").into());
+        }
+        let records = contents(&self.metadata)?;
+        Ok((records, PackKey::of(self.cipher, &self.header), self.source))
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Retention};
+use crate::config::{Config, RepositoryConfig, Retention};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::MIB;
 use crate::pg::scan::PgTime;
 use crate::pg::target::now;
-use crate::repo::{Repository, VerificationMode};
+use crate::repo::{KeySource, Repository, VerificationMode};
 use crate::report::verify::VerifyReport;
 use crate::repositories::{none_configured, open};
-use crate::verify::{self, Hooks, Memory, Mode, Occasion, Shares, Verified, Window, answer};
+use crate::verify::repair::{RepairSource, remove_needless_copies};
+use crate::verify::{
+    self, Hooks, Memory, Mode, Occasion, RepairRun, Shares, Verified, Window, answer, repair_answer, repair_found,
+};
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +38,34 @@ pub struct VerifyRequest {
     pub max_rate_mib_per_s: Option<u64>,
 }
 
-/// Verifies the cluster in every repository, and remembers there what was read.
+/// Verifies the cluster in every repository, and remembers there what was read. With a repository to repair from, brings
+/// back from there what is damaged or missing in the others.
 ///
 /// # Errors
 /// [`Kind::Config`]: nothing is stored of the cluster; unreachable, denied; as `go_on`'s. Damage is no error here: it
 /// is in the report.
-pub fn run(config: &Config, request: &VerifyRequest, deadline: Deadline, hooks: &Hooks<'_>) -> Result<Vec<VerifyReport>, Error> {
+pub fn run(
+    config: &Config,
+    request: &VerifyRequest,
+    repair_from: Option<&RepositoryConfig>,
+    deadline: Deadline,
+    hooks: &Hooks<'_>,
+) -> Result<Vec<VerifyReport>, Error> {
     if config.repositories.is_empty() {
         return Err(none_configured());
     }
     let cluster = &config.cluster;
+    let source = repair_from.map(|settings| open_source(config, settings, deadline)).transpose()?;
+    let is_source =
+        |settings: &RepositoryConfig| repair_from.is_some_and(|from| from.store.location() == settings.store.location());
+    let targets: Vec<&RepositoryConfig> = config.repositories.iter().filter(|settings| !is_source(settings)).collect();
+    if let (Some(source), true) = (&source, targets.is_empty()) {
+        return Err(Error::new(Kind::Refused, format!("{} cannot be repaired from itself", source.location())).hint(
+            "name the repository that is damaged with --repository, and another one, or a copy of it, with --repair-from",
+        ));
+    }
     let mut reports = Vec::new();
-    for settings in &config.repositories {
+    for settings in targets {
         let (began, since) = (jiff::Timestamp::now(), Instant::now());
         let repository = open(settings, deadline)?;
         let mut memory = Memory::of(&repository, cluster)?;
@@ -59,7 +78,18 @@ pub fn run(config: &Config, request: &VerifyRequest, deadline: Deadline, hooks: 
             Some(period) => Some(memory.shares(&repository, cluster, period, began.as_second())?),
             None => None,
         };
-        let mut verified = look(config, &repository, request, shares.as_ref(), window(&settings.retention), hooks)?;
+        let asked = asked(request, shares.as_ref(), window(&settings.retention));
+        let mut verified = match &asked {
+            Some(asked) => verify::verify(&repository, cluster, asked, hooks)?,
+            None => Verified::default(),
+        };
+        let mut repaired = None;
+        if let (Some(source), Some(asked), false) = (&source, &asked, verified.is_interrupted) {
+            let from = RepairSource::new(&repository, source);
+            let run: RepairRun = repair_found((&repository, cluster), &from, asked, hooks, &mut verified)?;
+            remove_needless_copies(&repository, hooks.go_on)?;
+            repaired = Some(repair_answer(source.location(), &run));
+        }
         verified.add_evidence_problems(memory.problems());
         let occasion = Occasion {
             mode,
@@ -79,33 +109,43 @@ pub fn run(config: &Config, request: &VerifyRequest, deadline: Deadline, hooks: 
         if verified.is_interrupted {
             (hooks.go_on)()?;
         }
-        reports.push(answer((repository.location(), &cluster.to_string()), mode.into(), &verified, since.elapsed()));
+        let mut report = answer((repository.location(), &cluster.to_string()), mode.into(), &verified, since.elapsed());
+        report.repair = repaired;
+        reports.push(report);
     }
     Ok(reports)
 }
 
-/// Looks. Where a rolling verification has nothing to read now, there is nothing to look at.
-fn look(
-    config: &Config,
-    repository: &Repository,
-    request: &VerifyRequest,
-    shares: Option<&Shares>,
-    window: Window,
-    hooks: &Hooks<'_>,
-) -> Result<Verified, Error> {
+/// What is looked at; `None` where a rolling verification has nothing to read now.
+fn asked<'s>(request: &VerifyRequest, shares: Option<&'s Shares>, window: Window) -> Option<verify::VerifyRequest<'s>> {
     let mode = match (request.look, shares) {
         (Look::Quick, _) => Mode::Quick,
-        (Look::Rolling(_), Some(shares)) if shares.due_bytes() == 0 => return Ok(Verified::default()),
+        (Look::Rolling(_), Some(shares)) if shares.due_bytes() == 0 => return None,
         (Look::Rolling(_), Some(shares)) => Mode::Selected(&shares.objects),
         (Look::Full | Look::Rolling(_), _) => Mode::Full,
     };
-    let asked = verify::VerifyRequest {
+    Some(verify::VerifyRequest {
         mode,
         jobs: request.jobs.unwrap_or_else(verify::VerifyRequest::default_jobs),
         max_bytes_per_s: request.max_rate_mib_per_s.map(|mib| mib.saturating_mul(MIB as u64)),
         window,
+    })
+}
+
+/// Opens the repository that good copies come from. Where its settings name no key and it needs one, that of a
+/// configured repository is tried: a copy has the same.
+fn open_source(config: &Config, settings: &RepositoryConfig, deadline: Deadline) -> Result<Repository, Error> {
+    let error = match open(settings, deadline) {
+        Err(error) if error.kind == Kind::Config && settings.key == KeySource::None => error,
+        opened => return opened,
     };
-    verify::verify(repository, &config.cluster, &asked, hooks)
+    for other in config.repositories.iter().filter(|other| other.key != KeySource::None) {
+        match open(&RepositoryConfig { key: other.key.clone(), ..settings.clone() }, deadline) {
+            Err(wrong) if matches!(wrong.kind, Kind::Denied | Kind::Config | Kind::Refused) => {}
+            opened => return opened,
+        }
+    }
+    Err(error)
 }
 
 /// What the rules of a repository need.

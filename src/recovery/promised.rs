@@ -503,8 +503,8 @@ mod tests {
         let log = History { records, windows: vec![Window { from: Lsn(0), until: Lsn(6400) }] };
         let both = Backups::known(vec![backup(1, 960, 1288, 15), backup(2, 3200, 3848, 40)]);
         let of = |good: &Backups, since| needs(&log, &one_leg(), good, Some(at(since)), SEGMENT).unwrap();
-        // At 30 nothing happened between the two backups: from the second one recovery would stop at the same place, but
-        // with nothing before it nobody could tell.
+        // At 30 nothing happened between the two backups: from the second one recovery would stop at the same
+        // place, but with nothing before it nobody could tell.
         assert_eq!(numbers(&of(&both, 30)), [1]);
         assert_eq!((numbers(&of(&both, 45)), of(&both, 45).from), (vec![2], Some(Lsn(3200))));
         // With the second one alone what was written before it says so.

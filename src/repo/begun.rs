@@ -61,9 +61,9 @@ impl Repository {
         Ok(found)
     }
 
-    /// Stores the manifest of a backup that has begun, as [`put_manifest`](Self::put_manifest) does, and makes sure that
-    /// it was not expired before its writer learned that it was stored: a call that is repeated after a very long time
-    /// would otherwise bring back a manifest whose packs went with it.
+    /// Stores the manifest of a backup that has begun, as [`put_manifest`](Self::put_manifest) does, and makes sure
+    /// that it was not expired before its writer learned that it was stored: a call that is repeated after a very long
+    /// time would otherwise bring back a manifest whose packs went with it.
     ///
     /// # Errors
     /// [`Kind::Refused`] when the backup was given up, or expired, meanwhile: it does not count; as
@@ -77,8 +77,9 @@ impl Repository {
     ) -> Result<(), Error> {
         let id = summary.id;
         self.put_manifest(cluster, system_id, summary, open)?;
-        // Whoever deletes a manifest deletes first that the backup has begun: as long as that is there, what is seen of the
-        // manifest is no repetition of an earlier call. In this order, as the call that said so may be repeated as well.
+        // Whoever deletes a manifest deletes first that the backup has begun: as long as that is there, what is seen of
+        // the manifest is no repetition of an earlier call. In this order, as the call that said so may be repeated as
+        // well.
         let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup: id };
         let is_there = |name: &ObjectName| Ok(self.objects().read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some());
         let counts = match is_there(&name) {

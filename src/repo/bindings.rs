@@ -33,6 +33,9 @@ struct BindingJson {
 const HINT: &str = "restore this object from a copy of the repository, or use another repository; if nobody ran 'init --after-pg-upgrade', \
                     somebody else added it: remove it";
 
+/// Numbers of bindings that cannot be read, and why not.
+type Unreadable = Vec<(u32, Error)>;
+
 impl Repository {
     /// All bindings of a cluster, oldest first. Empty when the cluster is not known.
     ///
@@ -132,7 +135,7 @@ impl Repository {
     ///
     /// # Errors
     /// As the store's.
-    pub fn bindings_despite_damage(&self, cluster: &ClusterName) -> Result<(Vec<Binding>, Vec<(u32, Error)>), Error> {
+    pub fn bindings_despite_damage(&self, cluster: &ClusterName) -> Result<(Vec<Binding>, Unreadable), Error> {
         let (mut found, mut wrong) = (Vec::new(), Vec::new());
         let numbers = generations(self.objects(), cluster)?;
         for expected in 1..=numbers.last().copied().unwrap_or(0).min(u32::try_from(MAX_BINDINGS).unwrap_or(u32::MAX)) {

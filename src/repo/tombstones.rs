@@ -156,8 +156,8 @@ impl Repository {
         Ok(id)
     }
 
-    /// Completes a tombstone that is stored: lists the backups that have begun and have no manifest, and stores that. If
-    /// another run completed it before, its list stays: either was made after the tombstone was there.
+    /// Completes a tombstone that is stored: lists the backups that have begun and have no manifest, and stores that.
+    /// If another run completed it before, its list stays: either was made after the tombstone was there.
     ///
     /// # Errors
     /// As the store's.
@@ -178,8 +178,8 @@ impl Repository {
     /// is to be deleted by it: it was withdrawn, is not complete, or another run has ended it.
     ///
     /// **After** this pins and manifests are to be listed, and the plan is to be made anew. Only what the tombstone
-    /// names **and** that plan lets go **and** nothing that stays refers to may be deleted: first that backups have begun
-    /// ([`forget_begun`](Self::forget_begun)), then their manifests, then the rest.
+    /// names **and** that plan lets go **and** nothing that stays refers to may be deleted: first that backups have
+    /// begun ([`forget_begun`](Self::forget_begun)), then their manifests, then the rest.
     ///
     /// # Errors
     /// [`Kind::Damaged`] when the tombstone cannot be read; as the store's.

@@ -47,6 +47,76 @@ pub struct ExpireReport {
     pub goes: Amounts,
     /// What stays of the same kinds.
     pub stays: Amounts,
+    /// The tombstones that are there: what they name is in none of the other fields.
+    pub tombstones: Vec<TombstoneReport>,
+    /// What was done; null without `--confirm`.
+    pub done: Option<ExpireDone>,
+}
+
+/// A tombstone that is there: it names what may go after a grace period.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TombstoneReport {
+    /// Its id.
+    pub tombstone_id: String,
+    /// The system identifier.
+    pub system_id: String,
+    /// From when on what it names may be deleted, by the store's clock; null if that is not known.
+    pub due_at: Option<Time>,
+    /// Whether the deleting has begun.
+    pub begun: bool,
+    /// How many objects it names; null if it cannot be read.
+    pub objects: Option<u64>,
+}
+
+/// What `expire --confirm` did.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExpireDone {
+    /// Objects that new tombstones name.
+    pub named_objects: u64,
+    /// Ids of tombstones that were withdrawn, because some of what they named is needed again.
+    pub withdrawn_tombstones: Vec<String>,
+    /// Ids of backups that had begun, had not ended, and were given up.
+    pub given_up_backups: Vec<String>,
+    /// Manifests that were deleted.
+    pub deleted_manifests: u64,
+    /// Packs that were deleted.
+    pub deleted_packs: u64,
+    /// WAL files that were deleted.
+    pub deleted_wal_files: u64,
+    /// Nodes of the catalog that were deleted.
+    pub deleted_nodes: u64,
+    /// Objects that the store holds, and those that wait for them.
+    pub held_objects: u64,
+    /// The last moment until which the store holds any of them, as far as that is known.
+    pub held_until_at: Option<Time>,
+    /// Objects that the credentials cannot delete.
+    pub denied_objects: u64,
+    /// Deleted objects of which the store's versions were removed.
+    pub purged_objects: u64,
+    /// The size of these versions.
+    pub purged_bytes: u64,
+    /// What abandoned writers left, and evidence that is too old: how much of it was removed.
+    pub leftovers: LeftoversReport,
+}
+
+/// What was removed beside what tombstones name.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LeftoversReport {
+    /// Claims of writers that are dead.
+    pub claims: u64,
+    /// Objects that probes of the store left.
+    pub probes: u64,
+    /// Temporary files.
+    pub temporary_files: u64,
+    /// Unfinished uploads.
+    pub uploads: u64,
+    /// The size of these two, as far as it is known.
+    pub leftover_bytes: u64,
+    /// Evidence of verifications.
+    pub evidence: u64,
 }
 
 /// A rule of the settings.

@@ -28,6 +28,51 @@ pub struct VerifyReport {
     pub findings_that_matter: u64,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
+    /// What was brought back, where that was asked.
+    pub repair: Option<RepairReport>,
+}
+
+/// What was brought back from another repository.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RepairReport {
+    /// URL of the other one.
+    pub repaired_from: String,
+    /// Objects that were brought back: created, replaced, or with a good copy beside them.
+    pub repaired_objects: u64,
+    /// Objects of which it has no good copy.
+    pub lost_objects: u64,
+    /// What became of each: the first of them.
+    pub repairs: Vec<ObjectRepair>,
+}
+
+/// What became of one object.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ObjectRepair {
+    /// The object.
+    pub object: String,
+    /// What was done.
+    pub repair_outcome: RepairOutcome,
+    /// Why no more, in words.
+    pub detail: Option<String>,
+}
+
+/// What was done about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum RepairOutcome {
+    /// Nothing: it is good by now.
+    Good,
+    /// It was missing, and is there again.
+    Created,
+    /// It was damaged, and is good.
+    Replaced,
+    /// A good copy stands beside it, which readers take.
+    CopyBeside,
+    /// There is no good copy.
+    Lost,
 }
 
 /// What is stored of one system identifier.

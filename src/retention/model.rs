@@ -1,10 +1,14 @@
 //! A model of the protocol of `docs/RETENTION.md`, and every order of its steps.
 //!
-//! Each step of an actor is one request to the store, or one look at it. An actor that is not asked to go on was killed,
-//! or sleeps for a year: so every order has all of that in it. A request may be sent twice, and one of the two may take
-//! effect at any later time. Which backups go is left open: the plan of a run is any that the rules below allow, so no
-//! argument about time, clocks or settings is used. Two runs of one protocol, with two plans, are two hosts with
-//! different settings.
+//! Each step of an actor is one request to the store, or one look at it. An actor that is not asked to go on was
+//! killed, or sleeps for a year: so every order has all of that in it. A request may be sent twice, and one of the
+//! two may take effect at any later time. Which backups go is left open: the plan of a run is any that the rules
+//! below allow, so no argument about time, clocks or settings is used. Two runs of one protocol, with two plans, are
+//! two hosts with different settings.
+//!
+//! What takes minutes is not tried each time, and held when it was: two writers, a run and a repeated request; a
+//! writer, two runs and a repeated request; a writer, two runs and a pin; a writer and two runs where the newest is
+//! there.
 //!
 //! The mutants leave out or exchange one step each; the model has to find what goes wrong then, or the step is not
 //! needed.

@@ -1,12 +1,17 @@
 //! A plan as commands answer it.
 
+use super::execute::{Executed, ExpireRequest, Preview, Waiting};
 use super::plan::{Plan, PlannedBackup, SystemPlan};
 use crate::config::Retention;
 use crate::pg::SegmentName;
 use crate::recovery::promised::Promised;
 use crate::repo::{ClusterName, Repository};
-use crate::report::expire::{Amounts, ExpireReport, ExpiredBackup, ExpiredSystem, ReachAfter, Rule, WindowAfter};
+use crate::report::expire::{
+    Amounts, ExpireDone, ExpireReport, ExpiredBackup, ExpiredSystem, LeftoversReport, ReachAfter, Rule, TombstoneReport,
+    WindowAfter,
+};
 use crate::report::segments::SegmentRange;
+use crate::report::time::Time;
 
 /// The report of a plan.
 pub fn report(repository: &Repository, cluster: &ClusterName, rules: &Retention, plan: Plan) -> ExpireReport {
@@ -19,6 +24,56 @@ pub fn report(repository: &Repository, cluster: &ClusterName, rules: &Retention,
         systems: plan.systems.into_iter().rev().map(of_system).collect(),
         goes,
         stays,
+        tombstones: Vec::new(),
+        done: None,
+    }
+}
+
+/// The report of what is planned beside what tombstones name.
+pub fn previewed(request: &ExpireRequest<'_>, preview: Preview) -> ExpireReport {
+    let report = report(request.repository, request.cluster, request.rules, preview.plan);
+    ExpireReport { tombstones: preview.waiting.into_iter().map(of_tombstone).collect(), ..report }
+}
+
+/// The report of what was done.
+pub fn executed(request: &ExpireRequest<'_>, executed: Executed) -> ExpireReport {
+    let Executed { plan, named, waiting, withdrawn, given_up, expired, purged, swept } = executed;
+    let time = |unix_s: i64| unix_s.checked_mul(1_000_000).and_then(Time::from_unix_us);
+    let tallies = [&expired.tally, &swept.tally];
+    let until = tallies.iter().filter_map(|tally| tally.held_until_unix_s).chain(purged.held_until_unix_s).max();
+    let done = ExpireDone {
+        named_objects: named.iter().map(|(.., objects)| objects).sum(),
+        withdrawn_tombstones: withdrawn.iter().map(ToString::to_string).collect(),
+        given_up_backups: given_up.iter().map(ToString::to_string).collect(),
+        deleted_manifests: expired.backups,
+        deleted_packs: expired.packs,
+        deleted_wal_files: expired.wal_files,
+        deleted_nodes: expired.nodes,
+        held_objects: tallies.iter().map(|tally| tally.held).sum::<u64>() + purged.held,
+        held_until_at: until.and_then(time),
+        denied_objects: tallies.iter().map(|tally| tally.denied).sum::<u64>() + purged.denied,
+        purged_objects: purged.objects,
+        purged_bytes: purged.bytes,
+        leftovers: LeftoversReport {
+            claims: swept.claims,
+            probes: swept.probes,
+            temporary_files: swept.files,
+            uploads: swept.uploads,
+            leftover_bytes: swept.bytes,
+            evidence: swept.evidence,
+        },
+    };
+    let report = report(request.repository, request.cluster, request.rules, plan);
+    ExpireReport { tombstones: waiting.into_iter().map(of_tombstone).collect(), done: Some(done), ..report }
+}
+
+fn of_tombstone(waiting: Waiting) -> TombstoneReport {
+    TombstoneReport {
+        tombstone_id: waiting.id.to_string(),
+        system_id: waiting.system_id.to_string(),
+        due_at: waiting.due_unix_s.and_then(|unix_s| Time::from_unix_us(unix_s.checked_mul(1_000_000)?)),
+        begun: waiting.begun,
+        objects: waiting.objects,
     }
 }
 

@@ -41,7 +41,7 @@ pub fn kept(rules: &Retention, backups: &[Candidate], now: PgTime) -> BTreeMap<B
         let since = before(now, period);
         backups.iter().filter(|backup| backup.began >= since).for_each(|backup| keep(backup, Reason::Within));
     }
-    let rules_of_dates: [(Option<u32>, Reason, fn(Date) -> Part); 4] = [
+    let rules_of_dates: [DateRule; 4] = [
         (rules.keep_daily, Reason::Daily, day),
         (rules.keep_weekly, Reason::Weekly, week),
         (rules.keep_monthly, Reason::Monthly, month),
@@ -74,6 +74,8 @@ fn number(count: Option<u32>) -> usize {
 
 /// A day, week, month or year: two are the same if these numbers are.
 type Part = (i16, i16);
+/// How many of the parts of time that count, why a backup of one is kept, and which part a date is in.
+type DateRule = (Option<u32>, Reason, fn(Date) -> Part);
 
 fn day(date: Date) -> Part {
     (date.year(), date.day_of_year())

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use super::findings::{Finding, LostMoments, Problem};
+use super::repair::Repaired;
+use super::repair_found::{RepairRun, RepairedObject};
 use super::run::{Counts, Verified};
 use crate::report::verified::VerificationMode;
-use crate::report::verify::{Damage, DamageKind, LostInterval, VerifiedSystem, VerifyReport};
+use crate::report::verify::{
+    Damage, DamageKind, LostInterval, ObjectRepair, RepairOutcome, RepairReport, VerifiedSystem, VerifyReport,
+};
 
 /// The report of one repository.
 pub fn answer(
@@ -32,8 +36,30 @@ pub fn answer(
         findings: verified.findings.iter().map(damage).collect(),
         findings_total: verified.findings.that_matter_total.saturating_add(verified.findings.others_total),
         findings_that_matter: verified.findings.that_matter_total,
+        repair: None,
         interrupted: verified.is_interrupted,
     }
+}
+
+/// What was brought back from the repository at `source`.
+pub fn repair_answer(source: &str, run: &RepairRun) -> RepairReport {
+    RepairReport {
+        repaired_from: source.to_owned(),
+        repaired_objects: run.brought_back(),
+        lost_objects: run.lost,
+        repairs: run.objects.iter().map(object_repair).collect(),
+    }
+}
+
+fn object_repair(object: &RepairedObject) -> ObjectRepair {
+    let (repair_outcome, detail) = match &object.outcome {
+        Repaired::Good => (RepairOutcome::Good, None),
+        Repaired::Created => (RepairOutcome::Created, None),
+        Repaired::Replaced => (RepairOutcome::Replaced, None),
+        Repaired::Beside { copy, because } => (RepairOutcome::CopyBeside, Some(format!("{copy}: {because}"))),
+        Repaired::Lost { because } => (RepairOutcome::Lost, Some(because.clone())),
+    };
+    ObjectRepair { object: object.name.to_string(), repair_outcome, detail }
 }
 
 fn damage(finding: &Finding) -> Damage {

@@ -70,7 +70,7 @@ impl Continuity {
 
     /// Takes the next segment. `None` as its summary: it is damaged, and nothing is known of it.
     pub(super) fn take(&mut self, known: &Known<'_>, name: SegmentName, summary: Option<Summary>) -> Option<Fault> {
-        let Some(number) = name.number(known.facts.wal_segment_size) else { return None };
+        let number = name.number(known.facts.wal_segment_size)?;
         let Some(summary) = summary.map(Arc::new) else {
             self.last = None;
             return None;

@@ -63,10 +63,9 @@ impl SystemInventory {
 
     fn add_segment(&mut self, name: SegmentName, bytes: u64, plausible: (u64, u64)) {
         let number = name.number(self.size);
-        if number.is_none() || bytes < plausible.0 || bytes > plausible.1 {
-            if self.odd_segments.len() < MAX_LESSER_FINDINGS_KEPT {
-                self.odd_segments.push((name, bytes));
-            }
+        let is_odd = number.is_none() || bytes < plausible.0 || bytes > plausible.1;
+        if is_odd && self.odd_segments.len() < MAX_LESSER_FINDINGS_KEPT {
+            self.odd_segments.push((name, bytes));
         }
         if let Some(number) = number {
             self.segments.entry(name.timeline).or_default().insert(number);

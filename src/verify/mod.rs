@@ -43,7 +43,7 @@ mod rolling;
 mod run;
 mod window;
 
-pub use answer::answer;
+pub use answer::{answer, repair_answer};
 pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
 pub use listing::Listing;

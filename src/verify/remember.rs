@@ -4,6 +4,7 @@
 //! evidence (`repo::evidence`), the choice of a share ([`rolling`](super::rolling)).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::checked_backups::checked_backups;
@@ -67,9 +68,8 @@ impl Memory {
         let mut memory = Self::default();
         for binding in repository.bindings_despite_damage(cluster)?.0 {
             let system_id = binding.facts.system_id;
-            if !memory.systems.contains_key(&system_id) {
-                let remembered = repository.remembered(cluster, system_id)?;
-                memory.systems.insert(system_id, (binding.facts, remembered));
+            if let Entry::Vacant(free) = memory.systems.entry(system_id) {
+                free.insert((binding.facts, repository.remembered(cluster, system_id)?));
             }
         }
         Ok(memory)

@@ -191,7 +191,7 @@ fn many_kills_leave_no_heap() {
 
 /// When the client is killed, seen from the server.
 #[derive(Debug, Clone, Copy)]
-enum Moment {
+pub(crate) enum Moment {
     /// The request has begun to arrive; it never arrives whole.
     AtHead,
     /// It has arrived and is served all the same.
@@ -201,7 +201,7 @@ enum Moment {
 }
 
 /// Runs a command and kills it at a request; whether it came to that.
-fn killed_at_request(site: &Site, server: &S3Server, arguments: &[&str], ordinal: usize, moment: Moment) -> bool {
+pub(crate) fn killed_at_request(site: &Site, server: &S3Server, arguments: &[&str], ordinal: usize, moment: Moment) -> bool {
     server.clear_log();
     let victim: Arc<Mutex<Option<Running>>> = Arc::default();
     let hooked = Arc::clone(&victim);

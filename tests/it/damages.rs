@@ -438,3 +438,23 @@ fn foreign_objects_are_found_and_left_alone() {
         fs::remove_file(root.join(&name)).unwrap();
     }
 }
+
+#[test]
+fn the_command_repairs_from_a_copy() {
+    let scene = Scene::new();
+    let world = scene.world();
+    let copy = tempfile::tempdir().unwrap();
+    scene.good.iter().for_each(|(name, bytes)| put(copy.path(), name, bytes));
+    let from = format!("file://{}", copy.path().display());
+    let (segment, pack) = (world.segment(1, 10), world.objects("packs").remove(0));
+    world.remove(&segment);
+    world.flip(&pack);
+    world.walvis(&["verify"]).exits(18);
+    let own = format!("file://{}", world.root().display());
+    world.walvis(&["verify", "--repair-from", &own]).exits(16);
+    let ran = world.walvis(&["verify", "--repair-from", &from]);
+    let ran = ran.exits(0);
+    assert!(ran.stdout.contains("2 objects brought back"), "{}", ran.stdout);
+    assert!([&segment, &pack].iter().all(|name| fs::read(world.object(name)).unwrap() == scene.good[*name]));
+    world.walvis(&["verify"]).exits(0);
+}

@@ -1,7 +1,7 @@
 //! Golden vectors of what retention stores: what version 1 wrote must be readable for ever, and what is damaged must be
-//! refused, or count for the careful answer. The objects belong into the repository `tests/golden/repository/by-key-file`;
-//! their content is written here as docs/FORMAT.md has it. `WALVIS_TEST_BLESS=1` writes them anew, for a new version of
-//! the format only.
+//! refused, or count for the careful answer. The objects belong into the repository
+//! `tests/golden/repository/by-key-file`; their content is written here as docs/FORMAT.md has it. `WALVIS_TEST_BLESS=1`
+//! writes them anew, for a new version of the format only.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -23,14 +23,14 @@ fn libfaketime() -> PathBuf {
 /// below that. But a child that is not a program of its own takes them away when it ends, as every backend of
 /// PostgreSQL does; then `archive_command` cannot be run any more. So they belong to a process that does nothing but
 /// wait.
-struct Clock {
+pub(crate) struct Clock {
     file: PathBuf,
-    env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     keeper: Child,
 }
 
 impl Clock {
-    fn new(scratch: &Scratch) -> Self {
+    pub(crate) fn new(scratch: &Scratch) -> Self {
         let file = scratch.path().join("clock");
         let mut env = vec![("FAKETIME_TIMESTAMP_FILE".to_owned(), file.display().to_string())];
         env.push(("LD_PRELOAD".to_owned(), libfaketime().display().to_string()));
@@ -46,6 +46,11 @@ impl Clock {
         keeper.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         env.push(("FAKETIME_SHARED".to_owned(), format!("/faketime_sem_{0} /faketime_shm_{0}", keeper.id())));
         Self { file, env, keeper }
+    }
+
+    /// Lets it be off by so many seconds.
+    pub(crate) fn set(&self, scratch: &Scratch, seconds: i32) {
+        set_clock(scratch, &self.file, seconds);
     }
 }
 
@@ -78,7 +83,7 @@ fn server_refuses(site: &Site, name: &str, backup: &Backup, time: &str) {
 fn resolves_as_the_server_recovers(major: u32) {
     let site = &Site::new(1);
     let clock = Clock::new(&site.scratch);
-    let is_off_by = |seconds| set_clock(&site.scratch, &clock.file, seconds);
+    let is_off_by = |seconds| clock.set(&site.scratch, seconds);
     // This server alone: what recovers goes by the times in the log.
     let mut options = site.options.clone();
     options.env.extend_from_slice(&clock.env);

@@ -5,13 +5,17 @@ use super::units::size;
 use crate::cli::lines::Lines;
 use crate::limits::MAX_RUNS_PRINTED;
 use crate::pg::target::Zone;
-use crate::report::expire::{Amounts, ExpireReport, ExpiredBackup, ExpiredSystem, Reason};
+use crate::report::expire::{Amounts, ExpireDone, ExpireReport, ExpiredBackup, ExpiredSystem, Reason, TombstoneReport};
 
 /// What stays and why, what may go, and what can be restored after that.
 pub(in crate::cli) fn text(reports: &[ExpireReport], zone: &Zone) -> Lines {
     let mut out = Lines::new();
     for report in reports {
-        writeln!(out, "repository {}, cluster {}: nothing is changed, this is what may go", report.repository, report.cluster);
+        let what = match report.done {
+            None => "nothing is changed, this is what may go",
+            Some(_) => "what may go is named, and goes after the grace period",
+        };
+        writeln!(out, "repository {}, cluster {}: {what}", report.repository, report.cluster);
         let rules: Vec<String> = report.rules.iter().map(|rule| format!("{} {}", rule.name, rule.value)).collect();
         writeln!(out, "  rules: {}", rules.join(", "));
         for system in &report.systems {
@@ -19,8 +23,62 @@ pub(in crate::cli) fn text(reports: &[ExpireReport], zone: &Zone) -> Lines {
         }
         writeln!(out, "  goes:  {}", amounts(report.goes));
         writeln!(out, "  stays: {}", amounts(report.stays));
+        for tombstone in &report.tombstones {
+            of_tombstone(&mut out, tombstone);
+        }
+        if let Some(done) = &report.done {
+            of_done(&mut out, done);
+        }
     }
     out
+}
+
+fn of_tombstone(out: &mut Lines, tombstone: &TombstoneReport) {
+    let objects = tombstone.objects.map_or_else(|| "CANNOT be read".to_owned(), |objects| format!("names {objects} objects"));
+    let when = match (tombstone.begun, tombstone.due_at) {
+        (true, _) => "; the deleting has begun".to_owned(),
+        (false, Some(due)) => format!("; they may be deleted from {due} on"),
+        (false, None) => String::new(),
+    };
+    writeln!(out, "  tombstone {} {objects}{when}", tombstone.tombstone_id);
+}
+
+fn of_done(out: &mut Lines, done: &ExpireDone) {
+    let ExpireDone { deleted_manifests, deleted_packs, deleted_wal_files, deleted_nodes, .. } = done;
+    writeln!(
+        out,
+        "  deleted: {deleted_manifests} backups, {deleted_packs} packs, {deleted_wal_files} WAL files, {deleted_nodes} nodes of \
+         the catalog"
+    );
+    if done.held_objects > 0 {
+        let until = done.held_until_at.map_or_else(String::new, |until| format!(", until {until} at most"));
+        writeln!(out, "  held by the store: {} objects{until}; later runs try again", done.held_objects);
+    }
+    if done.denied_objects > 0 {
+        writeln!(out, "  CANNOT be deleted with these credentials: {} objects", done.denied_objects);
+    }
+    if done.purged_objects > 0 {
+        writeln!(out, "  versions removed: of {} objects, {}", done.purged_objects, size(done.purged_bytes));
+    }
+    for id in &done.withdrawn_tombstones {
+        writeln!(out, "  tombstone {id} is withdrawn: something that it named is needed again");
+    }
+    for id in &done.given_up_backups {
+        writeln!(out, "  backup {id} had begun, and is given up");
+    }
+    let left = &done.leftovers;
+    let parts = [
+        (left.claims, "claims"),
+        (left.probes, "objects of probes"),
+        (left.temporary_files, "temporary files"),
+        (left.uploads, "unfinished uploads"),
+        (left.evidence, "records of verifications"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if !parts.is_empty() {
+        writeln!(out, "  removed, too: {}", parts.join(", "));
+    }
 }
 
 fn of_system(out: &mut Lines, system: &ExpiredSystem, zone: &Zone) {

@@ -4,7 +4,7 @@ use super::units::{duration_of, size};
 use crate::cli::lines::Lines;
 use crate::limits::MAX_FINDINGS_PRINTED;
 use crate::report::verified::VerificationMode;
-use crate::report::verify::{Damage, LostInterval, VerifyReport};
+use crate::report::verify::{Damage, LostInterval, ObjectRepair, RepairOutcome, RepairReport, VerifyReport};
 
 /// What was found.
 pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
@@ -37,6 +37,9 @@ pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
             one(&mut out, "noted", damage);
         }
         more(&mut out, "places that do not matter", report.findings_total.saturating_sub(report.findings_that_matter));
+        if let Some(repair) = &report.repair {
+            repaired(&mut out, repair);
+        }
         if report.interrupted {
             writeln!(out, "  interrupted: what was read by then is remembered");
         } else if !report.has_damage() {
@@ -44,6 +47,26 @@ pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
         }
     }
     out
+}
+
+fn repaired(out: &mut Lines, repair: &RepairReport) {
+    let RepairReport { repaired_from, repaired_objects, lost_objects, repairs } = repair;
+    writeln!(
+        out,
+        "  repaired from {repaired_from}: {repaired_objects} objects brought back, {lost_objects} have no good copy there"
+    );
+    for ObjectRepair { object, repair_outcome, detail } in repairs.iter().take(MAX_FINDINGS_PRINTED) {
+        let what = match repair_outcome {
+            RepairOutcome::Good => "is good by now",
+            RepairOutcome::Created => "was missing, and is there again",
+            RepairOutcome::Replaced => "was damaged, and is replaced",
+            RepairOutcome::CopyBeside => "is damaged, and has a good copy beside it",
+            RepairOutcome::Lost => "could not be repaired",
+        };
+        let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+        writeln!(out, "    {object} {what}{detail}");
+    }
+    more(out, "objects", repairs.len() as u64);
 }
 
 fn more(out: &mut Lines, what: &str, total: u64) {

@@ -5,6 +5,7 @@
 
 pub(super) mod base_backup;
 pub(super) mod catalog;
+pub(super) mod expire;
 pub(super) mod pin;
 pub(super) mod restore;
 pub(super) mod target;

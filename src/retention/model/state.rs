@@ -241,8 +241,8 @@ impl State {
         }
     }
 
-    /// A request takes effect, and `then` goes on with the answer. Or it is sent twice: once it is on its way for longer,
-    /// and the sender is where it was.
+    /// A request takes effect, and `then` goes on with the answer. Or it is sent twice: once it is on its way for
+    /// longer, and the sender is where it was.
     pub(super) fn send(&self, request: Request, next: &mut Vec<Self>, then: impl FnOnce(&mut Self, bool)) {
         let mut state = self.clone();
         let is_new = state.store.apply(request);

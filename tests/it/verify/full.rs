@@ -94,7 +94,7 @@ fn a_damaged_record_costs_the_backups_that_refer_to_it() {
         }
     }
     let all = backups.to_vec();
-    assert!(harmed.contains(&all) && harmed.contains(&all[..1].to_vec()), "{harmed:?}");
+    assert!(harmed.contains(&all) && harmed.contains(&all[..1]), "{harmed:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Verification: what is whole is found whole, and every damage is found, with what it costs.
 
+mod command;
 mod evidence;
 mod full;
 mod quick;

@@ -286,8 +286,8 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     noise
 }
 
-/// Three backups and two timelines: the first one of segments 2 to 34, the second leaves it in segment 20 and goes on to
-/// segment 50. Backups in segments 4 and 15, and one of the second timeline in 30.
+/// Three backups and two timelines: the first one of segments 2 to 34; the second leaves it in segment 20 and goes on
+/// to segment 50. Backups in segments 4 and 15, and one of the second timeline in 30.
 pub struct Story {
     pub world: World,
     pub backups: [BackupId; 3],

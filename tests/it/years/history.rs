@@ -96,6 +96,8 @@ pub struct System {
     pub left_packs: BTreeSet<PackId>,
     /// Packs that a manifest names, and that are gone.
     pub lost_packs: BTreeSet<PackId>,
+    /// Segments that were never stored: timeline and number.
+    pub lost_segments: BTreeSet<(u32, u64)>,
 }
 
 /// One timeline.
@@ -240,6 +242,7 @@ impl Maker {
             files: Vec::new(),
             left_packs: BTreeSet::new(),
             lost_packs: BTreeSet::new(),
+            lost_segments: BTreeSet::new(),
         };
         self.truth.systems.push(system);
         self.store.set_now(at);
@@ -269,6 +272,8 @@ impl Maker {
         self.writer.switch();
         for (number, name, bytes) in self.writer.take_full() {
             if std::mem::take(&mut self.loses_segment) {
+                let timeline = self.timeline;
+                self.system().lost_segments.insert((timeline, number));
                 continue;
             }
             self.put_segment(name, &bytes, at);
@@ -372,6 +377,8 @@ impl Maker {
         let began = at + self.clock_off;
         let id = BackupId::new(began, self.random.u32(..)).unwrap();
         let facts = self.facts();
+        self.store.set_now(at);
+        self.repository.begin_backup(&cluster(), facts.system_id, id).unwrap();
         let start = self.writer.lsn();
         self.commits(at, at + 300);
         if self.random.u32(0..3) == 0 {

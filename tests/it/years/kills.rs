@@ -232,6 +232,12 @@ fn with_request<T>(
     })
 }
 
+/// Runs it now, by real clocks, with a short grace period.
+pub(super) fn expire_now(store: &Arc<dyn Store>) -> Result<Executed, Error> {
+    let rules = Retention { keep_last: Some(1), grace: Duration::from_secs(1), ..Retention::default() };
+    expire(Arc::clone(store), jiff::Timestamp::now().as_second(), &rules, &[])
+}
+
 fn run_at(store: &Arc<TimedStore>, now_unix_s: i64) -> Executed {
     store.set_now(now_unix_s);
     let inner: Arc<dyn Store> = Arc::<TimedStore>::clone(store);

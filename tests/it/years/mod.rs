@@ -4,10 +4,14 @@
 
 mod command;
 mod history;
+mod killed;
 mod kills;
 mod oracle;
+mod policies;
 mod promises;
+mod random;
 mod replica;
+mod runs;
 mod store;
 
 use history::{DAY, Happening, History, Script};

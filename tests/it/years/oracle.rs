@@ -99,6 +99,18 @@ impl Verdict {
     pub fn of(&self, object: &Object) -> Fate {
         self.fates.get(object).copied().unwrap_or(Fate::Stays)
     }
+
+    /// The backups that are kept, in one line.
+    pub fn told(&self) -> String {
+        self.kept.iter().map(|(id, why)| format!("{id} {why}, ")).collect()
+    }
+
+    /// What stays for one reason stays, whatever else is said.
+    fn say(&mut self, object: &Object, fate: Fate) {
+        if let Some(known) = self.fates.get_mut(object).filter(|known| **known != Fate::Stays) {
+            *known = fate;
+        }
+    }
 }
 
 /// All that a history has stored by then.
@@ -137,16 +149,22 @@ pub fn judge(truth: &Truth, present: &BTreeSet<Object>, policy: &Policy, pins: &
     for object in present {
         verdict.fates.insert(object.clone(), Fate::Goes);
     }
-    let current = systems.len() - 1;
-    for (index, judged) in systems.iter().enumerate() {
-        judged.window(policy.recovery_window, index == current, &mut verdict);
+    // Until the current one has a good backup, what leads to the present is of the one before.
+    let mut leads_to_present = true;
+    for judged in systems.iter().rev() {
+        judged.window(policy.recovery_window, leads_to_present, &mut verdict);
+        leads_to_present &= !judged.backups().any(|backup| judged.is_good(backup));
     }
     for (judged, backup) in &there {
         if verdict.kept.contains_key(&backup.id) {
-            judged.keep(backup, &mut verdict);
+            judged.keep(backup, Fate::Stays, &mut verdict);
         }
     }
     for judged in &systems {
+        // They may be of a backup that is under way.
+        for pack in judged.system.left_packs.iter().filter(|pack| now - pack.backup.started_unix_s < 2 * DAY) {
+            verdict.say(&Object::Pack(judged.system.id, *pack), Fate::Open);
+        }
         judged.files(&mut verdict);
     }
     verdict
@@ -228,18 +246,13 @@ impl<'a> Judged<'a> {
         packs && segments_of(backup).all(|number| self.has(backup.timeline, number))
     }
 
-    fn keep(&self, backup: &Backup, verdict: &mut Verdict) {
-        let stay = |object: Object, verdict: &mut Verdict| {
-            if let Some(fate) = verdict.fates.get_mut(&object) {
-                *fate = Fate::Stays;
-            }
-        };
-        stay(Object::Manifest(self.system.id, backup.id), verdict);
-        for pack in &backup.packs {
-            stay(Object::Pack(self.system.id, *pack), verdict);
-        }
-        for number in segments_of(backup) {
-            stay(Object::Segment(self.system.id, backup.timeline, number), verdict);
+    /// A backup with all that it needs.
+    fn keep(&self, backup: &Backup, fate: Fate, verdict: &mut Verdict) {
+        let id = self.system.id;
+        let packs = backup.packs.iter().map(|pack| Object::Pack(id, *pack));
+        let wal = segments_of(backup).map(|number| Object::Segment(id, backup.timeline, number));
+        for object in [Object::Manifest(id, backup.id)].into_iter().chain(packs).chain(wal) {
+            verdict.say(&object, fate);
         }
     }
 
@@ -285,10 +298,13 @@ impl<'a> Judged<'a> {
     /// Ends of transactions on a path, in the order of the log, with the stretch that each is in.
     fn ends(&self, legs: &Legs, stretches: &[BTreeMap<u64, u32>]) -> Vec<(usize, u64, i64)> {
         let mut found = Vec::new();
-        for (timeline, begin, end) in legs {
+        for (leg, (timeline, begin, end)) in legs.iter().enumerate() {
+            // A later timeline has a copy of what the segment in which it began has of this one.
+            let has_it = |by: &u32| legs.iter().skip(leg).any(|(other, ..)| other == by);
             for (lsn, time) in &self.system.timelines[timeline].ends {
                 let inside = begin <= lsn && lsn < end;
-                let stretch = stretches.iter().position(|stretch| stretch.contains_key(&(lsn / SEGMENT_BYTES)));
+                let is_in = |stretch: &BTreeMap<u64, u32>| stretch.get(&(lsn / SEGMENT_BYTES)).is_some_and(has_it);
+                let stretch = stretches.iter().position(is_in);
                 found.extend(stretch.filter(|_| inside).map(|stretch| (stretch, *lsn, *time)));
             }
         }
@@ -296,10 +312,10 @@ impl<'a> Judged<'a> {
     }
 
     /// What the window needs.
-    fn window(&self, days: Option<i64>, is_current: bool, verdict: &mut Verdict) {
+    fn window(&self, days: Option<i64>, leads_to_present: bool, verdict: &mut Verdict) {
         let from_unix_s = self.now - days.unwrap_or_default() * DAY;
         let from = from_unix_s * 1_000_000;
-        let default = if is_current { self.default_timeline() } else { None };
+        let default = if leads_to_present { self.default_timeline() } else { None };
         for (timeline, line) in &self.system.timelines {
             let legs = self.legs(*timeline);
             let stretches = self.stretches(&legs);
@@ -332,9 +348,15 @@ impl<'a> Judged<'a> {
                         let of_own = |(stretch, ..): &&(usize, u64, i64)| Some(*stretch) == own;
                         let stop = ends.iter().filter(of_own).find(|(_, lsn, time)| *lsn >= backup.start && *time > from);
                         let before = ends.iter().filter(of_own).rfind(|(_, lsn, _)| *lsn < backup.start);
+                        // Also when nothing is there any more before the segment that it begins in.
+                        let kept_from = backup.start / SEGMENT_BYTES * SEGMENT_BYTES;
+                        let shows = |(_, lsn, time): &(usize, u64, i64)| {
+                            (kept_from..stop.map_or(0, |(_, lsn, _)| *lsn)).contains(lsn) && *time <= from
+                        };
                         stop.is_some_and(|(_, lsn, _)| {
                             let is_quiet = backup.began * 1_000_000 <= from && before.is_none_or(|(.., time)| *time <= from);
-                            *lsn >= backup.stop && (lsn == first_lsn || is_quiet)
+                            let is_first = lsn == first_lsn && ends.iter().filter(of_own).any(shows);
+                            *lsn >= backup.stop && (is_first || is_quiet)
                         })
                     };
                     let newest = good.iter().filter(reaches).max_by_key(|backup| backup.stop).copied();
@@ -343,6 +365,12 @@ impl<'a> Judged<'a> {
                     for stretch in first_stretch + 1..stretches.len() {
                         needed.extend(first_in(stretch));
                     }
+                }
+            }
+            if needed.is_empty() {
+                // Nothing of the window can be restored. What comes nearest to it may stay.
+                for backup in &good {
+                    self.keep(backup, Fate::Open, verdict);
                 }
             }
             let why = format!("window on timeline {timeline}");
@@ -365,11 +393,7 @@ impl<'a> Judged<'a> {
                     Some(start) if *number < start / SEGMENT_BYTES => continue,
                     _ => Fate::Open,
                 };
-                if let Some(known) = verdict.fates.get_mut(&Object::Segment(self.system.id, *timeline, *number))
-                    && *known != Fate::Stays
-                {
-                    *known = fate;
-                }
+                verdict.say(&Object::Segment(self.system.id, *timeline, *number), fate);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use walvis::format::extent::BackupId;
 use walvis::pg::{SegmentName, Timeline};
 use walvis::repo::{ObjectName, Repository};
 use walvis::store::{Key, Store};
@@ -49,6 +50,12 @@ impl<'a> Replica<'a> {
         for key in object.nodes().into_iter().chain([object.key()]) {
             self.store.delete(&Key::new(key).unwrap()).unwrap();
         }
+    }
+
+    /// The newest backup, and its system identifier.
+    pub fn newest_backup(&self) -> Option<(u64, BackupId)> {
+        let id = |object: &Object| if let Object::Manifest(system, id) = object { Some((*system, *id)) } else { None };
+        self.present.iter().filter_map(id).max_by_key(|(_, id)| *id)
     }
 
     /// What is there of what can go; a void is no manifest.

@@ -1,0 +1,59 @@
+//! Random histories under random rules: after each run of `expire` every moment that was promised still resolves, every
+//! kept backup can be restored, and a quick verification is clean.
+
+use proptest::prelude::*;
+
+use super::history::{Happening, History, Script};
+use super::oracle::Policy;
+use super::runs::live_with_runs;
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        any::<bool>().prop_map(|goes_on| Happening::Failover { goes_on }),
+        Just(Happening::Upgrade),
+        Just(Happening::LostSegment),
+        Just(Happening::NoBackup),
+        Just(Happening::Interrupted),
+        Just(Happening::LostPack),
+        (-8 * 3600..8 * 3600_i64).prop_map(Happening::ClockOff),
+    ]
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    (any::<u64>(), 8..24_i64).prop_flat_map(|(seed, days)| {
+        prop::collection::vec((1..days, happening()), 0..10).prop_map(move |happenings| {
+            let quiet = Script::quiet(seed, days);
+            happenings.into_iter().fold(quiet, |script, (day, what)| script.on(day, what))
+        })
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let count = || prop_oneof![2 => Just(0), 1 => 1..4_u32];
+    let zone = prop_oneof![Just(None), Just(Some("Europe/Amsterdam")), Just(Some("Pacific/Auckland"))];
+    let rules = (prop::option::of(1..6_i64), prop::option::of(1..8_i64), 1..3_u32, (count(), count(), count(), count()), zone);
+    rules.prop_map(|(recovery_window, keep_within, keep_last, (keep_daily, keep_weekly, keep_monthly, keep_yearly), zone)| {
+        Policy { recovery_window, keep_within, keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly, zone }
+    })
+}
+
+fn lives(script: &Script, policy: &Policy) {
+    live_with_runs(&History::make(script), "random", policy, 1, false);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 30, ..ProptestConfig::default() })]
+    #[test]
+    fn random_histories_keep_what_is_promised(script in script(), policy in policy()) {
+        lives(&script, &policy);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #[test]
+    #[ignore = "long: about 15 min"]
+    fn long_random_histories_keep_what_is_promised(script in script(), policy in policy()) {
+        lives(&script, &policy);
+    }
+}

@@ -1,0 +1,131 @@
+//! `expire --confirm` itself, once a day: what is named is what the oracle lets go, what was named the day before is
+//! gone, nothing else is, and what is promised holds after every run.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use walvis::config::Retention;
+use walvis::pg::scan::PgTime;
+use walvis::retention::execute::{Executed, ExpireRequest, Watch, execute};
+use walvis::retention::plan::Hooks;
+
+use super::eventful;
+use super::history::{DAY, History, cluster, facts_of};
+use super::oracle::{Fate, Object, Pins, Policy, judge};
+use super::policies::{objects, quick_is_clean, rules};
+use super::promises;
+use super::replica::Replica;
+
+/// Shorter than the time between two runs.
+const GRACE: Duration = Duration::from_secs(16 * 3600);
+
+fn run(replica: &Replica<'_>, rules: &Retention, now: i64) -> Executed {
+    let cluster = cluster();
+    let at = || PgTime::from_unix_us(now * 1_000_000).unwrap();
+    let request = ExpireRequest {
+        repository: &replica.repository,
+        cluster: &cluster,
+        rules,
+        give_up: &BTreeSet::new(),
+        purge_versions: false,
+        now: &at,
+        hooks: Hooks { go_on: &|| Ok(()), looked_at: &|_| {} },
+        watch: Watch { go_on: &|| Ok(()), deleted: &|_| {} },
+    };
+    execute(&request).unwrap()
+}
+
+/// What tombstones name.
+fn named(replica: &Replica<'_>, executed: &Executed) -> BTreeSet<Object> {
+    let mut found = BTreeSet::new();
+    for waiting in executed.waiting.iter().filter(|waiting| !executed.withdrawn.contains(&waiting.id)) {
+        let names = replica.repository.read_tombstone(&cluster(), waiting.system_id, waiting.id).unwrap().unwrap();
+        found.extend(objects(waiting.system_id.0, &names));
+    }
+    found
+}
+
+fn told(objects: &BTreeSet<Object>) -> Vec<String> {
+    objects.iter().map(Object::key).collect()
+}
+
+/// Lives through a history under a policy, with a run a day. How many objects went.
+pub fn live_with_runs(history: &History, name: &str, policy: &Policy, asked_every: i64, verifies: bool) -> usize {
+    let rules = Retention { grace: GRACE, ..rules(policy) };
+    let mut replica = Replica::new(history);
+    let mut random = fastrand::Rng::with_seed(history.days().unsigned_abs());
+    let (mut pins, mut waiting, mut gone) = (Pins::new(), BTreeSet::new(), 0);
+    let mut is_settled = true;
+    for day in 1..=history.days() {
+        let now = history.begin + day * DAY - DAY / 2 + random.i64(0..DAY / 4);
+        let when = format!("{name}, day {day}");
+        replica.advance(now);
+        // What a tombstone names counts as gone.
+        let counts: BTreeSet<Object> = replica.present.difference(&waiting).cloned().collect();
+        if day % 9 == 4
+            && let Some((system, id)) = replica.newest_backup()
+        {
+            // A time until which would have to be one to come, by the clock of this host.
+            replica.repository.pin(&cluster(), facts_of(system).system_id, id, "the audit", None).unwrap();
+            pins.insert(id, None);
+        }
+        if day % 20 == 19
+            && let Some(id) = pins.keys().next().copied()
+        {
+            let removed = history.truth.systems.iter().filter(|system| {
+                let id_of = facts_of(system.id).system_id;
+                replica.repository.unpin(&cluster(), id_of, id).unwrap()
+            });
+            assert!(removed.count() <= 1);
+            pins.remove(&id);
+        }
+        let verdict = judge(&history.truth, &counts, policy, &pins, now);
+        let executed = run(&replica, &rules, now);
+        let found = replica.found();
+        let deleted: BTreeSet<Object> = replica.present.difference(&found).cloned().collect();
+        assert!(found.is_subset(&replica.present), "{when}: something is there that was not");
+        assert_eq!(executed.expired.tally.denied, 0, "{when}");
+        // Where something that was named is needed again, all that was named with it waits for another day.
+        let is_steady = executed.withdrawn.is_empty();
+        if is_steady && is_settled {
+            assert_eq!(told(&deleted), told(&waiting), "{when}: what was named the day before is what is gone");
+        }
+        assert!(deleted.is_subset(&waiting), "{when}: something went that was not named the day before");
+        is_settled = is_steady;
+        waiting = named(&replica, &executed);
+        for object in counts.iter().filter(|_| is_steady) {
+            let (fate, goes) = (verdict.of(object), waiting.contains(object));
+            let is_right = fate == Fate::Open || goes == (fate == Fate::Goes);
+            assert!(is_right, "{when}: {} {fate:?}, but named is {goes}\nkept: {}", object.key(), verdict.told());
+        }
+        assert!(waiting.is_subset(&found), "{when}: it names what is not there");
+        gone += deleted.len();
+        replica.present = found;
+        if day % asked_every == 0 {
+            promises::hold(history, &replica, &verdict, policy, now, &mut random);
+            if verifies {
+                quick_is_clean(history, &replica, policy, now, &when);
+            }
+        }
+    }
+    gone
+}
+
+#[test]
+fn weeks_with_a_run_a_day() {
+    let history = History::make(&eventful(2));
+    let policies = [
+        ("a week", Policy { recovery_window: Some(7), keep_last: 2, ..Policy::default() }),
+        ("days and weeks", Policy { recovery_window: Some(2), keep_daily: 2, keep_weekly: 3, ..Policy::default() }),
+    ];
+    for (name, policy) in policies {
+        assert!(live_with_runs(&history, name, &policy, 4, false) > 100, "{name}");
+    }
+}
+
+#[test]
+fn a_quick_verification_is_clean_after_each_run() {
+    let history = History::make(&eventful(5));
+    let policy = Policy { recovery_window: Some(5), keep_last: 1, keep_weekly: 2, ..Policy::default() };
+    live_with_runs(&history, "five days", &policy, 3, true);
+}
