@@ -120,8 +120,8 @@ pub fn preview(request: &ExpireRequest<'_>) -> Result<Preview, Error> {
 /// Deletes by the tombstones whose time has come, names what else may go, and removes leftovers.
 ///
 /// # Errors
-/// [`Kind::Refused`] in the cases in which nothing may be deleted; [`Kind::Denied`] when the credentials cannot delete at
-/// all; as the store's. What could not be deleted, be it held or denied, is no error here: it is in the answer.
+/// [`Kind::Refused`] in the cases in which nothing may be deleted; [`Kind::Denied`] when the credentials cannot delete
+/// at all; as the store's. What could not be deleted, be it held or denied, is no error here: it is in the answer.
 pub fn execute(request: &ExpireRequest<'_>) -> Result<Executed, Error> {
     let (repository, cluster) = (request.repository, request.cluster);
     let run = Run { request, systems: repository.systems(cluster)? };

@@ -1,5 +1,5 @@
-//! The program itself: `walvis expire --confirm` is killed (SIGKILL) on a directory and on S3, meets buckets of moto that
-//! hold objects or deny their deletion, and says what it did. [`super::kills`] tries every point.
+//! The program itself: `walvis expire --confirm` is killed (SIGKILL) on a directory and on S3, meets buckets of moto
+//! that hold objects or deny their deletion, and says what it did. [`super::kills`] tries every point.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
