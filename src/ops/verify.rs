@@ -38,8 +38,8 @@ pub struct VerifyRequest {
     pub max_rate_mib_per_s: Option<u64>,
 }
 
-/// Verifies the cluster in every repository, and remembers there what was read. With a repository to repair from, brings
-/// back from there what is damaged or missing in the others.
+/// Verifies the cluster in every repository, and remembers there what was read. With a repository to repair from,
+/// brings back from there what is damaged or missing in the others.
 ///
 /// # Errors
 /// [`Kind::Config`]: nothing is stored of the cluster; unreachable, denied; as `go_on`'s. Damage is no error here: it

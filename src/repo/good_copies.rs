@@ -85,8 +85,8 @@ impl Read for FromStart<'_> {
 }
 
 impl Repository {
-    /// What an object says that its content is, by its own metadata; `None` when it is gone, or says nothing that can be
-    /// relied on.
+    /// What an object says that its content is, by its own metadata; `None` when it is gone, or says nothing that can
+    /// be relied on.
     ///
     /// # Errors
     /// As the store's.

@@ -1,13 +1,13 @@
 //! Repair: what is damaged or missing gets good copies of another repository.
 //!
 //! Lives here: which copy is taken, and how it takes the place of a damaged object so that one that reads meanwhile, or
-//! a kill at any moment, meets nothing worse than the damage. May not live here: how damage is found, and authentication
-//! (`repo`).
+//! a kill at any moment, meets nothing worse than the damage. May not live here: how damage is found, and
+//! authentication (`repo`).
 //!
 //! A damaged object is replaced in this order: the good copy is stored beside it, the object is deleted, and created
-//! anew. The copy stays for [`REPAIR_KEPT`]: another run may have looked at the object before it was good, and delete it
-//! once more. Some objects are never deleted, because somebody who does not find them draws a conclusion from that; their
-//! copies stand beside them for good.
+//! anew. The copy stays for [`REPAIR_KEPT`]: another run may have looked at the object before it was good, and delete
+//! it once more. Some objects are never deleted, because somebody who does not find them draws a conclusion from that;
+//! their copies stand beside them for good.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -59,8 +59,8 @@ enum Copy<'s> {
 }
 
 impl<'a> RepairSource<'a> {
-    /// Takes good copies from `source` for `target`, which is another repository: from one of its id any object byte for
-    /// byte, from another one the content of WAL files.
+    /// Takes good copies from `source` for `target`, which is another repository: from one of its id any object byte
+    /// for byte, from another one the content of WAL files.
     pub fn new(target: &Repository, source: &'a Repository) -> Self {
         let is_copy = target.descriptor().repository_id == source.descriptor().repository_id;
         Self { repository: source, is_copy }
@@ -162,8 +162,8 @@ fn take<'s>(
     if !matches!(name, ObjectName::Wal { .. }) {
         return Ok(Err(format!("{location} is not a copy of this repository, and can give it WAL files only")));
     }
-    // What is not encrypted may be anybody's. It may not become genuine by being sealed here, unless what is damaged says
-    // itself that this is its content.
+    // What is not encrypted may be anybody's. It may not become genuine by being sealed here, unless what is damaged
+    // says itself that this is its content.
     let is_open = |repository: &Repository| repository.descriptor().cipher == RepositoryCipher::None;
     if known.is_none() && is_open(source.repository) && !is_open(target) {
         return Ok(Err(format!("{location} is not encrypted: that its {name} is genuine is not proven")));

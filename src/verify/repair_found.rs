@@ -63,9 +63,9 @@ impl RepairRun {
 }
 
 /// Repairs what was found. A finding whose objects all were brought back does not matter any more. Where something came
-/// back that says what else is needed (a manifest, a history, a binding), the quick look is taken again, and what it finds
-/// is added and repaired too. Where something was found wrong that may have followed from what is good again, all is
-/// looked at once more.
+/// back that says what else is needed (a manifest, a history, a binding), the quick look is taken again, and what it
+/// finds is added and repaired too. Where something was found wrong that may have followed from what is good again, all
+/// is looked at once more.
 ///
 /// # Errors
 /// As [`repair`] and [`verify`].
