@@ -138,7 +138,8 @@ impl Memory {
                 interrupted: occasion.interrupted,
                 piece: 1,
                 read_bytes,
-                owed_bytes: share_bytes.saturating_sub(read_bytes),
+                // What a finished run did not read is gone, or was not worth a request.
+                owed_bytes: if occasion.interrupted { share_bytes.saturating_sub(read_bytes) } else { 0 },
                 whole,
                 damaged,
                 backups: Vec::new(),

@@ -9,6 +9,7 @@ use walvis::verify::{Checked, Cost, Finding, Memory, Mode, Occasion, Problem, Su
 
 use super::world::{Story, World, size};
 
+const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All WAL files, packs and manifests.
@@ -185,6 +186,41 @@ fn a_full_look_is_remembered() {
     let again = world.verify(Mode::Selected(&shares.objects));
     assert_eq!(again.checked[0].objects, *share);
     assert_eq!(again.findings.that_matter_total, verified.findings.that_matter_total, "{:#?}", again.findings);
+}
+
+/// Runs of the command: each reads its share, and all have read everything; evidence that is missing is found.
+#[test]
+fn a_rolling_run_goes_on_from_the_last_one() {
+    let Story { world, .. } = Story::new();
+    world.pass(10 * DAY);
+    let sizes = ["wal", "packs", "backups"].map(|part| world.objects(part)).concat();
+    let total: u64 = sizes.iter().map(|name| std::fs::metadata(world.object(name)).unwrap().len()).sum();
+    let run = || json(&world, &["verify", "--rolling", "4d"])[0].clone();
+    let evidence = || std::fs::read_dir(world.object(&format!("clusters/main/{}/evidence", world.facts.system_id)));
+    for day in 0..5 {
+        let before = evidence().map_or(0, Iterator::count);
+        let done = run();
+        let read = done["read_bytes"].as_u64().unwrap();
+        assert!(day > 3 || (total / 8 < read && read < total / 2), "day {day}: {read} of {total}");
+        assert_eq!((done["verification_mode"].as_str(), done["findings_total"].as_u64()), (Some("rolling"), Some(0)), "{done}");
+        assert_eq!(evidence().unwrap().count(), before + 1);
+        world.pass(5 * SECOND);
+        // At once there is nothing to do, and nothing to be written.
+        assert_eq!(run()["read_bytes"], 0, "day {day}");
+        assert_eq!(evidence().unwrap().count(), before + 1);
+        world.pass(DAY - 5 * SECOND);
+    }
+    assert_eq!(backups(&world), [(true, Some(0)); 3]);
+    let (segments, unverified, damaged) = catalogued(&world);
+    assert!(segments > 40 && (unverified, damaged) == (0, 0), "{unverified} of {segments}");
+
+    let evidence = world.objects("evidence");
+    world.remove(&evidence[2]);
+    let done = json(&world, &["verify", "--quick"])[0].clone();
+    assert_eq!((done["findings_total"].as_u64(), done["findings_that_matter"].as_u64()), (Some(1), Some(0)), "{done}");
+    let id = evidence[2].rsplit('/').next().unwrap();
+    assert!(done["findings"][0]["detail"].as_str().unwrap().contains(&format!("{id} is missing")), "{done}");
+    assert_eq!(last(&world)[0]["findings_total"], 1);
 }
 
 /// Evidence that cannot be read, or that somebody took away, keeps nothing from being restored.
