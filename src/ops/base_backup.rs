@@ -26,8 +26,8 @@ use std::time::Instant;
 ///
 /// # Errors
 /// [`Kind::Server`]: the server, its archiver, or the session; [`Kind::Config`]: a file cannot be read;
-/// [`Kind::Refused`]: another server's directory, another cluster's name, or `expire` gave the backup up; as the store's. Damaged pages are no error
-/// here: they are in the report.
+/// [`Kind::Refused`]: another server's directory, another cluster's name, or `expire` gave the backup up; as the
+/// store's. Damaged pages are no error here: they are in the report.
 pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: &Hooks<'_>) -> Result<BackupReport, Error> {
     let since = Instant::now();
     request.check()?;

@@ -75,8 +75,8 @@ impl RawObjects {
         Ok(())
     }
 
-    /// As [`list`](Self::list), and visits too what is no name of a repository's object. Without a prefix all that is in
-    /// the store.
+    /// As [`list`](Self::list), and visits too what is no name of a repository's object. Without a prefix all that is
+    /// in the store.
     ///
     /// # Errors
     /// As the store's.

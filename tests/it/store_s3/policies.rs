@@ -1,5 +1,5 @@
-//! What protects a bucket, as `check` says it; and the policies that `check --policies` prints, given to moto: with them a host can do its work, and no more. Of
-//! conditions, and of what only other accounts do, moto knows nothing.
+//! What protects a bucket, as `check` says it; and the policies that `check --policies` prints, given to moto: with
+//! them a host can do its work, and no more. Of conditions, and of what only other accounts do, moto knows nothing.
 
 use serde_json::Value;
 use walvis::limits::PART_BYTES;
