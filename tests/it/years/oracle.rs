@@ -433,6 +433,7 @@ impl<'a> Judged<'a> {
     }
 }
 
-fn segments_of(backup: &Backup) -> std::ops::RangeInclusive<u64> {
+/// The numbers of the segments between start and stop.
+pub fn segments_of(backup: &Backup) -> std::ops::RangeInclusive<u64> {
     backup.start / SEGMENT_BYTES..=(backup.stop - 1) / SEGMENT_BYTES
 }

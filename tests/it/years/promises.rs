@@ -37,6 +37,14 @@ fn stop_of(report: &ResolveReport) -> Option<(Option<String>, Option<String>)> {
     Some((report.stop.as_ref().map(|stop| stop.lsn.clone()), first))
 }
 
+/// Whether the backup that an answer begins with has all its packs.
+fn comes_from_a_good_one(history: &History, system: u64, answer: &ResolveReport) -> bool {
+    let id = answer.backup.as_ref().and_then(|backup| backup.backup_id.as_deref());
+    let system = history.truth.systems.iter().find(|other| other.id == system).unwrap();
+    let own = system.backups.iter().find(|backup| Some(&*backup.id.to_string()) == id);
+    own.is_none_or(|backup| backup.packs.is_disjoint(&system.lost_packs))
+}
+
 /// Every moment of the window that the twin reaches is reached, and at the same record; and so is every kept backup.
 pub fn hold(history: &History, replica: &Replica<'_>, verdict: &Verdict, policy: &Policy, now: i64, random: &mut fastrand::Rng) {
     let twin = open(&Arc::new(history.store.seen_at(now)));
@@ -51,6 +59,10 @@ pub fn hold(history: &History, replica: &Replica<'_>, verdict: &Verdict, policy:
         for target in targets {
             let request = request(target, *timeline);
             let Some(expected) = ask(&twin, *system, &request) else { continue };
+            // It looks at no packs: a backup that lacks one is not good, and what leads to nothing else is not promised.
+            if !comes_from_a_good_one(history, *system, &expected) {
+                continue;
+            }
             let answered = answer(&replica.repository, &cluster(), facts_of(*system), &request)
                 .unwrap_or_else(|e| panic!("{} on timeline {timeline}: {e}", expected.target));
             assert!(
