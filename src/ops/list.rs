@@ -111,7 +111,11 @@ fn cluster(repository: &Repository, surveyed: &Surveyed, request: &ListRequest<'
         for (_, file, bytes) in surveyed.wal.iter().filter(|(of, ..)| *of == system_id) {
             add_file(&mut system, file, *bytes);
         }
-        let remembered = remembered(repository, name, system_id);
+        // Where there is no evidence, none is listed once more.
+        let remembered = match surveyed.with_evidence.contains(&system_id) {
+            true => remembered(repository, name, system_id),
+            false => Some(Remembered::default()),
+        };
         system.last_verifications =
             remembered.as_ref().map(|remembered| remembered.last_runs().into_iter().map(Into::into).collect());
         if surveyed.with_backups.contains(&system_id) {

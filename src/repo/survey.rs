@@ -20,13 +20,15 @@ pub struct Surveyed {
     pub wal: Vec<(SystemId, WalFileName, u64)>,
     /// The system identifiers that have base backups.
     pub with_backups: BTreeSet<SystemId>,
+    /// The system identifiers that have evidence of verifications.
+    pub with_evidence: BTreeSet<SystemId>,
     /// The numbers of its bindings, ascending.
     generations: Vec<u32>,
 }
 
 impl Surveyed {
     fn new(cluster: ClusterName) -> Self {
-        Self { cluster, wal: Vec::new(), with_backups: BTreeSet::new(), generations: Vec::new() }
+        Self { cluster, wal: Vec::new(), with_backups: BTreeSet::new(), with_evidence: BTreeSet::new(), generations: Vec::new() }
     }
 }
 
@@ -65,6 +67,7 @@ impl Repository {
                 }
                 ObjectName::Binding { generation, .. } => surveyed.generations.push(*generation),
                 ObjectName::Manifest { system_id, .. } => drop(surveyed.with_backups.insert(*system_id)),
+                ObjectName::Evidence { system_id, .. } => drop(surveyed.with_evidence.insert(*system_id)),
                 _ => {}
             }
             ControlFlow::Continue(())

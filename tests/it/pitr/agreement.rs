@@ -312,7 +312,10 @@ fn recovers(history: &History, question: &Question, timeline: u32, name: &str) -
         None => {
             let last = cluster.sql("select max(n) from journal").parse().unwrap();
             cluster.assert_journal(last);
-            assert_eq!(history.journals[&timeline].last().map(|entry| entry.n), Some(last), "{question:?}");
+            // Of a position that was written down on another timeline nobody knows how many are before it on this one.
+            if !matches!(question.target, Target::Lsn(_)) {
+                assert_eq!(history.journals[&timeline].last().map(|entry| entry.n), Some(last), "{question:?}");
+            }
         }
     }
     cluster.stop(Stop::Fast);

@@ -59,7 +59,8 @@ pub fn hold(history: &History, replica: &Replica<'_>, verdict: &Verdict, policy:
         for target in targets {
             let request = request(target, *timeline);
             let Some(expected) = ask(&twin, *system, &request) else { continue };
-            // It looks at no packs: a backup that lacks one is not good, and what leads to nothing else is not promised.
+            // It looks at no packs: a backup that lacks one is not good, and what leads to nothing else is not
+            // promised.
             if !comes_from_a_good_one(history, *system, &expected) {
                 continue;
             }

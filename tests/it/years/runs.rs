@@ -54,7 +54,7 @@ pub fn live_with_runs(history: &History, name: &str, policy: &Policy, asked_ever
     let rules = Retention { grace: GRACE, ..rules(policy) };
     let mut replica = Replica::new(history);
     let mut random = fastrand::Rng::with_seed(history.days().unsigned_abs());
-    let (mut pins, mut waiting, mut gone) = (Pins::new(), BTreeSet::new(), 0);
+    let (mut pins, mut waiting, mut went, mut gone) = (Pins::new(), BTreeSet::new(), BTreeSet::new(), 0);
     let mut is_settled = true;
     for day in 1..=history.days() {
         let now = history.begin + day * DAY - DAY / 2 + random.i64(0..DAY / 4);
@@ -99,8 +99,11 @@ pub fn live_with_runs(history: &History, name: &str, policy: &Policy, asked_ever
             let is_right = fate == Fate::Open || goes == (fate == Fate::Goes);
             assert!(is_right, "{when}: {} {fate:?}, but named is {goes}\nkept: {}", object.key(), verdict.told());
         }
-        assert!(waiting.is_subset(&found), "{when}: it names what is not there");
         gone += deleted.len();
+        went.extend(deleted);
+        // A tombstone stays until all that it names is gone.
+        assert!(waiting.iter().all(|object| found.contains(object) || went.contains(object)), "{when}: it names what never was");
+        waiting.retain(|object| found.contains(object));
         replica.present = found;
         if day % asked_every == 0 {
             promises::hold(history, &replica, &verdict, policy, now, &mut random);
