@@ -13,7 +13,7 @@ use super::quick;
 use super::read::Meter;
 use super::request::{Hooks, Mode, Progress, VerifyRequest};
 use super::window::needed_by;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::limits::{LISTED_NAMES, MAX_TIMED_LOSSES};
 use crate::pg::WalFileName;
 use crate::pg::scan::Summary;
@@ -77,7 +77,7 @@ pub fn verify(
     request: &VerifyRequest<'_>,
     hooks: &Hooks<'_>,
 ) -> Result<Verified, Error> {
-    let (bindings, wrong) = repository.bindings_despite_damage(cluster)?;
+    let (bindings, mut wrong) = repository.bindings_despite_damage(cluster)?;
     let mut facts: Vec<Facts> = Vec::new();
     for binding in bindings {
         if facts.iter().all(|known| known.system_id != binding.facts.system_id) {
@@ -85,10 +85,14 @@ pub fn verify(
         }
     }
     if facts.is_empty() && wrong.is_empty() {
-        // Says that nothing is stored of it.
-        repository.facts(cluster)?;
-    }
-    if !wrong.is_empty() {
+        facts = unbound(repository, cluster, &facts)?;
+        if facts.is_empty() {
+            // Says that nothing is stored of it.
+            repository.facts(cluster)?;
+        }
+        let location = repository.location();
+        wrong.push((1, Error::new(Kind::Damaged, format!("no binding of cluster {cluster} in {location} is stored"))));
+    } else if !wrong.is_empty() {
         facts.extend(unbound(repository, cluster, &facts)?);
     }
     // A listing tells often how far it is.

@@ -169,7 +169,8 @@ impl Scene {
     fn must_be_found(&self, name: &str, damage: &Damage, damaged: &[(String, Damage)]) -> bool {
         let ObjectName::Wal { file, .. } = ObjectName::parse(name).unwrap() else {
             // Nodes are made anew from the segments.
-            return !name.contains("/index/") && (*damage != Damage::Deleted || name.contains("/packs/"));
+            let shows_when_gone = name.contains("/packs/") || name.contains("/bindings/");
+            return !name.contains("/index/") && (*damage != Damage::Deleted || shows_when_gone);
         };
         let WalFileName::Segment(segment) = file.file else { return true };
         let (timeline, number) = (segment.timeline.0, segment.number(size()).unwrap());
