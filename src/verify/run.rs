@@ -69,7 +69,7 @@ impl Verified {
 /// Verifies a cluster.
 ///
 /// # Errors
-/// [`Kind::Config`](crate::error::Kind::Config) when nothing is stored of the cluster; unreachable, denied; as
+/// [`Kind::Config`] when nothing is stored of the cluster; unreachable, denied; as
 /// `go_on`'s, before objects are read. Damage is no error: it is found.
 pub fn verify(
     repository: &Repository,
