@@ -128,12 +128,19 @@ fn check(site: &Site) -> (Value, String) {
     (report["repositories"][0]["protection"].take(), messages)
 }
 
-fn on_moto(moto: &Moto, bucket: &str) -> Site {
+/// A host whose repository is in moto, with more settings of the store. Moto lets two writers through now and then: with
+/// `claims` in use, a check that catches it at that has something to note, and not to fail for.
+fn on_moto(moto: &Moto, bucket: &str, more: &str) -> Site {
     let mut site = Site::bare();
     for (name, value) in moto.env() {
         site.set(name, value);
     }
-    site.set("WALVIS_REPOSITORY", format!("s3://{bucket}/pg"));
+    let key = site.get("WALVIS_KEY_FILE").unwrap();
+    site.configure(&format!(
+        "[[repository]]\nurl = \"s3://{bucket}/pg\"\nkey_file = {key:?}\ncreate_if_absent = \"claims\"\n[repository.s3]\n\
+         endpoint = \"{}\"\npath_style = true\n{more}",
+        moto.settings(bucket, "pg").endpoint.unwrap()
+    ));
     site
 }
 
@@ -142,7 +149,7 @@ fn a_check_says_what_protects_a_bucket() {
     let moto = Moto::start();
     moto.create_bucket("plain", false);
     moto.create_bucket("vault", true);
-    let plain = on_moto(&moto, "plain");
+    let plain = on_moto(&moto, "plain", "");
     plain.init();
     let (protection, said) = check(&plain);
     let expected = serde_json::json!({
@@ -151,13 +158,7 @@ fn a_check_says_what_protects_a_bucket() {
     assert_eq!(protection, expected);
     assert!(said.contains("can delete the backups") && said.contains("can replace objects"), "{said}");
 
-    let mut vault = on_moto(&moto, "vault");
-    let key = vault.get("WALVIS_KEY_FILE").unwrap();
-    vault.configure(&format!(
-        "[[repository]]\nurl = \"s3://vault/pg\"\nkey_file = {key:?}\n[repository.s3]\nendpoint = \"{}\"\npath_style = true\n\
-         object_lock_mode = \"governance\"\nobject_lock_days = 30\n",
-        moto.settings("vault", "pg").endpoint.unwrap()
-    ));
+    let vault = on_moto(&moto, "vault", "object_lock_mode = \"governance\"\nobject_lock_days = 30\n");
     vault.init();
     let (protection, said) = check(&vault);
     let expected = serde_json::json!({
