@@ -18,7 +18,7 @@
 //! the first moment is before everything. So a backup is taken only if the first moment is still found with nothing
 //! before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::error::Error;
@@ -50,6 +50,9 @@ pub struct Asked<'a> {
     pub good: &'a Backups,
     /// The first moment of the window; `None`: it is empty, and all that counts is the present.
     pub since: Option<PgTime>,
+    /// How far the first moment may have moved by the time at which what is asked for now is acted on; `None`: not at
+    /// all.
+    pub moves_to: Option<PgTime>,
     /// The segments that are there, whatever the catalog remembers of others.
     pub stored: &'a ObjectSet,
     /// When the newest segment of each timeline was stored, in Unix seconds.
@@ -68,6 +71,8 @@ pub struct Promised {
     /// The backups without which a moment is lost: that of the first moment, and the first one after each gap. None
     /// where no good backup leads to any moment of the path.
     pub backups: Vec<BackupId>,
+    /// Others that may be among them before the first moment has moved as far as was asked.
+    pub soon: Vec<BackupId>,
     /// From where on the WAL of the path is needed; `None`: all of it, as nobody knows what leads there.
     pub from: Option<Lsn>,
     /// What can be restored by these backups, in the order of the log.
@@ -132,6 +137,13 @@ fn of_timeline(asked: &Asked<'_>, timeline: Timeline, log: &PathLog<'_>) -> Resu
     let segment_bytes = asked.catalog.facts().wal_segment_size.bytes();
     let present = LogPart::without(log, &missing(log.path(), segment_bytes, asked.stored));
     let needs = needs(&present, log.legs(), asked.good, asked.since, segment_bytes)?;
+    let soon = match asked.moves_to.filter(|_| asked.since.is_some()) {
+        Some(moves_to) => {
+            let later = self::needs(&present, log.legs(), asked.good, Some(moves_to), segment_bytes)?;
+            between(log.legs(), asked.good, &needs, &later)
+        }
+        None => Vec::new(),
+    };
     let mut reaches = Vec::new();
     for backup in &needs.backups {
         let window = present.windows().iter().find(|window| window.holds(backup.start_lsn));
@@ -146,6 +158,7 @@ fn of_timeline(asked: &Asked<'_>, timeline: Timeline, log: &PathLog<'_>) -> Resu
         timeline,
         legs: log.path().legs().to_vec(),
         backups: needs.backups.iter().map(|backup| backup.id).collect(),
+        soon,
         from: needs.from,
         reaches,
     })
@@ -224,6 +237,18 @@ fn needs(log: &dyn Log, legs: &[Leg], good: &Backups, since: Option<PgTime>, seg
     }
     let from = chosen.iter().map(|backup| backup.start_lsn).chain(first.map(|(_, from)| from)).min();
     Ok(Needs { backups: chosen.into_iter().cloned().collect(), from })
+}
+
+/// The backups that a window may need while its first moment moves, beside those that it needs at the beginning. The
+/// later the moment, the newer the backup that leads to it: so they lie between those of the two ends.
+fn between(legs: &[Leg], good: &Backups, now: &Needs, later: &Needs) -> Vec<BackupId> {
+    let ends = || now.backups.first().into_iter().chain(later.backups.first()).map(|backup| backup.start_lsn);
+    let (Some(first), Some(last)) = (ends().min(), ends().max()) else { return Vec::new() };
+    let moves_over = good.readable.iter().filter(|backup| (first..=last).contains(&backup.start_lsn));
+    let moves_over = moves_over.filter(|backup| on_path(legs, backup).is_ok());
+    let is_new = |backup: &&BackupSummary| now.backups.iter().all(|known| known.id != backup.id);
+    let found: BTreeSet<BackupId> = moves_over.chain(&later.backups).filter(is_new).map(|backup| backup.id).collect();
+    found.into_iter().collect()
 }
 
 /// Of the backups of a stretch the first one. Where the clock was put back around it, some that began later by their
@@ -462,6 +487,25 @@ mod tests {
             }
             if let Some(now) = resolve(&log, &backups, &Target::Latest) {
                 prop_assert_eq!(Some(now), resolve(&rest, &kept, &Target::Latest), "the present of {:?}", needs);
+            }
+        }
+
+        /// While the first moment moves, nothing else is needed than was said before, as long as clocks are right.
+        #[test]
+        fn what_a_window_will_need_is_known_before(
+            (log, backups) in logs(), since in 900..2000_i64, moves in 1..600_i64, part in 0..100_i64
+        ) {
+            let times = log.records.iter().filter_map(|(_, what)| match what {
+                What::End(end) => Some(end.time),
+                _ => None,
+            });
+            prop_assume!(times.is_sorted());
+            let good = Backups::known(backups);
+            let at_time = |time: i64| needs(&log, &one_leg(), &good, Some(at(time)), SEGMENT).unwrap();
+            let (now, later, meanwhile) = (at_time(since), at_time(since + moves), at_time(since + moves * part / 100));
+            let soon = between(&one_leg(), &good, &now, &later);
+            for backup in &meanwhile.backups {
+                prop_assert!(soon.contains(&backup.id) || now.backups.contains(backup), "{backup:?} is not in {now:?}, {soon:?}");
             }
         }
 

@@ -27,6 +27,9 @@ pub enum Reason {
     Yearly,
     /// The window needs it: `recovery_window`, or the way to the present.
     Window,
+    /// The window will begin with it before what is named now goes: the backup that it begins with at present will have
+    /// to be replaced.
+    WindowSoon,
     /// It is pinned.
     Pinned,
 }

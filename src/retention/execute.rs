@@ -6,6 +6,7 @@
 //! Killed anywhere, it leaves a repository in which nothing that is needed is missing, and the next run goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::clock::{cannot_delete, store_now};
 use super::deleting::Deleting;
@@ -103,6 +104,8 @@ struct Due {
     facts: Facts,
     id: TombstoneId,
     begun: bool,
+    /// How long ago it was completed, by the store's clock; `None` where that is not known.
+    age: Option<Duration>,
     names: ObjectSet,
 }
 
@@ -111,7 +114,7 @@ struct Due {
 /// # Errors
 /// As [`plan`].
 pub fn preview(request: &ExpireRequest<'_>) -> Result<Preview, Error> {
-    let run = Run { request, systems: request.repository.systems(request.cluster)? };
+    let run = Run { request, systems: request.repository.systems(request.cluster)?, ahead: ahead(request.rules.grace, None) };
     let give_up = run.unreadable(run.request.give_up.iter().copied())?;
     let plan = run.plan(&[], &give_up)?;
     Ok(Preview { plan, waiting: run.waiting()? })
@@ -124,7 +127,7 @@ pub fn preview(request: &ExpireRequest<'_>) -> Result<Preview, Error> {
 /// at all; as the store's. What could not be deleted, be it held or denied, is no error here: it is in the answer.
 pub fn execute(request: &ExpireRequest<'_>) -> Result<Executed, Error> {
     let (repository, cluster) = (request.repository, request.cluster);
-    let run = Run { request, systems: repository.systems(cluster)? };
+    let mut run = Run { request, systems: repository.systems(cluster)?, ahead: ahead(request.rules.grace, None) };
     if !request.rules.has_rules() {
         // It says so, and what to do.
         run.plan(&[], &BTreeSet::new())?;
@@ -132,6 +135,8 @@ pub fn execute(request: &ExpireRequest<'_>) -> Result<Executed, Error> {
     let now_unix_s = store_now(repository.objects(), &|| unix_s((request.now)()))?;
     let mut given_up = run.give_up_begun()?;
     let mut due = run.due(now_unix_s)?;
+    // What began to be deleted may be held, and be old for that.
+    run.ahead = ahead(request.rules.grace, due.iter().filter(|due| !due.begun).filter_map(|due| due.age).max());
     let manifests: Vec<BackupId> =
         due.iter().flat_map(|due| due.names.manifests()).chain(request.give_up.iter().copied()).collect();
     let give_up = run.unreadable(manifests.into_iter().filter(|id| !given_up.contains(id)))?;
@@ -198,6 +203,8 @@ struct Run<'r, 'a> {
     request: &'r ExpireRequest<'a>,
     /// The current one first.
     systems: Vec<Facts>,
+    /// How much later what is named now may be deleted.
+    ahead: Duration,
 }
 
 impl Run<'_, '_> {
@@ -220,7 +227,8 @@ impl Run<'_, '_> {
         // What counts as gone is not asked about.
         let give_up: BTreeSet<BackupId> =
             give_up.iter().copied().filter(|id| !gone.values().any(|gone| gone.has_manifest(*id))).collect();
-        plan(&PlanRequest { repository, cluster, rules, pins: &pins, give_up: &give_up, gone: &gone, now, hooks })
+        let ahead = self.ahead;
+        plan(&PlanRequest { repository, cluster, rules, pins: &pins, give_up: &give_up, gone: &gone, now, ahead, hooks })
     }
 
     /// The backups among these whose manifests cannot be read, and those that nobody knows: the plan says so.
@@ -299,7 +307,11 @@ impl Run<'_, '_> {
                     continue;
                 }
                 match repository.read_tombstone(cluster, system_id, listed.id) {
-                    Ok(Some(names)) => due.push(Due { facts: *facts, id: listed.id, begun, names }),
+                    Ok(Some(names)) => {
+                        let age = listed.open_unix_s().and_then(|open| u64::try_from(now_unix_s.saturating_sub(open)).ok());
+                        let age = age.map(Duration::from_secs);
+                        due.push(Due { facts: *facts, id: listed.id, begun, age, names });
+                    }
                     Ok(None) => self.remove(*facts, listed.id)?,
                     Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
                         tracing::warn!("{error}{}", error.hint_in_brackets());
@@ -402,7 +414,7 @@ impl Run<'_, '_> {
         let ExpireRequest { repository, cluster, hooks, .. } = *self.request;
         let mut named = Vec::new();
         for system in &planned.systems {
-            let mut fresh = system.goes.clone();
+            let mut fresh = system.named.clone();
             for one in acted_on.iter().filter(|one| one.facts.system_id == system.facts.system_id) {
                 fresh = fresh.difference(&one.names);
             }
@@ -438,6 +450,13 @@ impl Run<'_, '_> {
         }
         Ok(waiting)
     }
+}
+
+/// How much later what is named now may be deleted. Runs come as they come: what one names, the first one acts on that
+/// comes after the grace period. Where this one acts on what was named `age` ago, the next one may be as far away. With
+/// a grace period on top, that what is late by less does no harm.
+fn ahead(grace: Duration, age: Option<Duration>) -> Duration {
+    age.unwrap_or_default().max(grace).saturating_add(grace)
 }
 
 /// A time in Unix seconds.

@@ -176,6 +176,7 @@ mod tests {
             timeline: Timeline(2),
             legs: vec![leg(1, Lsn(0), fork), leg(2, fork, Lsn(u64::MAX))],
             backups: Vec::new(),
+            soon: Vec::new(),
             from,
             reaches: Vec::new(),
         };

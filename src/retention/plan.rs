@@ -4,6 +4,7 @@
 //! deleted. May not live here: what deletes. `docs/RETENTION.md` has the rules and the reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::needed::NeededWal;
 use super::rules::{self, Candidate};
@@ -39,6 +40,8 @@ pub struct PlanRequest<'a> {
     pub gone: &'a BTreeMap<SystemId, ObjectSet>,
     /// The present.
     pub now: PgTime,
+    /// How much later what is named now may be deleted: until then nothing of it may be needed again.
+    pub ahead: Duration,
     /// How it is interrupted, and how far it is.
     pub hooks: Hooks<'a>,
 }
@@ -59,13 +62,15 @@ pub struct SystemPlan {
     pub backups: Vec<PlannedBackup>,
     /// What the window needs, on each timeline that was alive in it.
     pub windows: Vec<Promised>,
-    /// What may go: manifests, packs, WAL files.
+    /// What the rules let go at this moment: manifests, packs, WAL files. What is named already may be deleted by this.
     pub goes: ObjectSet,
-    /// How much that is.
+    /// Of it, what no window will need again before it is deleted: what may be named.
+    pub named: ObjectSet,
+    /// How much is in `named`.
     pub goes_amounts: Amounts,
     /// How much stays of the same kinds.
     pub stays_amounts: Amounts,
-    /// Of what goes, packs of backups that were interrupted, and their size in bytes.
+    /// Of what is in `named`, packs of backups that were interrupted, and their size in bytes.
     pub left: (u64, u64),
 }
 
@@ -85,9 +90,9 @@ pub struct PlannedBackup {
 }
 
 impl PlannedBackup {
-    /// Whether it stays.
+    /// Whether a rule keeps it at this moment. One that no rule keeps stays if a window begins with it before long.
     pub fn stays(&self) -> bool {
-        !self.reasons.is_empty()
+        self.reasons.iter().any(|reason| *reason != Reason::WindowSoon)
     }
 }
 
@@ -132,7 +137,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, Error> {
         for id in windows.iter().flat_map(|window| &window.backups) {
             kept.entry(*id).or_default().insert(Reason::Window);
         }
-        systems.push(of_system(request, system, windows, &mut kept, has_backups)?);
+        systems.push(of_system(request, system, windows, &kept, has_backups)?);
     }
     Ok(Plan { systems })
 }
@@ -228,6 +233,7 @@ fn windows(
         catalog: &system.catalog,
         good,
         since,
+        moves_to: since.map(|since| rules::after(since, request.ahead)),
         stored: &system.wal.files,
         newest_stored_unix_s: &system.wal.newest_unix_s,
         always_newest,
@@ -246,27 +252,37 @@ fn of_system(
     request: &PlanRequest<'_>,
     system: StoredSystem<'_>,
     windows: Vec<Promised>,
-    kept: &mut BTreeMap<BackupId, BTreeSet<Reason>>,
+    kept: &BTreeMap<BackupId, BTreeSet<Reason>>,
     has_backups: bool,
 ) -> Result<SystemPlan, Error> {
     let (facts, size) = (system.facts, system.facts.wal_segment_size);
     let mut needed = NeededWal::new(size, system.catalog.timelines());
     windows.iter().for_each(|window| needed.path(window));
     let stays = |id: BackupId| kept.contains_key(&id);
-    for backup in system.backups.iter().filter(|backup| stays(backup.id)) {
-        if let Ok(summary) = &backup.summary {
-            needed.backup(BackupWal::of(summary), summary.from_standby);
+    let soon: BTreeSet<BackupId> = windows.iter().flat_map(|window| &window.soon).copied().filter(|soon| !stays(*soon)).collect();
+    let backups_need = |needed: &mut NeededWal<'_>, counts: &dyn Fn(BackupId) -> bool| {
+        for backup in system.backups.iter().filter(|backup| counts(backup.id)) {
+            if let Ok(summary) = &backup.summary {
+                needed.backup(BackupWal::of(summary), summary.from_standby);
+            }
         }
-    }
+    };
+    backups_need(&mut needed, &stays);
     // Without any backup of ours the WAL may belong to those of another program.
     let mut goes = if has_backups { needed.rest_of(&system.wal.files) } else { ObjectSet::new(size) };
+    backups_need(&mut needed, &|id| soon.contains(&id));
+    let mut named = if has_backups { needed.rest_of(&system.wal.files) } else { ObjectSet::new(size) };
     let mut amounts = Amounts {
-        wal_files: goes.count(),
-        wal_bytes: system.wal.bytes_of(&goes, request.repository, request.cluster, facts)?,
+        wal_files: named.count(),
+        wal_bytes: system.wal.bytes_of(&named, request.repository, request.cluster, facts)?,
         ..Amounts::default()
     };
     for backup in system.backups.iter().filter(|backup| !stays(backup.id)) {
         goes.insert_manifest(backup.id);
+        if soon.contains(&backup.id) {
+            continue;
+        }
+        named.insert_manifest(backup.id);
         amounts.manifests += 1;
         amounts.manifest_bytes = amounts.manifest_bytes.saturating_add(backup.manifest_bytes);
     }
@@ -277,6 +293,10 @@ fn of_system(
             continue;
         }
         goes.insert_pack(*pack);
+        if system.users.users(*pack).any(|id| soon.contains(&id)) {
+            continue;
+        }
+        named.insert_pack(*pack);
         amounts.packs += 1;
         amounts.pack_bytes = amounts.pack_bytes.saturating_add(*bytes);
         if is_left && system.users.total_bytes(*pack).is_none() {
@@ -293,15 +313,14 @@ fn of_system(
         wal_files: rest(stored.wal_files, amounts.wal_files),
         wal_bytes: rest(stored.wal_bytes, amounts.wal_bytes),
     };
-    let planned = |backup: StoredBackup| PlannedBackup {
-        id: backup.id,
-        summary: backup.summary.ok(),
-        began: backup.began,
-        problem: backup.problem,
-        reasons: kept.get(&backup.id).cloned().unwrap_or_default(),
+    let planned = |backup: StoredBackup| {
+        let mut reasons = kept.get(&backup.id).cloned().unwrap_or_default();
+        reasons.extend(soon.contains(&backup.id).then_some(Reason::WindowSoon));
+        let StoredBackup { id, began, problem, summary, .. } = backup;
+        PlannedBackup { id, summary: summary.ok(), began, problem, reasons }
     };
     let backups = system.backups.into_iter().map(planned).collect();
-    Ok(SystemPlan { facts, backups, windows, goes, goes_amounts: amounts, stays_amounts, left })
+    Ok(SystemPlan { facts, backups, windows, goes, named, goes_amounts: amounts, stays_amounts, left })
 }
 
 /// Whether a pack without a manifest may be one of a backup that is still being taken: it, or another one of the same

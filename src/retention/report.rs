@@ -80,7 +80,7 @@ fn of_tombstone(waiting: Waiting) -> TombstoneReport {
 fn of_system(plan: SystemPlan) -> ExpiredSystem {
     let size = plan.facts.wal_segment_size;
     let name = |timeline, number| SegmentName::from_number(timeline, number, size).map(|name| name.to_string());
-    let runs = plan.goes.segments().flat_map(|(timeline, runs)| runs.iter().map(move |(first, last)| (timeline, first, last)));
+    let runs = plan.named.segments().flat_map(|(timeline, runs)| runs.iter().map(move |(first, last)| (timeline, first, last)));
     let range = |(timeline, first, last)| {
         Some(SegmentRange { first_segment: name(timeline, first)?, last_segment: name(timeline, last)? })
     };

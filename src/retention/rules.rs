@@ -68,6 +68,11 @@ pub fn before(now: PgTime, period: Duration) -> PgTime {
     PgTime(now.0.saturating_sub(i64::try_from(period.as_micros()).unwrap_or(i64::MAX)))
 }
 
+/// The moment a period after another one.
+pub fn after(moment: PgTime, period: Duration) -> PgTime {
+    PgTime(moment.0.saturating_add(i64::try_from(period.as_micros()).unwrap_or(i64::MAX)))
+}
+
 fn number(count: Option<u32>) -> usize {
     count.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX))
 }

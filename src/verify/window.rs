@@ -36,6 +36,7 @@ pub(super) fn needed_by(
         catalog,
         good: &good,
         since,
+        moves_to: None,
         stored: &stored,
         newest_stored_unix_s: &inventory.newest_unix_s,
         always_newest,

@@ -138,6 +138,7 @@ fn word(reason: Reason) -> &'static str {
         Reason::Monthly => "keep_monthly",
         Reason::Yearly => "keep_yearly",
         Reason::Window => "the window",
+        Reason::WindowSoon => "the window before long",
         Reason::Pinned => "pinned",
     }
 }

@@ -13,6 +13,7 @@ mod random;
 mod replica;
 mod runs;
 mod store;
+mod withdrawn;
 
 use history::{DAY, Happening, History, Script};
 use oracle::{Fate, Object, Pins, Policy, judge};

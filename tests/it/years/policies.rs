@@ -62,6 +62,7 @@ pub fn planned(repository: &Repository, rules: &Retention, pins: &BTreeSet<Backu
         give_up: &BTreeSet::new(),
         gone: &BTreeMap::new(),
         now: PgTime::from_unix_us(now * 1_000_000).unwrap(),
+        ahead: Duration::ZERO,
         hooks: Hooks { go_on: &|| Ok(()), looked_at: &|_| {} },
     };
     plan(&request).unwrap()
