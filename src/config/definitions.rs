@@ -434,6 +434,7 @@ pub static EVIDENCE_WITHIN: Setting = Setting {
     kind: Kind::Period,
     fallback: Fallback::Words("for good"),
     help: "How long evidence of verifications is kept, unless it is the newest of what is stored",
+    more: "Not shorter than the period of 'verify --rolling', which refuses it otherwise: what is forgotten is read again.",
     ..OF_RETENTION
 };
 /// Results as JSON.

@@ -44,7 +44,7 @@ pub use repository::RepositoryConfig;
 pub use retention::Retention;
 pub use spool::SpoolPlace;
 pub use trusted::FileTexts;
-pub use values::parse_period;
+pub use values::{parse_period, show_period};
 
 #[cfg(test)]
 mod tests;

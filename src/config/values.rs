@@ -52,7 +52,7 @@ pub fn parse_period(text: &str) -> Option<Duration> {
 }
 
 /// A period as [`parse_period`] reads it, in the largest unit that it is a whole number of, days at most.
-pub(super) fn show_period(period: Duration) -> String {
+pub fn show_period(period: Duration) -> String {
     let seconds = period.as_secs();
     let units = [("d", 24 * 3600), ("h", 3600), ("m", 60)];
     let unit = units.into_iter().find(|(_, unit_s)| seconds > 0 && seconds.is_multiple_of(*unit_s));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, RepositoryConfig, Retention};
+use crate::config::{Config, RepositoryConfig, Retention, show_period};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::limits::MIB;
@@ -42,7 +42,8 @@ pub struct VerifyRequest {
 /// brings back from there what is damaged or missing in the others.
 ///
 /// # Errors
-/// [`Kind::Config`]: nothing is stored of the cluster; unreachable, denied; as `go_on`'s. Damage is no error here: it
+/// [`Kind::Usage`] when evidence is kept for less than the period of a rolling verification; [`Kind::Config`]: nothing
+/// is stored of the cluster; unreachable, denied; as `go_on`'s. Damage is no error here: it
 /// is in the report.
 pub fn run(
     config: &Config,
@@ -63,6 +64,9 @@ pub fn run(
         return Err(Error::new(Kind::Refused, format!("{} cannot be repaired from itself", source.location())).hint(
             "name the repository that is damaged with --repository, and another one, or a copy of it, with --repair-from",
         ));
+    }
+    if let Look::Rolling(period) = request.look {
+        targets.iter().try_for_each(|settings| remembers_for(settings, period))?;
     }
     let mut reports = Vec::new();
     for settings in targets {
@@ -114,6 +118,20 @@ pub fn run(
         reports.push(report);
     }
     Ok(reports)
+}
+
+/// Refuses a rolling verification of which `expire` forgets what was read before all of it was.
+fn remembers_for(settings: &RepositoryConfig, period: Duration) -> Result<(), Error> {
+    let Some(within) = settings.retention.evidence_within.filter(|within| *within < period) else { return Ok(()) };
+    let (location, within, period) = (settings.store.location(), show_period(within), show_period(period));
+    Err(Error::new(
+        Kind::Usage,
+        format!(
+            "--rolling {period} reads every byte once in that time, and the settings of {location} forget after {within} what was \
+             read (evidence.keep_within): the same would be read again and again"
+        ),
+    )
+    .hint(format!("set keep_within of repository.retention.evidence to {period} or more, or give --rolling {within} or less")))
 }
 
 /// What is looked at; `None` where a rolling verification has nothing to read now.

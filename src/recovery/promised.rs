@@ -499,7 +499,9 @@ mod tests {
                 What::End(end) => Some(end.time),
                 _ => None,
             });
-            prop_assume!(times.is_sorted());
+            if !times.is_sorted() {
+                return Ok(());
+            }
             let good = Backups::known(backups);
             let at_time = |time: i64| needs(&log, &one_leg(), &good, Some(at(time)), SEGMENT).unwrap();
             let (now, later, meanwhile) = (at_time(since), at_time(since + moves), at_time(since + moves * part / 100));

@@ -3,6 +3,7 @@
 //! Lives here: how a backup begins and is completed in a repository, and which ones have begun. May not live here: what
 //! a backup copies. `docs/RETENTION.md` has the protocol, and the argument why each step is there.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::ops::ControlFlow;
 
@@ -99,6 +100,30 @@ impl Repository {
             self.location()
         );
         Err(Error::new(Kind::Refused, what).hint("was this host asleep? take the backup again"))
+    }
+
+    /// The backups that have begun and were given up: a void has the name of their manifest, for good, so nobody needs
+    /// to know any more that they had begun. Those of `backups` have manifests, and are not asked about.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn begun_and_void(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        backups: &BTreeSet<BackupId>,
+    ) -> Result<Vec<BackupId>, Error> {
+        let mut decided = BTreeSet::new();
+        self.visit_manifest_names(cluster, system_id, &mut |id, _| {
+            decided.insert(id);
+        })?;
+        let mut found = Vec::new();
+        for BegunBackup { id, .. } in self.begun_backups(cluster, system_id)? {
+            if decided.contains(&id) && !backups.contains(&id) && self.is_void(cluster, system_id, id)? {
+                found.push(id);
+            }
+        }
+        Ok(found)
     }
 
     /// Forgets that backups have begun whose manifests are about to be deleted. A manifest may be deleted only after

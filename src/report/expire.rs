@@ -90,6 +90,8 @@ pub struct ExpireDone {
     pub deleted_wal_files: u64,
     /// Nodes of the catalog that were deleted.
     pub deleted_nodes: u64,
+    /// Good copies that stood beside any of these, and were deleted.
+    pub deleted_copies: u64,
     /// Objects that the store holds, and those that wait for them.
     pub held_objects: u64,
     /// The last moment until which the store holds any of them, as far as that is known.
@@ -120,6 +122,10 @@ pub struct LeftoversReport {
     pub leftover_bytes: u64,
     /// Evidence of verifications.
     pub evidence: u64,
+    /// That backups had begun which were given up.
+    pub begun_marks: u64,
+    /// Good copies of tombstones and of evidence that are gone.
+    pub copies: u64,
 }
 
 /// A rule of the settings.

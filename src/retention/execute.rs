@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::clock::{cannot_delete, store_now};
+use super::copies::is_of;
 use super::deleting::Deleting;
 use super::expire_system::{Expiring, present};
-use super::leftovers::sweep;
+use super::leftovers::Sweeping;
 use super::plan::{Hooks, Plan, PlanRequest, SystemPlan, plan};
 use super::rules;
 use crate::config::Retention;
@@ -19,7 +20,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::pg::scan::PgTime;
 use crate::repo::backups::Given;
-use crate::repo::{ClusterName, Facts, ObjectSet, Purged, Removal, Repository, SystemId, TombstoneId, TombstonePart};
+use crate::repo::{ClusterName, Facts, ObjectName, ObjectSet, Purged, Removal, Repository, SystemId, TombstoneId, TombstonePart};
 
 pub use super::deleting::{Tally, Watch};
 pub use super::expire_system::Expired;
@@ -186,15 +187,20 @@ pub fn execute(request: &ExpireRequest<'_>) -> Result<Executed, Error> {
     if done.expired.tally.denied == 0 {
         let before_unix_s = request.rules.evidence_within.map(|within| unix_s(rules::before((request.now)(), within)));
         let mut deleting = Deleting::new(repository.objects(), request.watch);
-        done.swept = sweep(repository, cluster, &run.systems, before_unix_s, now_unix_s, &mut deleting)?;
+        let readable: BTreeSet<BackupId> =
+            planned.systems.iter().flat_map(|system| &system.backups).map(|backup| backup.id).collect();
+        let sweeping = Sweeping { repository, cluster, systems: &run.systems, backups: &readable };
+        done.swept = sweeping.sweep(before_unix_s, now_unix_s, &mut deleting)?;
     }
-    let Done { expired, purged, swept } = done;
+    let Done { expired, purged, swept, .. } = done;
     Ok(Executed { plan: planned, named, waiting: run.waiting()?, withdrawn, given_up, expired, purged, swept })
 }
 
 #[derive(Default)]
 struct Done {
     expired: Expired,
+    /// Objects of which a good copy stays that is to go.
+    copied: BTreeSet<String>,
     purged: Purged,
     swept: Swept,
 }
@@ -368,13 +374,18 @@ impl Run<'_, '_> {
             for one in tombstones.iter().filter(|one| one.facts.system_id == facts.system_id) {
                 doomed.extend(&one.names.intersection(&system.goes));
             }
-            if doomed.is_empty() || done.expired.tally.denied > 0 {
+            let mut named = ObjectSet::new(facts.wal_segment_size);
+            tombstones.iter().filter(|one| one.facts.system_id == facts.system_id).for_each(|one| named.extend(&one.names));
+            if named.is_empty() || done.expired.tally.denied > 0 {
                 continue;
             }
             let kept = system.backups.iter().filter(|backup| backup.stays()).map(|backup| backup.id).collect();
             let deleting = Deleting::new(repository.objects(), watch);
             let mut expiring = Expiring { repository, cluster, facts: *facts, kept: &kept, give_up, deleting };
-            let expired = expiring.delete(doomed)?;
+            let mut expired = if doomed.is_empty() { Expired::default() } else { expiring.delete(doomed)? };
+            if expired.tally.denied == 0 {
+                expiring.copies(&named, &system.kept_wal, &mut expired, &mut done.copied)?;
+            }
             done.expired.add(expired);
         }
         Ok(())
@@ -396,7 +407,16 @@ impl Run<'_, '_> {
                 return Ok(());
             }
         }
+        let has_copy = |one: &Due, copied: &BTreeSet<String>| {
+            let names = copied.iter().filter_map(|name| ObjectName::parse(name));
+            let mut own = names.filter(|name| is_of(name, cluster, one.facts, &one.names));
+            own.next().is_some()
+        };
         for one in tombstones {
+            if has_copy(one, &done.copied) {
+                tracing::info!("tombstone {} stays: good copies of what it names are still there", one.id);
+                continue;
+            }
             match repository.remove_tombstone(cluster, one.facts, one.id) {
                 Ok(Removal::Removed) => {}
                 Ok(Removal::Stays(left)) => tracing::info!("tombstone {} stays: {left} of its objects are still there", one.id),

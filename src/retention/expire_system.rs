@@ -27,6 +27,8 @@ pub struct Expired {
     pub wal_files: u64,
     /// Nodes of the catalog.
     pub nodes: u64,
+    /// Good copies that stood beside any of these.
+    pub copies: u64,
     /// All objects, with what stays.
     pub tally: Tally,
 }
@@ -38,6 +40,7 @@ impl Expired {
         self.packs += other.packs;
         self.wal_files += other.wal_files;
         self.nodes += other.nodes;
+        self.copies += other.copies;
         self.tally.add(other.tally);
     }
 }
@@ -66,7 +69,7 @@ impl Expiring<'_> {
         if expired.tally.denied > 0 {
             return Ok(expired);
         }
-        let needed = self.needed(&doomed)?;
+        let needed = self.needed(&doomed, self.kept)?;
         let mut doomed = doomed.difference(&needed);
         self.nodes_first(&mut doomed, &mut expired)?;
         self.packs(&doomed, &mut expired)?;
@@ -95,13 +98,13 @@ impl Expiring<'_> {
         Ok(())
     }
 
-    /// What manifests need that are there, though no rule keeps them: the store holds them, or no tombstone names them
-    /// yet, or they came since the plan was made.
-    fn needed(&self, doomed: &ObjectSet) -> Result<ObjectSet, Error> {
+    /// What manifests need that are there but `but`. Those that no rule keeps are held by the store, or no tombstone
+    /// names them yet, or they came since the plan was made.
+    pub(super) fn needed(&self, doomed: &ObjectSet, but: &BTreeSet<BackupId>) -> Result<ObjectSet, Error> {
         let (repository, cluster, system_id) = (self.repository, self.cluster, self.facts.system_id);
         let mut needed = ObjectSet::new(self.facts.wal_segment_size);
         let stored = repository.backup_ids(cluster, system_id)?;
-        for id in stored.into_iter().filter(|id| !self.kept.contains(id)) {
+        for id in stored.into_iter().filter(|id| !but.contains(id)) {
             let head = match repository.read_manifest(cluster, system_id, id, &mut |_, _| Ok(ControlFlow::Break(()))) {
                 Ok(head) => head,
                 Err(error) if error.kind == Kind::Damaged && self.may_go_unread(id)? => None,
@@ -267,5 +270,10 @@ pub(super) fn purge(
     below(Prefix::Wal(cluster, system_id), &named)?;
     below(Prefix::AllNodes(cluster, system_id), &|_| true)?;
     below(Prefix::Tombstones(cluster, system_id), &|_| true)?;
-    below(Prefix::BegunBackups(cluster, system_id), &|_| true)
+    below(Prefix::BegunBackups(cluster, system_id), &|_| true)?;
+    let is_own = |name: &ObjectName| name.cluster() == Some(cluster) && name.system_id() == Some(system_id);
+    let leads_there = |name: &ObjectName| {
+        matches!(name, ObjectName::Node { .. } | ObjectName::Tombstone { .. } | ObjectName::BegunBackup { .. })
+    };
+    below(Prefix::Repairs, &|copy| copy.repaired().is_some_and(|of| is_own(of) && (named(of) || leads_there(of))))
 }

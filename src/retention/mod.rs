@@ -4,6 +4,7 @@
 //! recovery would stop (`recovery`). Depends on layers below it only.
 
 mod clock;
+mod copies;
 mod deleting;
 pub mod execute;
 mod expire_system;

@@ -11,29 +11,40 @@ use crate::repo::backups::BackupWal;
 use crate::repo::catalog::TimelineInfo;
 use crate::repo::{ObjectSet, Runs, StoredName};
 
-/// Segments that have to stay, whether they are stored or not.
+/// Collects what has to stay, whether it is stored or not.
 pub(super) struct NeededWal<'a> {
-    size: WalSegmentSize,
     timelines: &'a [TimelineInfo],
+    kept: KeptWal,
+}
+
+/// Segments that have to stay, whether they are stored or not.
+#[derive(Debug, Clone)]
+pub(super) struct KeptWal {
+    size: WalSegmentSize,
     runs: BTreeMap<Timeline, Runs>,
 }
 
 impl<'a> NeededWal<'a> {
     /// None yet. The timelines are those of the catalog.
     pub(super) fn new(size: WalSegmentSize, timelines: &'a [TimelineInfo]) -> Self {
-        Self { size, timelines, runs: BTreeMap::new() }
+        Self { timelines, kept: KeptWal { size, runs: BTreeMap::new() } }
+    }
+
+    /// What was collected.
+    pub(super) fn kept(&self) -> &KeptWal {
+        &self.kept
     }
 
     /// What a backup needs from its start to its stop.
     pub(super) fn backup(&mut self, wal: BackupWal, from_standby: bool) {
-        let segments = wal.segments(self.size);
-        self.runs.entry(wal.timeline).or_default().insert_run(*segments.start(), *segments.end());
+        let segments = wal.segments(self.kept.size);
+        self.kept.runs.entry(wal.timeline).or_default().insert_run(*segments.start(), *segments.end());
         if !from_standby {
             return;
         }
         for (child, fork) in left_before(self.timelines, wal.timeline, wal.stop) {
             let first = (*segments.start()).max(self.number(fork));
-            self.runs.entry(child).or_default().insert_run(first, *segments.end());
+            self.kept.runs.entry(child).or_default().insert_run(first, *segments.end());
         }
     }
 
@@ -42,14 +53,16 @@ impl<'a> NeededWal<'a> {
         let from = promised.from.unwrap_or(Lsn(0));
         for leg in promised.legs.iter().filter(|leg| from < leg.end) {
             let (first, last) = (self.number(leg.begin.max(from)), self.number(Lsn(leg.end.0.saturating_sub(1))));
-            self.runs.entry(leg.timeline).or_default().insert_run(first, last);
+            self.kept.runs.entry(leg.timeline).or_default().insert_run(first, last);
         }
     }
 
     fn number(&self, lsn: Lsn) -> u64 {
-        lsn.0 / self.size.bytes()
+        lsn.0 / self.kept.size.bytes()
     }
+}
 
+impl KeptWal {
     /// What nobody needs of the WAL files that are stored. A `.partial` or `.backup` file stays with what stays of its
     /// timeline, and what has no place in the log stays.
     pub(super) fn rest_of(&self, stored: &ObjectSet) -> ObjectSet {
@@ -181,7 +194,7 @@ mod tests {
             reaches: Vec::new(),
         };
         let rest = |needed: &NeededWal<'_>| {
-            let rest = needed.rest_of(&stored);
+            let rest = needed.kept().rest_of(&stored);
             let segments: Vec<(u32, u64, u64)> =
                 rest.segments().flat_map(|(timeline, runs)| runs.iter().map(move |(a, b)| (timeline.0, a, b))).collect();
             (segments, rest.wal_files().map(|file| file.to_string()).collect::<Vec<_>>())

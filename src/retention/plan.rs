@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::needed::NeededWal;
+use super::needed::{KeptWal, NeededWal};
 use super::rules::{self, Candidate};
 use super::stored::{StoredBackup, StoredSystem};
 use crate::config::Retention;
@@ -70,6 +70,8 @@ pub struct SystemPlan {
     pub goes_amounts: Amounts,
     /// How much stays of the same kinds.
     pub stays_amounts: Amounts,
+    /// The WAL that the rules keep at this moment, whether it is there or not.
+    pub(super) kept_wal: KeptWal,
     /// Of what is in `named`, packs of backups that were interrupted, and their size in bytes.
     pub left: (u64, u64),
 }
@@ -268,10 +270,11 @@ fn of_system(
         }
     };
     backups_need(&mut needed, &stays);
+    let kept_wal = needed.kept().clone();
     // Without any backup of ours the WAL may belong to those of another program.
-    let mut goes = if has_backups { needed.rest_of(&system.wal.files) } else { ObjectSet::new(size) };
+    let mut goes = if has_backups { needed.kept().rest_of(&system.wal.files) } else { ObjectSet::new(size) };
     backups_need(&mut needed, &|id| soon.contains(&id));
-    let mut named = if has_backups { needed.rest_of(&system.wal.files) } else { ObjectSet::new(size) };
+    let mut named = if has_backups { needed.kept().rest_of(&system.wal.files) } else { ObjectSet::new(size) };
     let mut amounts = Amounts {
         wal_files: named.count(),
         wal_bytes: system.wal.bytes_of(&named, request.repository, request.cluster, facts)?,
@@ -320,7 +323,7 @@ fn of_system(
         PlannedBackup { id, summary: summary.ok(), began, problem, reasons }
     };
     let backups = system.backups.into_iter().map(planned).collect();
-    Ok(SystemPlan { facts, backups, windows, goes, named, goes_amounts: amounts, stays_amounts, left })
+    Ok(SystemPlan { facts, backups, windows, goes, named, kept_wal, goes_amounts: amounts, stays_amounts, left })
 }
 
 /// Whether a pack without a manifest may be one of a backup that is still being taken: it, or another one of the same

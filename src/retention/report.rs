@@ -49,6 +49,7 @@ pub fn executed(request: &ExpireRequest<'_>, executed: Executed) -> ExpireReport
         deleted_packs: expired.packs,
         deleted_wal_files: expired.wal_files,
         deleted_nodes: expired.nodes,
+        deleted_copies: expired.copies,
         held_objects: tallies.iter().map(|tally| tally.held).sum::<u64>() + purged.held,
         held_until_at: until.and_then(time),
         denied_objects: tallies.iter().map(|tally| tally.denied).sum::<u64>() + purged.denied,
@@ -61,6 +62,8 @@ pub fn executed(request: &ExpireRequest<'_>, executed: Executed) -> ExpireReport
             uploads: swept.uploads,
             leftover_bytes: swept.bytes,
             evidence: swept.evidence,
+            begun_marks: swept.begun,
+            copies: swept.copies,
         },
     };
     let report = report(request.repository, request.cluster, request.rules, plan);

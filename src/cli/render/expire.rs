@@ -50,6 +50,9 @@ fn of_done(out: &mut Lines, done: &ExpireDone) {
         "  deleted: {deleted_manifests} backups, {deleted_packs} packs, {deleted_wal_files} WAL files, {deleted_nodes} nodes of \
          the catalog"
     );
+    if done.deleted_copies > 0 {
+        writeln!(out, "  deleted with them: {} good copies of damaged objects", done.deleted_copies);
+    }
     if done.held_objects > 0 {
         let until = done.held_until_at.map_or_else(String::new, |until| format!(", until {until} at most"));
         writeln!(out, "  held by the store: {} objects{until}; later runs try again", done.held_objects);
@@ -73,6 +76,8 @@ fn of_done(out: &mut Lines, done: &ExpireDone) {
         (left.temporary_files, "temporary files"),
         (left.uploads, "unfinished uploads"),
         (left.evidence, "records of verifications"),
+        (left.begun_marks, "marks of backups that were given up"),
+        (left.copies, "copies of what is gone"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

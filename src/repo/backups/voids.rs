@@ -52,6 +52,18 @@ impl Repository {
         }
     }
 
+    /// Whether a backup was given up. What cannot be read is no void as far as anybody can tell.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(in crate::repo) fn is_void(&self, cluster: &ClusterName, system_id: SystemId, id: BackupId) -> Result<bool, Error> {
+        match self.opener().metadata(&manifest(cluster, system_id, id)) {
+            Ok(metadata) => Ok(metadata.is_some_and(|metadata| metadata.void.is_some())),
+            Err(error) if error.kind == Kind::Damaged => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Creates a void, if the name is free. What has it already is not looked at.
     ///
     /// # Errors

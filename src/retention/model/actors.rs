@@ -305,6 +305,21 @@ fn pin(state: &State, setup: &Setup, next: &mut Vec<State>) {
     }
 }
 
+/// A run forgets that a backup had begun which was given up: it lists that, and looks for the void. As a void never
+/// goes, what comes between the look and the request changes nothing.
+fn forget(state: &State, setup: &Setup, next: &mut Vec<State>) {
+    for backup in 0..BACKUPS {
+        let goes = match state.store.registers[backup] {
+            Register::Void => true,
+            Register::Free => setup.is(Mutant::ForgottenWithoutVoid),
+            Register::Manifest(_) => false,
+        };
+        if goes && state.store.begun >> backup & 1 == 1 {
+            state.send(Request::ForgetBegun(backup), next, |_, _| {});
+        }
+    }
+}
+
 /// All that can happen next.
 pub(super) fn next(state: &State, setup: &Setup) -> Vec<State> {
     let mut next = Vec::new();
@@ -313,6 +328,7 @@ pub(super) fn next(state: &State, setup: &Setup) -> Vec<State> {
         run(state, index, setup, &mut next);
     }
     pin(state, setup, &mut next);
+    forget(state, setup, &mut next);
     if let Some(request) = state.late {
         let mut state = state.clone();
         state.store.apply(request);

@@ -51,11 +51,13 @@ pub(super) enum Mutant {
     OthersIgnored,
     /// Other tombstones are listed after the manifests.
     OthersAfterManifests,
+    /// That a backup has begun is forgotten when there is no manifest, be there a void or not.
+    ForgottenWithoutVoid,
 }
 
 impl Mutant {
     /// All of them.
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::NoBegun,
         Self::BegunAfterTombstones,
         Self::NoTombstones,
@@ -79,6 +81,7 @@ impl Mutant {
         Self::WithdrawnIgnored,
         Self::OthersIgnored,
         Self::OthersAfterManifests,
+        Self::ForgottenWithoutVoid,
     ];
 }
 

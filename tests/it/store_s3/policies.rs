@@ -128,8 +128,8 @@ fn check(site: &Site) -> (Value, String) {
     (report["repositories"][0]["protection"].take(), messages)
 }
 
-/// A host whose repository is in moto, with more settings of the store. Moto lets two writers through now and then: with
-/// `claims` in use, a check that catches it at that has something to note, and not to fail for.
+/// A host whose repository is in moto, with more settings of the store. Moto lets two writers through now and then:
+/// with `claims` in use, a check that catches it at that has something to note, and not to fail for.
 fn on_moto(moto: &Moto, bucket: &str, more: &str) -> Site {
     let mut site = Site::bare();
     for (name, value) in moto.env() {

@@ -62,3 +62,18 @@ fn what_makes_no_sense_is_refused() {
     site.run(["verify", "--quick", "--full"]).exits(2);
     site.run(["verify", "--jobs", "0"]).exits(2);
 }
+
+#[test]
+fn what_expire_forgets_too_early_is_not_read_in_shares() {
+    let mut site = Site::new();
+    site.archive(&[1]);
+    let rules = "[repository.retention]\nkeep_last = 2\nevidence = { keep_within = \"7d\" }\n";
+    let (url, key) = (site.repository(), site.path("key"));
+    site.configure(&format!("[[repository]]\nurl = \"file://{}\"\nkey_file = {key:?}\n{rules}", url.display()));
+    for period in ["30d", "8d"] {
+        let refused = site.run(["verify", "--rolling", period]).exits(2);
+        refused.says(&[&format!("--rolling {period}"), "evidence.keep_within", "7d"]);
+    }
+    site.run(["verify", "--rolling", "7d"]).exits(0);
+    site.run(["verify"]).exits(0);
+}

@@ -2,6 +2,7 @@
 //! written from `docs/RETENTION.md` alone ([`oracle`]), and against a twin from which nothing is ever deleted
 //! ([`promises`]).
 
+mod beside;
 mod command;
 mod history;
 mod killed;

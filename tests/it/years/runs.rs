@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use walvis::config::Retention;
+use walvis::error::Error;
 use walvis::pg::scan::PgTime;
 use walvis::retention::execute::{Executed, ExpireRequest, Watch, execute};
 use walvis::retention::plan::Hooks;
@@ -20,6 +21,16 @@ use super::replica::Replica;
 pub const GRACE: Duration = Duration::from_secs(16 * 3600);
 
 pub fn run(replica: &Replica<'_>, rules: &Retention, now: i64) -> Executed {
+    try_run(replica, rules, now, &|| Ok(())).unwrap()
+}
+
+/// The same; `deletes` is asked before each batch of deletions, and may end it.
+pub fn try_run(
+    replica: &Replica<'_>,
+    rules: &Retention,
+    now: i64,
+    deletes: &dyn Fn() -> Result<(), Error>,
+) -> Result<Executed, Error> {
     let cluster = cluster();
     let at = || PgTime::from_unix_us(now * 1_000_000).unwrap();
     let request = ExpireRequest {
@@ -30,9 +41,9 @@ pub fn run(replica: &Replica<'_>, rules: &Retention, now: i64) -> Executed {
         purge_versions: false,
         now: &at,
         hooks: Hooks { go_on: &|| Ok(()), looked_at: &|_| {} },
-        watch: Watch { go_on: &|| Ok(()), deleted: &|_| {} },
+        watch: Watch { go_on: deletes, deleted: &|_| {} },
     };
-    execute(&request).unwrap()
+    execute(&request)
 }
 
 /// What tombstones name.

@@ -82,24 +82,28 @@ fn cases() -> Vec<(String, Policy, i64)> {
 #[test]
 fn what_is_named_is_not_needed_again_and_goes_in_time() {
     let history = History::make(&Script::quiet(11, 60));
+    let mut wrong = Vec::new();
     for (name, policy, every) in cases() {
         let came = live(&history, &policy, every);
-        println!("{name}: {came:?}");
         // How far apart runs are is known from the second one that finds something named.
         let at_first = if every == 1 { 0 } else { 2 };
-        assert!(came.withdrew <= at_first, "{name}: {came:?}");
-        assert!(came.waited <= PATIENCE, "{name}: {came:?}");
+        if came.withdrew > at_first || came.waited > PATIENCE {
+            wrong.push(format!("{name}: {came:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// What happens to a cluster may bring something back now and then, and never day after day.
 #[test]
 fn what_happens_withdraws_little() {
     let history = History::make(&eventful(12));
+    let mut wrong = Vec::new();
     for (name, policy, every) in cases().into_iter().filter(|(.., every)| *every == 1) {
         let came = live(&history, &policy, every);
-        println!("{name}: {came:?}");
-        assert!(came.withdrew <= 4, "{name}: {came:?}");
-        assert!(came.waited <= 2 * PATIENCE, "{name}: {came:?}");
+        if came.withdrew > 4 || came.waited > 2 * PATIENCE {
+            wrong.push(format!("{name}: {came:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
