@@ -123,6 +123,12 @@ const OF_TARGETS: [&str; 3] = ["recovery_target_inclusive", "recovery_target_tim
 /// delay that would make the recovery wait.
 const NOT_INHERITED: [(&str, &str); 2] = [("archive_cleanup_command", ""), ("recovery_min_apply_delay", "0")];
 
+/// What keeps it from reading WAL ahead of what it replays (`xlogprefetcher.c`): it would ask for segments behind its
+/// target, and end where one of them is missing.
+pub const NOT_AHEAD: (&str, &str) = ("recovery_prefetch", "off");
+/// The first version, as `server_version_num`, that reads ahead.
+pub const READS_AHEAD: u32 = 150_000;
+
 /// What lets it pause at the target.
 const TO_PAUSE: (&str, &str) = ("hot_standby", "on");
 
@@ -211,6 +217,7 @@ fn is_of_recovery(name: &str, value: &str) -> bool {
                 || OF_TARGETS.contains(&name)
                 || NOT_INHERITED.contains(&(name, value))
                 || TO_PAUSE == (name, value)
+                || NOT_AHEAD == (name, value)
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
+use crate::pg::settings::{NOT_AHEAD, READS_AHEAD};
 use crate::pg::target::Target;
 use crate::pg::{Lsn, Timeline};
 use crate::recovery::choice_of_backup::{Backups, estimate, usable};
@@ -295,6 +296,13 @@ impl<'a> Resolver<'a> {
         }
         report.estimate = stored.map(|backup| estimate(backup, wal.segments, wal.stored_bytes));
         report.wal = Some(wal);
+        let has_end = found.stop.is_some() || self.request.target == Target::Immediate;
+        let reads_ahead = stored.is_some_and(|backup| backup.postgres_version_num >= READS_AHEAD);
+        if report.reachable && has_end && reads_ahead && self.ends_in_a_hole(log, found.window.until)? {
+            let (name, value) = NOT_AHEAD;
+            report.settings.push(Setting::new(name, value.to_owned()));
+            report.notes.push("WAL is missing after the stop: the server must not read ahead".to_owned());
+        }
         Ok(())
     }
 

@@ -54,6 +54,20 @@ impl Resolver<'_> {
         Ok(wal)
     }
 
+    /// Whether a server that reads on at the end of a stretch is told that the log has a hole there, which ends it.
+    /// Then it must not read ahead of what it replays.
+    pub(super) fn ends_in_a_hole(&self, log: &PathLog<'_>, until: Lsn) -> Result<bool, Error> {
+        let (facts, path) = (self.catalog.facts(), log.path());
+        let number = path.number(until);
+        for leg in path.legs().iter().filter(|leg| path.number(leg.begin) <= number && until < leg.end) {
+            let Some(next) = SegmentName::from_number(leg.timeline, number, facts.wal_segment_size) else { continue };
+            if self.repository.is_hole(self.cluster, facts, next)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// From where to where the missing segments would go.
     pub(super) fn missing_wal(&self, wal: &WalReport) -> Vec<(Lsn, Lsn)> {
         let size = self.catalog.facts().wal_segment_size;

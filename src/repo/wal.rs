@@ -192,6 +192,16 @@ impl Repository {
         }
     }
 
+    /// Whether a segment that is not there must have existed: a fetch says [`Fetched::Missing`] then.
+    ///
+    /// # Errors
+    /// Unreachable, denied, damaged.
+    pub fn is_hole(&self, cluster: &ClusterName, facts: Facts, segment: SegmentName) -> Result<bool, Error> {
+        let file = WalFileName::Segment(segment);
+        let name = ObjectName::wal(cluster, facts.system_id, StoredName::from(file));
+        Ok(matches!(self.must_have_existed(cluster, facts, &file, &name)?, Some(Proof::Because { .. })))
+    }
+
     /// What proves that a file which is not there must have existed, if anything does.
     fn must_have_existed(
         &self,

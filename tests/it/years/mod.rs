@@ -5,6 +5,7 @@
 mod beside;
 mod command;
 mod history;
+mod hosts;
 mod killed;
 mod kills;
 mod oracle;
@@ -12,6 +13,7 @@ mod policies;
 mod promises;
 mod random;
 mod replica;
+mod restored;
 mod runs;
 mod store;
 mod withdrawn;

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +35,8 @@ pub struct Buckets {
     next_file: Arc<AtomicUsize>,
     /// Most objects in one page of a listing.
     pub page_len: Arc<AtomicUsize>,
+    /// How many seconds its clock is ahead of this host's.
+    pub ahead_s: Arc<AtomicI64>,
     /// Which requests look whether an object exists, and write a moment later without looking again.
     pub looks_first: Arc<Mutex<LooksFirst>>,
 }
@@ -80,8 +82,16 @@ impl Buckets {
             dir: Arc::new(dir),
             next_file: Arc::default(),
             page_len: Arc::new(AtomicUsize::new(1000)),
+            ahead_s: Arc::default(),
             looks_first: Arc::default(),
         }
+    }
+
+    /// The present by its clock.
+    fn now(&self) -> SystemTime {
+        let ahead_s = self.ahead_s.load(Ordering::SeqCst);
+        let by = Duration::from_secs(ahead_s.unsigned_abs());
+        if ahead_s < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 
     /// Waits where the store looks first; whether it looks again when it writes.
@@ -100,7 +110,7 @@ impl Buckets {
     fn save(&self, body: &[u8]) -> Stored {
         let file = self.dir.join(self.next_file.fetch_add(1, Ordering::Relaxed).to_string());
         fs::write(&file, body).unwrap();
-        Stored { file, size: body.len() as u64, etag: etag(body), modified: SystemTime::now() }
+        Stored { file, size: body.len() as u64, etag: etag(body), modified: self.now() }
     }
 
     /// Names and contents below a prefix, whatever the protocol says.
@@ -377,7 +387,7 @@ impl S3 for Buckets {
         state.bucket(&r.bucket)?;
         let id = format!("upload-{:06}", this.next_file.fetch_add(1, Ordering::Relaxed));
         let wants_crc32c = r.checksum_algorithm.is_some_and(|a| a.as_str() == ChecksumAlgorithm::CRC32C);
-        let initiated = SystemTime::now();
+        let initiated = this.now();
         let pending =
             Pending { bucket: r.bucket.clone(), key: r.key.clone(), initiated, wants_crc32c, parts: BTreeMap::new() };
         state.uploads.insert(id.clone(), pending);

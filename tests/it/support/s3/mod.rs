@@ -14,6 +14,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::S3ServiceBuilder;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -77,6 +78,10 @@ impl S3Server {
         let mut auth = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
         auth.register(OTHER_ACCESS_KEY.to_owned(), SECRET_KEY.into());
         builder.set_auth(auth);
+        // Its clock may be set, and those of its clients.
+        let mut config = S3Config::default();
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let front = Arc::new(Front::new(builder.build()));
         let (acceptor, ca_file) = if let Some((acceptor, pem)) = tls {
             let path = dir.path().join("ca.pem");
@@ -165,6 +170,11 @@ impl S3Server {
     /// Whether it is a store that looks whether an object exists, and writes a moment later without looking again.
     pub fn set_looks_first(&self, looks_first: LooksFirst) {
         *self.buckets.looks_first.lock().unwrap() = looks_first;
+    }
+
+    /// Lets its clock be so many seconds ahead of this host's: what is stored from now on, was stored then.
+    pub fn set_clock(&self, ahead_s: i64) {
+        self.buckets.ahead_s.store(ahead_s, Ordering::SeqCst);
     }
 
     /// How many objects it puts into one page of a listing, at most.
