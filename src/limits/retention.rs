@@ -12,6 +12,9 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// How far the clock of this host and the store's times may be apart before nothing is deleted: what clocks without
 /// synchronization drift in weeks, and far less than any rule is about.
 pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
+/// How often a plan is made where what was listed cannot be read: another run may be deleting it, and most are done
+/// before a second plan is.
+pub const PLAN_ATTEMPTS: u32 = 5;
 /// Segments whose stored sizes a plan sums up in one number of 8 bytes: 32 kB for a million segments. Where only a part
 /// of so many goes, that part is listed once more.
 pub const SUMMED_SEGMENTS: u64 = 256;

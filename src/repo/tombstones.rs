@@ -169,7 +169,7 @@ impl Repository {
         let json = encode(&WrittenOpen { backups })?;
         match self.sealer().create(&name, &Content::of_bytes(&json).identified_by(b"open"))? {
             Created::New => Ok(()),
-            Created::Exists => self.objects().make_durable(&name),
+            Created::Exists => self.still_there(&name).map(drop),
         }
     }
 
@@ -233,10 +233,7 @@ impl Repository {
             Created::New => Ok(Some(fate)),
             Created::Exists => {
                 let decided = self.fate(cluster, system_id, id)?;
-                if decided.is_some() {
-                    self.objects().make_durable(&name)?;
-                }
-                Ok(decided)
+                Ok(if decided.is_some() && !self.still_there(&name)? { None } else { decided })
             }
         }
     }
@@ -368,6 +365,17 @@ impl Repository {
             decided.insert(id);
         })?;
         Ok(decided)
+    }
+
+    /// Makes what was found durable; `false` when another run, which ended the tombstone, has removed it meanwhile.
+    fn still_there(&self, name: &ObjectName) -> Result<bool, Error> {
+        match self.objects().make_durable(name) {
+            Ok(()) => Ok(true),
+            Err(error) => match self.exists(name)? {
+                true => Err(error),
+                false => Ok(false),
+            },
+        }
     }
 
     fn exists(&self, name: &ObjectName) -> Result<bool, Error> {

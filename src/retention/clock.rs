@@ -64,6 +64,14 @@ pub(super) fn cannot_delete(location: &str, why: &str) -> Error {
     )
 }
 
+/// What is said where only the right to remove versions is missing.
+pub(super) fn cannot_purge(location: &str, why: &str) -> Error {
+    Error::new(Kind::Denied, format!("these credentials cannot remove versions in {location}: {why}")).hint(
+        "what went is hidden, and the next run with --purge-versions removes its versions if its credentials may \
+         (s3:DeleteObjectVersion): 'walvis check --policies' prints a policy for such a host",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::clock::{cannot_delete, store_now};
+use super::clock::{cannot_delete, cannot_purge, store_now};
 use super::copies::is_of;
 use super::deleting::Deleting;
 use super::expire_system::{Expiring, present};
@@ -80,8 +80,9 @@ pub struct Executed {
 impl Executed {
     /// What the command ends with when something could not be deleted.
     pub fn denied(&self, location: &str) -> Option<Error> {
-        let because = [&self.expired.tally.denied_because, &self.swept.tally.denied_because, &self.purged.denied_because];
-        because.into_iter().flatten().next().map(|why| cannot_delete(location, why))
+        let because = self.expired.tally.denied_because.as_ref().or(self.swept.tally.denied_because.as_ref());
+        let of_versions = self.purged.denied_because.as_ref().map(|why| cannot_purge(location, why));
+        because.map(|why| cannot_delete(location, why)).or(of_versions)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::Retention;
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::BackupSummary;
-use crate::limits::MAX_CLOCK_DIFFERENCE;
+use crate::limits::{MAX_CLOCK_DIFFERENCE, PLAN_ATTEMPTS};
 use crate::pg::scan::PgTime;
 use crate::recovery::choice_of_backup::Backups;
 use crate::recovery::promised::{Asked, Promised, promised};
@@ -103,9 +103,34 @@ impl PlannedBackup {
 /// # Errors
 /// [`Kind::Refused`] in the cases in which nothing may be deleted; as the store's and the catalog's.
 pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, Error> {
+    let mut attempts = 1;
+    loop {
+        match plan_once(request) {
+            Ok(plan) => return Ok(plan),
+            // Another run may delete what was listed a moment ago: a new listing does not have it.
+            Err(Failed::Catalog(_)) if attempts < PLAN_ATTEMPTS => attempts += 1,
+            Err(Failed::Catalog(error) | Failed::Other(error)) => return Err(error),
+        }
+    }
+}
+
+/// Why there is no plan.
+enum Failed {
+    /// What was listed cannot be read.
+    Catalog(Error),
+    Other(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn plan_once(request: &PlanRequest<'_>) -> Result<Plan, Failed> {
     let PlanRequest { repository, cluster, rules, .. } = *request;
     if !rules.has_rules() {
-        return Err(no_rules(repository.location()));
+        return Err(no_rules(repository.location()).into());
     }
     let mut looked_at = 0;
     let facts = repository.systems(cluster)?;
@@ -228,7 +253,7 @@ fn windows(
     good: &Backups,
     since: Option<PgTime>,
     always_newest: bool,
-) -> Result<Vec<Promised>, Error> {
+) -> Result<Vec<Promised>, Failed> {
     let asked = Asked {
         repository: request.repository,
         cluster: request.cluster,
@@ -241,11 +266,11 @@ fn windows(
         always_newest,
     };
     promised(&asked).map_err(|error| match error.kind {
-        Kind::Damaged => Error {
+        Kind::Damaged => Failed::Catalog(Error {
             kind: Kind::Refused,
             ..error.while_doing("the catalog cannot say what the recovery window needs, so nothing may go")
-        },
-        _ => error,
+        }),
+        _ => Failed::Other(error),
     })
 }
 

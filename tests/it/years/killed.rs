@@ -20,27 +20,28 @@ use crate::support::command::{Site, run};
 use crate::support::s3::{Moto, Op, S3Server, open};
 use crate::support::schema;
 
-const RULES: &str = "[repository.retention]\nkeep_last = 1\ngrace = '1s'\n";
+pub(super) const RULES: &str = "[repository.retention]\nkeep_last = 1\ngrace = '1s'\n";
 /// Longer than the grace period, by clocks of whole seconds.
-const LATER: Duration = Duration::from_millis(1100);
+pub(super) const LATER: Duration = Duration::from_millis(1100);
 
-fn objects(history: &History) -> Vec<(Key, bytes::Bytes)> {
+pub(super) fn objects(history: &History) -> Vec<(Key, bytes::Bytes)> {
     history.store.stored_in(i64::MIN, history.end).into_iter().map(|(_, key, bytes)| (key, bytes)).collect()
 }
 
-/// Names of what is there but tombstones and what goes with them, below any prefix.
+/// Names of what is there but tombstones, what goes with them, and evidence, below any prefix.
 fn content(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
-    let is_content = |name: &String| !["tombstones/", "begun/", "probe/", ".walvis"].iter().any(|part| name.contains(part));
+    let is_content =
+        |name: &String| !["tombstones/", "begun/", "probe/", "evidence/", ".walvis"].iter().any(|part| name.contains(part));
     names.into_iter().filter(is_content).collect()
 }
 
-fn below(directory: &Path) -> BTreeSet<String> {
+pub(super) fn below(directory: &Path) -> BTreeSet<String> {
     let files = crate::support::command::files_below(directory);
     content(files.iter().map(|path| path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned()))
 }
 
 /// A directory with the history, after the first phase, whose grace period is over.
-fn in_a_directory(history: &History) -> Site {
+pub(super) fn in_a_directory(history: &History) -> Site {
     let mut site = Site::bare();
     let directory = site.path("years");
     for (key, bytes) in objects(history) {
@@ -60,7 +61,7 @@ fn in_a_directory(history: &History) -> Site {
 }
 
 /// Runs it until nothing is left to do.
-fn to_the_end(site: &Site) {
+pub(super) fn to_the_end(site: &Site) {
     for _ in 0..2 {
         site.run(["expire", "--confirm"]).exits(0);
         std::thread::sleep(LATER);
