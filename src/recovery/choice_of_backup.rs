@@ -268,17 +268,10 @@ pub fn estimate(backup: &BackupSummary, segments: u64, wal_stored_bytes: u64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::manifest::PageChecksums;
     use crate::pg::scan::{Mark, RestorePointName, XactEnd, XactKind, Xid};
     use crate::pg::{Lsn, Timeline};
-    use crate::raw_text::RawText;
     use crate::recovery::log::Window;
-    use crate::recovery::tests::{History, What};
-
-    /// 2000-01-01 plus this many seconds.
-    fn at(seconds: i64) -> PgTime {
-        PgTime(seconds * 1_000_000)
-    }
+    use crate::recovery::tests::{self, History, What, at, one_leg};
 
     fn commit(lsn: u64, seconds: i64) -> (Lsn, What) {
         let end = XactEnd { time: at(seconds), xid: Xid::new(u32::try_from(lsn).unwrap()), kind: XactKind::Commit };
@@ -295,37 +288,7 @@ mod tests {
 
     /// Its end record begins 8 bytes before its stop.
     fn backup(random: u32, timeline: u32, start: u64, stop: u64, began: i64) -> BackupSummary {
-        BackupSummary {
-            id: BackupId::new(1_790_000_000, random).unwrap(),
-            label: String::new(),
-            started_unix_us: at(began).unix_us().unwrap(),
-            stopped_unix_us: 0,
-            start_lsn: Lsn(start),
-            checkpoint_lsn: Lsn(start + 8),
-            stop_lsn: Lsn(stop),
-            timeline,
-            system_id: "7".to_owned(),
-            postgres_version_num: 150_000,
-            catalog_version: 1,
-            wal_segment_bytes: 1 << 24,
-            from_standby: false,
-            files: 0,
-            bytes: 0,
-            new_bytes: 0,
-            reused_bytes: 0,
-            stored_bytes: 0,
-            pages: PageChecksums::default(),
-            parent: None,
-            data_directory: RawText::default(),
-            warnings: Vec::new(),
-            warnings_total: 0,
-            parameters: None,
-            jobs: 1,
-        }
-    }
-
-    fn one_leg() -> Vec<Leg> {
-        vec![Leg { timeline: Timeline(1), begin: Lsn(0), end: Lsn(u64::MAX), stored: None }]
+        BackupSummary { timeline, ..tests::backup(random, (start, stop), at(began)) }
     }
 
     /// Which is chosen, and where recovery from it stops.

@@ -320,50 +320,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::format::manifest::PageChecksums;
     use crate::pg::scan::{CheckpointKind, Mark, XactEnd, XactKind, Xid};
-    use crate::raw_text::RawText;
-    use crate::recovery::tests::{History, What};
+    use crate::recovery::tests::{self, History, What, at, one_leg};
 
     const SEGMENT: u64 = 64;
 
-    /// 2000-01-01 plus this many seconds.
-    fn at(seconds: i64) -> PgTime {
-        PgTime(seconds * 1_000_000)
-    }
-
     fn backup(number: u32, start: u64, stop: u64, began: i64) -> BackupSummary {
-        BackupSummary {
-            id: BackupId::new(1_790_000_000, number).unwrap(),
-            label: String::new(),
-            started_unix_us: at(began).unix_us().unwrap(),
-            stopped_unix_us: 0,
-            start_lsn: Lsn(start),
-            checkpoint_lsn: Lsn(start + 8),
-            stop_lsn: Lsn(stop),
-            timeline: 1,
-            system_id: "7".to_owned(),
-            postgres_version_num: 150_000,
-            catalog_version: 1,
-            wal_segment_bytes: SEGMENT,
-            from_standby: false,
-            files: 0,
-            bytes: 0,
-            new_bytes: 0,
-            reused_bytes: 0,
-            stored_bytes: 0,
-            pages: PageChecksums::default(),
-            parent: None,
-            data_directory: RawText::default(),
-            warnings: Vec::new(),
-            warnings_total: 0,
-            parameters: None,
-            jobs: 1,
-        }
-    }
-
-    fn one_leg() -> Vec<Leg> {
-        vec![Leg { timeline: Timeline(1), begin: Lsn(0), end: Lsn(u64::MAX), stored: None }]
+        BackupSummary { wal_segment_bytes: SEGMENT, ..tests::backup(number, (start, stop), at(began)) }
     }
 
     /// Logs of one timeline with up to two gaps, in which the clock jumps; and the backups that were taken meanwhile,

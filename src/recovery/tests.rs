@@ -1,13 +1,38 @@
 //! The search against a server in miniature, which replays record by record.
 
 use crate::error::Error;
+use crate::format::extent::BackupId;
+use crate::format::manifest::BackupSummary;
+use crate::format::manifest::tests::made_up;
 use crate::pg::scan::{CheckpointKind, Mark, PgTime, Record, RestorePointName, XactEnd, XactEntry, XactKind, Xid};
 use crate::pg::target::Target;
 use crate::pg::{Lsn, Timeline};
 use crate::recovery::log::{BackupEnd, Log, WantedEnds, WantedMarks, Window};
 use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find};
+use crate::repo::catalog::Leg;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
+
+/// 2000-01-01 plus this many seconds.
+pub(super) fn at(seconds: i64) -> PgTime {
+    PgTime(seconds * 1_000_000)
+}
+
+/// Timeline 1 by itself.
+pub(super) fn one_leg() -> Vec<Leg> {
+    vec![Leg { timeline: Timeline(1), begin: Lsn(0), end: Lsn(u64::MAX), stored: None }]
+}
+
+/// A backup from one position to another, with its checkpoint 8 bytes after its start.
+pub(super) fn backup(number: u32, (start, stop): (u64, u64), began: PgTime) -> BackupSummary {
+    BackupSummary {
+        started_unix_us: began.unix_us().unwrap(),
+        start_lsn: Lsn(start),
+        checkpoint_lsn: Lsn(start + 8),
+        stop_lsn: Lsn(stop),
+        ..made_up(BackupId::new(1_790_000_000, number).unwrap())
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(super) enum What {

@@ -10,17 +10,16 @@ use walvis::crypto::WrappingKey;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, RecordLocation, StoredExtent};
-use walvis::format::manifest::{
-    BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item, ManifestWriter, PageChecksums, TableRef,
-};
+use walvis::format::manifest::{BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item, ManifestWriter, TableRef};
 use walvis::limits::EXTENT_BYTES;
-use walvis::pg::Lsn;
 use walvis::repo::backups::{ExtentReader, PackReader, PackTarget, Packed, ScratchManifest, WantedExtent, with_packs};
 use walvis::repo::{ClusterName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::memory::MemoryStore;
 use walvis::store::retry::{Policy, Retry};
 use walvis::store::{ContentId, ErrorKind, Key, ReadRange, Store};
+
+use crate::support::backup::made_up;
 
 const SYSTEM: SystemId = SystemId(7);
 
@@ -193,33 +192,7 @@ fn damaged_packs_are_named() {
 }
 
 fn summary(world: &World) -> BackupSummary {
-    BackupSummary {
-        id: world.id,
-        label: "nightly".to_owned(),
-        started_unix_us: 1,
-        stopped_unix_us: 2,
-        start_lsn: Lsn(0x100_0028),
-        checkpoint_lsn: Lsn(0x100_0060),
-        stop_lsn: Lsn(0x100_0100),
-        timeline: 1,
-        system_id: SYSTEM.to_string(),
-        postgres_version_num: 150_018,
-        catalog_version: 202_209_061,
-        wal_segment_bytes: 16 << 20,
-        from_standby: false,
-        files: 1000,
-        bytes: 1,
-        new_bytes: 1,
-        reused_bytes: 0,
-        stored_bytes: 1,
-        pages: PageChecksums::default(),
-        parent: None,
-        data_directory: "/var/lib/postgresql/15/main".into(),
-        warnings: vec![],
-        warnings_total: 0,
-        parameters: None,
-        jobs: 2,
-    }
+    made_up(world.id, SYSTEM)
 }
 
 fn facts() -> BackupFacts {

@@ -8,13 +8,13 @@ use serde_json::Value;
 use walvis::crypto::KeyFile;
 use walvis::deadline::Deadline;
 use walvis::format::extent::{BackupId, PackId};
-use walvis::format::manifest::{BackupSummary, PageChecksums};
+use walvis::format::manifest::BackupSummary;
 use walvis::pg::Lsn;
 use walvis::repo::{ClusterName, Facts, ObjectSet, Repository, Secret, StoreSettings, StoreUrl};
 
+use crate::support::backup::made_up;
 use crate::support::command::Site;
 use crate::support::schema;
-use crate::support::segment::SYSTEM_ID;
 
 fn open(site: &Site, name: &str) -> (Repository, ClusterName, Facts) {
     let settings = StoreSettings { url: StoreUrl::File(site.path(name)), create_if_absent: None, known: None };
@@ -30,31 +30,12 @@ fn back_up(site: &Site, name: &str, number: u32) -> BackupId {
     let (repository, cluster, facts) = open(site, name);
     let id = BackupId::new(1_790_000_000 + i64::from(number), number).unwrap();
     let summary = BackupSummary {
-        id,
         label: format!("backup {number}"),
-        started_unix_us: id.started_unix_s * 1_000_000,
-        stopped_unix_us: id.started_unix_s * 1_000_000,
         start_lsn: Lsn(0x10_0028),
         checkpoint_lsn: Lsn(0x10_0060),
         stop_lsn: Lsn(0x10_0100),
-        timeline: 1,
-        system_id: SYSTEM_ID.to_string(),
-        postgres_version_num: 180_000,
-        catalog_version: 202_506_291,
         wal_segment_bytes: facts.wal_segment_size.bytes(),
-        from_standby: false,
-        files: 0,
-        bytes: 0,
-        new_bytes: 0,
-        reused_bytes: 0,
-        stored_bytes: 0,
-        pages: PageChecksums::default(),
-        parent: None,
-        data_directory: "/data".into(),
-        jobs: 1,
-        warnings: Vec::new(),
-        warnings_total: 0,
-        parameters: None,
+        ..made_up(id, facts.system_id)
     };
     repository.begin_backup(&cluster, facts.system_id, id).unwrap();
     let open = || -> Box<dyn std::io::Read> { Box::new(Cursor::new(Vec::new())) };

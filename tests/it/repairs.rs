@@ -13,11 +13,9 @@ use walvis::crypto::WrappingKey;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
 use walvis::format::extent::{BackupId, Extent, PackId, RecordLocation, StoredExtent};
-use walvis::format::manifest::{
-    BackupFacts, BackupSummary, Content as FileContent, FileEntry, Item, ManifestWriter, PageChecksums,
-};
+use walvis::format::manifest::{BackupFacts, BackupSummary, Content as FileContent, FileEntry, Item, ManifestWriter};
 use walvis::limits::EXTENT_BYTES;
-use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
+use walvis::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
 use walvis::repo::backups::{PackReader, PackTarget, with_packs};
 use walvis::repo::{
     ClusterName, Content, Facts, Fetched, ObjectName, Repository, Secret, StoreSettings, StoreUrl, Stored, SystemId,
@@ -25,6 +23,7 @@ use walvis::repo::{
 use walvis::store::memory::MemoryStore;
 use walvis::store::{ContentId, Key, ReadRange, Store};
 
+use crate::support::backup::made_up;
 use crate::support::command::files_below;
 
 mod made;
@@ -414,31 +413,5 @@ fn empty_facts() -> BackupFacts {
 }
 
 fn summary(id: BackupId) -> BackupSummary {
-    BackupSummary {
-        id,
-        label: "nightly".to_owned(),
-        started_unix_us: 1,
-        stopped_unix_us: 2,
-        start_lsn: Lsn(0x100_0028),
-        checkpoint_lsn: Lsn(0x100_0060),
-        stop_lsn: Lsn(0x100_0100),
-        timeline: 1,
-        system_id: SYSTEM.to_string(),
-        postgres_version_num: 170_000,
-        catalog_version: 202_406_281,
-        wal_segment_bytes: SEGMENT_BYTES,
-        from_standby: false,
-        files: 1000,
-        bytes: 1,
-        new_bytes: 1,
-        reused_bytes: 0,
-        stored_bytes: 1,
-        pages: PageChecksums::default(),
-        parent: None,
-        data_directory: "/var/lib/postgresql/17/main".into(),
-        warnings: vec![],
-        warnings_total: 0,
-        parameters: None,
-        jobs: 2,
-    }
+    BackupSummary { wal_segment_bytes: SEGMENT_BYTES, ..made_up(id, SYSTEM) }
 }

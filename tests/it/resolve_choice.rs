@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Cursor;
 
 use walvis::format::extent::BackupId;
-use walvis::format::manifest::{BackupSummary, PageChecksums};
+use walvis::format::manifest::BackupSummary;
 use walvis::pg::scan::{Event, Mark, PgTime, Record, XactEnd};
 use walvis::pg::target::{Target, TargetTimeline, Zone};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName};
@@ -15,6 +15,7 @@ use walvis::repo::{ClusterName, Content, Repository};
 use walvis::report::resolve::ResolveReport;
 
 use crate::resolve_random::{facts, put, repository, size};
+use crate::support::backup::made_up;
 use crate::support::wal::{Log, SEGMENT_BYTES, Writer};
 
 /// Around the first and last time of a timeline nothing is asked: times in the log go to and fro by so much.
@@ -178,32 +179,15 @@ fn time_of(record: &Record<Event>) -> Option<PgTime> {
 
 fn summary(number: u32, timeline: Timeline, start: Lsn, stop: Lsn) -> BackupSummary {
     BackupSummary {
-        id: BackupId::new(1_790_000_000 + i64::from(number), number).unwrap(),
         label: String::new(),
         // Long before all that is asked for: which time suits which backup is not the question here.
         started_unix_us: 0,
-        stopped_unix_us: 0,
         start_lsn: start,
         checkpoint_lsn: start,
         stop_lsn: stop,
         timeline: timeline.0,
-        system_id: facts().system_id.to_string(),
-        postgres_version_num: 160_000,
-        catalog_version: 1,
         wal_segment_bytes: SEGMENT_BYTES,
-        from_standby: false,
-        files: 0,
-        bytes: 0,
-        new_bytes: 0,
-        reused_bytes: 0,
-        stored_bytes: 0,
-        pages: PageChecksums::default(),
-        parent: None,
-        data_directory: String::new().into(),
-        warnings: Vec::new(),
-        warnings_total: 0,
-        parameters: None,
-        jobs: 1,
+        ..made_up(BackupId::new(1_790_000_000 + i64::from(number), number).unwrap(), facts().system_id)
     }
 }
 

@@ -13,12 +13,9 @@ use walvis::limits::ABANDONED_AFTER;
 use walvis::store::claim_name;
 use walvis::store::claims::Claims;
 use walvis::store::fault::{Effect, Fault, Op};
-use walvis::store::features::Features;
 use walvis::store::memory::MemoryStore;
 use walvis::store::retry::{Policy, Retry};
-use walvis::store::{
-    ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload,
-};
+use walvis::store::{ContentId, Created, Deleted, Entry, ErrorKind, Key, Object, ReadRange, Store, StoreError, Upload};
 
 use crate::conformance::{content, create, deadline, key, list, quick, read};
 
@@ -270,23 +267,14 @@ struct TurnStore {
 }
 
 impl Store for TurnStore {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
     fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError> {
         self.turns.step(self.writer, || self.inner.create(key, body, content))
     }
     fn begin(&self, key: &Key, content: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError> {
         Ok(Box::new(TurnUpload { store: self, inner: self.inner.begin(key, content)? }))
     }
-    fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
-        self.inner.read(key, range)
-    }
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
         self.turns.step(self.writer, || self.inner.list(prefix, after, visit))
-    }
-    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.make_durable(key)
     }
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.turns.step(self.writer, || self.inner.delete(key))
@@ -294,24 +282,8 @@ impl Store for TurnStore {
     fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
         self.turns.step(self.writer, || self.inner.delete_many(keys))
     }
-    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
-        self.inner.leftovers(older_than)
-    }
-    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
-        self.inner.remove_leftover(leftover)
-    }
-    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
-        self.inner.hidden(prefix, after, visit)
-    }
-    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
-        self.inner.purge(hidden)
-    }
-    fn features(&self) -> Result<Features, StoreError> {
-        self.inner.features()
-    }
-    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
-        self.inner.can_replace(key, body)
-    }
+
+    crate::support::forward::forward!(inner: location, read, make_durable, leftovers, remove_leftover, hidden, purge, features, can_replace);
 }
 
 struct TurnUpload<'a> {
@@ -446,14 +418,8 @@ impl Jitter {
 }
 
 impl Store for Jitter {
-    fn location(&self) -> &str {
-        self.0.location()
-    }
     fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError> {
         Self::around(|| self.0.create(key, body, content))
-    }
-    fn begin(&self, key: &Key, content: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError> {
-        self.0.begin(key, content)
     }
     fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
         Self::around(|| self.0.read(key, range))
@@ -461,33 +427,14 @@ impl Store for Jitter {
     fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
         Self::around(|| self.0.list(prefix, after, visit))
     }
-    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
-        self.0.make_durable(key)
-    }
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         Self::around(|| self.0.delete(key))
     }
     fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
         Self::around(|| self.0.delete_many(keys))
     }
-    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
-        self.0.leftovers(older_than)
-    }
-    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
-        self.0.remove_leftover(leftover)
-    }
-    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
-        self.0.hidden(prefix, after, visit)
-    }
-    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
-        self.0.purge(hidden)
-    }
-    fn features(&self) -> Result<Features, StoreError> {
-        self.0.features()
-    }
-    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
-        self.0.can_replace(key, body)
-    }
+
+    crate::support::forward::forward!(0: location, begin, make_durable, leftovers, remove_leftover, hidden, purge, features, can_replace);
 }
 
 #[test]

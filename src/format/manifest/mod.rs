@@ -312,4 +312,4 @@ mod lsn_text {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

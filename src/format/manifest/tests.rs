@@ -134,12 +134,13 @@ fn items_out_of_order_and_paths_that_lead_elsewhere_are_refused() {
     }
 }
 
-fn summary() -> BackupSummary {
+/// A backup of no files, for tests that need one of some backup.
+pub(crate) fn made_up(id: BackupId) -> BackupSummary {
     BackupSummary {
-        id: BackupId::new(1_790_000_000, 3).unwrap(),
+        id,
         label: "nightly".to_owned(),
-        started_unix_us: 1_790_000_000_000_000,
-        stopped_unix_us: 1_790_000_001_000_000,
+        started_unix_us: id.started_unix_s * 1_000_000,
+        stopped_unix_us: id.started_unix_s * 1_000_000 + 1_000_000,
         start_lsn: Lsn(0x100_0028),
         checkpoint_lsn: Lsn(0x100_0060),
         stop_lsn: Lsn(0x100_0100),
@@ -149,11 +150,11 @@ fn summary() -> BackupSummary {
         catalog_version: 202_209_061,
         wal_segment_bytes: 16 << 20,
         from_standby: false,
-        files: 4,
-        bytes: 5,
-        new_bytes: 5,
+        files: 0,
+        bytes: 0,
+        new_bytes: 0,
         reused_bytes: 0,
-        stored_bytes: 5,
+        stored_bytes: 0,
         pages: PageChecksums::default(),
         parent: None,
         data_directory: "/data".into(),
@@ -162,6 +163,11 @@ fn summary() -> BackupSummary {
         warnings_total: 0,
         parameters: None,
     }
+}
+
+fn summary() -> BackupSummary {
+    let id = BackupId::new(1_790_000_000, 3).unwrap();
+    BackupSummary { files: 4, bytes: 5, new_bytes: 5, stored_bytes: 5, ..made_up(id) }
 }
 
 fn directory(path: &str) -> Item {

@@ -8,8 +8,8 @@ use super::*;
 use crate::crypto::DataKeys;
 use crate::format::descriptor::{CreateIfAbsent, Descriptor, RepositoryCipher};
 use crate::format::extent::PackId;
-use crate::format::manifest::{BackupSummary, PageChecksums};
-use crate::pg::{Lsn, SegmentName, WalFileName};
+use crate::format::manifest::tests::made_up;
+use crate::pg::{SegmentName, WalFileName};
 use crate::repo::backups::Given;
 use crate::repo::raw_objects::RawObjects;
 use crate::repo::stored_name::StoredName;
@@ -36,36 +36,6 @@ fn id(number: u32) -> BackupId {
     BackupId::new(1_790_000_000 + i64::from(number), number).unwrap()
 }
 
-fn summary(id: BackupId) -> BackupSummary {
-    BackupSummary {
-        id,
-        label: "nightly".to_owned(),
-        started_unix_us: id.started_unix_s * 1_000_000,
-        stopped_unix_us: id.started_unix_s * 1_000_000,
-        start_lsn: Lsn(0x100_0028),
-        checkpoint_lsn: Lsn(0x100_0060),
-        stop_lsn: Lsn(0x100_0100),
-        timeline: 1,
-        system_id: "7".to_owned(),
-        postgres_version_num: 180_000,
-        catalog_version: 202_506_291,
-        wal_segment_bytes: 16 << 20,
-        from_standby: false,
-        files: 0,
-        bytes: 0,
-        new_bytes: 0,
-        reused_bytes: 0,
-        stored_bytes: 0,
-        pages: PageChecksums::default(),
-        parent: None,
-        data_directory: "/data".into(),
-        jobs: 1,
-        warnings: Vec::new(),
-        warnings_total: 0,
-        parameters: None,
-    }
-}
-
 impl World {
     fn begin(&self, number: u32) {
         self.repository.begin_backup(&self.cluster, self.facts.system_id, id(number)).unwrap();
@@ -73,7 +43,7 @@ impl World {
 
     fn complete(&self, number: u32) -> Result<(), Error> {
         let open = || -> Box<dyn std::io::Read> { Box::new(Cursor::new(Vec::new())) };
-        self.repository.complete_backup(&self.cluster, self.facts.system_id, &summary(id(number)), open)
+        self.repository.complete_backup(&self.cluster, self.facts.system_id, &made_up(id(number)), open)
     }
 
     fn put_raw(&self, name: &ObjectName) {

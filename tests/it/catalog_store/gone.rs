@@ -3,7 +3,7 @@
 use walvis::format::node::{NodeId, span};
 use walvis::repo::{ObjectName, ObjectSet};
 use walvis::store::memory::MemoryStore;
-use walvis::store::{Created, Deleted, Entry, Hidden, Leftover, Object, StoreError, Upload};
+use walvis::store::{Created, StoreError};
 
 use super::*;
 
@@ -186,31 +186,11 @@ struct Vanishing {
 }
 
 impl Store for Vanishing {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-
     fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError> {
         if key.as_str().contains(self.trigger) {
             self.doomed.iter().for_each(|key| self.inner.delete(key).unwrap());
         }
         self.inner.create(key, body, content)
-    }
-
-    fn begin(&self, key: &Key, content: &ContentId) -> Result<Box<dyn Upload + '_>, StoreError> {
-        self.inner.begin(key, content)
-    }
-
-    fn read(&self, key: &Key, range: ReadRange) -> Result<Object<'_>, StoreError> {
-        self.inner.read(key, range)
-    }
-
-    fn list(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), StoreError> {
-        self.inner.list(prefix, after, visit)
-    }
-
-    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.make_durable(key)
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
@@ -221,33 +201,7 @@ impl Store for Vanishing {
         Err(StoreError::new(kind, format!("delete {key}"), self.location(), "this user may not delete"))
     }
 
-    fn delete_many(&self, keys: &[Key]) -> Result<Vec<Deleted>, StoreError> {
-        self.inner.delete_many(keys)
-    }
-
-    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
-        self.inner.leftovers(older_than)
-    }
-
-    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
-        self.inner.remove_leftover(leftover)
-    }
-
-    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
-        self.inner.hidden(prefix, after, visit)
-    }
-
-    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
-        self.inner.purge(hidden)
-    }
-
-    fn features(&self) -> Result<walvis::store::features::Features, StoreError> {
-        self.inner.features()
-    }
-
-    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
-        self.inner.can_replace(key, body)
-    }
+    crate::support::forward::forward!(inner: location, begin, read, list, make_durable, delete_many, leftovers, remove_leftover, hidden, purge, features, can_replace);
 }
 
 /// What is under a node goes while the node is made: its writer takes it back, or the next expire does.

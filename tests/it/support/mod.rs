@@ -1,8 +1,10 @@
 //! The harness: real servers, real protocols, the real program.
 
 pub mod ahead;
+pub mod backup;
 pub mod canary;
 pub mod command;
+pub mod forward;
 pub mod postgres;
 pub mod s3;
 pub mod schema;

@@ -15,7 +15,7 @@ use walvis::codec::pack::RecordKind;
 use walvis::deadline::Deadline;
 use walvis::format::extent::{BackupId, Extent, PackId, StoredExtent};
 use walvis::format::manifest::{
-    BackupFacts, BackupSummary, Content as FileContent, DirectoryEntry, FileEntry, Item, ManifestWriter, PageChecksums,
+    BackupFacts, BackupSummary, Content as FileContent, DirectoryEntry, FileEntry, Item, ManifestWriter,
 };
 use walvis::limits::MAX_SUMMARY_BYTES;
 use walvis::pg::scan::{Scanner, Segment};
@@ -25,6 +25,7 @@ use walvis::repo::{ClusterName, Content, Facts, Repository, Secret, StoreSetting
 use walvis::store::{Key, Store};
 
 use super::store::TimedStore;
+use crate::support::backup::made_up;
 use crate::support::wal::{SEGMENT_BYTES, Writer};
 
 /// 2024-01-01 00:00 UTC, a Monday.
@@ -481,7 +482,6 @@ impl Maker {
         let whole = [head, body].concat();
         let system_id = self.facts().system_id;
         let summary = BackupSummary {
-            id,
             label: "daily".to_owned(),
             started_unix_us: began * 1_000_000,
             stopped_unix_us: (began + 700) * 1_000_000,
@@ -489,23 +489,13 @@ impl Maker {
             checkpoint_lsn: start,
             stop_lsn: stop,
             timeline: self.timeline,
-            system_id: system_id.to_string(),
-            postgres_version_num: 160_004,
-            catalog_version: 202_307_071,
             wal_segment_bytes: SEGMENT_BYTES,
-            from_standby: false,
             files: FILES as u64,
             bytes: FILES as u64 * 1500,
             new_bytes: stored_bytes,
-            reused_bytes: 0,
             stored_bytes,
-            pages: PageChecksums::default(),
             parent,
-            data_directory: "/var/lib/postgresql/16/main".into(),
-            warnings: vec![],
-            warnings_total: 0,
-            parameters: None,
-            jobs: 1,
+            ..made_up(id, system_id)
         };
         self.store.set_now(at);
         self.repository.put_manifest(&cluster(), system_id, &summary, || Box::new(Cursor::new(whole.clone()))).unwrap();

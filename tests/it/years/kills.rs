@@ -18,7 +18,6 @@ use walvis::pg::scan::PgTime;
 use walvis::repo::{ObjectName, ObjectSet, Repository, Secret, SystemId, TombstonePart};
 use walvis::retention::execute::{Executed, ExpireRequest, Watch, execute, preview};
 use walvis::retention::plan::Hooks;
-use walvis::store::features::Features;
 use walvis::store::{
     ContentId, Created, Deleted, Entry, ErrorKind, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload,
 };
@@ -110,10 +109,6 @@ impl Disturbed {
 }
 
 impl Store for Disturbed {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-
     fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError> {
         self.change(|| {}, || self.inner.create(key, body, content))
     }
@@ -176,13 +171,7 @@ impl Store for Disturbed {
         self.change(|| {}, || self.inner.purge(hidden))
     }
 
-    fn features(&self) -> Result<Features, StoreError> {
-        self.inner.features()
-    }
-
-    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
-        self.inner.can_replace(key, body)
-    }
+    crate::support::forward::forward!(inner: location, features, can_replace);
 }
 
 fn history() -> History {

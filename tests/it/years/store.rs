@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use walvis::store::features::Features;
 use walvis::store::memory::MemoryStore;
-use walvis::store::{ContentId, Created, Deleted, Entry, Hidden, Key, Leftover, Object, ReadRange, Store, StoreError, Upload};
+use walvis::store::{ContentId, Created, Deleted, Entry, Key, Object, ReadRange, Store, StoreError, Upload};
 
 /// The store. Its clock stands still unless it is set.
 pub struct TimedStore {
@@ -102,10 +100,6 @@ impl TimedStore {
 }
 
 impl Store for TimedStore {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-
     fn create(&self, key: &Key, body: Bytes, content: &ContentId) -> Result<Created, StoreError> {
         let created = self.inner.create(key, body, content)?;
         Ok(self.created(key, created))
@@ -138,10 +132,6 @@ impl Store for TimedStore {
         })
     }
 
-    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.make_durable(key)
-    }
-
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.times().remove(key.as_str());
         self.inner.delete(key)
@@ -155,29 +145,7 @@ impl Store for TimedStore {
         Ok(deleted)
     }
 
-    fn leftovers(&self, older_than: Duration) -> Result<Vec<Leftover>, StoreError> {
-        self.inner.leftovers(older_than)
-    }
-
-    fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
-        self.inner.remove_leftover(leftover)
-    }
-
-    fn hidden(&self, prefix: &str, after: &str, visit: &mut dyn FnMut(Hidden) -> ControlFlow<()>) -> Result<(), StoreError> {
-        self.inner.hidden(prefix, after, visit)
-    }
-
-    fn purge(&self, hidden: &[Hidden]) -> Result<Vec<Deleted>, StoreError> {
-        self.inner.purge(hidden)
-    }
-
-    fn features(&self) -> Result<Features, StoreError> {
-        self.inner.features()
-    }
-
-    fn can_replace(&self, key: &Key, body: Bytes) -> Result<Option<bool>, StoreError> {
-        self.inner.can_replace(key, body)
-    }
+    crate::support::forward::forward!(inner: location, make_durable, leftovers, remove_leftover, hidden, purge, features, can_replace);
 }
 
 struct TimedUpload<'a> {
