@@ -35,6 +35,7 @@ mod exit_guard;
 mod fetch;
 mod golden;
 mod golden_backup;
+mod golden_evidence;
 mod golden_repository;
 mod golden_retention;
 mod hands;
