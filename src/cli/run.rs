@@ -193,16 +193,25 @@ fn verify(global: &Global, args: &VerifyArgs, role: Role) -> Result<(), Error> {
     let (config, deadline) = prepare::long(global, None, role)?;
     let interrupted = exit_guard::interruption();
     let progress = ProgressLine::new();
-    let hooks = crate::verify::Hooks { go_on: &|| interrupted.check(), progress: &|state| progress.show_verified(state) };
+    let go_on = || {
+        let hint = "what was read is remembered: with --rolling the next run goes on where this one ended";
+        interrupted.check().map_err(|error| error.hint(hint))
+    };
+    let hooks = crate::verify::Hooks { go_on: &go_on, progress: &|state| progress.show_verified(state) };
     let source = match &args.repair_from {
         Some(url) => prepare::other_repository(global, url)?,
         None => None,
     };
     let result = ops::verify::run(&config, &request, source.as_ref(), deadline, &hooks);
     progress.clear();
-    let reports = result.map_err(|error| interrupted.end_with(error))?;
-    print::report(global.json(), &reports, |reports| render::verify::text(reports))?;
-    ops::verify::problems(&reports).map_or(Ok(()), Err)
+    let answer = result.map_err(|error| interrupted.end_with(error))?;
+    if !answer.reports.is_empty() || answer.ended_by.is_none() {
+        print::report(global.json(), &answer.reports, |reports| render::verify::text(reports))?;
+    }
+    match answer.ended_by {
+        Some(error) => Err(interrupted.end_with(error)),
+        None => ops::verify::problems(&answer.reports).map_or(Ok(()), Err),
+    }
 }
 
 /// Plans, or deletes, with a progress line, and ends when a signal says so.

@@ -19,6 +19,11 @@ pub const MAX_REFERENCES_KEPT: usize = 1 << 21;
 pub const VERIFY_JOBS_AHEAD: u64 = 64;
 /// How often the caller of a verification is asked whether to go on, and told how far it is.
 pub const VERIFY_LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often what was read so far is written down while objects are read: what a process that is killed has read in
+/// vain at most. Each time leaves an object.
+pub const VERIFY_KEEPS_EVERY: Duration = Duration::from_secs(600);
+/// So long after it was made a pin without a backup is told of: `pin` takes one back that finds no backup.
+pub const PIN_SETTLES: Duration = Duration::from_secs(3600);
 /// Most threads of a verification.
 pub const MAX_VERIFY_JOBS: usize = 64;
 /// Most threads of a verification where the operator does not say how many.

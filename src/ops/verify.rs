@@ -1,31 +1,17 @@
 //! `walvis verify`: whether what is stored is all there and right. `docs/VERIFICATION.md` has the design.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::{Config, RepositoryConfig, Retention, show_period};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::limits::MIB;
+use crate::limits::{MIB, VERIFY_KEEPS_EVERY};
 use crate::pg::scan::PgTime;
 use crate::pg::target::now;
-use crate::repo::{KeySource, Repository, VerificationMode};
+use crate::repo::{KeySource, Repository};
 use crate::report::verify::VerifyReport;
 use crate::repositories::{none_configured, open};
-use crate::verify::repair::{RepairSource, remove_needless_copies};
-use crate::verify::{
-    self, Hooks, Memory, Mode, Occasion, RepairRun, Shares, Verified, Window, answer, repair_answer, repair_found,
-};
-
-/// What is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// Listings, heads of manifests, nodes of the catalog.
-    Quick,
-    /// Every byte.
-    Full,
-    /// So much that every byte is read once in this time.
-    Rolling(Duration),
-}
+use crate::verify::{self, Hooks, Look, SessionRequest, Window, answer, session};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -38,24 +24,33 @@ pub struct VerifyRequest {
     pub max_rate_mib_per_s: Option<u64>,
 }
 
+/// What came of it.
+#[derive(Debug)]
+pub struct Answer {
+    /// Of each repository that was looked at, as far as that went.
+    pub reports: Vec<VerifyReport>,
+    /// What ended it before its end.
+    pub ended_by: Option<Error>,
+}
+
 /// Verifies the cluster in every repository, and remembers there what was read. With a repository to repair from,
 /// brings back from there what is damaged or missing in the others.
 ///
 /// # Errors
-/// [`Kind::Usage`] when evidence is kept for less than the period of a rolling verification; [`Kind::Config`]: nothing
-/// is stored of the cluster; unreachable, denied; as `go_on`'s. Damage is no error here: it
-/// is in the report.
+/// [`Kind::Usage`] when evidence is kept for less than the period of a rolling verification; [`Kind::Config`]: no
+/// repository is configured; [`Kind::Refused`]: one is to be repaired from itself; as the one that is to be repaired
+/// from. What goes wrong with a repository that is verified is in the answer: nothing is stored of the cluster,
+/// unreachable, denied; as `go_on`'s. Damage is no error: it is in the report.
 pub fn run(
     config: &Config,
     request: &VerifyRequest,
     repair_from: Option<&RepositoryConfig>,
     deadline: Deadline,
     hooks: &Hooks<'_>,
-) -> Result<Vec<VerifyReport>, Error> {
+) -> Result<Answer, Error> {
     if config.repositories.is_empty() {
         return Err(none_configured());
     }
-    let cluster = &config.cluster;
     let source = repair_from.map(|settings| open_source(config, settings, deadline)).transpose()?;
     let is_source =
         |settings: &RepositoryConfig| repair_from.is_some_and(|from| from.store.location() == settings.store.location());
@@ -68,56 +63,20 @@ pub fn run(
     if let Look::Rolling(period) = request.look {
         targets.iter().try_for_each(|settings| remembers_for(settings, period))?;
     }
-    let mut reports = Vec::new();
+    let mut answer = Answer { reports: Vec::new(), ended_by: None };
     for settings in targets {
-        let (began, since) = (jiff::Timestamp::now(), Instant::now());
-        let repository = open(settings, deadline)?;
-        let mut memory = Memory::of(&repository, cluster)?;
-        let (mode, period) = match request.look {
-            Look::Quick => (VerificationMode::Quick, None),
-            Look::Full => (VerificationMode::Full, None),
-            Look::Rolling(period) => (VerificationMode::Rolling, Some(period)),
-        };
-        let shares = match period {
-            Some(period) => Some(memory.shares(&repository, cluster, period, began.as_second())?),
-            None => None,
-        };
-        let asked = asked(request, shares.as_ref(), window(&settings.retention));
-        let mut verified = match &asked {
-            Some(asked) => verify::verify(&repository, cluster, asked, hooks)?,
-            None => Verified::default(),
-        };
-        let mut repaired = None;
-        if let (Some(source), Some(asked), false) = (&source, &asked, verified.is_interrupted) {
-            let from = RepairSource::new(&repository, source);
-            let run: RepairRun = repair_found((&repository, cluster), &from, asked, hooks, &mut verified)?;
-            remove_needless_copies(&repository, hooks.go_on)?;
-            repaired = Some(repair_answer(source.location(), &run));
-        }
-        verified.add_evidence_problems(memory.problems());
-        let occasion = Occasion {
-            mode,
-            period,
-            began_unix_us: began.as_microsecond(),
-            took: since.elapsed(),
-            interrupted: verified.is_interrupted,
-        };
-        match memory.write(&repository, cluster, &occasion, shares.as_ref(), &verified) {
-            Ok(_) => {}
-            // What was found is as good without.
-            Err(error) if error.kind == Kind::Denied => {
-                tracing::warn!("nothing will be remembered of this verification: {error}")
+        match one(config, settings, request, source.as_ref(), deadline, hooks) {
+            Ok((report, ended_by)) => {
+                answer.reports.push(report);
+                answer.ended_by = ended_by;
             }
-            Err(error) => return Err(error),
+            Err(error) => answer.ended_by = Some(error),
         }
-        if verified.is_interrupted {
-            (hooks.go_on)()?;
+        if answer.ended_by.is_some() {
+            break;
         }
-        let mut report = answer((repository.location(), &cluster.to_string()), mode.into(), &verified, since.elapsed());
-        report.repair = repaired;
-        reports.push(report);
     }
-    Ok(reports)
+    Ok(answer)
 }
 
 /// Refuses a rolling verification of which `expire` forgets what was read before all of it was.
@@ -134,20 +93,26 @@ fn remembers_for(settings: &RepositoryConfig, period: Duration) -> Result<(), Er
     .hint(format!("set keep_within of repository.retention.evidence to {period} or more, or give --rolling {within} or less")))
 }
 
-/// What is looked at; `None` where a rolling verification has nothing to read now.
-fn asked<'s>(request: &VerifyRequest, shares: Option<&'s Shares>, window: Window) -> Option<verify::VerifyRequest<'s>> {
-    let mode = match (request.look, shares) {
-        (Look::Quick, _) => Mode::Quick,
-        (Look::Rolling(_), Some(shares)) if shares.due_bytes() == 0 => return None,
-        (Look::Rolling(_), Some(shares)) => Mode::Selected(&shares.objects),
-        (Look::Full | Look::Rolling(_), _) => Mode::Full,
-    };
-    Some(verify::VerifyRequest {
-        mode,
+/// Verifies the cluster in one repository; answers also what ended that before its end.
+fn one(
+    config: &Config,
+    settings: &RepositoryConfig,
+    request: &VerifyRequest,
+    source: Option<&Repository>,
+    deadline: Deadline,
+    hooks: &Hooks<'_>,
+) -> Result<(VerifyReport, Option<Error>), Error> {
+    let repository = open(settings, deadline)?;
+    let asked = SessionRequest {
+        look: request.look,
         jobs: request.jobs.unwrap_or_else(verify::VerifyRequest::default_jobs),
         max_bytes_per_s: request.max_rate_mib_per_s.map(|mib| mib.saturating_mul(MIB as u64)),
-        window,
-    })
+        window: window(&settings.retention),
+        source,
+        keep_every: VERIFY_KEEPS_EVERY,
+    };
+    let session = session(&repository, &config.cluster, &asked, hooks)?;
+    Ok((answer(&repository, &config.cluster, &asked, &session), session.ended_by))
 }
 
 /// Opens the repository that good copies come from. Where its settings name no key and it needs one, that of a

@@ -247,6 +247,13 @@ impl Remembered {
         &self.checked
     }
 
+    /// Notes what [`put_evidence`](Repository::put_evidence) wrote, which names what was the newest until now.
+    pub fn has_written(&mut self, links: &[EvidenceLink]) {
+        let unnamed = self.newest.len().saturating_sub(MAX_EVIDENCE_LINKS);
+        self.newest.truncate(unnamed);
+        self.newest.extend(links.last());
+    }
+
     /// Adds a verification that was written down at this moment, in Unix seconds.
     fn add(&mut self, id: EvidenceId, written_unix_s: i64, mut verification: Verification) {
         let after_unix_s = verification.begins_after(written_unix_s);
@@ -283,7 +290,7 @@ struct ReadEvidence {
 
 impl Repository {
     /// Writes down what a verification looked at and found. `newest` is what [`remembered`](Self::remembered) says is
-    /// the newest. Answers with the ids; there are several where it looked at very many separate objects.
+    /// the newest. Answers with what was written; it is several where it looked at very many separate objects.
     ///
     /// # Errors
     /// [`Kind::Denied`] when the credentials cannot write; as the store's.
@@ -293,17 +300,17 @@ impl Repository {
         system_id: SystemId,
         verification: &Verification,
         newest: &[EvidenceLink],
-    ) -> Result<Vec<EvidenceId>, Error> {
+    ) -> Result<Vec<EvidenceLink>, Error> {
         let mut newest: Vec<EvidenceLink> = newest.iter().rev().take(MAX_EVIDENCE_LINKS).rev().copied().collect();
-        let mut ids: Vec<EvidenceId> = Vec::new();
+        let mut links: Vec<EvidenceLink> = Vec::new();
         for part in parts(verification) {
             let written = Written { newest, verification: Some(part) };
             let json = serde_json::to_vec(&written).map_err(|e| Error::new(Kind::Bug, format!("encode evidence: {e}")))?;
-            let id = self.put_new_evidence(cluster, system_id, &json, ids.last().copied())?;
-            newest = vec![EvidenceLink { id, blake3: *blake3::hash(&json).as_bytes() }];
-            ids.push(id);
+            let id = self.put_new_evidence(cluster, system_id, &json, links.last().map(|link| link.id))?;
+            links.push(EvidenceLink { id, blake3: *blake3::hash(&json).as_bytes() });
+            newest = links.last().into_iter().copied().collect();
         }
-        Ok(ids)
+        Ok(links)
     }
 
     /// Stores evidence under an id that is free, and later than another one.

@@ -167,6 +167,11 @@ impl LastChecked {
         self.manifests.get(&backup).copied()
     }
 
+    /// All manifests that were read, in no order.
+    pub fn manifests(&self) -> impl Iterator<Item = BackupId> {
+        self.manifests.keys().copied()
+    }
+
     /// What is known of the segments from number `first` to `last`, by their names alone.
     pub fn segments(&self, timeline: Timeline, first: u64, last: u64) -> Verified {
         let mut verified = Verified::default();

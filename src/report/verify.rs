@@ -102,7 +102,7 @@ pub struct Damage {
     /// The system identifier that it belongs to.
     pub system_id: Option<String>,
     /// What is wrong.
-    pub problem: DamageKind,
+    pub problem: Problem,
     /// In words.
     pub detail: String,
     /// Whether a backup, a window or a history needs it.
@@ -118,19 +118,19 @@ pub struct Damage {
 }
 
 /// What is wrong with an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum DamageKind {
+pub enum Problem {
     /// It is not there.
     Missing,
     /// It is shorter or longer than it can be.
     WrongSize,
-    /// It is not what was stored under its name.
+    /// It is not what was stored under its name: authentication, hash or format.
     Damaged,
     /// The store has it, and cannot hand it out.
     Unreadable,
-    /// It is genuine, and does not fit what another object says.
+    /// It is genuine, and yet does not fit what another object says.
     Contradiction,
     /// Recovery ends in it, or does not get from it to the next.
     RecoveryStops,

@@ -1,23 +1,17 @@
 //! What a verification found, as a report.
 
-use std::time::Duration;
-
-use super::findings::{Finding, LostMoments, Problem};
+use super::findings::{Finding, LostMoments};
 use super::repair::Repaired;
 use super::repair_found::{RepairRun, RepairedObject};
-use super::run::{Counts, Verified};
-use crate::report::verified::VerificationMode;
-use crate::report::verify::{
-    Damage, DamageKind, LostInterval, ObjectRepair, RepairOutcome, RepairReport, VerifiedSystem, VerifyReport,
-};
+use super::run::Counts;
+use super::session::{Session, SessionRequest};
+use crate::repo::{ClusterName, Repository};
+use crate::report::verify::{Damage, LostInterval, ObjectRepair, RepairOutcome, RepairReport, VerifiedSystem, VerifyReport};
 
 /// The report of one repository.
-pub fn answer(
-    (repository, cluster): (&str, &str),
-    verification_mode: VerificationMode,
-    verified: &Verified,
-    took: Duration,
-) -> VerifyReport {
+pub fn answer(repository: &Repository, cluster: &ClusterName, asked: &SessionRequest<'_>, session: &Session) -> VerifyReport {
+    let Session { verified, repaired, took, ended_by } = session;
+    let repair = asked.source.zip(repaired.as_ref()).map(|(source, run)| repair_answer(source.location(), run));
     let system = |counts: &Counts| VerifiedSystem {
         system_id: counts.system_id.to_string(),
         segments: counts.segments,
@@ -27,22 +21,22 @@ pub fn answer(
         stored_bytes: counts.bytes,
     };
     VerifyReport {
-        repository: repository.to_owned(),
-        cluster: cluster.to_owned(),
-        verification_mode,
+        repository: repository.location().to_owned(),
+        cluster: cluster.to_string(),
+        verification_mode: asked.look.mode().into(),
         duration_s: took.as_secs_f64(),
         read_bytes: verified.checked.iter().map(|checked| checked.bytes).sum(),
         systems: verified.counts.iter().map(system).collect(),
         findings: verified.findings.iter().map(damage).collect(),
         findings_total: verified.findings.that_matter_total.saturating_add(verified.findings.others_total),
         findings_that_matter: verified.findings.that_matter_total,
-        repair: None,
-        interrupted: verified.is_interrupted,
+        repair,
+        interrupted: ended_by.is_some(),
     }
 }
 
 /// What was brought back from the repository at `source`.
-pub fn repair_answer(source: &str, run: &RepairRun) -> RepairReport {
+fn repair_answer(source: &str, run: &RepairRun) -> RepairReport {
     RepairReport {
         repaired_from: source.to_owned(),
         repaired_objects: run.brought_back(),
@@ -66,7 +60,7 @@ fn damage(finding: &Finding) -> Damage {
     Damage {
         object: finding.subject.to_string(),
         system_id: finding.system_id.map(|id| id.to_string()),
-        problem: kind(finding.problem),
+        problem: finding.problem,
         detail: finding.detail.clone(),
         matters: finding.matters,
         has_good_copy: finding.is_repaired,
@@ -83,18 +77,5 @@ fn interval(lost: &LostMoments) -> LostInterval {
         lost_until_lsn: lost.until.to_string(),
         lost_from_at: lost.from_time.map(Into::into),
         lost_until_at: lost.until_time.map(Into::into),
-    }
-}
-
-fn kind(problem: Problem) -> DamageKind {
-    match problem {
-        Problem::Missing => DamageKind::Missing,
-        Problem::WrongSize => DamageKind::WrongSize,
-        Problem::Damaged => DamageKind::Damaged,
-        Problem::Unreadable => DamageKind::Unreadable,
-        Problem::Contradiction => DamageKind::Contradiction,
-        Problem::RecoveryStops => DamageKind::RecoveryStops,
-        Problem::Foreign => DamageKind::Foreign,
-        Problem::Leftover => DamageKind::Leftover,
     }
 }

@@ -1,8 +1,9 @@
 //! Something wrong, before it is known what it costs.
 
 use super::costs::Harm;
-use super::findings::{Problem, Subject};
+use super::findings::{Cost, Finding, Problem, Subject};
 use crate::error::{Error, Kind};
+use crate::repo::SystemId;
 
 /// Something wrong with an object.
 #[derive(Debug, Clone)]
@@ -27,6 +28,12 @@ impl Fault {
     /// A fault that harms nothing yet.
     pub(super) fn new(subject: Subject, problem: Problem, detail: impl Into<String>, matters: bool) -> Self {
         Self { subject, problem, detail: detail.into(), harm: Harm::default(), files: Vec::new(), matters, is_repaired: false }
+    }
+
+    /// As what is found, of which nobody has worked out what it costs.
+    pub(super) fn into_finding(self, system_id: Option<SystemId>) -> Finding {
+        let Self { subject, problem, detail, matters, is_repaired, .. } = self;
+        Finding { subject, system_id, problem, detail, cost: Cost::default(), matters, is_repaired }
     }
 
     /// Says what it harms.

@@ -10,6 +10,7 @@ use crate::limits::{MAX_FINDINGS_KEPT, MAX_LESSER_FINDINGS_KEPT};
 use crate::pg::scan::PgTime;
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::{ClusterName, ObjectName, ObjectSet, SystemId};
+pub use crate::report::verify::Problem;
 
 /// What a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,27 +43,6 @@ impl fmt::Display for Subject {
             Self::Other(text) => f.write_str(text),
         }
     }
-}
-
-/// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Problem {
-    /// It is not there.
-    Missing,
-    /// It is shorter or longer than it can be.
-    WrongSize,
-    /// It is not what was stored under its name: authentication, hash or format.
-    Damaged,
-    /// The store has it, and cannot hand it out.
-    Unreadable,
-    /// It is genuine, and yet does not fit what another object says.
-    Contradiction,
-    /// Recovery ends in it, or does not get from it to the next.
-    RecoveryStops,
-    /// It is no object of a repository.
-    Foreign,
-    /// Nothing needs it.
-    Leftover,
 }
 
 /// Moments that cannot be reached.

@@ -5,16 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use super::continuity::Continuity;
 use super::costs::Harm;
 use super::fault::{Fault, is_damage};
-use super::findings::{Checked, Problem, Subject};
+use super::findings::{Checked, Findings, Problem, Subject};
 use super::heads::damaged_manifest;
 use super::known::Known;
 use super::read::{BadRecords, Done, Job, Meter, Outcome, ReadWorker};
 use super::references::{References, Referred, walk};
-use super::request::{Hooks, Mode, Progress, VerifyRequest};
+use super::request::{Hooks, Keep, Mode, Progress, VerifyRequest};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::limits::{MAX_HARMED_FILES_NAMED, MAX_REFERENCES_KEPT, MAX_UNREADABLE_IN_A_ROW, VERIFY_JOBS_AHEAD, VERIFY_LOOK_EVERY};
@@ -28,6 +29,8 @@ pub(super) struct Full<'f> {
     known: &'f Known<'f>,
     request: &'f VerifyRequest<'f>,
     hooks: &'f Hooks<'f>,
+    keep: Option<Keep<'f>>,
+    kept: Instant,
     meter: &'f Meter,
     /// What was read before this look.
     bytes_before: u64,
@@ -46,12 +49,20 @@ pub(super) type Looked = (Vec<Fault>, Checked);
 
 impl<'f> Full<'f> {
     /// Of what is known.
-    pub(super) fn new(known: &'f Known<'f>, request: &'f VerifyRequest<'f>, hooks: &'f Hooks<'f>, meter: &'f Meter) -> Self {
+    pub(super) fn new(
+        known: &'f Known<'f>,
+        request: &'f VerifyRequest<'f>,
+        hooks: &'f Hooks<'f>,
+        keep: Option<Keep<'f>>,
+        meter: &'f Meter,
+    ) -> Self {
         let total_bytes = (request.mode == Mode::Full).then_some(known.inventory.bytes);
         Self {
             known,
             request,
             hooks,
+            keep,
+            kept: Instant::now(),
             meter,
             bytes_before: meter.bytes(),
             total_bytes,
@@ -78,6 +89,21 @@ impl<'f> Full<'f> {
     pub(super) fn finish(self) -> Looked {
         let bytes = self.meter.bytes().saturating_sub(self.bytes_before);
         (self.faults, Checked { system_id: self.known.facts.system_id, objects: self.checked, bytes })
+    }
+
+    /// Hands out what was read so far, where it is time to.
+    fn keep(&mut self) -> Result<(), Error> {
+        let Some(Keep { every, keep }) = self.keep else { return Ok(()) };
+        if self.kept.elapsed() < every {
+            return Ok(());
+        }
+        let system_id = self.known.facts.system_id;
+        let bytes = self.meter.bytes().saturating_sub(self.bytes_before);
+        let mut found = Findings::default();
+        self.faults.iter().for_each(|fault| found.add(fault.clone().into_finding(Some(system_id))));
+        keep(&Checked { system_id, objects: self.checked.clone(), bytes }, &found)?;
+        self.kept = Instant::now();
+        Ok(())
     }
 
     /// What is selected of this system identifier; `None` is all.
@@ -114,18 +140,22 @@ impl<'f> Full<'f> {
         for backup in ids {
             self.go_on()?;
             self.objects += 1;
-            self.checked.insert_manifest(backup);
             if self.known.heads.unreadable.contains(&backup) {
+                self.checked.insert_manifest(backup);
                 continue;
             }
             let read = self.known.repository.read_manifest(cluster, system_id, backup, &mut |_, _| Ok(ControlFlow::Continue(())));
-            if let Err(error) = read {
-                if !is_damage(&error) {
-                    return Err(error);
+            match read {
+                // A void, or gone.
+                Ok(None) => continue,
+                Ok(Some(_)) => {}
+                Err(error) if is_damage(&error) => {
+                    let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup };
+                    self.faults.push(damaged_manifest(self.known.repository, name, error)?);
                 }
-                let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup };
-                self.faults.push(damaged_manifest(self.known.repository, name, error)?);
+                Err(error) => return Err(error),
             }
+            self.checked.insert_manifest(backup);
         }
         Ok(())
     }
@@ -243,9 +273,8 @@ impl<'f> Full<'f> {
             self.bad.insert(*pack, bad);
         }
         let (problem, detail) = match outcome {
-            Outcome::Good => return Ok(()),
             // What expires meanwhile; what is needed is missed by the quick look of the next run.
-            Outcome::Gone => return Ok(()),
+            Outcome::Good | Outcome::Gone => return self.keep(),
             Outcome::Wrong(why) => (Problem::Damaged, why),
             Outcome::Contradicts(why) => (Problem::Contradiction, why),
             Outcome::Unreadable(error) if self.unreadable >= MAX_UNREADABLE_IN_A_ROW => return Err(error),
@@ -258,7 +287,7 @@ impl<'f> Full<'f> {
             fault = fault.harming(harm);
         }
         self.faults.push(fault);
-        Ok(())
+        self.keep()
     }
 
     /// Holds a segment against the one before it.

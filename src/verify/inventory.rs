@@ -1,11 +1,13 @@
-//! What a repository holds of a cluster, as one listing tells it.
+//! What a repository holds of a cluster, as listings tell it: WAL and packs as several at once.
 //!
 //! Lives here: counting and sorting names. May not live here: what is wrong with them. Memory: segments as runs, 16
 //! bytes for each pack, a few for each backup.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use super::listing::Listing;
 use crate::error::Error;
 use crate::format::extent::BackupId;
 use crate::limits::MAX_LESSER_FINDINGS_KEPT;
@@ -34,6 +36,8 @@ pub(super) struct SystemInventory {
     pub(super) manifests: BTreeSet<BackupId>,
     /// Backups that have begun.
     pub(super) begun: BTreeSet<BackupId>,
+    /// Backups that have pins, whatever these say.
+    pub(super) pinned: BTreeSet<BackupId>,
     /// How many objects.
     pub(super) objects: u64,
     /// Their stored bytes.
@@ -51,6 +55,7 @@ impl SystemInventory {
             packs: BTreeMap::new(),
             manifests: BTreeSet::new(),
             begun: BTreeSet::new(),
+            pinned: BTreeSet::new(),
             objects: 0,
             bytes: 0,
         }
@@ -59,6 +64,28 @@ impl SystemInventory {
     /// How many segments there are.
     pub(super) fn segment_count(&self) -> u64 {
         self.segments.values().map(Runs::count).sum()
+    }
+
+    fn extend(&mut self, part: Self) {
+        for (timeline, runs) in part.segments {
+            let known = self.segments.entry(timeline).or_default();
+            runs.iter().for_each(|(first, last)| known.insert_run(first, last));
+        }
+        for (timeline, at) in part.newest_unix_s {
+            let newest = self.newest_unix_s.entry(timeline).or_insert(at);
+            *newest = at.max(*newest);
+        }
+        self.histories.extend(part.histories);
+        self.odd_segments.extend(part.odd_segments);
+        self.odd_segments.truncate(MAX_LESSER_FINDINGS_KEPT);
+        for (backup, packs) in part.packs {
+            self.packs.entry(backup).or_default().extend(packs);
+        }
+        self.manifests.extend(part.manifests);
+        self.begun.extend(part.begun);
+        self.pinned.extend(part.pinned);
+        self.objects += part.objects;
+        self.bytes = self.bytes.saturating_add(part.bytes);
     }
 
     fn add_segment(&mut self, name: SegmentName, bytes: u64, plausible: (u64, u64)) {
@@ -110,18 +137,55 @@ impl Inventory {
             let known = facts.iter().find(|facts| facts.system_id == system_id).map(|facts| facts.wal_segment_size);
             known.or(fallback)
         };
-        let mut outcome = Ok(());
-        repository.objects().list_all(Some(Prefix::Cluster(cluster)), "", &mut |listed| {
-            match listed {
-                Ok(object) => inventory.add(object, &size_of),
-                Err(foreign) => inventory.add_foreign(foreign),
-            }
-            outcome = go_on(inventory.objects);
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        outcome?;
+        let add = |inventory: &mut Self, listed: Result<ListedObject, ForeignObject>| match listed {
+            Ok(object) => inventory.add(object, &size_of),
+            Err(foreign) => inventory.add_foreign(foreign),
+        };
+        // Manifests before what they refer to: what a backup has that ends meanwhile was stored before its manifest.
+        let contents =
+            facts.iter().flat_map(|facts| [Prefix::Wal(cluster, facts.system_id), Prefix::Packs(cluster, facts.system_id)]);
+        let contents: Vec<(String, String)> = contents.map(|prefix| (prefix.to_string(), prefix.end())).collect();
+        let mut from = Some(String::new());
+        while let Some(after) = from.take() {
+            let mut outcome = Ok(());
+            repository.objects().list_all(Some(Prefix::Cluster(cluster)), &after, &mut |listed| {
+                let name = match &listed {
+                    Ok(object) => object.name.to_string(),
+                    Err(foreign) => foreign.name.clone(),
+                };
+                if let Some((_, end)) = contents.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+                    from = Some(end.clone());
+                    return ControlFlow::Break(());
+                }
+                add(&mut inventory, listed);
+                outcome = go_on(inventory.objects);
+                if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            outcome?;
+        }
+        for facts in facts {
+            go_on(inventory.objects)?;
+            let listing = Listing::new(repository, cluster, *facts)?;
+            listing.visit_content(&add)?.into_iter().for_each(|part| inventory.extend(part));
+        }
         inventory.list_outside(repository)?;
         Ok(inventory)
+    }
+
+    /// Adds what another part of the listing has; parts come in the order of names.
+    fn extend(&mut self, part: Self) {
+        for (system_id, system) in part.systems {
+            match self.systems.entry(system_id) {
+                Entry::Vacant(free) => drop(free.insert(system)),
+                Entry::Occupied(mut known) => known.get_mut().extend(system),
+            }
+        }
+        self.bindings.extend(part.bindings);
+        self.foreign_total += part.foreign_total;
+        self.foreign.extend(part.foreign);
+        self.foreign.truncate(MAX_LESSER_FINDINGS_KEPT);
+        self.objects += part.objects;
+        self.bytes = self.bytes.saturating_add(part.bytes);
     }
 
     /// What is before and after the clusters in the order of names.
@@ -178,6 +242,7 @@ impl Inventory {
             }
             ObjectName::Manifest { backup, .. } => drop(system.manifests.insert(backup)),
             ObjectName::BegunBackup { backup, .. } => drop(system.begun.insert(backup)),
+            ObjectName::Pin { backup, .. } => drop(system.pinned.insert(backup)),
             _ => {}
         }
     }

@@ -99,8 +99,10 @@ impl<'a> Known<'a> {
             self.costs.harms(harm, summary.id, wal.timeline, (wal.start, wal.stop))
         };
         let readable = self.heads.backups.iter().filter(is_harmed).map(|summary| summary.id);
-        let unreadable = harm.backups.iter().copied().filter(|id| self.heads.unreadable.contains(id));
-        let found: BTreeSet<BackupId> = readable.chain(unreadable).collect();
+        // Those whose manifest cannot be read, or is missing.
+        let is_readable = |id: &BackupId| self.heads.backups.iter().any(|summary| summary.id == *id);
+        let others = harm.backups.iter().copied().filter(|id| !is_readable(id));
+        let found: BTreeSet<BackupId> = readable.chain(others).collect();
         found.into_iter().collect()
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::PackId;
 use crate::limits::{LISTED_PART_SEGMENTS, LISTERS, MAX_LISTED_PARTS};
 use crate::pg::{SegmentName, WalFileName};
-use crate::repo::{ClusterName, Facts, ListedObject, ObjectName, Prefix, Repository};
+use crate::repo::{ClusterName, Facts, ForeignObject, ListedObject, ObjectName, Prefix, Repository};
 use crate::threads::at_once;
 
 /// What is listed.
@@ -27,6 +27,9 @@ struct Part {
     after: String,
     until: Option<String>,
 }
+
+/// What is done with a name in a listing.
+pub(super) type VisitListed<'v, T> = dyn Fn(&mut T, Result<ListedObject, ForeignObject>) + Sync + 'v;
 
 /// The names of a system identifier, cut into parts that are listed at once.
 pub struct Listing<'a> {
@@ -71,18 +74,40 @@ impl<'a> Listing<'a> {
     /// # Errors
     /// As the store's.
     pub fn visit<T: Default + Send>(&self, visit: &(dyn Fn(&mut T, ListedObject) + Sync)) -> Result<Vec<T>, Error> {
-        let listed = at_once(&self.parts, LISTERS, |part| {
+        let known = |value: &mut T, listed: Result<ListedObject, ForeignObject>| {
+            if let Ok(object) = listed {
+                visit(value, object);
+            }
+        };
+        self.visit_parts(&self.parts, &known)
+    }
+
+    /// Visits the names of WAL files and packs, and all that is beside them and no object.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn visit_content<T: Default + Send>(&self, visit: &VisitListed<'_, T>) -> Result<Vec<T>, Error> {
+        let parts: Vec<Part> = self.parts.iter().filter(|part| part.of != Of::Manifests).cloned().collect();
+        self.visit_parts(&parts, visit)
+    }
+
+    fn visit_parts<T: Default + Send>(&self, parts: &[Part], visit: &VisitListed<'_, T>) -> Result<Vec<T>, Error> {
+        let listed = at_once(parts, LISTERS, |part| {
             let prefix = match part.of {
                 Of::Wal => Prefix::Wal(self.cluster, self.facts.system_id),
                 Of::Packs => Prefix::Packs(self.cluster, self.facts.system_id),
                 Of::Manifests => Prefix::Manifests(self.cluster, self.facts.system_id),
             };
             let mut value = T::default();
-            self.repository.objects().list(prefix, &part.after, &mut |object| {
-                if part.until.as_ref().is_some_and(|until| object.name.to_string() > *until) {
+            self.repository.objects().list_all(Some(prefix), &part.after, &mut |listed| {
+                let is_beyond = |until: &String| match &listed {
+                    Ok(object) => object.name.to_string() > *until,
+                    Err(foreign) => foreign.name > *until,
+                };
+                if part.until.as_ref().is_some_and(is_beyond) {
                     return ControlFlow::Break(());
                 }
-                visit(&mut value, object);
+                visit(&mut value, listed);
                 ControlFlow::Continue(())
             })?;
             Ok(value)

@@ -12,11 +12,13 @@
 //! | What is needed by somebody? | `needed`; by the rules of the repository: `window` |
 //! | What does damage cost? | `costs`; all of these put together: `known` |
 //! | What is wrong, without reading content? | `quick` |
+//! | Which manifests did somebody delete? | `lost_manifests` |
 //! | What is wrong in any byte? | `full`; one object: `read`; what packs must hold: `references`; neighbours: `continuity` |
 //! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
 //! | What do earlier ones tell, and what is written down? | `remember` |
 //! | Since when is each backup verified? | `checked_backups` |
 //! | What is found, and what was looked at? | [`findings`] |
+//! | In which order does all that happen, for the command? | `session` |
 //! | How does what is damaged become good again? | [`repair`]; all that was found: `repair_found` |
 
 mod answer;
@@ -31,6 +33,7 @@ mod inventory;
 mod known;
 mod lines;
 mod listing;
+mod lost_manifests;
 mod needed;
 mod quick;
 mod read;
@@ -41,14 +44,16 @@ mod repair_found;
 mod request;
 mod rolling;
 mod run;
+mod session;
 mod window;
 
-pub use answer::{answer, repair_answer};
+pub use answer::answer;
 pub use checked_backups::checked_backups;
 pub use findings::{Checked, Cost, Finding, Findings, LostMoments, Problem, Subject};
 pub use listing::Listing;
 pub use remember::{Memory, Occasion, Shares};
 pub use repair_found::{RepairRun, RepairedObject, repair_found};
-pub use request::{Hooks, Mode, Progress, VerifyRequest, Window};
+pub use request::{Hooks, Mode, Progress, SeenManifests, VerifyRequest, Window};
 pub use rolling::{Share, share};
 pub use run::{Counts, Verified, verify};
+pub use session::{Look, Session, SessionRequest, session};

@@ -28,17 +28,17 @@ pub(super) fn around(cluster: &ClusterName, inventory: &Inventory, bindings: Vec
     faults
 }
 
-/// What is wrong with one system identifier. `stops` says whether to tell of segments in which recovery ends, as the
-/// catalog has them.
+/// What is wrong with one system identifier, besides manifests that are lost. `stops` says whether to tell of segments
+/// in which recovery ends, as the catalog has them.
 ///
 /// # Errors
 /// As the store's.
-pub(super) fn faults(known: &Known<'_>, stops: bool) -> Result<Vec<Fault>, Error> {
+pub(super) fn faults(known: &Known<'_>, lost: &[Fault], stops: bool) -> Result<Vec<Fault>, Error> {
     let mut faults = Vec::new();
     missing_segments(known, &mut faults);
     odd_segments(known, &mut faults);
     missing_histories(known, &mut faults);
-    packs(known, &mut faults)?;
+    packs(known, lost, &mut faults)?;
     catalog_damage(known, &mut faults);
     if stops {
         stopped_segments(known, &mut faults);
@@ -119,7 +119,7 @@ fn missing_histories(known: &Known<'_>, faults: &mut Vec<Fault>) {
     }
 }
 
-fn packs(known: &Known<'_>, faults: &mut Vec<Fault>) -> Result<(), Error> {
+fn packs(known: &Known<'_>, lost: &[Fault], faults: &mut Vec<Fault>) -> Result<(), Error> {
     let users = &known.heads.users;
     let mut wanted: BTreeMap<PackId, u64> = users.packs().collect();
     let mut unused: BTreeMap<BackupId, (u64, u64)> = BTreeMap::new();
@@ -159,6 +159,8 @@ fn packs(known: &Known<'_>, faults: &mut Vec<Fault>) -> Result<(), Error> {
         for (backup, (count, bytes)) in unused {
             let why = if known.inventory.manifests.contains(&backup) {
                 "that no backup refers to"
+            } else if lost.iter().any(|fault| fault.harm.backups.contains(&backup)) {
+                "of a backup whose manifest is missing"
             } else {
                 "of a backup that is under way, was interrupted, or expired"
             };

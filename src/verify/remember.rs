@@ -8,7 +8,8 @@ use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::checked_backups::checked_backups;
-use super::findings::{Finding, Findings, Problem, Subject};
+use super::findings::{Checked, Finding, Findings, Problem, Subject};
+use super::request::SeenManifests;
 use super::rolling::{Share, share};
 use super::run::Verified;
 use crate::error::Error;
@@ -75,6 +76,11 @@ impl Memory {
         Ok(memory)
     }
 
+    /// The manifests that were read at one time or another.
+    pub fn seen_manifests(&self) -> SeenManifests {
+        self.systems.iter().map(|(id, (_, remembered))| (*id, remembered.checked.manifests().collect())).collect()
+    }
+
     /// What is wrong with evidence: it is missing, was changed, or cannot be read.
     pub fn problems(&self) -> impl Iterator<Item = (SystemId, &EvidenceProblem)> {
         let systems = self.systems.iter();
@@ -117,45 +123,73 @@ impl Memory {
     ) -> Result<Vec<EvidenceId>, Error> {
         let mut written = Vec::new();
         for (system_id, (facts, remembered)) in &mut self.systems {
-            let checked = verified.checked.iter().find(|checked| checked.system_id == *system_id);
-            let (whole, damaged) = match checked {
-                Some(checked) => told_apart(&checked.objects, &verified.findings, *system_id, facts.wal_segment_size),
-                None => (ObjectSet::new(facts.wal_segment_size), ObjectSet::new(facts.wal_segment_size)),
-            };
-            let has_read = !whole.is_empty() || !damaged.is_empty();
-            let found = Found::of(&verified.findings, *system_id);
-            if occasion.mode == VerificationMode::Rolling && !has_read && found.total == 0 {
-                continue;
-            }
-            let read_bytes = checked.map_or(0, |checked| checked.bytes);
-            let share_bytes = shares.and_then(|shares| shares.bytes.get(system_id)).copied().unwrap_or(0);
-            let mut verification = Verification {
-                mode: occasion.mode,
-                period_s: occasion.period.map(|period| period.as_secs()),
-                host: fsio::host_name(),
-                began_unix_us: occasion.began_unix_us,
-                duration_us: u64::try_from(occasion.took.as_micros()).unwrap_or(u64::MAX),
-                interrupted: occasion.interrupted,
-                piece: 1,
-                read_bytes,
-                // What a finished run did not read is gone, or was not worth a request.
-                owed_bytes: if occasion.interrupted { share_bytes.saturating_sub(read_bytes) } else { 0 },
-                whole,
-                damaged,
-                backups: Vec::new(),
-                findings: found.first,
-                findings_total: found.total,
-                findings_that_matter: found.that_matter,
-            };
-            if has_read {
-                let now_unix_s = jiff::Timestamp::now().as_second();
-                let checked = remembered.with(now_unix_s, &verification);
-                verification.backups = checked_backups(repository, cluster, *facts, checked)?;
-            }
-            written.extend(repository.put_evidence(cluster, *system_id, &verification, &remembered.newest)?);
+            let nothing = Checked { system_id: *system_id, objects: ObjectSet::new(facts.wal_segment_size), bytes: 0 };
+            let checked = verified.checked.iter().find(|checked| checked.system_id == *system_id).unwrap_or(&nothing);
+            written.extend(write_one((repository, cluster), *facts, remembered, occasion, shares, checked, &verified.findings)?);
         }
         Ok(written)
     }
+
+    /// Writes down what a verification that goes on has read so far of one system identifier.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_part(
+        &mut self,
+        (repository, cluster): (&Repository, &ClusterName),
+        occasion: &Occasion,
+        shares: Option<&Shares>,
+        checked: &Checked,
+        findings: &Findings,
+    ) -> Result<(), Error> {
+        let Some((facts, remembered)) = self.systems.get_mut(&checked.system_id) else { return Ok(()) };
+        write_one((repository, cluster), *facts, remembered, occasion, shares, checked, findings).map(drop)
+    }
+}
+
+/// Writes down what was read and found of one system identifier, and remembers it.
+fn write_one(
+    (repository, cluster): (&Repository, &ClusterName),
+    facts: Facts,
+    remembered: &mut Remembered,
+    occasion: &Occasion,
+    shares: Option<&Shares>,
+    checked: &Checked,
+    findings: &Findings,
+) -> Result<Vec<EvidenceId>, Error> {
+    let system_id = facts.system_id;
+    let (whole, damaged) = told_apart(checked, findings, facts.wal_segment_size);
+    let has_read = !whole.is_empty() || !damaged.is_empty();
+    let found = Found::of(findings, system_id);
+    if occasion.mode == VerificationMode::Rolling && !has_read && found.total == 0 {
+        return Ok(Vec::new());
+    }
+    let share_bytes = shares.and_then(|shares| shares.bytes.get(&system_id)).copied().unwrap_or(0);
+    let mut verification = Verification {
+        mode: occasion.mode,
+        period_s: occasion.period.map(|period| period.as_secs()),
+        host: fsio::host_name(),
+        began_unix_us: occasion.began_unix_us,
+        duration_us: u64::try_from(occasion.took.as_micros()).unwrap_or(u64::MAX),
+        interrupted: occasion.interrupted,
+        piece: 1,
+        read_bytes: checked.bytes,
+        // What a finished run did not read is gone, or was not worth a request.
+        owed_bytes: if occasion.interrupted { share_bytes.saturating_sub(checked.bytes) } else { 0 },
+        whole,
+        damaged,
+        backups: Vec::new(),
+        findings: found.first,
+        findings_total: found.total,
+        findings_that_matter: found.that_matter,
+    };
+    if has_read {
+        let now_unix_s = jiff::Timestamp::now().as_second();
+        verification.backups = checked_backups(repository, cluster, facts, remembered.with(now_unix_s, &verification))?;
+    }
+    let links = repository.put_evidence(cluster, system_id, &verification, &remembered.newest)?;
+    remembered.has_written(&links);
+    Ok(links.iter().map(|link| link.id).collect())
 }
 
 /// What was found of one system identifier. What is of none is told with each.
@@ -185,9 +219,10 @@ impl Found {
 
 /// What is whole of what was read, and what is damaged. What readers have a good copy of counts as whole. Where there
 /// was more damage than findings are kept of, nobody knows which objects are whole.
-fn told_apart(read: &ObjectSet, findings: &Findings, system_id: SystemId, size: WalSegmentSize) -> (ObjectSet, ObjectSet) {
+fn told_apart(checked: &Checked, findings: &Findings, size: WalSegmentSize) -> (ObjectSet, ObjectSet) {
+    let read = &checked.objects;
     let mut damaged = read.none_of_it();
-    for finding in findings.iter().filter(|finding| finding.system_id == Some(system_id) && !finding.is_repaired) {
+    for finding in findings.iter().filter(|finding| finding.system_id == Some(checked.system_id) && !finding.is_repaired) {
         if matches!(finding.problem, Problem::Damaged | Problem::Unreadable | Problem::WrongSize | Problem::Contradiction) {
             add(&mut damaged, &finding.subject, size);
         }

@@ -1,8 +1,11 @@
 //! What is asked of a verification, and how far it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::findings::{Checked, Findings};
 use crate::error::Error;
+use crate::format::extent::BackupId;
 use crate::limits::{MAX_DEFAULT_VERIFY_JOBS, MAX_VERIFY_JOBS};
 use crate::pg::scan::PgTime;
 use crate::repo::{ObjectSet, SystemId};
@@ -30,6 +33,9 @@ pub enum Window {
     },
 }
 
+/// Manifests that earlier verifications read, of each system identifier.
+pub type SeenManifests = BTreeMap<SystemId, BTreeSet<BackupId>>;
+
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyRequest<'a> {
@@ -41,6 +47,8 @@ pub struct VerifyRequest<'a> {
     pub max_bytes_per_s: Option<u64>,
     /// What is needed of the log besides what backups need themselves.
     pub window: Window,
+    /// Manifests that earlier verifications read.
+    pub seen: Option<&'a SeenManifests>,
 }
 
 impl VerifyRequest<'_> {
@@ -73,6 +81,16 @@ pub enum Progress {
         /// Objects so far.
         objects: u64,
     },
+}
+
+/// What was read of one system identifier so far is handed out now and then, for whoever may be killed.
+#[derive(Clone, Copy)]
+pub(super) struct Keep<'a> {
+    /// How often.
+    pub(super) every: Duration,
+    /// Takes what was read, and what was found of it; what that costs is not worked out yet. An error ends the
+    /// verification with it.
+    pub(super) keep: &'a dyn Fn(&Checked, &Findings) -> Result<(), Error>,
 }
 
 /// What a caller is asked and told meanwhile.

@@ -9,10 +9,10 @@ use super::full::Full;
 use super::heads::Heads;
 use super::inventory::{Inventory, SystemInventory};
 use super::known::Known;
-use super::quick;
 use super::read::Meter;
-use super::request::{Hooks, Mode, Progress, VerifyRequest};
+use super::request::{Hooks, Keep, Mode, Progress, VerifyRequest};
 use super::window::needed_by;
+use super::{lost_manifests, quick};
 use crate::error::{Error, Kind};
 use crate::limits::{LISTED_NAMES, MAX_TIMED_LOSSES};
 use crate::pg::WalFileName;
@@ -37,7 +37,7 @@ pub struct Counts {
 }
 
 /// What a verification looked at, and found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct Verified {
     /// What there is, oldest system identifier first.
     pub counts: Vec<Counts>,
@@ -45,8 +45,8 @@ pub struct Verified {
     pub checked: Vec<Checked>,
     /// What was found.
     pub findings: Findings,
-    /// Whether `go_on` ended it while objects were read: what was read by then is known all the same.
-    pub is_interrupted: bool,
+    /// What ended it while objects were read, `go_on` or the store: what was read by then is known all the same.
+    pub ended_by: Option<Error>,
 }
 
 impl Verified {
@@ -69,13 +69,27 @@ impl Verified {
 /// Verifies a cluster.
 ///
 /// # Errors
-/// [`Kind::Config`] when nothing is stored of the cluster; unreachable, denied; as
-/// `go_on`'s, before objects are read. Damage is no error: it is found.
+/// [`Kind::Config`] when nothing is stored of the cluster; unreachable, denied; as `go_on`'s, before objects are read.
+/// Damage is no error: it is found.
 pub fn verify(
     repository: &Repository,
     cluster: &ClusterName,
     request: &VerifyRequest<'_>,
     hooks: &Hooks<'_>,
+) -> Result<Verified, Error> {
+    verify_and_keep(repository, cluster, request, hooks, None)
+}
+
+/// The same, and hands out meanwhile what was read.
+///
+/// # Errors
+/// As [`verify`].
+pub(super) fn verify_and_keep(
+    repository: &Repository,
+    cluster: &ClusterName,
+    request: &VerifyRequest<'_>,
+    hooks: &Hooks<'_>,
+    keep: Option<Keep<'_>>,
 ) -> Result<Verified, Error> {
     let (bindings, mut wrong) = repository.bindings_despite_damage(cluster)?;
     let mut facts: Vec<Facts> = Vec::new();
@@ -106,7 +120,7 @@ pub fn verify(
     let mut inventory = Inventory::of(repository, cluster, &facts, &listed)?;
     let mut verified = Verified::default();
     for fault in quick::around(cluster, &inventory, wrong) {
-        verified.findings.add(of_no_system(fault));
+        verified.findings.add(fault.into_finding(None));
     }
     verified.findings.others_total += inventory.foreign_total.saturating_sub(inventory.foreign.len() as u64);
     let mut times = MAX_TIMED_LOSSES;
@@ -115,8 +129,8 @@ pub fn verify(
     for facts in facts {
         let Some(listed) = inventory.systems.remove(&facts.system_id) else { continue };
         let is_current = Some(facts.system_id) == current;
-        system(repository, cluster, facts, listed, request, hooks, &meter, is_current, &mut times, &mut verified)?;
-        if verified.is_interrupted {
+        system(repository, cluster, facts, listed, request, hooks, keep, &meter, is_current, &mut times, &mut verified)?;
+        if verified.ended_by.is_some() {
             break;
         }
     }
@@ -132,6 +146,7 @@ fn system(
     listed: SystemInventory,
     request: &VerifyRequest<'_>,
     hooks: &Hooks<'_>,
+    keep: Option<Keep<'_>>,
     meter: &Meter,
     is_current: bool,
     times: &mut usize,
@@ -155,15 +170,12 @@ fn system(
     let place = (repository, cluster);
     let window = needed_by(place, &catalog, &listed, &heads, request.window, is_current)?;
     let known = Known::of(place, &catalog, listed, heads, window.as_ref())?;
-    faults.extend(quick::faults(&known, request.mode != Mode::Full)?);
+    let lost = lost_manifests::faults(&known, request.seen)?;
+    faults.extend(quick::faults(&known, &lost, request.mode != Mode::Full)?);
+    faults.extend(lost);
     if request.mode != Mode::Quick {
-        let mut full = Full::new(&known, request, hooks, meter);
-        if let Err(error) = full.look() {
-            if (hooks.go_on)().is_ok() {
-                return Err(error);
-            }
-            verified.is_interrupted = true;
-        }
+        let mut full = Full::new(&known, request, hooks, keep, meter);
+        verified.ended_by = full.look().err();
         let (found, checked) = full.finish();
         // What was read is known better.
         faults.retain(|fault| !found.iter().any(|other| other.subject == fault.subject));
@@ -174,11 +186,6 @@ fn system(
         verified.findings.add(known.finding(fault, times)?);
     }
     Ok(())
-}
-
-fn of_no_system(fault: Fault) -> Finding {
-    let Fault { subject, problem, detail, matters, .. } = fault;
-    Finding { subject, system_id: None, problem, detail, cost: Cost::default(), matters, is_repaired: false }
 }
 
 /// System identifiers of which objects are stored although no binding that can be read names them: with the size of

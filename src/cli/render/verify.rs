@@ -30,11 +30,11 @@ pub(in crate::cli) fn text(reports: &[VerifyReport]) -> Lines {
         }
         let (matter, others): (Vec<&Damage>, Vec<&Damage>) = report.findings.iter().partition(|damage| damage.matters);
         for damage in matter.iter().take(MAX_FINDINGS_PRINTED) {
-            one(&mut out, "DAMAGED", damage);
+            one(&mut out, "DAMAGED", damage, report.interrupted);
         }
         more(&mut out, "places that matter", report.findings_that_matter);
         for damage in others.iter().take(MAX_FINDINGS_PRINTED) {
-            one(&mut out, "noted", damage);
+            one(&mut out, "noted", damage, report.interrupted);
         }
         more(&mut out, "places that do not matter", report.findings_total.saturating_sub(report.findings_that_matter));
         if let Some(repair) = &report.repair {
@@ -76,7 +76,7 @@ fn more(out: &mut Lines, what: &str, total: u64) {
     }
 }
 
-fn one(out: &mut Lines, word: &str, damage: &Damage) {
+fn one(out: &mut Lines, word: &str, damage: &Damage, is_cut_short: bool) {
     let copy = if damage.has_good_copy { "; readers take a good copy" } else { "" };
     writeln!(out, "  {word} {}: {}{copy}", damage.object, damage.detail);
     if !damage.lost_backups.is_empty() {
@@ -88,7 +88,8 @@ fn one(out: &mut Lines, word: &str, damage: &Damage) {
     for lost in &damage.lost_moments {
         writeln!(out, "    costs every moment {}", interval(lost));
     }
-    if damage.matters && damage.lost_backups.is_empty() && damage.lost_moments.is_empty() {
+    // What a pack costs is known at the end.
+    if damage.matters && !is_cut_short && damage.lost_backups.is_empty() && damage.lost_moments.is_empty() {
         writeln!(out, "    costs nothing else as long as the rest is whole");
     }
 }

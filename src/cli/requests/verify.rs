@@ -4,7 +4,8 @@ use super::target::usage;
 use crate::cli::args::VerifyArgs;
 use crate::config::parse_period;
 use crate::error::Error;
-use crate::ops::verify::{Look, VerifyRequest};
+use crate::ops::verify::VerifyRequest;
+use crate::verify::Look;
 
 pub(in crate::cli) fn request(args: &VerifyArgs) -> Result<VerifyRequest, Error> {
     let look = match &args.rolling {

@@ -41,7 +41,7 @@ impl Place {
     }
 
     fn put_after(&self, verification: &Verification, newest: &[EvidenceLink]) -> EvidenceId {
-        *self.repository.put_evidence(&self.cluster, SYSTEM, verification, newest).unwrap().last().unwrap()
+        self.repository.put_evidence(&self.cluster, SYSTEM, verification, newest).unwrap().last().unwrap().id
     }
 
     fn name(&self, id: EvidenceId) -> ObjectName {
@@ -217,8 +217,8 @@ fn many_separate_objects_take_several_pieces() {
         |number| SavedFinding { object: format!("{number} {}", "ä".repeat(4096)), what: "cut".to_owned(), matters: false };
     much.findings = (0..2 * MAX_EVIDENCE_FINDINGS).map(finding).collect();
     much.findings_total = much.findings.len() as u64;
-    let ids = place.repository.put_evidence(&place.cluster, SYSTEM, &much, &[]).unwrap();
-    assert!(ids.len() == 2 && ids.is_sorted(), "{ids:?}");
+    let links = place.repository.put_evidence(&place.cluster, SYSTEM, &much, &[]).unwrap();
+    assert!(links.len() == 2 && links.is_sorted(), "{links:?}");
 
     let remembered = place.remembered();
     assert!(remembered.problems.is_empty() && remembered.newest.len() == 1);

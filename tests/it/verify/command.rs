@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::world::Story;
 use crate::support::command::{Ran, Site};
 use crate::support::schema;
 use crate::support::segment::Segment;
@@ -51,6 +52,18 @@ fn what_was_read_is_not_read_again_before_its_time() {
     report(&site.run(["--json", "verify"]).exits(0));
     let rolling = report(&site.run(["--json", "verify", "--rolling", "7d"]).exits(0));
     assert_eq!((&rolling["verification_mode"], &rolling["read_bytes"]), (&"rolling".into(), &0.into()), "{rolling:#}");
+}
+
+#[test]
+fn what_is_missing_is_missed_also_where_nothing_is_due() {
+    let Story { world, .. } = Story::new();
+    report(&world.walvis(&["--json", "verify"]).exits(0));
+    report(&world.walvis(&["--json", "verify", "--rolling", "7d"]).exits(0));
+    world.remove(&world.segment(1, 10));
+    let rolling = report(&world.walvis(&["--json", "verify", "--rolling", "7d"]).exits(18));
+    assert_eq!((&rolling["verification_mode"], &rolling["read_bytes"]), (&"rolling".into(), &0.into()), "{rolling:#}");
+    assert_eq!(rolling["findings"][0]["problem"], "missing", "{rolling:#}");
+    assert_eq!(rolling["systems"][0]["readable_backups"], 3, "{rolling:#}");
 }
 
 #[test]

@@ -176,6 +176,8 @@ fn what_nobody_refers_to_does_not_matter() {
     let Story { world, backups } = Story::new();
     let manifest = world.objects("backups").remove(0);
     assert!(manifest.contains(&backups[0].to_string()));
+    // As `expire` does.
+    world.repository.forget_begun(&world.cluster, world.facts.system_id, &[backups[0]]).unwrap();
     world.remove(&manifest);
     world.flip(&world.segment(1, 3));
     let verified = world.verify(Mode::Full);

@@ -3,5 +3,7 @@
 mod command;
 mod evidence;
 mod full;
+mod interrupted;
+mod lost;
 mod quick;
 pub mod world;

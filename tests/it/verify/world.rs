@@ -15,7 +15,7 @@ use walvis::crypto::{KeyFile, WrappingKey};
 use walvis::deadline::Deadline;
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, StoredExtent};
 use walvis::format::manifest::{
-    BackupFacts, BackupSummary, Content as FileContent, DirectoryEntry, FileEntry, Item, ManifestWriter, PageChecksums, TableRef,
+    BackupFacts, BackupSummary, Content as FileContent, DirectoryEntry, FileEntry, Item, ManifestWriter, TableRef,
 };
 use walvis::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_INLINE_EXTENTS, MAX_SUMMARY_BYTES};
 use walvis::pg::scan::{Scanner, Segment};
@@ -24,6 +24,7 @@ use walvis::repo::backups::{PackTarget, with_packs};
 use walvis::repo::{ClusterName, Content, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::verify::{Hooks, Mode, Verified, VerifyRequest, Window, verify};
 
+use crate::support::backup::made_up;
 use crate::support::command::{Ran, files_below, run};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
@@ -139,6 +140,7 @@ impl World {
         let id = BackupId::new(1_790_000_000 + i64::from(number) * 86_400, number).unwrap();
         let stored = &mut self.stored;
         let system_id = self.facts.system_id;
+        self.repository.begin_backup(&self.cluster, system_id, id).unwrap();
         let target =
             PackTarget { pack_bytes: 300_000, ..PackTarget::for_jobs(&self.repository, &self.cluster, system_id, id, 1, 1) };
         let (items, packed) = with_packs(&target, |writers| {
@@ -207,31 +209,17 @@ impl World {
         let (body, head) = manifest.finish(&facts, |pack| self.packs.get(&pack).copied()).unwrap();
         let whole = [head, body].concat();
         let summary = BackupSummary {
-            id,
             label: "made up".to_owned(),
-            started_unix_us: id.started_unix_s * 1_000_000,
-            stopped_unix_us: id.started_unix_s * 1_000_000 + 1,
             start_lsn: start,
             checkpoint_lsn: start,
             stop_lsn: stop,
             timeline,
-            system_id: system_id.to_string(),
-            postgres_version_num: 160_000,
-            catalog_version: 202_307_071,
             wal_segment_bytes: SEGMENT_BYTES,
-            from_standby: false,
             files: items.len() as u64,
             bytes: files.iter().map(|(_, content)| content.len() as u64).sum(),
             new_bytes: packed.stored_bytes,
-            reused_bytes: 0,
             stored_bytes: live,
-            pages: PageChecksums::default(),
-            parent: None,
-            data_directory: "/data".into(),
-            warnings: vec![],
-            warnings_total: 0,
-            parameters: None,
-            jobs: 1,
+            ..made_up(id, system_id)
         };
         let open = || -> Box<dyn std::io::Read> { Box::new(Cursor::new(whole.clone())) };
         self.repository.put_manifest(&self.cluster, system_id, &summary, open).unwrap();
@@ -240,11 +228,17 @@ impl World {
 
     /// Runs the program on it.
     pub fn walvis(&self, arguments: &[&str]) -> Ran {
+        run(&mut self.command(arguments))
+    }
+
+    /// The program, to be run on it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walvis"));
         command.env_clear().env("HOME", self.directory.path()).env("WALVIS_CONFIG", self.directory.path().join("walvis.toml"));
         command.env("WALVIS_REPOSITORY", format!("file://{}", self.root().display()));
         command.env("WALVIS_KEY_FILE", self.directory.path().join("key"));
-        run(command.args(arguments))
+        command.args(arguments);
+        command
     }
 
     /// Lets time pass: everything that is stored is that much older.
@@ -256,8 +250,11 @@ impl World {
     }
 
     pub fn verify(&self, mode: Mode<'_>) -> Verified {
-        let request = VerifyRequest { mode, jobs: 2, max_bytes_per_s: None, window: Window::Everything };
-        verify(&self.repository, &self.cluster, &request, &Hooks { go_on: &|| Ok(()), progress: &|_| {} }).unwrap()
+        let request = VerifyRequest { mode, jobs: 2, max_bytes_per_s: None, window: Window::Everything, seen: None };
+        let hooks = Hooks { go_on: &|| Ok(()), progress: &|_| {} };
+        let verified = verify(&self.repository, &self.cluster, &request, &hooks).unwrap();
+        assert!(verified.ended_by.is_none(), "{:?}", verified.ended_by);
+        verified
     }
 }
 

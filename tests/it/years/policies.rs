@@ -87,7 +87,7 @@ fn told(plan: &Plan) -> String {
 pub fn quick_is_clean(history: &History, replica: &Replica<'_>, policy: &Policy, now: i64, when: &str) {
     let moment = |days: i64| PgTime::from_unix_us((now - days * DAY) * 1_000_000).unwrap();
     let window = Window::Rules { since: policy.recovery_window.map(moment) };
-    let request = VerifyRequest { mode: Mode::Quick, jobs: 2, max_bytes_per_s: None, window };
+    let request = VerifyRequest { mode: Mode::Quick, jobs: 2, max_bytes_per_s: None, window, seen: None };
     let hooks = VerifyHooks { go_on: &|| Ok(()), progress: &|_| {} };
     let verified = verify(&replica.repository, &cluster(), &request, &hooks).unwrap();
     let was_lost = |finding: &&Finding| {
