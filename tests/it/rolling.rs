@@ -264,47 +264,6 @@ fn what_was_damaged_is_read_again_every_time_and_what_was_left_over_next_time() 
     assert!(world.share(WEEK).objects.is_empty());
 }
 
-/// In a directory with a million segments and a thousand backups a run with nothing new takes seconds.
-#[test]
-#[ignore = "long: makes a million files, about 2 min"]
-fn long_a_run_with_nothing_new_over_a_million_objects_takes_seconds() {
-    let world = World::new();
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("repository");
-    let settings = StoreSettings { url: StoreUrl::File(root.clone()), create_if_absent: None, known: None };
-    let deadline = Deadline::each(Duration::from_secs(600));
-    Repository::init(&settings, &Secret::None, 1, deadline).unwrap();
-    let repository = Repository::open(&settings, &Secret::None, 1, deadline).unwrap();
-    let mut whole = world.none();
-    let make = |name: &ObjectName| {
-        let path = root.join(name.to_string());
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "x").unwrap();
-    };
-    (0..1_000_000).for_each(|number| make(&world.segment(1, number)));
-    whole.insert_segments(Timeline(1), 0, 999_999);
-    for backup in 0..1000 {
-        make(&world.manifest(backup));
-        whole.insert_manifest(backup_id(backup));
-        for number in 0..10 {
-            make(&world.pack(backup, number));
-            whole.insert_pack(PackId { backup: backup_id(backup), number });
-        }
-    }
-    std::thread::sleep(Duration::from_secs(3));
-    let (cluster, facts) = (&world.cluster, world.facts);
-    let share_of_all = Share { objects: world.none(), bytes: 0, due_bytes: 0, total_bytes: 0, total_objects: 0 };
-    let verification = world.verification(&share_of_all, &whole, &world.none(), 0);
-    repository.put_evidence(cluster, facts.system_id, &verification, &[]).unwrap();
-    let since = std::time::Instant::now();
-    let remembered = repository.remembered(cluster, facts.system_id).unwrap();
-    let now = jiff::Timestamp::now().as_second();
-    let nothing = share(&repository, cluster, facts, &remembered, WEEK, now).unwrap();
-    println!("{} objects, nothing due: {:.1} s", nothing.total_objects, since.elapsed().as_secs_f64());
-    assert!(nothing.objects.is_empty() && nothing.total_objects == 1_011_000, "{nothing:?}");
-    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
-}
-
 /// Evidence says nothing about an object that took the place of the one that was read.
 #[test]
 fn what_was_stored_again_was_not_read() {
