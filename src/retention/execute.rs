@@ -106,8 +106,6 @@ struct Due {
     facts: Facts,
     id: TombstoneId,
     begun: bool,
-    /// How long ago it was completed, by the store's clock; `None` where that is not known.
-    age: Option<Duration>,
     names: ObjectSet,
 }
 
@@ -116,7 +114,8 @@ struct Due {
 /// # Errors
 /// As [`plan`].
 pub fn preview(request: &ExpireRequest<'_>) -> Result<Preview, Error> {
-    let run = Run { request, systems: request.repository.systems(request.cluster)?, ahead: ahead(request.rules.grace, None) };
+    let mut run = Run { request, systems: request.repository.systems(request.cluster)?, ahead: Duration::ZERO };
+    run.look_ahead(unix_s((request.now)()))?;
     let give_up = run.unreadable(run.request.give_up.iter().copied())?;
     let plan = run.plan(&[], &give_up)?;
     Ok(Preview { plan, waiting: run.waiting()? })
@@ -129,16 +128,15 @@ pub fn preview(request: &ExpireRequest<'_>) -> Result<Preview, Error> {
 /// at all; as the store's. What could not be deleted, be it held or denied, is no error here: it is in the answer.
 pub fn execute(request: &ExpireRequest<'_>) -> Result<Executed, Error> {
     let (repository, cluster) = (request.repository, request.cluster);
-    let mut run = Run { request, systems: repository.systems(cluster)?, ahead: ahead(request.rules.grace, None) };
+    let mut run = Run { request, systems: repository.systems(cluster)?, ahead: Duration::ZERO };
     if !request.rules.has_rules() {
         // It says so, and what to do.
         run.plan(&[], &BTreeSet::new())?;
     }
     let now_unix_s = store_now(repository.objects(), &|| unix_s((request.now)()))?;
+    run.look_ahead(now_unix_s)?;
     let mut given_up = run.give_up_begun()?;
     let mut due = run.due(now_unix_s)?;
-    // What began to be deleted may be held, and be old for that.
-    run.ahead = ahead(request.rules.grace, due.iter().filter(|due| !due.begun).filter_map(|due| due.age).max());
     let manifests: Vec<BackupId> =
         due.iter().flat_map(|due| due.names.manifests()).chain(request.give_up.iter().copied()).collect();
     let give_up = run.unreadable(manifests.into_iter().filter(|id| !given_up.contains(id)))?;
@@ -238,6 +236,24 @@ impl Run<'_, '_> {
         plan(&PlanRequest { repository, cluster, rules, pins: &pins, give_up: &give_up, gone: &gone, now, ahead, hooks })
     }
 
+    /// How much later what is named now may be deleted. Runs come as they come: what one names, the first one acts on
+    /// that comes after the grace period. Where this one finds something due that was named long ago, the next one may
+    /// be as far away. With a grace period on top, that what is late by less does no harm.
+    fn look_ahead(&mut self, now_unix_s: i64) -> Result<(), Error> {
+        let ExpireRequest { repository, cluster, rules, .. } = *self.request;
+        let mut ahead = rules.grace;
+        for facts in &self.systems {
+            let tombstones = repository.tombstones(cluster, facts.system_id)?;
+            // What began to be deleted may be held, and be old for that.
+            let waiting = tombstones.iter().filter(|listed| !listed.has(TombstonePart::Begun));
+            let ages = waiting.filter_map(|listed| u64::try_from(now_unix_s.saturating_sub(listed.open_unix_s()?)).ok());
+            // None that is not due yet is older than the grace period.
+            ahead = ahead.max(Duration::from_secs(ages.max().unwrap_or_default()));
+        }
+        self.ahead = ahead.saturating_add(rules.grace);
+        Ok(())
+    }
+
     /// The backups among these whose manifests cannot be read, and those that nobody knows: the plan says so.
     fn unreadable(&self, ids: impl Iterator<Item = BackupId>) -> Result<BTreeSet<BackupId>, Error> {
         let ExpireRequest { repository, cluster, give_up, .. } = *self.request;
@@ -314,11 +330,7 @@ impl Run<'_, '_> {
                     continue;
                 }
                 match repository.read_tombstone(cluster, system_id, listed.id) {
-                    Ok(Some(names)) => {
-                        let age = listed.open_unix_s().and_then(|open| u64::try_from(now_unix_s.saturating_sub(open)).ok());
-                        let age = age.map(Duration::from_secs);
-                        due.push(Due { facts: *facts, id: listed.id, begun, age, names });
-                    }
+                    Ok(Some(names)) => due.push(Due { facts: *facts, id: listed.id, begun, names }),
                     Ok(None) => self.remove(*facts, listed.id)?,
                     Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied) => {
                         tracing::warn!("{error}{}", error.hint_in_brackets());
@@ -471,13 +483,6 @@ impl Run<'_, '_> {
         }
         Ok(waiting)
     }
-}
-
-/// How much later what is named now may be deleted. Runs come as they come: what one names, the first one acts on that
-/// comes after the grace period. Where this one acts on what was named `age` ago, the next one may be as far away. With
-/// a grace period on top, that what is late by less does no harm.
-fn ahead(grace: Duration, age: Option<Duration>) -> Duration {
-    age.unwrap_or_default().max(grace).saturating_add(grace)
 }
 
 /// A time in Unix seconds.
