@@ -356,10 +356,6 @@ pub static S3_OBJECT_LOCK_DAYS: Setting = Setting {
     help: "How many days new objects are locked, from their upload on",
     ..OF_S3
 };
-/// A rule that keeps so many backups.
-const fn number_of_backups(name: &'static str, help: &'static str, more: &'static str) -> Setting {
-    Setting { name, kind: Kind::Whole(1, MAX_KEPT), help, more, ..OF_RETENTION }
-}
 /// The window.
 pub static RETENTION_WINDOW: Setting = Setting {
     name: "recovery_window",
@@ -371,8 +367,12 @@ pub static RETENTION_WINDOW: Setting = Setting {
     ..OF_RETENTION
 };
 /// The newest backups.
-pub static RETENTION_LAST: Setting =
-    number_of_backups("keep_last", "How many of the newest good backups are kept, whatever their age", "");
+pub static RETENTION_LAST: Setting = Setting {
+    name: "keep_last",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "How many of the newest good backups are kept, whatever their age",
+    ..OF_RETENTION
+};
 /// Young backups.
 pub static RETENTION_WITHIN: Setting = Setting {
     name: "keep_within",
@@ -382,16 +382,35 @@ pub static RETENTION_WITHIN: Setting = Setting {
     ..OF_RETENTION
 };
 /// One a day.
-pub static RETENTION_DAILY: Setting =
-    number_of_backups("keep_daily", "Of how many days that have a good backup, the last ones, the newest is kept", "");
+pub static RETENTION_DAILY: Setting = Setting {
+    name: "keep_daily",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "Of how many days that have a good backup, the last ones, the newest is kept",
+    ..OF_RETENTION
+};
 /// One a week.
-pub static RETENTION_WEEKLY: Setting = number_of_backups("keep_weekly", "The same of weeks, which begin on Monday", "");
+pub static RETENTION_WEEKLY: Setting = Setting {
+    name: "keep_weekly",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "The same of weeks, which begin on Monday",
+    ..OF_RETENTION
+};
 /// One a month.
-pub static RETENTION_MONTHLY: Setting =
-    number_of_backups("keep_monthly", "The same of months", "A month without a backup takes no place.");
+pub static RETENTION_MONTHLY: Setting = Setting {
+    name: "keep_monthly",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "The same of months",
+    more: "A month without a backup takes no place.",
+    ..OF_RETENTION
+};
 /// One a year.
-pub static RETENTION_YEARLY: Setting =
-    number_of_backups("keep_yearly", "The same of years", "A year without a backup takes no place.");
+pub static RETENTION_YEARLY: Setting = Setting {
+    name: "keep_yearly",
+    kind: Kind::Whole(1, MAX_KEPT),
+    help: "The same of years",
+    more: "A year without a backup takes no place.",
+    ..OF_RETENTION
+};
 /// Where days begin.
 pub static RETENTION_ZONE: Setting = Setting {
     name: "zone",
