@@ -64,12 +64,17 @@ pub const MAX_NODE_BYTES: usize = 4 * KIB;
 /// Objects of the catalog that are read at once.
 pub const CATALOG_READERS: usize = 16;
 
-/// Nodes of the catalog that a command remembers: about 2 MB.
-pub const CACHED_NODES: usize = 512;
-/// Names of nodes and segments that a command remembers, of 8 bytes each.
-pub const CACHED_NAMES: usize = 1 << 16;
-/// Summaries, without their lists of transactions, that a command remembers.
-pub const CACHED_SUMMARIES: usize = 48;
+/// Timelines that are looked at at once; each may read [`CATALOG_READERS`] objects.
+pub const TIMELINES_AT_ONCE: usize = 8;
+/// Nodes of the catalog that a command remembers: about 8 MB. A timeline has 16 of the highest level that it needs, and
+/// a walk over its end reads one or two of each level.
+pub const CACHED_NODES: usize = 2048;
+/// Runs of consecutive names of nodes and segments that a command remembers, of 16 bytes and a place in a tree each.
+pub const CACHED_NAME_RUNS: usize = 1 << 16;
+/// Summaries that a command remembers, together: those of the ends of a hundred timelines.
+pub const CACHED_SUMMARY_BYTES: usize = 32 * MIB;
+/// A summary with longer lists of transactions is remembered without them.
+pub const CACHED_XACT_LIST_BYTES: usize = 16 * KIB;
 /// Headers of packs that a reader remembers: about 300 bytes each.
 pub const CACHED_PACK_KEYS: usize = 1024;
 

@@ -8,20 +8,23 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
 use crate::format::node::{Edge, Entry};
+use crate::limits::TIMELINES_AT_ONCE;
 use crate::pg::scan::{End, Mark, PgTime};
 use crate::pg::target::{TargetTimeline, Zone, now};
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::recovery::choice_of_backup::Backups;
-use crate::recovery::ends;
+use crate::recovery::ends::{self, Line};
 use crate::recovery::log::{Log, WantedEnds, WantedMarks, Window};
-use crate::recovery::path_log::{PathLog, scanned};
+use crate::recovery::path_log::PathLog;
 use crate::recovery::reach::{Reach, begin_of, end_of, reaches};
+use crate::recovery::stretches::scanned;
 use crate::recovery::verified;
 use crate::repo::catalog::{Step, TimelineInfo};
-use crate::repo::{Catalog, ClusterName, Remembered, Repository, SystemId, of_system};
+use crate::repo::{Catalog, Remembered, SystemId, of_system};
 use crate::report::catalog::{CatalogGap, CatalogLine, CatalogReport, CatalogSystem, CatalogTimeline, CatalogWindow, GapKind};
 use crate::report::transaction::Transaction;
 use crate::repositories::{self, Opened};
+use crate::threads::at_once;
 use std::ops::ControlFlow;
 
 /// What is asked.
@@ -77,13 +80,14 @@ pub fn overview(config: &Config, deadline: Deadline) -> Result<CatalogReport, Er
         let catalog = repository.catalog(cluster, facts)?;
         let backups = Backups::of(&repository, cluster, facts.system_id)?.readable;
         let remembered = verified::remembered(&repository, cluster, facts.system_id);
-        let timeline = |info| timeline_report(&repository, cluster, &catalog, &backups, remembered.as_ref(), info);
-        let timelines = catalog.timelines().iter().map(timeline).collect::<Result<_, _>>()?;
+        let lines = ends::lines(&repository, cluster, &catalog)?;
+        let timeline = |line: &Line<'_>| timeline_report(&catalog, &backups, remembered.as_ref(), line);
+        let timelines = at_once(&lines, TIMELINES_AT_ONCE, timeline).into_iter().collect::<Result<_, _>>()?;
         let runs = remembered.as_ref().map(Remembered::last_runs);
         let last_verifications = runs.map(|runs| runs.into_iter().map(Into::into).collect());
         report.systems.push(CatalogSystem { system_id: facts.system_id.to_string(), timelines, last_verifications });
         if facts.system_id == current.system_id
-            && let Some((commit, timeline)) = ends::newest_commit(&repository, cluster, &catalog)?
+            && let Some((commit, timeline)) = ends::newest_commit(&lines)?
         {
             report.newest_commit_age_s = Some(now().0.saturating_sub(commit.end.time.0) / 1_000_000);
             report.newest_commit = Some(Transaction::new(&commit, timeline));
@@ -98,12 +102,10 @@ fn has_path(info: &TimelineInfo) -> bool {
 }
 
 fn timeline_report(
-    repository: &Repository,
-    cluster: &ClusterName,
     catalog: &Catalog<'_>,
     backups: &[BackupSummary],
     remembered: Option<&Remembered>,
-    info: &TimelineInfo,
+    Line { info, log }: &Line<'_>,
 ) -> Result<CatalogTimeline, Error> {
     let parent = info.history.as_ref().and_then(|history| history.ancestors.last());
     let mut report = CatalogTimeline {
@@ -118,15 +120,14 @@ fn timeline_report(
     if info.segments.is_none() {
         return Ok(report);
     }
-    let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-    let reaches = reaches(&log, backups, &[]);
+    let reaches = reaches(log, backups, &[]);
     let Some(own) = log.path().legs().last().copied() else { return Ok(report) };
     for window in log.windows().iter().filter(|window| window.until > own.begin) {
         let shown = Window { from: window.from.max(own.begin), until: window.until };
         let reach = reaches.iter().find(|reach| window.from <= reach.begin && reach.until == window.until);
         let verified =
             remembered.map(|remembered| verified::window(catalog, remembered, info.timeline, (shown.from, shown.until)));
-        report.windows.push(CatalogWindow { verified, ..window_report(&log, &shown, reach)? });
+        report.windows.push(CatalogWindow { verified, ..window_report(log, &shown, reach)? });
     }
     catalog.walk(log.path(), own.begin, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
         match step {
@@ -181,7 +182,7 @@ fn gap(catalog: &Catalog<'_>, entry: &Entry) -> Result<Option<CatalogGap>, Error
     let (kind, detail) = match entry.edge {
         Edge::Follows | Edge::Open => return Ok(None),
         Edge::Broken => (GapKind::Broken, "the next segment does not continue this one".to_owned()),
-        Edge::Stops => match catalog.summary(entry.segment)?.map(|summary| summary.end) {
+        Edge::Stops => match catalog.summary(entry.segment)?.as_ref().map(|summary| &summary.end) {
             Some(End::Damaged(damage)) => (GapKind::Damaged, damage.to_string()),
             Some(End::EndOfData { at }) => (GapKind::Ends, format!("there is no record after {at}")),
             _ => (GapKind::Ends, format!("reading ends at {}", entry.good_until)),
@@ -208,7 +209,7 @@ pub fn list(
     let timeline = match request.timeline {
         Some(TargetTimeline::Number(timeline)) => Some(timeline),
         Some(TargetTimeline::Latest | TargetTimeline::Current) => catalog.timelines().last().map(|info| info.timeline),
-        None => ends::newest_timeline(&repository, &config.cluster, &catalog)?,
+        None => ends::newest_timeline(&ends::lines(&repository, &config.cluster, &catalog)?)?,
     };
     let Some(timeline) = timeline else { return Ok(()) };
     let log = PathLog::open_as_known(&repository, &config.cluster, &catalog, timeline)?;

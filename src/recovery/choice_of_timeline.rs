@@ -4,17 +4,21 @@
 
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
+use crate::limits::TIMELINES_AT_ONCE;
 use crate::pg::scan::{PgTime, XactEntry};
 use crate::pg::target::{Target, TargetTimeline};
 use crate::pg::{Lsn, Timeline};
 use crate::recovery::choice_of_backup::on_path;
-use crate::recovery::ends::{last_commit, newest};
+use crate::recovery::ends::{last_commit, last_commits, newest};
 use crate::recovery::log::Log as _;
+use crate::recovery::path_log::PathLog;
 use crate::recovery::reach::{occurrence, transaction};
 use crate::recovery::resolver::{Line, Resolver};
-use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find};
+use crate::recovery::stop::{Found, Stop, Unreachable, Wanted, find, places};
 use crate::repo::catalog::{Leg, TimelineInfo};
 use crate::report::resolve::{OtherTimeline, TargetOccurrence};
+use crate::threads::at_once;
+use std::collections::HashMap;
 
 /// From when to when a timeline was alive, as far as its own WAL says.
 #[derive(Debug, Clone, Copy)]
@@ -87,10 +91,45 @@ impl Line<'_> {
     }
 }
 
+/// The line that a recovery to the end takes.
+fn newest_of(lines: &[Line<'_>]) -> Result<usize, Error> {
+    let logs: Vec<&PathLog<'_>> = lines.iter().map(|line| &line.log).collect();
+    let times = last_commits(&logs)?.into_iter().map(|end| end.map(|end| end.end.time));
+    let info = |line: &Line<'_>| TimelineInfo { timeline: line.timeline, history: None, segments: line.own().stored };
+    let ends: Vec<_> = lines.iter().map(info).zip(times).collect();
+    Ok(newest(&ends).unwrap_or_default())
+}
+
+/// Which positions of which timelines were looked at.
+#[derive(Default)]
+struct Seen(HashMap<Timeline, Vec<(Lsn, Lsn)>>);
+
+impl Seen {
+    /// The parts of a leg that were not looked at yet, in their order; from now on they are.
+    fn rest_of(&mut self, leg: &Leg) -> Vec<(Lsn, Lsn)> {
+        let seen = self.0.entry(leg.timeline).or_default();
+        let (mut rest, mut next) = (Vec::new(), leg.begin);
+        for (from, to) in seen.iter().copied() {
+            if next < from && next < leg.end {
+                rest.push((next, from.min(leg.end)));
+            }
+            next = next.max(to);
+        }
+        if next < leg.end {
+            rest.push((next, leg.end));
+        }
+        seen.extend(&rest);
+        seen.sort_unstable();
+        rest
+    }
+}
+
 impl<'a> Resolver<'a> {
     fn lines(&self) -> Result<Vec<Line<'a>>, Error> {
         let known = self.catalog.timelines().iter().filter(|info| info.segments.is_some() || info.history.is_some());
-        let mut lines = known.map(|info| self.open(info.timeline)).collect::<Result<Vec<_>, _>>()?;
+        let known: Vec<Timeline> = known.map(|info| info.timeline).collect();
+        let logs = PathLog::open_all(self.repository, self.cluster, self.catalog, &known)?;
+        let mut lines: Vec<Line<'a>> = known.into_iter().zip(logs).map(|(timeline, log)| Line { timeline, log }).collect();
         // A backup leads to some of them only.
         let leads = |line: &Line<'_>, backup: &BackupSummary| on_path(line.log.legs(), backup).is_ok();
         if let Some(backup) = self.named
@@ -172,7 +211,7 @@ impl<'a> Resolver<'a> {
 
     /// By when each was alive.
     fn by_time(&self, lines: Vec<Line<'a>>, time: PgTime) -> Result<Decision<'a>, Error> {
-        let lives = lines.iter().map(Line::life).collect::<Result<Vec<_>, _>>()?;
+        let lives = at_once(&lines, TIMELINES_AT_ONCE, Line::life).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut alive: Vec<usize> =
             (0..lines.len()).filter(|i| matches!(lives.get(*i), Some(Some(life)) if life.has(time))).collect();
         let mut why = match alive[..] {
@@ -288,12 +327,7 @@ impl<'a> Resolver<'a> {
 
     /// The line whose last transaction is newest, and what the others have besides.
     fn by_newest(&self, lines: Vec<Line<'a>>) -> Result<Decision<'a>, Error> {
-        let mut ends = Vec::new();
-        for line in &lines {
-            let info = TimelineInfo { timeline: line.timeline, history: None, segments: line.own().stored };
-            ends.push((info, line.last_commit()?.map(|end| end.end.time)));
-        }
-        let chosen = newest(&ends).unwrap_or_default();
+        let chosen = newest_of(&lines)?;
         let Some(line) = lines.get(chosen) else { return Err(Error::new(Kind::Bug, "no timeline is left to choose")) };
         let others = self.others(&lines, line)?;
         let why = format!("timeline {} has the newest transaction", line.timeline);
@@ -302,52 +336,45 @@ impl<'a> Resolver<'a> {
     }
 
     fn others(&self, lines: &[Line<'a>], chosen: &Line<'a>) -> Result<Vec<OtherTimeline>, Error> {
-        let mut others = Vec::new();
-        for line in lines.iter().filter(|line| line.timeline != chosen.timeline && line.own().stored.is_some()) {
+        let others: Vec<&Line<'a>> =
+            lines.iter().filter(|line| line.timeline != chosen.timeline && line.own().stored.is_some()).collect();
+        let has_besides = |line: &&Line<'a>| {
             let begin = line.own().begin;
             let from = chosen.leaves(line.timeline).unwrap_or(begin).max(begin);
             let transactions = line.log.count_commits(from)?;
             if transactions == 0 {
-                continue;
+                return Ok(None);
             }
             let last = line.last_commit()?.map(|end| transaction(&line.log, &end));
-            others.push(OtherTimeline {
+            Ok(Some(OtherTimeline {
                 timeline: line.timeline.0,
                 from_lsn: from.to_string(),
                 transactions,
                 last_transaction: last,
-            });
-        }
-        Ok(others)
+            }))
+        };
+        at_once(&others, TIMELINES_AT_ONCE, has_besides).into_iter().filter_map(Result::transpose).collect()
     }
 
     /// On the newest line, unless others have it too.
     fn by_identity(&self, lines: Vec<Line<'a>>) -> Result<Decision<'a>, Error> {
-        let mut elsewhere: Vec<(Timeline, Lsn, TargetOccurrence)> = Vec::new();
-        let mut ends = Vec::new();
-        for line in &lines {
-            let info = TimelineInfo { timeline: line.timeline, history: None, segments: line.own().stored };
-            ends.push((info, line.last_commit()?.map(|end| end.end.time)));
-        }
-        let chosen = newest(&ends).unwrap_or_default();
+        let chosen = newest_of(&lines)?;
         let Some(base) = lines.get(chosen) else { return Err(Error::new(Kind::Bug, "no timeline is left to choose")) };
+        // What several paths have is looked through once; what the newest has, by whoever asks for its stop.
+        let mut seen = Seen::default();
+        base.log.path().legs().iter().for_each(|leg| drop(seen.rest_of(leg)));
+        let mut parts: Vec<(&Line<'a>, (Lsn, Lsn))> = Vec::new();
         for line in lines.iter().filter(|line| line.timeline != base.timeline && line.own().stored.is_some()) {
-            let found = match find(&line.log, &Wanted { from: None, ..self.wanted() })? {
-                Ok(found) => found.stop.map(|stop| stop.lsn).into_iter().collect(),
-                Err(Unreachable::Ambiguous(places)) => places,
-                Err(_) => Vec::new(),
-            };
-            for lsn in found {
-                let own = line.log.leg(lsn).map(|leg| leg.timeline).unwrap_or(line.timeline);
-                // What both paths have was found on the first.
-                let is_shared = base.log.leg(lsn).is_some_and(|leg| leg.timeline == own);
-                if !is_shared && elsewhere.iter().all(|(timeline, at, _)| (*timeline, *at) != (own, lsn)) {
-                    elsewhere.push((own, lsn, occurrence(&line.log, lsn)?));
-                }
+            for leg in line.log.path().legs() {
+                parts.extend(seen.rest_of(leg).into_iter().map(|part| (line, part)));
             }
         }
-        let candidates = elsewhere.into_iter().map(|(.., place)| place).collect();
-        self.decision(lines, chosen, None, candidates)
+        let look = |(line, part): &(&Line<'a>, (Lsn, Lsn))| {
+            let found = places(&line.log, *part, &self.request.target)?;
+            found.into_iter().map(|lsn| occurrence(&line.log, lsn)).collect::<Result<Vec<_>, _>>()
+        };
+        let found = at_once(&parts, TIMELINES_AT_ONCE, look).into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.decision(lines, chosen, None, found.into_iter().flatten().collect())
     }
 
     /// What a line would bring back.

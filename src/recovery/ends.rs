@@ -4,13 +4,15 @@
 
 use crate::error::Error;
 use crate::format::manifest::BackupSummary;
+use crate::limits::TIMELINES_AT_ONCE;
 use crate::pg::scan::{PgTime, XactEntry};
 use crate::pg::{Lsn, Timeline};
-use crate::recovery::log::Log as _;
+use crate::recovery::log::{Log as _, Window};
 use crate::recovery::path_log::PathLog;
 use crate::recovery::reach::reaches;
 use crate::repo::catalog::TimelineInfo;
 use crate::repo::{Catalog, ClusterName, Repository};
+use crate::threads::at_once;
 
 /// The last commit of a path.
 ///
@@ -32,21 +34,43 @@ pub fn newest(ends: &[(TimelineInfo, Option<PgTime>)]) -> Option<usize> {
     (0..ends.len()).max_by_key(|index| ends.get(*index).map(key))
 }
 
+/// A timeline, and the path to it.
+pub struct Line<'a> {
+    /// What is stored of it.
+    pub info: TimelineInfo,
+    /// The path.
+    pub log: PathLog<'a>,
+}
+
+/// All timelines of a catalog.
+///
+/// # Errors
+/// As the catalog's.
+pub fn lines<'a>(repository: &'a Repository, cluster: &'a ClusterName, catalog: &'a Catalog<'a>) -> Result<Vec<Line<'a>>, Error> {
+    let timelines: Vec<Timeline> = catalog.timelines().iter().map(|info| info.timeline).collect();
+    let logs = PathLog::open_all(repository, cluster, catalog, &timelines)?;
+    Ok(catalog.timelines().iter().cloned().zip(logs).map(|(info, log)| Line { info, log }).collect())
+}
+
+/// The last commit of each of several paths.
+///
+/// # Errors
+/// As the logs'.
+pub fn last_commits(logs: &[&PathLog<'_>]) -> Result<Vec<Option<XactEntry>>, Error> {
+    at_once(logs, TIMELINES_AT_ONCE, |log| last_commit(log)).into_iter().collect()
+}
+
 /// The newest commit of all timelines, by the server's clock, and the timeline that its record was written on.
 ///
 /// # Errors
 /// As the catalog's.
-pub fn newest_commit(
-    repository: &Repository,
-    cluster: &ClusterName,
-    catalog: &Catalog<'_>,
-) -> Result<Option<(XactEntry, Timeline)>, Error> {
+pub fn newest_commit(lines: &[Line<'_>]) -> Result<Option<(XactEntry, Timeline)>, Error> {
     let mut newest: Option<(XactEntry, Timeline)> = None;
-    for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
-        let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-        let Some(commit) = last_commit(&log)? else { continue };
+    let stored: Vec<&PathLog<'_>> = lines.iter().filter(|line| line.info.segments.is_some()).map(|line| &line.log).collect();
+    for (log, commit) in stored.iter().zip(last_commits(&stored)?) {
+        let Some(commit) = commit else { continue };
         if newest.as_ref().is_none_or(|(known, _)| known.end.time <= commit.end.time) {
-            newest = Some((commit, log.leg(commit.lsn).map_or(info.timeline, |leg| leg.timeline)));
+            newest = Some((commit, log.leg(commit.lsn).map_or(log.path().target(), |leg| leg.timeline)));
         }
     }
     Ok(newest)
@@ -56,12 +80,10 @@ pub fn newest_commit(
 ///
 /// # Errors
 /// As the catalog's.
-pub fn newest_timeline(repository: &Repository, cluster: &ClusterName, catalog: &Catalog<'_>) -> Result<Option<Timeline>, Error> {
-    let mut ends = Vec::new();
-    for info in catalog.timelines() {
-        let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-        ends.push((info.clone(), last_commit(&log)?.map(|end| end.end.time)));
-    }
+pub fn newest_timeline(lines: &[Line<'_>]) -> Result<Option<Timeline>, Error> {
+    let logs: Vec<&PathLog<'_>> = lines.iter().map(|line| &line.log).collect();
+    let times = last_commits(&logs)?.into_iter().map(|end| end.map(|end| end.end.time));
+    let ends: Vec<_> = lines.iter().map(|line| line.info.clone()).zip(times).collect();
     Ok(newest(&ends).and_then(|index| ends.get(index)).map(|(info, _)| info.timeline))
 }
 
@@ -95,15 +117,14 @@ impl<'a> TimelineEnds<'a> {
     /// # Errors
     /// As the catalog's.
     pub fn of(repository: &'a Repository, cluster: &'a ClusterName, catalog: &'a Catalog<'a>) -> Result<Self, Error> {
-        let mut lines = Vec::new();
-        for info in catalog.timelines().iter().filter(|info| info.segments.is_some()) {
-            let log = PathLog::open_as_known(repository, cluster, catalog, info.timeline)?;
-            let mut last = Vec::new();
-            for window in log.windows() {
-                last.push((window.until, log.last_commit(window.from, window.until)?));
-            }
-            lines.push(TimelineEnd { info: info.clone(), log, last });
-        }
+        let mut lines = lines(repository, cluster, catalog)?;
+        lines.retain(|line| line.info.segments.is_some());
+        let last_of = |line: &Line<'_>| {
+            let last = |window: &Window| Ok((window.until, line.log.last_commit(window.from, window.until)?));
+            line.log.windows().iter().map(last).collect::<Result<Vec<_>, Error>>()
+        };
+        let last = at_once(&lines, TIMELINES_AT_ONCE, last_of).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let lines = lines.into_iter().zip(last).map(|(Line { info, log }, last)| TimelineEnd { info, log, last }).collect();
         Ok(Self { lines })
     }
 

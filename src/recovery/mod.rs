@@ -17,6 +17,7 @@
 //! | What has to stay so that every moment of a window can be restored? | [`mod@promised`] |
 //! | What is said of a target that is out of reach? | `out_of_reach` |
 //! | Where does the stored WAL end? | [`ends`] |
+//! | Through which stretches can recovery run? | [`stretches`] |
 //! | When was what it needs last verified? | [`verified`] |
 //!
 //! [`answer()`] puts them together for one repository. What they look at is a [`mod@log`]: for real ones a
@@ -39,6 +40,7 @@ pub mod replay;
 mod request;
 mod resolver;
 pub mod stop;
+pub mod stretches;
 pub mod verified;
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! The WAL files that a recovery needs, and which of them are not stored.
 
 use crate::error::Error;
+use crate::limits::CATALOG_READERS;
 use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::recovery::path_log::PathLog;
 use crate::recovery::resolver::Resolver;
+use crate::repo::Runs;
 use crate::repo::catalog::Leg;
 use crate::report::resolve::WalReport;
 use crate::report::segments::SegmentRange;
+use crate::threads::at_once;
 
 impl Resolver<'_> {
     /// Lists what recovery needs from one position to another.
@@ -24,8 +27,6 @@ impl Resolver<'_> {
             segments: last - first + 1,
             ..WalReport::default()
         };
-        // The next number that is to come.
-        let mut next = first;
         for leg in path.legs() {
             let mut end = path.number(Lsn(leg.end.0.saturating_sub(1)));
             let is_own =
@@ -39,14 +40,27 @@ impl Resolver<'_> {
                 continue;
             }
             wal.ranges.push((leg.timeline, range));
-            self.repository.visit_segments(self.cluster, facts, leg.timeline, range, &mut |number, bytes| {
-                if next < number {
-                    wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(number - 1) });
-                }
-                wal.present += 1;
-                wal.stored_bytes = wal.stored_bytes.saturating_add(bytes);
-                next = number + 1;
+        }
+        let list = |(timeline, range): &(Timeline, (u64, u64))| {
+            let (mut stored, mut stored_bytes) = (Runs::default(), 0_u64);
+            self.repository.visit_segments(self.cluster, facts, *timeline, *range, &mut |number, bytes| {
+                stored.insert(number);
+                stored_bytes = stored_bytes.saturating_add(bytes);
             })?;
+            Ok((stored, stored_bytes))
+        };
+        // The next number that is to come.
+        let mut next = first;
+        for listed in at_once(&wal.ranges, CATALOG_READERS, list) {
+            let (stored, stored_bytes) = listed?;
+            wal.stored_bytes = wal.stored_bytes.saturating_add(stored_bytes);
+            wal.present += stored.count();
+            for (from, to) in stored.iter() {
+                if next < from {
+                    wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(from - 1) });
+                }
+                next = to + 1;
+            }
         }
         if next <= last {
             wal.missing.push(SegmentRange { first_segment: name(next), last_segment: name(last) });

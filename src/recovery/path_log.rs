@@ -2,13 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::format::node::{Aggregate, Edge, Entry};
+use crate::limits::TIMELINES_AT_ONCE;
 use crate::pg::scan::{End, Mark, PgTime, Record, Scanner, Segment, Visitor, XactEntry};
-use crate::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
+use crate::pg::{Lsn, Timeline, WalFileName, WalSegmentSize};
 use crate::recovery::log::{BackupEnd, Log, Minimal, WantedEnds, WantedMarks, Window};
+use crate::recovery::stretches::{Stretches, gone, scanned};
 use crate::repo::catalog::{Leg, Path, Step};
 use crate::repo::{Catalog, ClusterName, Fetched, Repository};
+use crate::threads::at_once;
 
 /// One path.
 pub struct PathLog<'a> {
@@ -48,13 +51,55 @@ impl<'a> PathLog<'a> {
         Self::of_path(repository, cluster, catalog, catalog.path_as_known(target)?)
     }
 
+    /// The paths to several timelines, in their order, as [`open_as_known`](Self::open_as_known) opens each. What they
+    /// have in common is looked at once, so the cost is that of the timelines and not of the paths; several timelines
+    /// are read at once.
+    ///
+    /// # Errors
+    /// As the catalog's.
+    pub fn open_all(
+        repository: &'a Repository,
+        cluster: &'a ClusterName,
+        catalog: &'a Catalog<'a>,
+        targets: &[Timeline],
+    ) -> Result<Vec<Self>, Error> {
+        let paths = targets.iter().map(|target| catalog.path_as_known(*target)).collect::<Result<Vec<_>, _>>()?;
+        if paths.len() > 1 {
+            // The catalog remembers what is read here. What fails is asked for again where it matters.
+            let look = |path: &Path| catalog.walk(path, own_begin(path), Lsn(u64::MAX), &|a| a.stops > 0, &mut |_| GO_ON);
+            let failed = at_once(&paths, TIMELINES_AT_ONCE, look).into_iter().filter_map(Result::err).next();
+            if let Some(error) = failed {
+                tracing::debug!("look at all timelines: {error}");
+            }
+        }
+        let mut begun: Vec<(Path, Stretches)> = Vec::new();
+        let mut logs = Vec::with_capacity(paths.len());
+        for path in paths {
+            let parent = begun.iter().rev().find_map(|(parent, stretches)| stretches.up_to(&path, parent));
+            let stretches = Stretches::find(catalog, &path, parent.unwrap_or_default())?;
+            begun.push((path.clone(), stretches.clone()));
+            logs.push(Self::of_stretches(repository, cluster, catalog, path, stretches)?);
+        }
+        Ok(logs)
+    }
+
     fn of_path(
         repository: &'a Repository,
         cluster: &'a ClusterName,
         catalog: &'a Catalog<'a>,
         path: Path,
     ) -> Result<Self, Error> {
-        let (windows, may_be_minimal) = windows(catalog, &path)?;
+        let stretches = Stretches::find(catalog, &path, Stretches::default())?;
+        Self::of_stretches(repository, cluster, catalog, path, stretches)
+    }
+
+    fn of_stretches(
+        repository: &'a Repository,
+        cluster: &'a ClusterName,
+        catalog: &'a Catalog<'a>,
+        path: Path,
+        Stretches { windows, may_be_minimal, .. }: Stretches,
+    ) -> Result<Self, Error> {
         let has_history = catalog.has_history(path.target());
         let mut log = Self { repository, cluster, catalog, path, has_history, windows, minimal: Vec::new() };
         if may_be_minimal {
@@ -227,7 +272,7 @@ impl<'a> PathLog<'a> {
             let Some(entry) = self.entry_of(step)? else { return Ok(ControlFlow::Continue(())) };
             let Some(last) = entry.last_record else { return Ok(ControlFlow::Continue(())) };
             let summary = self.catalog.summary(entry.segment)?;
-            if let Some(End::Continues(_)) = summary.map(|summary| summary.end) {
+            if summary.is_some_and(|summary| matches!(summary.end, End::Continues(_))) {
                 end = end.min(last);
             }
             Ok(ControlFlow::Break(()))
@@ -248,7 +293,7 @@ impl<'a> PathLog<'a> {
         // begins where it ends or later.
         let crosses = entry.edge == Edge::Follows && entry.last_record == Some(lsn) && {
             let summary = self.catalog.summary(entry.segment)?.ok_or_else(|| gone(lsn))?;
-            matches!(summary.end, End::Continues(tail) if tail.start == lsn)
+            matches!(&summary.end, End::Continues(tail) if tail.start == lsn)
         };
         let mut end = entry.start;
         if crosses {
@@ -346,68 +391,11 @@ fn is_timed(Aggregate { xacts, marks, .. }: &Aggregate) -> bool {
     xacts.is_some() || marks.incomplete || marks.restore_points > 0 || marks.checkpoints > 0
 }
 
-/// The entry of a segment that was stored without one.
-///
-/// # Errors
-/// As the catalog's.
-pub(crate) fn scanned(catalog: &Catalog<'_>, path: &Path, name: SegmentName) -> Result<Entry, Error> {
-    let start = name.start(catalog.facts().wal_segment_size).unwrap_or(Lsn(0));
-    catalog.entry_at(path, start)?.ok_or_else(|| gone(start))
-}
+const GO_ON: Result<ControlFlow<()>, Error> = Ok(ControlFlow::Continue(()));
 
-fn gone(lsn: Lsn) -> Error {
-    Error::new(Kind::Unreachable, format!("the segment that holds {lsn} was there a moment ago and is gone"))
-        .hint("is somebody deleting from the repository? try again")
-}
-
-/// The stretches of a path in which no segment is missing or damaged, and whether in any of them `wal_level` may be
-/// `minimal`.
-fn windows(catalog: &Catalog<'_>, path: &Path) -> Result<(Vec<Window>, bool), Error> {
-    let (mut windows, mut may_be_minimal): (Vec<Window>, bool) = (Vec::new(), false);
-    let mut open: Option<Window> = None;
-    let size = catalog.facts().wal_segment_size;
-    let Some((first, _)) = path.stored() else { return Ok((windows, false)) };
-    let from = first.start(size).unwrap_or(Lsn(0));
-    catalog.walk(path, from, Lsn(u64::MAX), &|aggregate| aggregate.stops > 0, &mut |step| {
-        let (first, last, stops_at) = match step {
-            Step::Missing { .. } => {
-                windows.extend(open.take());
-                return Ok(ControlFlow::Continue(()));
-            }
-            Step::Skipped { first, last, aggregate } => {
-                may_be_minimal |= aggregate.marks.may_be_minimal();
-                (first, last, None)
-            }
-            Step::Segment(entry) => {
-                may_be_minimal |= entry.aggregate.marks.may_be_minimal();
-                (entry.segment, entry.segment, stops_at(&entry))
-            }
-            Step::Unscanned(name) => {
-                let entry = scanned(catalog, path, name)?;
-                may_be_minimal |= entry.aggregate.marks.may_be_minimal();
-                (name, name, stops_at(&entry))
-            }
-        };
-        let bounds = first.start(size).zip(last.start(size));
-        let (from, until) = bounds.ok_or_else(|| Error::new(Kind::Damaged, format!("{first} is impossible")))?;
-        let until = Lsn(until.0.saturating_add(size.bytes()));
-        // A parent's segment stands for a child's that is not there: only up to the fork.
-        let forked = path.legs().iter().find(|leg| leg.timeline == last.timeline).map(|leg| leg.end).filter(|end| *end < until);
-        let stops_at = stops_at.into_iter().chain(forked).min();
-        let window = open.get_or_insert(Window { from, until });
-        window.until = stops_at.unwrap_or(until);
-        if stops_at.is_some() {
-            windows.extend(open.take().filter(|window| window.from < window.until));
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    windows.extend(open);
-    Ok((windows, may_be_minimal))
-}
-
-/// Where recovery ends in a segment, if it does.
-fn stops_at(entry: &Entry) -> Option<Lsn> {
-    matches!(entry.edge, Edge::Stops | Edge::Broken).then_some(entry.good_until)
+/// Where the last leg of a path begins.
+fn own_begin(path: &Path) -> Lsn {
+    path.legs().last().map_or(Lsn(0), |leg| leg.begin)
 }
 
 impl Log for PathLog<'_> {

@@ -28,7 +28,7 @@ use crate::pg::scan::PgTime;
 use crate::pg::target::Target;
 use crate::pg::{Lsn, Timeline};
 use crate::recovery::choice_of_backup::{Backups, on_path, usable};
-use crate::recovery::ends::{last_commit, newest};
+use crate::recovery::ends::{Line, lines, newest_timeline};
 use crate::recovery::log::{Log, WantedEnds, Window};
 use crate::recovery::log_part::LogPart;
 use crate::recovery::path_log::PathLog;
@@ -95,17 +95,12 @@ pub struct PromisedReach {
 /// # Errors
 /// As the catalog's.
 pub fn promised(asked: &Asked<'_>) -> Result<Vec<Promised>, Error> {
-    let (mut logs, mut ends) = (Vec::new(), Vec::new());
-    for info in asked.catalog.timelines() {
-        let log = PathLog::open_as_known(asked.repository, asked.cluster, asked.catalog, info.timeline)?;
-        ends.push((info.clone(), last_commit(&log)?.map(|end| end.end.time)));
-        logs.push((info.timeline, log));
-    }
-    let taken = newest(&ends).filter(|_| asked.always_newest);
+    let lines = lines(asked.repository, asked.cluster, asked.catalog)?;
+    let taken = newest_timeline(&lines)?.filter(|_| asked.always_newest);
     let mut promised = Vec::new();
-    for (index, (timeline, log)) in logs.iter().enumerate() {
-        if taken == Some(index) || was_alive(asked, *timeline, log)? {
-            promised.push(of_timeline(asked, *timeline, log)?);
+    for Line { info, log } in &lines {
+        if taken == Some(info.timeline) || was_alive(asked, info.timeline, log)? {
+            promised.push(of_timeline(asked, info.timeline, log)?);
         }
     }
     Ok(promised)

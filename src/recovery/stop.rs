@@ -273,35 +273,52 @@ fn reaches_back(log: &dyn Log, from: Lsn, stop: Lsn, target: PgTime) -> Result<b
     Ok(earlier)
 }
 
+/// Where a transaction ends or a restore point is, of records that begin in a part of the log, whatever gaps that has.
+///
+/// # Errors
+/// As the log's.
+pub(super) fn places(log: &dyn Log, (from, to): (Lsn, Lsn), target: &Target) -> Result<Vec<Lsn>, Error> {
+    let mut found = Vec::new();
+    for window in log.windows().iter().filter(|window| window.from < to && from < window.until) {
+        found.append(&mut places_in(log, from.max(window.from), to.min(window.until), target, false)?.0);
+    }
+    Ok(found)
+}
+
+/// As [`places`], in one window, and the first transaction whose id is not known; with `first_only` no more than one.
+fn places_in(log: &dyn Log, from: Lsn, to: Lsn, target: &Target, first_only: bool) -> Result<(Vec<Lsn>, Option<Lsn>), Error> {
+    let (mut places, mut unknown) = (Vec::new(), None);
+    let more = |places: &[Lsn]| {
+        if first_only && !places.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    match target {
+        Target::Xid(xid) => log.ends(from, to, WantedEnds::Xid(*xid), &mut |entry| {
+            match entry.end.xid {
+                Some(found) if found == *xid => places.push(entry.lsn),
+                Some(_) => {}
+                None => unknown = unknown.or(Some(entry.lsn)),
+            }
+            more(&places)
+        })?,
+        Target::Name(name) => log.marks(from, to, WantedMarks::Named(name), &mut |mark| {
+            if matches!(&mark.what, Mark::RestorePoint { name: found, .. } if found == name) {
+                places.push(mark.start);
+            }
+            more(&places)
+        })?,
+        Target::Time(_) | Target::Lsn(_) | Target::Latest | Target::Immediate => {}
+    }
+    Ok((places, unknown))
+}
+
 /// By xid or name. The server takes the first after its start; where that is not given, more than one is not guessed
 /// about.
 fn by_identity<'a>(log: &dyn Log, windows: &'a [Window], wanted: &Wanted) -> Result<Located<'a>, Error> {
     let mut found: Vec<(&Window, Stop)> = Vec::new();
     let mut unknown = None;
     for window in windows {
-        let mut places = Vec::new();
-        let more = |places: &[Lsn]| {
-            if wanted.from.is_some() && !places.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        match &wanted.target {
-            Target::Xid(xid) => {
-                log.ends(window.from, window.until, WantedEnds::Xid(*xid), &mut |entry| {
-                    match entry.end.xid {
-                        Some(found) if found == *xid => places.push(entry.lsn),
-                        Some(_) => {}
-                        None => unknown = unknown.or(Some(entry.lsn)),
-                    }
-                    more(&places)
-                })?;
-            }
-            Target::Name(name) => log.marks(window.from, window.until, WantedMarks::Named(name), &mut |mark| {
-                if matches!(&mark.what, Mark::RestorePoint { name: found, .. } if found == name) {
-                    places.push(mark.start);
-                }
-                more(&places)
-            })?,
-            Target::Time(_) | Target::Lsn(_) | Target::Latest | Target::Immediate => {}
-        }
+        let (places, of_unknown) = places_in(log, window.from, window.until, &wanted.target, wanted.from.is_some())?;
+        unknown = unknown.or(of_unknown);
         let after = wanted.inclusive || matches!(wanted.target, Target::Name(_));
         found.extend(places.into_iter().map(|lsn| (window, Stop { lsn, after })));
     }

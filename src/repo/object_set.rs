@@ -81,6 +81,19 @@ impl Runs {
         self.runs.iter().map(|(first, last)| (*first, *last))
     }
 
+    /// What there is of them from `low` to `high`, as runs.
+    pub fn within(&self, low: u64, high: u64) -> impl Iterator<Item = (u64, u64)> {
+        let start = self.runs.range(..=low).next_back().map_or(low, |(first, _)| *first);
+        let runs = if start <= high { Some(self.runs.range(start..=high)) } else { None };
+        let cut = move |(first, last): (&u64, &u64)| ((*first).max(low), (*last).min(high));
+        runs.into_iter().flatten().map(cut).filter(|(first, last)| first <= last)
+    }
+
+    /// How many runs.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
     /// How many numbers.
     pub fn count(&self) -> u64 {
         self.runs.iter().fold(0_u64, |sum, (first, last)| sum.saturating_add((last - first).saturating_add(1)))

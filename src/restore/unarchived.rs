@@ -17,6 +17,7 @@ use crate::restore::target_directory::local;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What to say when there is some, and nobody allowed it to go.
 pub(crate) fn refusal(pgdata: &Path, location: &str, files: &[UnarchivedFile]) -> Error {
@@ -142,7 +143,7 @@ impl<'a> Look<'a> {
         };
         let timelines: Vec<Timeline> = catalog.timelines().iter().map(|info| info.timeline).collect();
         for timeline in timelines {
-            found.extend(catalog.summary(SegmentName { timeline, ..name })?);
+            found.extend(catalog.summary(SegmentName { timeline, ..name })?.map(Arc::unwrap_or_clone));
         }
         Ok(found)
     }

@@ -23,6 +23,7 @@ use crate::support::command::{Site, files_below};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 mod gone;
+mod timelines;
 
 fn size() -> WalSegmentSize {
     WalSegmentSize::new(SEGMENT_BYTES).unwrap()
@@ -313,6 +314,7 @@ fn walks_are_what_a_naive_reading_is() {
         for legs in legs {
             compare_all(&world, legs, &stored, &mut random);
         }
+        timelines::compare_stretches(&world);
         let before = world.nodes();
         // Some nodes are lost: nothing changes.
         for name in before.keys() {

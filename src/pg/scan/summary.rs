@@ -442,6 +442,17 @@ impl Summary {
         }
     }
 
+    /// About how much memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let piece = |piece: &Piece| piece.first().len() + piece.last().len();
+        let head = if let Head::Continuation { piece: head, .. } = &self.head { piece(head) } else { 0 };
+        let tail = if let End::Continues(tail) = &self.end { piece(&tail.piece) } else { 0 };
+        let xacts = self.xacts.as_ref().map_or(0, XactList::size_bytes);
+        // Names and paths in them are short.
+        let marks = self.marks.as_ref().map_or(0, |marks| marks.len() * (size_of::<Record<Mark>>() + 64));
+        size_of::<Self>() + head + tail + xacts + marks
+    }
+
     /// Whether recovery reads on in the next segment after this one. `false` for a segment that was meant to be
     /// complete is a gap.
     pub fn is_complete(&self) -> bool {

@@ -109,7 +109,7 @@ impl<'a> PackReader<'a> {
         let error = match self.open_source(self.name(pack)) {
             Ok(source) => {
                 let source = Arc::new(source);
-                self.sources.insert(pack, Arc::clone(&source));
+                self.sources.insert(pack, Arc::clone(&source), 1);
                 return Ok(source);
             }
             Err(Failed::Store(error)) => return Err(error),
@@ -163,7 +163,7 @@ impl<'a> PackReader<'a> {
         let why = self.failed(pack, error).what;
         tracing::warn!("{why}; {} is read instead", source.name);
         let source = Arc::new(source);
-        self.sources.insert(pack, Arc::clone(&source));
+        self.sources.insert(pack, Arc::clone(&source), 1);
         source
     }
 

@@ -16,7 +16,7 @@ impl Catalog<'_> {
             return Ok(Some(node));
         }
         let Some(node) = self.read_node(id)?.map(Arc::new) else { return Ok(None) };
-        self.nodes.insert(id, Arc::clone(&node));
+        self.nodes.insert(id, Arc::clone(&node), 1);
         Ok(Some(node))
     }
 
@@ -43,7 +43,7 @@ impl Catalog<'_> {
         numbers.extend_from_slice(&listed);
         let until = if whole { Some(high) } else { listed.last().copied() };
         if let Some(high) = until.filter(|until| *until >= next) {
-            self.names.learn((timeline, level), next, high, listed);
+            self.names.learn((timeline, level), next, high, &listed);
         }
         Ok((numbers, whole))
     }

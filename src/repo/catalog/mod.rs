@@ -4,6 +4,7 @@
 //! not live here: what a recovery target means (that is `recovery`), how a segment is scanned (`pg::scan`).
 
 mod gone;
+mod known;
 mod listing;
 mod names_cache;
 mod nodes;

@@ -5,30 +5,45 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::limits::CACHED_NAMES;
+use crate::limits::CACHED_NAME_RUNS;
 use crate::pg::Timeline;
+use crate::repo::object_set::Runs;
 
 /// Names by timeline and level; level 0 are the segments.
 #[derive(Default)]
-pub(super) struct NamesCache(Mutex<HashMap<(Timeline, u32), Names>>);
+pub(super) struct NamesCache(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    by_level: HashMap<(Timeline, u32), Names>,
+    /// How many runs of numbers all of them have.
+    runs: usize,
+}
 
 impl NamesCache {
     /// What is known of a level from `low` on, at most `limit` numbers up to `high`, and up to where that is all there
     /// is; `None` if nothing is known of `low`.
     pub(super) fn known(&self, (timeline, level): (Timeline, u32), low: u64, high: u64, limit: usize) -> Option<(Vec<u64>, u64)> {
-        self.lock().get(&(timeline, level)).and_then(|names| names.known(low, high, limit))
+        self.lock().by_level.get(&(timeline, level)).and_then(|names| names.known(low, high, limit))
     }
 
     /// Remembers that these numbers are all that is there from `low` to `high`, as far as there is room.
-    pub(super) fn learn(&self, level: (Timeline, u32), low: u64, high: u64, numbers: Vec<u64>) {
+    pub(super) fn learn(&self, level: (Timeline, u32), low: u64, high: u64, numbers: &[u64]) {
         let mut known = self.lock();
         // What was listed first, the ends of the log, is what is asked for again and again.
-        if known.values().map(Names::count).sum::<usize>() + numbers.len() <= CACHED_NAMES {
-            known.entry(level).or_default().learn(Part { low, high, numbers });
+        if known.runs >= CACHED_NAME_RUNS {
+            return;
         }
+        let mut part = Part { low, high, numbers: Runs::default() };
+        numbers.iter().for_each(|number| part.numbers.insert(*number));
+        let names = known.by_level.entry(level).or_default();
+        let before = names.runs();
+        names.learn(part);
+        let after = names.runs();
+        known.runs = (known.runs + after).saturating_sub(before);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Timeline, u32), Names>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,7 +57,7 @@ struct Names(Vec<Part>);
 struct Part {
     low: u64,
     high: u64,
-    numbers: Vec<u64>,
+    numbers: Runs,
 }
 
 impl Names {
@@ -50,17 +65,13 @@ impl Names {
     /// if nothing is known of `low`.
     fn known(&self, low: u64, high: u64, limit: usize) -> Option<(Vec<u64>, u64)> {
         let part = self.0.iter().find(|part| part.low <= low && low <= part.high)?;
-        let from = part.numbers.partition_point(|number| *number < low);
-        let until = part.numbers.partition_point(|number| *number <= high);
-        let all = part.numbers.get(from..until).unwrap_or_default();
-        match all.get(limit..) {
-            None | Some([]) => Some((all.to_vec(), part.high.min(high))),
-            Some(_) => {
-                let some: Vec<u64> = all.iter().take(limit).copied().collect();
-                let last = some.last().copied()?;
-                Some((some, last))
-            }
-        }
+        let mut all = part.numbers.within(low, high).flat_map(|(first, last)| first..=last);
+        let some: Vec<u64> = all.by_ref().take(limit).collect();
+        let until = match all.next() {
+            None => part.high.min(high),
+            Some(_) => some.last().copied()?,
+        };
+        Some((some, until))
     }
 
     /// Remembers a part, together with those it overlaps or touches.
@@ -71,21 +82,19 @@ impl Names {
         for part in near {
             new.low = new.low.min(part.low);
             new.high = new.high.max(part.high);
-            new.numbers.extend(part.numbers);
+            part.numbers.iter().for_each(|(first, last)| new.numbers.insert_run(first, last));
         }
-        new.numbers.sort_unstable();
-        new.numbers.dedup();
         self.0.push(new);
     }
 
-    fn count(&self) -> usize {
-        self.0.iter().map(|part| part.numbers.len()).sum()
+    fn runs(&self) -> usize {
+        self.0.iter().map(|part| part.numbers.runs()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Names, Part};
+    use super::{CACHED_NAME_RUNS, Names, NamesCache, Part, Runs, Timeline};
 
     /// Whatever is listed in whatever order, what is said to be known is what is there.
     #[test]
@@ -100,7 +109,9 @@ mod tests {
                 let low = random.u64(0..200);
                 let high = if random.u8(..5) == 0 { u64::MAX } else { random.u64(low..200) };
                 if random.bool() {
-                    names.learn(Part { low, high, numbers: within(low, high).collect() });
+                    let mut numbers = Runs::default();
+                    within(low, high).for_each(|number| numbers.insert(number));
+                    names.learn(Part { low, high, numbers });
                     continue;
                 }
                 let limit = random.usize(1..40);
@@ -116,5 +127,22 @@ mod tests {
             assert!(parts.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{parts:?}");
         }
         assert!(answered > 500, "{answered}");
+    }
+
+    #[test]
+    fn a_long_log_takes_one_run_and_many_holes_have_a_bound() {
+        let cache = NamesCache::default();
+        let level = (Timeline(1), 0);
+        for first in (0..1_000_000).step_by(500) {
+            cache.learn(level, first, first + 499, &(first..first + 500).collect::<Vec<u64>>());
+        }
+        assert_eq!(cache.lock().runs, 1);
+        assert_eq!(cache.known(level, 999_990, u64::MAX, 100), Some(((999_990..1_000_000).collect(), 999_999)));
+        for first in (0..400_000).step_by(1000) {
+            let every_other: Vec<u64> = (first..first + 1000).step_by(2).collect();
+            cache.learn((Timeline(2), 0), first, first + 999, &every_other);
+        }
+        let runs = cache.lock().runs;
+        assert!((CACHED_NAME_RUNS..CACHED_NAME_RUNS + 500).contains(&runs), "{runs}");
     }
 }

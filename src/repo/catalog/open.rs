@@ -3,25 +3,26 @@
 
 use std::sync::Arc;
 
+use super::known::Known;
 use super::names_cache::NamesCache;
 use super::path::TimelineInfo;
 use crate::fifo_cache::FifoCache;
 use crate::format::node::{Node, NodeId};
-use crate::limits::{CACHED_NODES, CACHED_SUMMARIES};
-use crate::pg::scan::Summary;
+use crate::limits::{CACHED_NODES, CACHED_SUMMARY_BYTES};
 use crate::pg::{SegmentName, WalSegmentSize};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::repository::Repository;
 
-/// The catalog of one cluster in one repository. It holds no more than a few MB in memory: what it listed and read
-/// lately.
+/// The catalog of one cluster in one repository. What it listed and read lately it holds in memory, up to
+/// [`CACHED_SUMMARY_BYTES`] and [`CACHED_NODES`]: of a log of one timeline that is a few MB.
 pub struct Catalog<'a> {
     pub(super) repository: &'a Repository,
     pub(super) cluster: ClusterName,
     pub(super) facts: Facts,
     pub(super) timelines: Vec<TimelineInfo>,
-    /// Summaries without their lists of transactions, `None` where a segment has none: neighbours need each other.
-    pub(super) summaries: FifoCache<SegmentName, Option<Arc<Summary>>>,
+    /// Summaries, `None` where a segment has none: neighbours need each other, and so do the paths to several
+    /// timelines.
+    pub(super) summaries: FifoCache<SegmentName, Option<Known>>,
     pub(super) nodes: FifoCache<NodeId, Arc<Node>>,
     pub(super) names: NamesCache,
 }
@@ -34,7 +35,7 @@ impl<'a> Catalog<'a> {
             cluster: cluster.clone(),
             facts,
             timelines: Vec::new(),
-            summaries: FifoCache::new(CACHED_SUMMARIES),
+            summaries: FifoCache::new(CACHED_SUMMARY_BYTES),
             nodes: FifoCache::new(CACHED_NODES),
             names: NamesCache::default(),
         }

@@ -49,6 +49,11 @@ impl Path {
         self.legs.last().map_or(Timeline(1), |leg| leg.timeline)
     }
 
+    /// The size of its segments.
+    pub fn segment_size(&self) -> WalSegmentSize {
+        self.size
+    }
+
     /// Number of the segment that holds a position.
     pub fn number(&self, lsn: Lsn) -> u64 {
         lsn.0 / self.size.bytes()

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use super::known::Known;
 use super::open::Catalog;
 use super::path::Path;
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
-use crate::pg::scan::{Carry, Chain, End, Event, Mark, Record, Scanned, Scanner, Segment, Summary, Visitor, XactEnd, XactEntry};
+use crate::pg::scan::{
+    Carry, Chain, End, Event, Mark, Record, Scanned, Scanner, Segment, Summary, Visitor, XactEnd, XactEntry, XactList,
+};
 use crate::pg::{Lsn, SegmentName, WalFileName};
 use crate::repo::wal::Fetched;
 
 /// What is stored of a segment.
 #[derive(Debug, Clone)]
 pub(super) enum Stored {
-    /// Its summary, without the list of transactions.
+    /// Its summary; the list of transactions may be left out.
     Scanned(Arc<Summary>),
     /// It is there, without a summary.
     Unscanned,
@@ -33,11 +36,22 @@ impl Catalog<'_> {
     ///
     /// # Errors
     /// Damaged, denied, unreachable.
-    pub fn summary(&self, segment: SegmentName) -> Result<Option<Summary>, Error> {
+    pub fn summary(&self, segment: SegmentName) -> Result<Option<Arc<Summary>>, Error> {
+        match self.summaries.get(&segment) {
+            Some(Some(known)) if !known.is_lean => return Ok(Some(known.summary)),
+            Some(None) => return self.scan(segment).map(|summary| Some(Arc::new(summary))),
+            Some(Some(_)) | None => {}
+        }
         match self.read_summary(segment)? {
             None => Ok(None),
-            Some(Some(summary)) => Ok(Some(summary)),
-            Some(None) => self.scan(segment).map(Some),
+            Some(None) => self.scan(segment).map(|summary| Some(Arc::new(summary))),
+            Some(Some(summary)) => {
+                let (known, list) = self.remember(segment, summary);
+                Ok(Some(match list {
+                    None => known.summary,
+                    Some(list) => Arc::new(Summary { xacts: Some(list), ..Summary::clone(&known.summary) }),
+                }))
+            }
         }
     }
 
@@ -50,7 +64,7 @@ impl Catalog<'_> {
         let mut found: Vec<XactEntry> = if entry.aggregate.xacts.is_none() {
             Vec::new()
         } else {
-            match self.existing_summary(entry.segment)?.xacts {
+            match &self.existing_summary(entry.segment)?.xacts {
                 Some(list) => list.iter().collect(),
                 None => {
                     let mut list = Xacts(Vec::new());
@@ -79,11 +93,16 @@ impl Catalog<'_> {
     /// # Errors
     /// As [`transactions`](Self::transactions).
     pub fn marks(&self, path: &Path, entry: &Entry, files: bool) -> Result<Vec<Record<Mark>>, Error> {
-        let summary = self.existing_summary(entry.segment)?;
+        // Marks are never left out of what is remembered.
+        let summary = match self.stored(entry.segment)? {
+            Stored::Scanned(summary) => summary,
+            Stored::Unscanned => Arc::new(self.scan(entry.segment)?),
+            Stored::Missing => return Err(self.damaged(entry.segment, "it is gone")),
+        };
         let joined = self.join(&summary, &mut |number, needed| self.on_path(path, number, needed))?;
         let is_known = summary.knows_files || !files;
-        let mut found = match summary.marks.filter(|_| is_known) {
-            Some(marks) => marks,
+        let mut found = match summary.marks.as_ref().filter(|_| is_known) {
+            Some(marks) => marks.clone(),
             None => {
                 let mut list = Marks(Vec::new());
                 self.scan_with(entry.segment, None, &mut list)?;
@@ -178,7 +197,8 @@ impl Catalog<'_> {
     pub(super) fn on_path(&self, path: &Path, number: u64, needed: bool) -> Result<Option<Arc<Summary>>, Error> {
         for leg in path.legs_of(number) {
             let Some(name) = SegmentName::from_number(leg.timeline, number, self.size()) else { return Ok(None) };
-            match self.stored(name)? {
+            let stored = if self.is_listed_as_missing(name) { Stored::Missing } else { self.stored(name)? };
+            match stored {
                 // What the parent has there is not what the server reads.
                 Stored::Missing if leg.begin.0 > 0 && path.number(leg.begin) == number && !path.is_begun_by_parent(leg) => {
                     return Ok(None);
@@ -192,19 +212,34 @@ impl Catalog<'_> {
         Ok(None)
     }
 
+    /// Whether a listing did not show it: for a reader the log is as it was then.
+    fn is_listed_as_missing(&self, segment: SegmentName) -> bool {
+        let Some(number) = segment.number(self.size()) else { return false };
+        self.names.known((segment.timeline, 0), number, number, 1).is_some_and(|(numbers, _)| numbers.is_empty())
+    }
+
     /// What is stored of a segment, from the cache if it was read lately. Only presence is remembered: what is missing
     /// may come.
     pub(super) fn stored(&self, segment: SegmentName) -> Result<Stored, Error> {
         let summary = match self.summaries.get(&segment) {
-            Some(summary) => summary,
-            None => {
-                let Some(read) = self.read_summary(segment)? else { return Ok(Stored::Missing) };
-                let lean = read.map(|summary| Arc::new(Summary { xacts: None, ..summary }));
-                self.summaries.insert(segment, lean.clone());
-                lean
-            }
+            Some(known) => known,
+            None => match self.read_summary(segment)? {
+                None => return Ok(Stored::Missing),
+                Some(Some(summary)) => Some(self.remember(segment, summary).0),
+                Some(None) => {
+                    self.summaries.insert(segment, None, size_of::<Summary>());
+                    None
+                }
+            },
         };
-        Ok(summary.map_or(Stored::Unscanned, Stored::Scanned))
+        Ok(summary.map_or(Stored::Unscanned, |known| Stored::Scanned(known.summary)))
+    }
+
+    /// Remembers a summary, and gives back the list that is too long for that.
+    fn remember(&self, segment: SegmentName, summary: Summary) -> (Known, Option<XactList>) {
+        let (known, list) = Known::of(summary);
+        self.summaries.insert(segment, Some(known.clone()), known.summary.memory_bytes());
+        (known, list)
     }
 
     /// The stored summary: `None` when the segment is not there, `Some(None)` when it has none.
@@ -221,7 +256,7 @@ impl Catalog<'_> {
         Ok(Some(Some(summary)))
     }
 
-    fn existing_summary(&self, segment: SegmentName) -> Result<Summary, Error> {
+    fn existing_summary(&self, segment: SegmentName) -> Result<Arc<Summary>, Error> {
         self.summary(segment)?.ok_or_else(|| self.damaged(segment, "it is gone"))
     }
 

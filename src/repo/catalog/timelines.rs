@@ -1,12 +1,13 @@
 //! The timelines of a catalog: finding them and their ends in a listing, and the path to one of them.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::open::Catalog;
 use super::path::{Leg, Path, TimelineInfo};
 use crate::error::{Error, Kind};
 use crate::format::node::{MAX_LEVEL, span};
-use crate::limits::{CATALOG_READERS, LISTED_NAMES, MAX_LISTED_SPAN};
+use crate::limits::{CATALOG_READERS, LISTED_NAMES, MAX_LISTED_SPAN, TIMELINES_AT_ONCE};
 use crate::pg::{HistoryEntry, Lsn, SegmentName, Timeline, TimelineHistory, WalFileName};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::prefix::Prefix;
@@ -138,52 +139,84 @@ impl Catalog<'_> {
         &self,
         unreadable: &mut dyn FnMut(Timeline, Error) -> Result<(), Error>,
     ) -> Result<Vec<TimelineInfo>, Error> {
-        let (cluster, system_id) = (&self.cluster, self.facts.system_id);
-        let mut found: Vec<Timeline> = Vec::new();
-        // One request per timeline.
-        loop {
-            let after = found.last().map_or_else(String::new, |last| Prefix::Timeline(cluster, system_id, *last).end());
-            let mut next = None;
-            self.repository.objects().list(Prefix::Wal(cluster, system_id), &after, &mut |object| {
-                next = object.name.wal_file().copied();
-                if next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            match next {
-                Some(WalFileName::History(_)) | None => break,
-                Some(file) => found.push(file.timeline()),
-            }
-        }
-        let mut named = Vec::new();
-        self.repository.objects().list(Prefix::Histories(cluster, system_id), "", &mut |object| {
+        let mut named = BTreeSet::new();
+        self.repository.objects().list(Prefix::Histories(&self.cluster, self.facts.system_id), "", &mut |object| {
             if let Some(WalFileName::History(timeline)) = object.name.wal_file() {
-                named.push(*timeline);
+                named.insert(*timeline);
             }
             ControlFlow::Continue(())
         })?;
-        found.extend(&named);
-        found.sort_unstable();
-        found.dedup();
-        let info = |timeline: Timeline| {
-            let history = if named.contains(&timeline) {
-                match self.repository.history(&self.cluster, self.facts.system_id, timeline) {
-                    Ok(history) => history,
-                    Err(error) => {
-                        unreadable(timeline, error)?;
-                        None
-                    }
-                }
-            } else {
-                None
+        let found = self.with_unnamed(&named)?;
+        let of = |timeline: &Timeline| {
+            let history = match named.contains(timeline) {
+                true => self.repository.history(&self.cluster, self.facts.system_id, *timeline),
+                false => Ok(None),
             };
-            Ok(TimelineInfo { timeline, history, segments: self.ends_of(timeline)? })
+            Ok((history, self.ends_of(*timeline)?))
         };
-        found.into_iter().map(info).collect()
+        let mut infos = Vec::with_capacity(found.len());
+        for (timeline, read) in found.iter().zip(at_once(&found, TIMELINES_AT_ONCE, of)) {
+            let (history, segments) = read?;
+            let history = match history {
+                Ok(history) => history,
+                Err(error) => {
+                    unreadable(*timeline, error)?;
+                    None
+                }
+            };
+            infos.push(TimelineInfo { timeline: *timeline, history, segments });
+        }
+        Ok(infos)
+    }
+
+    /// The timelines that have a history, and those that have only WAL. Of the named ones nothing is asked; before,
+    /// between and after them a request for each that is found, and one that finds no more.
+    fn with_unnamed(&self, named: &BTreeSet<Timeline>) -> Result<Vec<Timeline>, Error> {
+        let mut gaps: Vec<(u32, u32)> = Vec::new();
+        let mut last = 0;
+        for number in named.iter().map(|timeline| timeline.0).chain([u32::MAX]) {
+            if number - last > 1 {
+                gaps.push((last, number));
+            }
+            last = number;
+        }
+        let unnamed_in = |(after, until): &(u32, u32)| {
+            let (mut found, mut last) = (Vec::new(), *after);
+            while let Some(next) = self.next_with_files(last)?.filter(|next| next.0 < *until) {
+                found.push(next);
+                last = next.0;
+            }
+            Ok(found)
+        };
+        let mut found: Vec<Timeline> = named.iter().copied().collect();
+        for unnamed in at_once(&gaps, CATALOG_READERS, unnamed_in) {
+            found.extend(unnamed?);
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The first timeline after a number of which anything but its history is stored.
+    fn next_with_files(&self, after: u32) -> Result<Option<Timeline>, Error> {
+        let (cluster, system_id) = (&self.cluster, self.facts.system_id);
+        let end = if after == 0 { String::new() } else { Prefix::Timeline(cluster, system_id, Timeline(after)).end() };
+        let mut next = None;
+        self.repository.objects().list(Prefix::Wal(cluster, system_id), &end, &mut |object| {
+            next = object.name.wal_file().copied();
+            if next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        // Histories come after all timelines.
+        Ok(next.filter(|file| !matches!(file, WalFileName::History(_))).map(|file| file.timeline()))
     }
 
     /// The first and last stored segment of a timeline.
     fn ends_of(&self, timeline: Timeline) -> Result<Option<(SegmentName, SegmentName)>, Error> {
-        let first = self.known_names(timeline, 0, 0, u64::MAX, LISTED_NAMES)?.0.first().copied();
-        let Some(first) = first else { return Ok(None) };
+        let name = |number| SegmentName::from_number(timeline, number, self.size());
+        let (beginning, is_all) = self.known_names(timeline, 0, 0, u64::MAX, LISTED_NAMES)?;
+        let Some(first) = beginning.first().copied() else { return Ok(None) };
+        if let Some(last) = beginning.last().filter(|_| is_all) {
+            return Ok(name(first).zip(name(*last)));
+        }
         // Where segments expired, a node may be left for a moment that is over more than there is.
         let guess = self.last_under_nodes(timeline)?.map_or(first, |last| last.max(first));
         let (found, mut whole) = self.known_names(timeline, 0, guess, u64::MAX, LISTED_NAMES)?;
@@ -208,7 +241,6 @@ impl Catalog<'_> {
             last = more.last().copied().unwrap_or(last);
             whole = is_all;
         }
-        let name = |number| SegmentName::from_number(timeline, number, self.size());
         Ok(name(first).zip(name(last)))
     }
 
