@@ -40,6 +40,8 @@ pub struct Stat {
     pub mode: u32,
     /// Size in bytes.
     pub size_bytes: u64,
+    /// What it takes on the disk, in bytes: holes take nothing.
+    pub allocated_bytes: u64,
     /// Time of the last change of content: Unix seconds and nanoseconds.
     pub modified: (i64, i64),
     /// Time of the last change of content or attributes: Unix seconds and nanoseconds.
@@ -47,6 +49,9 @@ pub struct Stat {
     /// What it is.
     pub kind: ItemKind,
 }
+
+/// The unit of `st_blocks`, whatever the file system's blocks are.
+const ST_BLOCK: u64 = 512;
 
 impl Stat {
     fn of(meta: &std::fs::Metadata) -> Self {
@@ -64,6 +69,7 @@ impl Stat {
             uid: meta.uid(),
             mode: meta.mode() & 0o7777,
             size_bytes: meta.size(),
+            allocated_bytes: meta.blocks().saturating_mul(ST_BLOCK),
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
             kind,
@@ -88,6 +94,7 @@ impl From<FileStat> for Stat {
             uid: stat.st_uid,
             mode: (stat.st_mode & 0o7777) as u32,
             size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            allocated_bytes: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(ST_BLOCK),
             modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
             changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
             kind,

@@ -10,6 +10,8 @@ pub const RESTORE_BATCH_FILES: usize = 2048;
 pub const MAX_DEFAULT_RESTORE_JOBS: usize = 32;
 /// Room that is left for the first WAL segments of recovery.
 pub const SPARE_SEGMENTS: u64 = 2;
+/// Tables of extents that wait to be asked for what of them is zeros.
+pub const TABLES_ASKED: usize = 128;
 /// Longest `postgresql.auto.conf` that is read: the server itself writes it, with a line per setting.
 pub const MAX_AUTO_CONF_BYTES: usize = 16 * MIB;
 /// Longest file that marks a directory as that of an unfinished restore: it lists those of the tablespaces.

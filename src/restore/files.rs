@@ -4,7 +4,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::{BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item};
 use crate::fsio::{self, ItemKind, RestoreTree};
-use crate::limits::PROGRESS_EVERY;
+use crate::limits::{CATALOG_READERS, PROGRESS_EVERY};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::raw_text::shown;
@@ -14,6 +14,7 @@ use crate::report::restore::Restored;
 use crate::restore::extents::{Batches, FileRestore, RestoreCounters, RestoreWorker};
 use crate::restore::extraneous::{BACKUP_MANIFEST, Extraneous};
 use crate::restore::target_directory::{LOST_AND_FOUND, local};
+use crate::restore::zeros;
 use crate::threads::{Stop, with_workers};
 use std::collections::HashMap;
 use std::io::{BufWriter, Write as _};
@@ -97,6 +98,8 @@ pub struct Survey {
     pub bytes: u64,
     /// Bytes in each tablespace.
     pub tablespace_bytes: HashMap<u32, u64>,
+    /// What of all these is zeros, as far as the manifest itself says it.
+    pub(crate) zeros: zeros::Bytes,
     /// The data directory itself.
     pub root: Option<DirectoryEntry>,
     /// Whether the server's settings are in the data directory.
@@ -110,14 +113,20 @@ pub struct Survey {
 pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
     let mut needed: Vec<&[u8]> = NEEDED.to_vec();
     let (mut files, mut bytes, mut root, mut has_settings) = (0, 0_u64, None, false);
-    let mut tablespace_bytes: HashMap<u32, u64> = HashMap::new();
+    let (mut tablespace_bytes, mut zeros): (HashMap<u32, u64>, zeros::Bytes) = Default::default();
     let (manifest, facts) = source.copy_manifest(&mut |item| match item {
         Item::File(file) => {
             needed.retain(|path| *path != file.path);
             has_settings |= file.path == b"postgresql.conf";
             files += 1;
-            match tablespace_of(&file.path) {
-                Some(oid) => *tablespace_bytes.entry(oid).or_default() += file.size_bytes,
+            let of = tablespace_of(&file.path);
+            let known = zeros.entry(of).or_default();
+            *known = known.saturating_add(zeros::in_manifest(file));
+            match of {
+                Some(oid) => {
+                    let sum = tablespace_bytes.entry(oid).or_default();
+                    *sum = sum.saturating_add(file.size_bytes);
+                }
                 None => bytes = bytes.saturating_add(file.size_bytes),
             }
         }
@@ -129,7 +138,23 @@ pub fn survey(source: &Source<'_>) -> Result<Survey, Error> {
         return Err(Error::new(Kind::Damaged, format!("backup {id} has no {path}: it cannot be started"))
             .hint("restore another backup: see 'walvis list'"));
     }
-    Ok(Survey { manifest, facts, files, bytes, tablespace_bytes, root, has_settings })
+    Ok(Survey { manifest, facts, files, bytes, tablespace_bytes, zeros, root, has_settings })
+}
+
+impl Survey {
+    /// What of the files is zeros, all of it: this asks the repository.
+    ///
+    /// # Errors
+    /// Damaged, denied, unreachable.
+    pub(crate) fn all_zeros(&self, source: &Source<'_>) -> Result<zeros::Bytes, Error> {
+        let reader = source.extents(source.hash_key(&self.facts)?, CATALOG_READERS);
+        let mut all = zeros::in_tables(self.manifest.items(), &reader, tablespace_of)?;
+        for (of, bytes) in &self.zeros {
+            let sum = all.entry(*of).or_default();
+            *sum = sum.saturating_add(*bytes);
+        }
+        Ok(all)
+    }
 }
 
 fn tablespace_of(path: &[u8]) -> Option<u32> {

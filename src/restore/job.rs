@@ -23,6 +23,7 @@ use crate::restore::room;
 use crate::restore::tablespaces::{self, Created, ForReplay};
 use crate::restore::target_directory::{self, Base, MARKER, RestoreMarker, Taken, TargetState, is_nothing, local};
 use crate::restore::unarchived;
+use crate::restore::zeros;
 use crate::waiting;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -165,18 +166,25 @@ impl<'a> Job<'a> {
     }
 
     /// Whether there is room for all files, on each file system. What is there already counts as room.
+    /// Zeros need none; which files have them is asked of the repository only where it decides.
     fn check_room(&self) -> Result<(), Error> {
-        let needed = |path, bytes| {
+        room::check(&self.needs(&self.survey.zeros)).or_else(|_| room::check(&self.needs(&self.survey.all_zeros(&self.source)?)))
+    }
+
+    fn needs(&self, zeros: &zeros::Bytes) -> Vec<room::Needed<'_>> {
+        let needed = |path, bytes: u64, of: Option<Option<u32>>| {
             let reused = self.found(path).filter(|_| self.target_state.is_reused());
-            room::Needed { path, bytes, reused }
+            let zeros = of.and_then(|of| zeros.get(&of)).map_or(0, |zeros| bytes.min(*zeros));
+            room::Needed { path, bytes: bytes - zeros, zeros, reused }
         };
-        let mut needs = vec![needed(self.pgdata.as_path(), self.survey.bytes)];
+        let mut needs = vec![needed(self.pgdata.as_path(), self.survey.bytes, Some(None))];
         let segments = SPARE_SEGMENTS * self.source.summary.wal_segment_bytes;
-        needs.push(needed(self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments));
+        needs.push(needed(self.request.waldir.as_deref().unwrap_or(&self.pgdata), segments, None));
         for (oid, _, to) in &self.tablespaces {
-            needs.push(needed(to.as_path(), self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default()));
+            let bytes = self.survey.tablespace_bytes.get(oid).copied().unwrap_or_default();
+            needs.push(needed(to.as_path(), bytes, Some(Some(*oid))));
         }
-        room::check(&needs)
+        needs
     }
 
     /// What is there already of a directory that is written to.

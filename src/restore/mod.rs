@@ -20,3 +20,4 @@ pub mod start;
 pub mod tablespaces;
 pub mod target_directory;
 pub mod unarchived;
+mod zeros;

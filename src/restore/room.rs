@@ -1,6 +1,7 @@
 //! Whether the file systems have room for what is restored.
 //!
-//! Lives here: room by file system. May not live here: what is written where ([`job`](super::job)).
+//! Lives here: room by file system. May not live here: what is written where ([`job`](super::job)), and what of it is
+//! zeros ([`zeros`](super::zeros)): these are left out of new files.
 
 use crate::error::{Error, Kind};
 use crate::fsio::{self, Dir};
@@ -13,8 +14,10 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Needed<'a> {
     /// Where.
     pub(crate) path: &'a Path,
-    /// How much, in bytes.
+    /// How much, in bytes, without the zeros.
     pub(crate) bytes: u64,
+    /// How much of zeros, which need room only where a file that is there has room for them already.
+    pub(crate) zeros: u64,
     /// The directory that is there and whose files are replaced: they count as room.
     pub(crate) reused: Option<&'a Dir>,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Needed<'a> {
 pub(crate) fn check(needs: &[Needed<'_>]) -> Result<(), Error> {
     let mut devices: Vec<(u64, &Path, u64, u64)> = Vec::new();
     let mut counted = HashSet::new();
-    for Needed { path, bytes, reused } in needs {
+    for Needed { path, bytes, zeros, reused } in needs {
         let there = existing(path)?;
         let device = fsio::stat(there).map_err(local)?.map_or(0, |stat| stat.dev);
         // A path that is named twice gives its room once.
@@ -34,6 +37,7 @@ pub(crate) fn check(needs: &[Needed<'_>]) -> Result<(), Error> {
             Some(dir) if counted.insert(*path) => used_bytes(dir)?,
             _ => 0,
         };
+        let bytes = &bytes.saturating_add(reused.min(*zeros));
         match devices.iter_mut().find(|(known, ..)| *known == device) {
             Some((_, _, needed, freed)) => (*needed, *freed) = (needed.saturating_add(*bytes), *freed + reused),
             None => devices.push((device, there, *bytes, reused)),
@@ -68,7 +72,7 @@ pub(crate) fn existing(path: &Path) -> Result<&Path, Error> {
     Err(Error::new(Kind::Config, format!("nothing exists above {}", shown(path))))
 }
 
-/// Bytes of the files in a directory and below; links are not followed.
+/// What the files in a directory and below take, in bytes; links are not followed.
 fn used_bytes(directory: &Dir) -> Result<u64, Error> {
     let mut bytes = 0_u64;
     let mut open = vec![PathBuf::new()];
@@ -80,7 +84,7 @@ fn used_bytes(directory: &Dir) -> Result<u64, Error> {
             }
             match below.stat_beneath(Path::new(&item.name)).map_err(local)? {
                 Some(stat) if stat.kind == fsio::ItemKind::Directory => open.push(path.join(item.name)),
-                Some(stat) => bytes = bytes.saturating_add(stat.size_bytes),
+                Some(stat) => bytes = bytes.saturating_add(stat.allocated_bytes),
                 None => {}
             }
         }
@@ -100,13 +104,19 @@ mod tests {
         std::fs::create_dir(&data).unwrap();
         std::fs::write(data.join("file"), vec![0; 4096]).unwrap();
         let dir = Dir::open(&data).unwrap();
-        assert_eq!(used_bytes(&dir).unwrap(), 4096);
+        let used = used_bytes(&dir).unwrap();
+        assert!((4096..1 << 20).contains(&used), "{used}");
+        // A hole takes nothing, and so gives nothing.
+        std::fs::File::create(data.join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        assert!(used_bytes(&dir).unwrap() < 1 << 20);
         assert_eq!(existing(&data.join("not/there")).unwrap(), data);
-        let needed = |bytes, reused| Needed { path: &data, bytes, reused };
+        let needed = |bytes, reused| Needed { path: &data, bytes, zeros: 0, reused };
         assert!(check(&[needed(1, None)]).is_ok());
         let available = fsio::available_bytes(&data).unwrap();
         // Others use the disk meanwhile: by far more, or by far less.
         assert_eq!(check(&[needed(available.saturating_mul(2), None)]).unwrap_err().kind, Kind::Config);
         assert_eq!(check(&[needed(available, None), needed(available, None)]).unwrap_err().kind, Kind::Config);
+        let zeros = |zeros, reused| Needed { path: &data, bytes: 1, zeros, reused };
+        assert!(check(&[zeros(u64::MAX, None), zeros(u64::MAX, Some(&dir))]).is_ok());
     }
 }

@@ -19,6 +19,8 @@ use crate::support::postgres::{Backup, Cluster, Options, Scratch, parse_lsn, pol
 use crate::support::schema;
 use crate::support::stored::Copied;
 
+mod room;
+
 /// A server that archives, its repository, and where to restore to.
 struct Site {
     scratch: Arc<Scratch>,
