@@ -11,7 +11,7 @@ mod one_pass;
 pub mod pack;
 mod spare_buffers;
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use zstd::zstd_safe::CParameter;
 
@@ -326,7 +326,7 @@ impl<R: Read> Opened<R> {
         let mut frames = FrameReader {
             source: self.source,
             cipher: self.cipher,
-            buffer: Vec::with_capacity(SEALED_FRAME_BYTES + 1),
+            buffer: vec![0; SEALED_FRAME_BYTES + 1],
             at: 0,
             plain_end: 0,
             carry: None,
@@ -339,12 +339,10 @@ impl<R: Read> Opened<R> {
             Codec::Stored => copy(&mut frames, sink, &mut hashing, limit).map_err(from_decoder)?,
             Codec::Records => return Err(CodecError::Damaged("it is a pack, where a stream belongs".to_owned())),
             Codec::Zstd => {
-                let buffered = BufReader::with_capacity(FRAME_BYTES, &mut frames);
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered).map_err(CodecError::Read)?.single_frame();
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(&mut frames).map_err(CodecError::Read)?.single_frame();
                 decoder.window_log_max(MAX_WINDOW_LOG).map_err(CodecError::Read)?;
                 copy(&mut decoder, sink, &mut hashing, limit).map_err(from_decoder)?;
-                let mut rest = decoder.finish();
-                if read_full(&mut rest, &mut [0]).map_err(from_decoder)? > 0 {
+                if read_full(decoder.finish(), &mut [0]).map_err(from_decoder)? > 0 {
                     return Err(CodecError::Damaged("bytes follow its compressed content".to_owned()));
                 }
             }
@@ -371,6 +369,7 @@ fn from_decoder(error: CodecError) -> CodecError {
 struct FrameReader<R> {
     source: R,
     cipher: FrameCipher,
+    /// Room for a frame, and the first byte of the next.
     buffer: Vec<u8>,
     at: usize,
     plain_end: usize,
@@ -382,16 +381,20 @@ struct FrameReader<R> {
 
 impl<R: Read> FrameReader<R> {
     fn next_frame(&mut self) -> Result<(), CodecError> {
-        self.buffer.clear();
-        self.buffer.extend(self.carry.take());
-        let wanted = SEALED_FRAME_BYTES + 1 - self.buffer.len();
-        self.source.by_ref().take(wanted as u64).read_to_end(&mut self.buffer).map_err(CodecError::Read)?;
-        if self.buffer.len() > SEALED_FRAME_BYTES {
-            self.carry = self.buffer.pop();
+        let mut filled = 0;
+        if let (Some(carry), Some(first)) = (self.carry.take(), self.buffer.first_mut()) {
+            *first = carry;
+            filled = 1;
+        }
+        filled += read_full(&mut self.source, self.buffer.get_mut(filled..).unwrap_or_default())?;
+        if filled > SEALED_FRAME_BYTES {
+            filled = SEALED_FRAME_BYTES;
+            self.carry = self.buffer.last().copied();
         }
         let last = self.carry.is_none();
         let number = self.number;
-        let Some((bytes, tag)) = self.buffer.split_last_chunk_mut::<TAG_BYTES>() else {
+        let frame = self.buffer.get_mut(..filled).unwrap_or_default();
+        let Some((bytes, tag)) = frame.split_last_chunk_mut::<TAG_BYTES>() else {
             return Err(CodecError::Damaged(format!("it is truncated in frame {number}")));
         };
         self.cipher.open(Domain::Frame, number, last, bytes, tag).map_err(|_| {
@@ -412,19 +415,23 @@ impl<R: Read> FrameReader<R> {
 
 impl<R: Read> Read for FrameReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.plain_end {
-            if self.done {
-                return Ok(0);
-            }
+        let n = self.fill_buf()?.read(out)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+/// What was decrypted is handed on where it is.
+impl<R: Read> BufRead for FrameReader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.at == self.plain_end && !self.done {
             self.next_frame().map_err(io::Error::other)?;
         }
-        let ready = self.buffer.get(self.at..self.plain_end).unwrap_or_default();
-        let n = ready.len().min(out.len());
-        if let (Some(to), Some(from)) = (out.get_mut(..n), ready.get(..n)) {
-            to.copy_from_slice(from);
-        }
-        self.at += n;
-        Ok(n)
+        Ok(self.buffer.get(self.at..self.plain_end).unwrap_or_default())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.at = self.plain_end.min(self.at.saturating_add(bytes));
     }
 }
 

@@ -4,8 +4,9 @@ use crc32c::{crc32c, crc32c_append, crc32c_combine};
 
 use super::body::Body;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, PgTime, XactEnd, XactKind, Xid};
 use super::header::{HEADER_BYTES, RecordHeader};
+use super::main_data::RMGR_XACT;
 use super::piece::Piece;
 use super::summary::Reason;
 use super::visitor::Visitor;
@@ -26,12 +27,32 @@ pub(super) fn read<V: Visitor>(lsn: Lsn, bytes: &[u8], major: u16, visitor: &mut
         return Err(Reason::Crc);
     }
     tell_effect(lsn, &header, major, visitor);
+    if let Some(end) = plain_end(&header, body) {
+        return Ok(Complete { header, event: Some(Event::XactEnd(end)) });
+    }
     let Some(mut machine) = Body::new::<V>(lsn, &header, major) else {
         return Ok(Complete { header, event: switch(&header) });
     };
     let outcome = machine.bytes(body, visitor);
     let event = end_of_record(lsn, &machine, outcome.is_err(), visitor)?;
     Ok(Complete { header, event: event.or(switch(&header)) })
+}
+
+/// What nearly all ends of transactions are: nothing but the header of their main data, and the time. Of these there
+/// are so many that it pays to read them without a machine.
+fn plain_end(header: &RecordHeader, body: &[u8]) -> Option<XactEnd> {
+    let kind = match (header.rmid, header.info & 0xF0) {
+        (RMGR_XACT, 0x00) => XactKind::Commit,
+        (RMGR_XACT, 0x20) => XactKind::Abort,
+        _ => return None,
+    };
+    match body {
+        [255, 8, time @ ..] => {
+            let time = PgTime(i64::from_le_bytes(time.try_into().ok()?));
+            Some(XactEnd { kind, time, xid: Xid::new(header.xid) })
+        }
+        _ => None,
+    }
 }
 
 /// What the header alone tells.
