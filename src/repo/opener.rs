@@ -7,6 +7,7 @@ use super::content::Stored;
 use super::object_name::ObjectName;
 use super::raw_objects::{RawObjects, store_error};
 use super::repairs::{ReadOn, is_damage};
+use super::verbatim::Metered;
 use crate::codec::pack::PackKey;
 use crate::codec::{self, CodecError, Digest, Opened};
 use crate::crypto::DataKeys;
@@ -42,7 +43,7 @@ impl Opener {
     /// # Errors
     /// As [`get`](Self::get).
     pub(super) fn get_at_most(&self, name: &ObjectName, limit: u64, sink: &mut dyn Write) -> Result<Option<Metadata>, Error> {
-        let Some(begun) = self.begin(name)? else { return Ok(None) };
+        let Some(begun) = self.begin(name, &|_| {})? else { return Ok(None) };
         let says = begun.metadata().plaintext_bytes;
         if says > limit {
             return Err(self.read_error(name, CodecError::Damaged(format!("it says that it holds {says} bytes"))));
@@ -71,13 +72,20 @@ impl Opener {
         Ok(None)
     }
 
-    /// Opens an object whose metadata decide what is done with its content; `None` as of [`get`](Self::get).
+    /// Opens an object whose metadata decide what is done with its content; `None` as of [`get`](Self::get). `read` is
+    /// told of its bytes as they come from the store, not of those of a good copy.
     ///
     /// # Errors
     /// Damaged, denied, unreachable.
-    pub(super) fn begin<'a>(&'a self, name: &'a ObjectName) -> Result<Option<Begun<'a>>, Error> {
+    pub(super) fn begin<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        read: &'a (dyn Fn(usize) + Sync),
+    ) -> Result<Option<Begun<'a>>, Error> {
         match self.objects.read(name, ReadRange::All)? {
-            Some(object) => self.begin_read(name, object).map(Some),
+            Some(Object { size_bytes, body }) => {
+                self.begin_read(name, Object { size_bytes, body: Box::new(Metered { inner: body, read }) }).map(Some)
+            }
             None => Ok(None),
         }
     }

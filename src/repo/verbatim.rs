@@ -32,9 +32,9 @@ pub enum Verbatim<T> {
 pub type SeenRecord<'v> = &'v mut dyn FnMut(&Record, Result<&[u8], String>);
 
 /// Counts bytes as they are read.
-struct Metered<'m, R> {
-    inner: R,
-    read: &'m (dyn Fn(usize) + Sync),
+pub(super) struct Metered<'m, R> {
+    pub(super) inner: R,
+    pub(super) read: &'m (dyn Fn(usize) + Sync),
 }
 
 impl<R: Read> Read for Metered<'_, R> {

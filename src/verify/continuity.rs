@@ -69,9 +69,9 @@ impl Continuity {
     }
 
     /// Takes the next segment. `None` as its summary: it is damaged, and nothing is known of it.
-    pub(super) fn take(&mut self, known: &Known<'_>, name: SegmentName, summary: Option<Summary>) -> Option<Fault> {
+    pub(super) fn take(&mut self, known: &Known<'_>, name: SegmentName, summary: Option<Arc<Summary>>) -> Option<Fault> {
         let number = name.number(known.facts.wal_segment_size)?;
-        let Some(summary) = summary.map(Arc::new) else {
+        let Some(summary) = summary else {
             self.last = None;
             return None;
         };

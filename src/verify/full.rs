@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::continuity::Continuity;
@@ -13,12 +14,15 @@ use super::fault::{Fault, is_damage};
 use super::findings::{Checked, Findings, Problem, Subject};
 use super::heads::damaged_manifest;
 use super::known::Known;
+use super::nodes::Nodes;
 use super::read::{BadRecords, Done, Job, Meter, Outcome, ReadWorker};
 use super::references::{References, Referred, walk};
 use super::request::{Hooks, Keep, Mode, Progress, VerifyRequest};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::limits::{MAX_HARMED_FILES_NAMED, MAX_REFERENCES_KEPT, MAX_UNREADABLE_IN_A_ROW, VERIFY_JOBS_AHEAD, VERIFY_LOOK_EVERY};
+use crate::limits::{
+    MAX_HARMED_FILES_NAMED, MAX_REFERENCES_KEPT, MAX_UNREADABLE_IN_A_ROW, VERIFY_JOBS_AHEAD, VERIFY_LOOK_EVERY, VERIFY_READ_BYTES,
+};
 use crate::pg::scan::Summary;
 use crate::pg::{SegmentName, Timeline, WalFileName};
 use crate::repo::{ListedObject, ObjectName, ObjectSet, Prefix, StoredName};
@@ -42,6 +46,18 @@ pub(super) struct Full<'f> {
     unreadable: u64,
     /// Packs with records that cannot be used.
     bad: BTreeMap<PackId, BadRecords>,
+}
+
+/// What is held against segments that come in the order of their names.
+struct Log {
+    continuity: Continuity,
+    nodes: Nodes,
+}
+
+impl Log {
+    fn of(known: &Known<'_>) -> Self {
+        Self { continuity: Continuity::of(known), nodes: Nodes::default() }
+    }
 }
 
 /// What was found, and what was looked at.
@@ -122,15 +138,8 @@ impl<'f> Full<'f> {
         self.selected().is_none_or(|set| set.is_some_and(|set| set.has_manifest(backup)))
     }
 
-    fn progress(&self) {
-        let (done_bytes, total_bytes, objects) = (self.meter.bytes(), self.total_bytes, self.objects);
-        (self.hooks.progress)(Progress::Reading { done_bytes, total_bytes, objects });
-    }
-
     fn go_on(&self) -> Result<(), Error> {
-        (self.hooks.go_on)()?;
-        self.progress();
-        Ok(())
+        go_on(self.hooks, self.meter, self.total_bytes, self.objects)
     }
 
     /// Reads manifests whole. Those that are damaged at their heads are known already.
@@ -144,7 +153,21 @@ impl<'f> Full<'f> {
                 self.checked.insert_manifest(backup);
                 continue;
             }
-            let read = self.known.repository.read_manifest(cluster, system_id, backup, &mut |_, _| Ok(ControlFlow::Continue(())));
+            let (meter, stop) = (self.meter, Stop::default());
+            let mut asked = meter.bytes();
+            let read = self.known.repository.read_manifest_metered(
+                cluster,
+                system_id,
+                backup,
+                &|bytes| meter.take(bytes, &stop),
+                &mut |_, _| {
+                    if meter.bytes() - asked >= VERIFY_READ_BYTES as u64 {
+                        asked = meter.bytes();
+                        self.go_on()?;
+                    }
+                    Ok(ControlFlow::Continue(()))
+                },
+            );
             match read {
                 // A void, or gone.
                 Ok(None) => continue,
@@ -177,7 +200,7 @@ impl<'f> Full<'f> {
                 return Ok(bad_tables);
             }
             let mut references =
-                References::of(known, from, &|pack| self.wants_pack(pack), MAX_REFERENCES_KEPT, &|| self.go_on())?;
+                References::of(known, from, &|pack| self.wants_pack(pack), MAX_REFERENCES_KEPT, (self.meter, &|| self.go_on()))?;
             bad_tables.append(&mut references.bad_tables);
             let next = references.next_round();
             let keys = std::mem::take(&mut references.keys);
@@ -190,7 +213,7 @@ impl<'f> Full<'f> {
                     }
                     Ok(())
                 },
-                &mut Continuity::of(known),
+                &mut Log::of(known),
             )?;
             from = next;
             if from.is_none() {
@@ -212,7 +235,7 @@ impl<'f> Full<'f> {
             (name, Some(_)) => name.system_id() == Some(known.facts.system_id),
         };
         let prefix = Prefix::System(known.cluster, known.facts.system_id);
-        let mut continuity = Continuity::of(known);
+        let mut log = Log::of(known);
         self.read(
             &[],
             |send| {
@@ -225,8 +248,10 @@ impl<'f> Full<'f> {
                 })?;
                 outcome
             },
-            &mut continuity,
-        )
+            &mut log,
+        )?;
+        self.faults.extend(log.nodes.finish(known)?);
+        Ok(())
     }
 
     /// Has threads do jobs, and takes what comes of them in order.
@@ -234,26 +259,22 @@ impl<'f> Full<'f> {
         &mut self,
         keys: &[[u8; 32]],
         feed: impl FnOnce(&mut dyn FnMut(Job) -> Result<(), Error>) -> Result<(), Error> + Send,
-        continuity: &mut Continuity,
+        log: &mut Log,
     ) -> Result<(), Error> {
         let stop = Stop::default();
         let (known, meter, threads) = (self.known, self.meter, self.request.threads());
         let workers = (0..threads).map(|_| ReadWorker { known, meter, stop: &stop, keys }).collect();
         let order = Order { window: VERIFY_JOBS_AHEAD.max(2 * threads as u64), tick: VERIFY_LOOK_EVERY };
         let (hooks, total_bytes, objects) = (self.hooks, self.total_bytes, std::cell::Cell::new(self.objects));
-        let go_on = || {
-            (hooks.go_on)()?;
-            (hooks.progress)(Progress::Reading { done_bytes: meter.bytes(), total_bytes, objects: objects.get() });
-            Ok(())
-        };
+        let go_on = || go_on(hooks, meter, total_bytes, objects.get());
         let take = |done: Done| {
             objects.set(objects.get() + 1);
-            self.take(done, continuity)
+            self.take(done, log)
         };
         in_order(workers, order, &stop, |jobs| feed(&mut |job| Ok(jobs.send(job)?)), take, &go_on)
     }
 
-    fn take(&mut self, done: Done, continuity: &mut Continuity) -> Result<(), Error> {
+    fn take(&mut self, done: Done, log: &mut Log) -> Result<(), Error> {
         let Done { name, outcome, is_repaired, summary, bad } = done;
         self.objects += 1;
         if let Outcome::Unreadable(_) = &outcome {
@@ -267,7 +288,7 @@ impl<'f> Full<'f> {
             _ => {}
         }
         if let ObjectName::Wal { file: StoredName { file: WalFileName::Segment(segment), .. }, .. } = &name {
-            self.follow(*segment, summary, continuity)?;
+            self.follow(*segment, summary, log)?;
         }
         if let (ObjectName::Pack { pack, .. }, Some(bad), false) = (&name, bad, is_repaired) {
             self.bad.insert(*pack, bad);
@@ -290,8 +311,10 @@ impl<'f> Full<'f> {
         self.keep()
     }
 
-    /// Holds a segment against the one before it.
-    fn follow(&mut self, name: SegmentName, summary: Option<Summary>, continuity: &mut Continuity) -> Result<(), Error> {
+    /// Holds a segment against the one before it, and the catalog against it.
+    fn follow(&mut self, name: SegmentName, summary: Option<Arc<Summary>>, log: &mut Log) -> Result<(), Error> {
+        self.faults.extend(log.nodes.take(self.known, name, summary.as_ref())?);
+        let continuity = &mut log.continuity;
         let size = self.known.facts.wal_segment_size;
         if self.selected().is_some()
             && let Some(before) = name.number(size).and_then(|number| continuity.needs(name.timeline, number))
@@ -320,7 +343,6 @@ impl<'f> Full<'f> {
         self.bad.keys().for_each(|pack| users.extend(self.known.heads.users.users(*pack)));
         let mut harmed: BTreeMap<PackId, (BTreeSet<BackupId>, Vec<String>)> = BTreeMap::new();
         for id in users {
-            self.go_on()?;
             let mut is_harmed = false;
             let mut take = |path: &[u8], referred: Referred<'_>, _: u16| {
                 let (pack, offset) = match referred {
@@ -343,7 +365,7 @@ impl<'f> Full<'f> {
                 }
                 Ok(())
             };
-            match walk(self.known, id, &mut Vec::new(), None, &mut take) {
+            match walk(self.known, id, &mut Vec::new(), None, (self.meter, &|| self.go_on()), &mut take) {
                 Err(error) if !is_damage(&error) => return Err(error),
                 _ => {}
             }
@@ -364,4 +386,12 @@ impl<'f> Full<'f> {
         }
         Ok(())
     }
+}
+
+/// Whether to go on; and says how far the look is. What is read besides is more to read than was listed.
+fn go_on(hooks: &Hooks<'_>, meter: &Meter, total_bytes: Option<u64>, objects: u64) -> Result<(), Error> {
+    (hooks.go_on)()?;
+    let total_bytes = total_bytes.map(|total| total.saturating_add(meter.again()));
+    (hooks.progress)(Progress::Reading { done_bytes: meter.bytes(), total_bytes, objects });
+    Ok(())
 }

@@ -29,6 +29,8 @@ pub(super) struct Known<'a> {
     pub(super) repository: &'a Repository,
     /// The cluster.
     pub(super) cluster: &'a ClusterName,
+    /// Its catalog.
+    pub(super) catalog: &'a Catalog<'a>,
     /// The system identifier, and the size of its segments.
     pub(super) facts: Facts,
     /// What is listed.
@@ -70,7 +72,19 @@ impl<'a> Known<'a> {
         }
         let needed = Needed::of(&heads.backups, &lines, size, window, !heads.unreadable.is_empty());
         let costs = Costs::of(&lines, size, &|run| needed.wants(run));
-        Ok(Self { repository, cluster, facts, inventory, heads, lines, missing: gone, needed, catalog_damage: damage, costs })
+        Ok(Self {
+            repository,
+            cluster,
+            catalog,
+            facts,
+            inventory,
+            heads,
+            lines,
+            missing: gone,
+            needed,
+            catalog_damage: damage,
+            costs,
+        })
     }
 
     /// Says what a fault costs. `times` is how many intervals may still be looked up in the log.

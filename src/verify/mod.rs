@@ -13,7 +13,7 @@
 //! | What does damage cost? | `costs`; all of these put together: `known` |
 //! | What is wrong, without reading content? | `quick` |
 //! | Which manifests did somebody delete? | `lost_manifests` |
-//! | What is wrong in any byte? | `full`; one object: `read`; what packs must hold: `references`; neighbours: `continuity` |
+//! | What is wrong in any byte? | `full`; one object: `read`; what packs must hold: `references`; neighbours: `continuity`; the catalog: `nodes` |
 //! | What does a rolling verification read now? | `rolling`, from the listings of `listing` |
 //! | What do earlier ones tell, and what is written down? | `remember` |
 //! | Since when is each backup verified? | `checked_backups` |
@@ -35,6 +35,7 @@ mod lines;
 mod listing;
 mod lost_manifests;
 mod needed;
+mod nodes;
 mod quick;
 mod read;
 mod references;

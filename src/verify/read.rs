@@ -2,6 +2,7 @@
 //!
 //! Lives here: what threads do by themselves. May not live here: what the results of several objects say together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::known::Known;
@@ -11,7 +12,7 @@ use crate::error::Error;
 use crate::format::envelope::Metadata;
 use crate::format::extent::PackId;
 use crate::format::node::Node;
-use crate::limits::MAX_SMALL_OBJECT_BYTES;
+use crate::limits::{MAX_SMALL_OBJECT_BYTES, MAX_SUMMARY_BYTES};
 use crate::pg::scan::{Scanned, Scanner, Segment, Summary};
 use crate::pg::{SegmentName, TimelineHistory, WalFileName};
 use crate::repo::{ListedObject, ObjectName, StoredName, Verbatim};
@@ -57,8 +58,8 @@ pub(super) struct Done {
     pub(super) outcome: Outcome,
     /// Whether readers have a good copy of it.
     pub(super) is_repaired: bool,
-    /// Of a segment that is whole, what is in it, without lists.
-    pub(super) summary: Option<Summary>,
+    /// Of a segment that is whole, what is in it, without the list of transactions.
+    pub(super) summary: Option<Arc<Summary>>,
     /// Of a pack, which records are bad.
     pub(super) bad: Option<BadRecords>,
 }
@@ -66,12 +67,13 @@ pub(super) struct Done {
 /// How much was read, and how fast it may be.
 pub(super) struct Meter {
     bytes: AtomicU64,
+    again: AtomicU64,
     throttle: Option<Throttle>,
 }
 
 impl Meter {
     pub(super) fn new(max_bytes_per_s: Option<u64>) -> Self {
-        Self { bytes: AtomicU64::new(0), throttle: Throttle::new(max_bytes_per_s) }
+        Self { bytes: AtomicU64::new(0), again: AtomicU64::new(0), throttle: Throttle::new(max_bytes_per_s) }
     }
 
     /// Stored bytes so far.
@@ -79,7 +81,20 @@ impl Meter {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: usize, stop: &Stop) {
+    /// How many of them were read besides: what manifests and tables say is needed before packs are read, and their own
+    /// bytes are read once more for themselves.
+    pub(super) fn again(&self) -> u64 {
+        self.again.load(Ordering::Relaxed)
+    }
+
+    /// The same for what is read besides.
+    pub(super) fn take_again(&self, bytes: usize, stop: &Stop) {
+        self.again.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.take(bytes, stop);
+    }
+
+    /// Counts stored bytes, and waits until so many may be read, or `stop` is set.
+    pub(super) fn take(&self, bytes: usize, stop: &Stop) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         if let Some(throttle) = &self.throttle {
             throttle.take(bytes, &|| stop.is_set());
@@ -166,8 +181,8 @@ impl ReadWorker<'_> {
         let outcome = self.outcome(read, |metadata| {
             let scanned = scanner.finish();
             let outcome = self.fits(&metadata, &scanned);
-            // Lists are for the comparison alone.
-            summary = Some(Summary { xacts: None, marks: None, ..scanned.summary });
+            // The list of transactions is for the comparison alone.
+            summary = Some(Arc::new(Summary { xacts: None, ..scanned.summary }));
             outcome
         });
         Ok(done(outcome, summary))
@@ -185,6 +200,10 @@ impl ReadWorker<'_> {
             return Outcome::Wrong(format!("it holds WAL of system identifier {}", origin.system_id));
         }
         let Some(bytes) = &metadata.wal_summary else { return Outcome::Good };
+        // What this version wrote has the same bytes: nothing has to be taken apart.
+        if own.encode_within(MAX_SUMMARY_BYTES).as_ref() == Some(bytes) {
+            return Outcome::Good;
+        }
         match Summary::decode(bytes) {
             Err(e) => Outcome::Contradicts(format!("its summary cannot be read: {e}")),
             Ok(stored) if is_same(&stored, own) => Outcome::Good,

@@ -8,12 +8,13 @@ use std::ops::ControlFlow;
 
 use super::fault::is_damage;
 use super::known::Known;
+use super::read::Meter;
 use crate::error::Error;
 use crate::format::extent::{BackupId, Extent, ExtentHash, PackId, RecordLocation, extent_bytes};
 use crate::format::manifest::{BackupFacts, Content, Item, TableRef};
-use crate::limits::{CATALOG_READERS, EXTENT_BYTES, EXTENTS_PER_TABLE};
+use crate::limits::{CATALOG_READERS, EXTENT_BYTES, EXTENTS_PER_TABLE, VERIFY_READ_BYTES};
 use crate::repo::backups::{ExtentReader, PackReader};
-use crate::threads::at_once;
+use crate::threads::{Stop, at_once};
 
 /// What a backup says of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,13 +79,12 @@ impl References {
         from: Option<PackId>,
         wanted: &dyn Fn(PackId) -> bool,
         most: usize,
-        go_on: &dyn Fn() -> Result<(), Error>,
+        asked: Asked<'_>,
     ) -> Result<Self, Error> {
         let mut all = Self::default();
         // Most tables are those of earlier backups, too.
         let mut seen = HashSet::new();
         for summary in &known.heads.backups {
-            go_on()?;
             let id = summary.id;
             let mut keys = std::mem::take(&mut all.keys);
             let mut take = |_: &[u8], referred: Referred<'_>, key: u16| {
@@ -104,7 +104,7 @@ impl References {
                 }
                 Ok(())
             };
-            let read = walk(known, id, &mut keys, Some(&mut seen), &mut take);
+            let read = walk(known, id, &mut keys, Some(&mut seen), asked, &mut take);
             all.keys = keys;
             match read {
                 // Told of where manifests are read.
@@ -150,6 +150,9 @@ fn tidy(references: &mut Vec<Reference>) {
     references.dedup();
 }
 
+/// What counts the bytes that are read, and whether to go on.
+pub(super) type Asked<'a> = (&'a Meter, &'a dyn Fn() -> Result<(), Error>);
+
 /// Takes the path of a file, what it refers to, and the number of the key of its hashes.
 type Take<'t> = &'t mut dyn FnMut(&[u8], Referred<'_>, u16) -> Result<(), Error>;
 
@@ -157,59 +160,70 @@ type Take<'t> = &'t mut dyn FnMut(&[u8], Referred<'_>, u16) -> Result<(), Error>
 /// that cannot be read is handed on as far as it can be, and answered with why.
 ///
 /// # Errors
-/// As the store's; damaged when the manifest is.
+/// As the store's, and `go_on`'s; damaged when the manifest is.
 pub(super) fn walk(
     known: &Known<'_>,
     id: BackupId,
     keys: &mut Vec<[u8; 32]>,
     mut seen: Option<&mut HashSet<RecordLocation>>,
+    (meter, go_on): Asked<'_>,
     take: Take<'_>,
 ) -> Result<(), Error> {
+    go_on()?;
+    let (stop, mut asked_at) = (Stop::default(), meter.bytes());
     let (repository, cluster, system_id) = (known.repository, known.cluster, known.facts.system_id);
     let (mut tables, mut paths): (Vec<WantedTable>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
     let mut key: Option<u16> = None;
-    let read = repository.read_manifest(cluster, system_id, id, &mut |head, item| {
-        let key = match key {
-            Some(key) => key,
-            None => {
-                let hash_key = hash_key(&head.facts);
-                for attachment in &head.facts.attachments {
-                    let number = number_of(keys, hash_key);
-                    extents(attachment.path.as_bytes(), attachment.size_bytes, &attachment.extents, number, take)?;
-                }
-                *key.insert(number_of(keys, hash_key))
+    let read =
+        repository.read_manifest_metered(cluster, system_id, id, &|bytes| meter.take_again(bytes, &stop), &mut |head, item| {
+            if meter.bytes() - asked_at >= VERIFY_READ_BYTES as u64 {
+                asked_at = meter.bytes();
+                go_on()?;
             }
-        };
-        let Item::File(file) = item else { return Ok(ControlFlow::Continue(())) };
-        match &file.content {
-            Content::Extents(listed) => extents(&file.path, file.size_bytes, listed, key, take)?,
-            Content::Tables(listed) => {
-                for (first, reference) in (0..).step_by(EXTENTS_PER_TABLE).zip(listed) {
-                    let place = reference.place;
-                    let record = Reference { offset: place.offset, sealed_bytes: place.sealed_bytes, content: None };
-                    take(&file.path, Referred::Record(place.pack, record), key)?;
-                    if seen.as_mut().is_none_or(|seen| seen.insert(place)) {
-                        if tables.last().is_none_or(|last| paths.get(last.path) != Some(&file.path)) {
-                            paths.push(file.path.clone());
+            let key = match key {
+                Some(key) => key,
+                None => {
+                    let hash_key = hash_key(&head.facts);
+                    for attachment in &head.facts.attachments {
+                        let number = number_of(keys, hash_key);
+                        extents(attachment.path.as_bytes(), attachment.size_bytes, &attachment.extents, number, take)?;
+                    }
+                    *key.insert(number_of(keys, hash_key))
+                }
+            };
+            let Item::File(file) = item else { return Ok(ControlFlow::Continue(())) };
+            match &file.content {
+                Content::Extents(listed) => extents(&file.path, file.size_bytes, listed, key, take)?,
+                Content::Tables(listed) => {
+                    for (first, reference) in (0..).step_by(EXTENTS_PER_TABLE).zip(listed) {
+                        let place = reference.place;
+                        let record = Reference { offset: place.offset, sealed_bytes: place.sealed_bytes, content: None };
+                        take(&file.path, Referred::Record(place.pack, record), key)?;
+                        if seen.as_mut().is_none_or(|seen| seen.insert(place)) {
+                            if tables.last().is_none_or(|last| paths.get(last.path) != Some(&file.path)) {
+                                paths.push(file.path.clone());
+                            }
+                            tables.push(WantedTable {
+                                path: paths.len().saturating_sub(1),
+                                size_bytes: file.size_bytes,
+                                first,
+                                reference: *reference,
+                            });
                         }
-                        tables.push(WantedTable {
-                            path: paths.len().saturating_sub(1),
-                            size_bytes: file.size_bytes,
-                            first,
-                            reference: *reference,
-                        });
                     }
                 }
             }
-        }
-        Ok(ControlFlow::Continue(()))
-    });
+            Ok(ControlFlow::Continue(()))
+        });
     let Some((_, head)) = read? else { return Ok(()) };
     let hash_key = hash_key(&head.facts);
     let key = number_of(keys, hash_key);
     let reader = ExtentReader::new(PackReader::new(repository, cluster, system_id), hash_key, CATALOG_READERS);
     for some in tables.chunks(CATALOG_READERS) {
+        go_on()?;
+        let read_before = reader.read_bytes();
         let read = at_once(some, CATALOG_READERS, |wanted| reader.table(&wanted.reference, wanted.size_bytes, wanted.first));
+        meter.take_again(usize::try_from(reader.read_bytes() - read_before).unwrap_or(usize::MAX), &stop);
         for (wanted, read) in some.iter().zip(read) {
             let path = paths.get(wanted.path).map_or(&b""[..], Vec::as_slice);
             match read {

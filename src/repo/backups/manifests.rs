@@ -165,10 +165,25 @@ impl Repository {
         id: BackupId,
         visit: OnItem<'_>,
     ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
+        self.read_manifest_metered(cluster, system_id, id, &|_| {}, visit)
+    }
+
+    /// As [`read_manifest`](Self::read_manifest); `read` is told of stored bytes as they come from the store.
+    ///
+    /// # Errors
+    /// As [`read_manifest`](Self::read_manifest).
+    pub fn read_manifest_metered(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+        read: &(dyn Fn(usize) + Sync),
+        visit: OnItem<'_>,
+    ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
         let damaged = |why: String| self.damaged_manifest(cluster, system_id, id, &why);
         let name = manifest(cluster, system_id, id);
         let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
-        let Some(begun) = self.opener().begin(&name).map_err(hinted)? else { return Ok(None) };
+        let Some(begun) = self.opener().begin(&name, read).map_err(hinted)? else { return Ok(None) };
         let metadata = begun.metadata();
         if metadata.void.is_some() {
             return Ok(None);

@@ -3,6 +3,7 @@
 //! Lives here: timelines and paths, walks over segments and nodes, transactions of a segment, the writing of nodes. May
 //! not live here: what a recovery target means (that is `recovery`), how a segment is scanned (`pg::scan`).
 
+mod expected;
 mod gone;
 mod known;
 mod listing;

@@ -1,14 +1,16 @@
 //! The full look.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use walvis::codec::Digest;
+use walvis::format::node::{Children, Entry, Node};
 use walvis::limits::{EXTENT_BYTES, MAX_SUMMARY_BYTES};
 use walvis::pg::scan::{Scanner, Segment};
-use walvis::pg::{SegmentName, Timeline, WalFileName};
-use walvis::repo::{Content, ObjectSet};
-use walvis::verify::{Finding, Mode, Problem};
+use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName};
+use walvis::repo::{Content, ObjectName, ObjectSet};
+use walvis::verify::{Finding, Hooks, Mode, Problem, Progress, VerifyRequest, Window, verify};
 
 use super::world::{Story, World, size};
 use crate::support::wal::{SEGMENT_BYTES, Writer};
@@ -134,6 +136,70 @@ fn a_summary_that_does_not_fit_is_found() {
     world.repository.put_wal(&world.cluster, world.facts.system_id, &file, &content).unwrap();
     let finding = only(&world);
     assert_eq!((finding.problem, finding.subject.to_string()), (Problem::Contradiction, world.segment(1, 10)));
+}
+
+/// A node that is genuine, and says something else than the segments under it: a search would believe it.
+#[test]
+fn a_node_that_says_something_else_than_its_segments_is_found() {
+    let Story { world, .. } = Story::new();
+    let changes: [fn(&mut Entry); 3] = [
+        |entry| entry.aggregate.marks.checkpoints += 1,
+        |entry| entry.first_record = entry.first_record.map(|lsn| Lsn(lsn.0 + 8)),
+        |entry| entry.good_until = entry.start,
+    ];
+    let names = world.objects("index");
+    assert!(names.len() >= 2, "{names:?}");
+    for (number, name) in names.iter().enumerate() {
+        let object = ObjectName::parse(name).unwrap();
+        let (good, mut bytes) = (fs::read(world.object(name)).unwrap(), Vec::new());
+        world.repository.opener().get(&object, &mut bytes).unwrap().unwrap();
+        let mut node = Node::decode(&bytes).unwrap();
+        let Children::Segments(entries) = &mut node.children else { panic!("a node over nodes") };
+        changes[number % changes.len()](&mut entries[number % 16]);
+        world.remove(name);
+        world.repository.put(&object, &Content::of_bytes(&node.encode().unwrap())).unwrap();
+        let finding = only(&world);
+        assert_eq!((finding.problem, finding.subject.to_string()), (Problem::Contradiction, name.clone()));
+        assert!(finding.detail.contains("catalog rebuild --force"), "{finding:?}");
+        world.remove(name);
+        fs::write(world.object(name), good).unwrap();
+    }
+    assert!(world.verify(Mode::Full).findings.is_clean());
+}
+
+/// Manifests are read for themselves, and with their tables for what packs must hold: all of it counts.
+#[test]
+fn what_is_read_of_manifests_is_counted() {
+    let Story { world, backups } = Story::new();
+    let bytes_of =
+        |part: &str| -> u64 { world.objects(part).iter().map(|name| fs::metadata(world.object(name)).unwrap().len()).sum() };
+    let read = |set: &ObjectSet| {
+        let selected = BTreeMap::from([(world.facts.system_id, set.clone())]);
+        world.verify(Mode::Selected(&selected)).checked[0].bytes
+    };
+    let mut set = ObjectSet::new(size());
+    let others = read(&set);
+    backups.iter().for_each(|id| set.insert_manifest(*id));
+    let manifests = read(&set) - others;
+    assert_eq!(manifests, bytes_of("backups"));
+    let Some(ObjectName::Pack { pack, .. }) = ObjectName::parse(&world.objects("packs")[0]) else { panic!("no pack") };
+    set.insert_pack(pack);
+    let first_pack = fs::metadata(world.object(&world.objects("packs")[0])).unwrap().len();
+    assert!(read(&set) >= others + 2 * manifests + first_pack);
+
+    let last = Cell::new((0, 0));
+    let progress = |state| {
+        if let Progress::Reading { done_bytes, total_bytes: Some(total), .. } = state {
+            assert!(done_bytes <= total, "{done_bytes} of {total}");
+            assert!(done_bytes >= last.get().0);
+            last.set((done_bytes, total));
+        }
+    };
+    let request = VerifyRequest { mode: Mode::Full, jobs: 2, max_bytes_per_s: None, window: Window::Everything, seen: None };
+    let verified =
+        verify(&world.repository, &world.cluster, &request, &Hooks { go_on: &|| Ok(()), progress: &progress }).unwrap();
+    let stored: u64 = ["wal", "packs", "index", "backups"].map(bytes_of).iter().sum();
+    assert!(verified.checked[0].bytes >= stored + manifests && last.get().1 > stored, "{:?}", last.get());
 }
 
 #[test]
