@@ -35,10 +35,10 @@ use walvis::config::{Config, Flags, RepositoryConfig};
 use walvis::deadline::Deadline;
 use walvis::format::envelope::{ObjectKind, SEALED_FRAME_BYTES};
 use walvis::limits::{COPY_BUFFER_BYTES, EXTENT_BYTES, MAX_RECORD_BYTES, MIB, TAG_BYTES};
-use walvis::ops::verify::{Look, VerifyRequest, run};
+use walvis::ops::verify::{VerifyRequest, run};
 use walvis::repo::{NameKind, ObjectName, Prefix, Repository, Verbatim};
 use walvis::repositories::open;
-use walvis::verify::Hooks;
+use walvis::verify::{Hooks, Look};
 use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
 
 const ADDRESS: Address<'static> = Address { repository_id: &[6; 16], kind: ObjectKind::Segment, name: "" };
