@@ -65,7 +65,7 @@ impl Sealed {
     fn new(mut bytes: Vec<u8>, body: Vec<usize>, content: Content, cipher: &ChaCha20Poly1305) -> Self {
         let front = usize::try_from(codec::preamble_bytes(&bytes).expect("a header")).expect("a length");
         let header = walvis::format::envelope::HEADER_BYTES;
-        let mut parts = vec![header..front];
+        let mut parts: Vec<Range<usize>> = std::iter::once(header..front).collect();
         for length in body {
             let start = parts.last().map_or(front, |part| part.end);
             parts.push(start..start + length);
