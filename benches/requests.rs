@@ -6,9 +6,10 @@
 //! | `timelines` | a chain of `WALVIS_BENCH_TIMELINES` promotions (64), each `WALVIS_BENCH_SEGMENTS` segments (40) long |
 //! | `backups` | `WALVIS_BENCH_BACKUPS` backups (1,000) of one timeline of 40 segments |
 //!
-//! Segments are of 1 MiB; on every second timeline a few are written after it was left. The log is made up, and stored as a push stores it; of backups there are heads of manifests. Requests are those of
-//! this program's own calls of the library; "opens" are what `strace` sees of the command below the repository's
-//! directory, of files and directories. Without `strace` that column is empty.
+//! Segments are of 1 MiB; on every second timeline a few are written after it was left. The log is made up, and stored
+//! as a push stores it; of backups there are heads of manifests. Requests are those of this program's own calls of the
+//! library; "opens" are what `strace` sees of the command below the repository's directory, of files and directories.
+//! Without `strace` that column is empty.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,

@@ -8,8 +8,8 @@
 //! on a tenth of it all, with that delay, and on all of it without, to count its requests.
 //!
 //! What is made: an encrypted repository with all manifests, all nodes of the catalog, a year of evidence, and the
-//! first segments and those of the last nine days. What is faked: all other segments, the packs and `.backup` files have
-//! their names, lengths and times, and no content, since nothing of it is read; the entries in the nodes over such
+//! first segments and those of the last nine days. What is faked: all other segments, the packs and `.backup` files
+//! have their names, lengths and times, and no content, since nothing of it is read; the entries in the nodes over such
 //! segments are invented, and segments have 1 MiB.
 #![allow(
     clippy::print_stdout,

@@ -187,7 +187,8 @@ impl Maker {
         assert!(self.memory.backdate(&Key::new(name.to_string()).unwrap(), age), "{name}");
     }
 
-    /// The log and its catalog. The first segments, over which there never is a node, the next ones, and the last days are real.
+    /// The log and its catalog. The first segments, over which there never is a node, the next ones, and the last days
+    /// are real.
     fn log(&mut self) {
         for number in 2 * FANOUT + 1..self.real_from {
             let stored = self.time_s(number + 1);

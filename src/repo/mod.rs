@@ -21,6 +21,7 @@ mod keys;
 mod known;
 mod last_checked;
 mod location;
+mod metered;
 mod new_id;
 mod object_name;
 mod object_set;

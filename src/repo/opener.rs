@@ -4,10 +4,10 @@ use std::io::{self, Read, Write};
 
 use super::address::Bound;
 use super::content::Stored;
+use super::metered::Metered;
 use super::object_name::ObjectName;
 use super::raw_objects::{RawObjects, store_error};
 use super::repairs::{ReadOn, is_damage};
-use super::verbatim::Metered;
 use crate::codec::pack::PackKey;
 use crate::codec::{self, CodecError, Digest, Opened};
 use crate::crypto::DataKeys;

@@ -3,8 +3,9 @@
 //! Lives here: what a verification reads objects with. It never takes another object instead of a damaged one. May not
 //! live here: what a content means, and what damage costs. Memory: a record of a pack, or what a stream takes.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 
+use super::metered::Metered;
 use super::object_name::ObjectName;
 use super::raw_objects::store_error;
 use super::repository::Repository;
@@ -30,20 +31,6 @@ pub enum Verbatim<T> {
 
 /// Takes what a record holds, or why it is damaged.
 pub type SeenRecord<'v> = &'v mut dyn FnMut(&Record, Result<&[u8], String>);
-
-/// Counts bytes as they are read.
-pub(super) struct Metered<'m, R> {
-    pub(super) inner: R,
-    pub(super) read: &'m (dyn Fn(usize) + Sync),
-}
-
-impl<R: Read> Read for Metered<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        (self.read)(n);
-        Ok(n)
-    }
-}
 
 impl Repository {
     /// Writes the plaintext of an object to `sink`; `read` is told of bytes as they come from the store. What the sink

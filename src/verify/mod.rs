@@ -34,6 +34,7 @@ mod known;
 mod lines;
 mod listing;
 mod lost_manifests;
+mod meter;
 mod needed;
 mod nodes;
 mod quick;

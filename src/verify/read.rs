@@ -3,9 +3,9 @@
 //! Lives here: what threads do by themselves. May not live here: what the results of several objects say together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::known::Known;
+use super::meter::Meter;
 use super::references::{ExtentContent, Reference};
 use crate::codec::pack::RecordKind;
 use crate::error::Error;
@@ -17,7 +17,6 @@ use crate::pg::scan::{Scanned, Scanner, Segment, Summary};
 use crate::pg::{SegmentName, TimelineHistory, WalFileName};
 use crate::repo::{ListedObject, ObjectName, StoredName, Verbatim};
 use crate::threads::{Stop, Worker};
-use crate::throttle::Throttle;
 
 /// What a thread reads.
 pub(super) enum Job {
@@ -62,44 +61,6 @@ pub(super) struct Done {
     pub(super) summary: Option<Arc<Summary>>,
     /// Of a pack, which records are bad.
     pub(super) bad: Option<BadRecords>,
-}
-
-/// How much was read, and how fast it may be.
-pub(super) struct Meter {
-    bytes: AtomicU64,
-    again: AtomicU64,
-    throttle: Option<Throttle>,
-}
-
-impl Meter {
-    pub(super) fn new(max_bytes_per_s: Option<u64>) -> Self {
-        Self { bytes: AtomicU64::new(0), again: AtomicU64::new(0), throttle: Throttle::new(max_bytes_per_s) }
-    }
-
-    /// Stored bytes so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// How many of them were read besides: what manifests and tables say is needed before packs are read, and their own
-    /// bytes are read once more for themselves.
-    pub(super) fn again(&self) -> u64 {
-        self.again.load(Ordering::Relaxed)
-    }
-
-    /// The same for what is read besides.
-    pub(super) fn take_again(&self, bytes: usize, stop: &Stop) {
-        self.again.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.take(bytes, stop);
-    }
-
-    /// Counts stored bytes, and waits until so many may be read, or `stop` is set.
-    pub(super) fn take(&self, bytes: usize, stop: &Stop) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        if let Some(throttle) = &self.throttle {
-            throttle.take(bytes, &|| stop.is_set());
-        }
-    }
 }
 
 /// Reads objects.

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use super::fault::is_damage;
 use super::known::Known;
-use super::read::Meter;
+use super::meter::Meter;
 use crate::error::Error;
 use crate::format::extent::{BackupId, Extent, ExtentHash, PackId, RecordLocation, extent_bytes};
 use crate::format::manifest::{BackupFacts, Content, Item, TableRef};

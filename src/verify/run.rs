@@ -9,7 +9,7 @@ use super::full::Full;
 use super::heads::Heads;
 use super::inventory::{Inventory, SystemInventory};
 use super::known::Known;
-use super::read::Meter;
+use super::meter::Meter;
 use super::request::{Hooks, Keep, Mode, Progress, VerifyRequest};
 use super::window::needed_by;
 use super::{lost_manifests, quick};

@@ -1,6 +1,6 @@
-//! Real processes with real data that are killed (SIGKILL) at any time: a base backup beside `expire --confirm`, and two
-//! runs of `expire --confirm` at once. No backup that counts lacks anything, the next runs remove what was left, and
-//! the newest backup is restored. [`super::kills`] tries every request, without processes.
+//! Real processes with real data that are killed (SIGKILL) at any time: a base backup beside `expire --confirm`, and
+//! two runs of `expire --confirm` at once. No backup that counts lacks anything, the next runs remove what was left,
+//! and the newest backup is restored. [`super::kills`] tries every request, without processes.
 
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
