@@ -434,8 +434,8 @@ impl Maker {
             };
             let (cluster, system_id) = (&self.cluster, self.facts.system_id);
             let newest = self.repository.lately_remembered(cluster, system_id, &mut |_| true).unwrap().newest;
-            for id in self.repository.put_evidence(cluster, system_id, &verification, &newest).unwrap() {
-                let name = ObjectName::Evidence { cluster: cluster.clone(), system_id, id };
+            for link in self.repository.put_evidence(cluster, system_id, &verification, &newest).unwrap() {
+                let name = ObjectName::Evidence { cluster: cluster.clone(), system_id, id: link.id };
                 assert!(self.memory.backdate(&Key::new(name.to_string()).unwrap(), age));
             }
         }
