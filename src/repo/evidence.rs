@@ -26,6 +26,8 @@ use crate::limits::{
 };
 use crate::threads::at_once;
 
+mod manifests;
+
 /// How a verification looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -279,6 +281,8 @@ struct ListedEvidence {
     /// When it was written, in Unix seconds: by its writer's clock or by the store's, whichever says that it was
     /// earlier.
     written_unix_s: i64,
+    /// The same by whichever says that it was later.
+    latest_unix_s: i64,
 }
 
 /// Evidence that was read.
@@ -390,8 +394,9 @@ impl Repository {
         let mut listed = Vec::new();
         self.objects().list(Prefix::Evidence(cluster, system_id), "", &mut |object| {
             if let ObjectName::Evidence { id, .. } = object.name {
-                let written_unix_s = object.modified_unix_s.map_or(id.started_unix_s, |stored| stored.min(id.started_unix_s));
-                listed.push(ListedEvidence { id, written_unix_s });
+                let stored = object.modified_unix_s.unwrap_or(id.started_unix_s);
+                let (written_unix_s, latest_unix_s) = (stored.min(id.started_unix_s), stored.max(id.started_unix_s));
+                listed.push(ListedEvidence { id, written_unix_s, latest_unix_s });
             }
             ControlFlow::Continue(())
         })?;

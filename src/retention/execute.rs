@@ -35,7 +35,8 @@ pub struct ExpireRequest<'a> {
     pub cluster: &'a ClusterName,
     /// The rules.
     pub rules: &'a Retention,
-    /// Backups that may go although nobody knows what they need, or although they may still be under way.
+    /// Backups that may go although nobody knows what they need, although their manifests were deleted, or although
+    /// they may still be under way.
     pub give_up: &'a BTreeSet<BackupId>,
     /// Whether versions go that the store keeps of what is deleted.
     pub purge_versions: bool,
@@ -135,11 +136,14 @@ pub fn execute(request: &ExpireRequest<'_>) -> Result<Executed, Error> {
     }
     let now_unix_s = store_now(repository.objects(), &|| unix_s((request.now)()))?;
     run.look_ahead(now_unix_s)?;
-    let mut given_up = run.give_up_begun()?;
     let mut due = run.due(now_unix_s)?;
-    let manifests: Vec<BackupId> =
-        due.iter().flat_map(|due| due.names.manifests()).chain(request.give_up.iter().copied()).collect();
-    let give_up = run.unreadable(manifests.into_iter().filter(|id| !given_up.contains(id)))?;
+    let named = due.iter().flat_map(|due| due.names.manifests());
+    let give_up = run.unreadable(named.chain(request.give_up.iter().copied()))?;
+    if !request.give_up.is_empty() {
+        // Where this refuses, no backup is given up either: a void is for good.
+        run.plan(&due, &give_up)?;
+    }
+    let mut given_up = run.give_up_begun()?;
 
     // Phase 2, up to the point from which on pins come too late.
     let mut planned = run.plan(&due, &give_up)?;
@@ -232,8 +236,9 @@ impl Run<'_, '_> {
         // What counts as gone is not asked about.
         let give_up: BTreeSet<BackupId> =
             give_up.iter().copied().filter(|id| !gone.values().any(|gone| gone.has_manifest(*id))).collect();
-        let ahead = self.ahead;
-        plan(&PlanRequest { repository, cluster, rules, pins: &pins, give_up: &give_up, gone: &gone, now, ahead, hooks })
+        let (pins, gone, may_be_lost, ahead) = (&pins, &gone, self.request.give_up, self.ahead);
+        let give_up = &give_up;
+        plan(&PlanRequest { repository, cluster, rules, pins, give_up, may_be_lost, gone, now, ahead, hooks })
     }
 
     /// How much later what is named now may be deleted. Runs come as they come: what one names, the first one acts on

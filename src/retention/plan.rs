@@ -35,6 +35,8 @@ pub struct PlanRequest<'a> {
     pub pins: &'a BTreeSet<BackupId>,
     /// Backups that may go although their manifests cannot be read.
     pub give_up: &'a BTreeSet<BackupId>,
+    /// Backups that may go although somebody deleted their manifests.
+    pub may_be_lost: &'a BTreeSet<BackupId>,
     /// What counts as gone already, because tombstones name it: nothing is let go for the sake of what another run may
     /// delete at any time.
     pub gone: &'a BTreeMap<SystemId, ObjectSet>,
@@ -222,6 +224,23 @@ fn refuse(request: &PlanRequest<'_>, stored: &[StoredSystem<'_>]) -> Result<(), 
                     backup.id
                 )));
         }
+    }
+    let lost = || stored.iter().flat_map(|system| &system.lost).filter(|lost| !request.may_be_lost.contains(&lost.id));
+    if let Some(first) = lost().next() {
+        let more = lost().count() - 1;
+        let more = if more > 0 { format!("; {more} more are missing like it") } else { String::new() };
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "the manifest of backup {} was deleted, and not by expire, so nothing may go: {}{more}",
+                first.id, first.proof
+            ),
+        )
+        .hint(format!(
+            "'walvis verify --repair-from URL' brings it back from a copy of the repository; 'walvis expire --give-up {}' says that \
+             this backup may go",
+            first.id
+        )));
     }
     if let Some(backup) = all().find(|backup| is_given_up(backup) && backup.summary.is_ok()) {
         return Err(Error::new(Kind::Refused, format!("the manifest of backup {} can be read", backup.id))

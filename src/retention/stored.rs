@@ -16,7 +16,9 @@ use crate::limits::{CATALOG_READERS, LOOK_EVERY_OBJECTS, SUMMED_SEGMENTS};
 use crate::pg::scan::PgTime;
 use crate::pg::{Timeline, WalFileName, WalSegmentSize};
 use crate::repo::backups::{BackupReferences, BackupWal, PackUsers};
-use crate::repo::{Catalog, ClusterName, Facts, ListedObject, ObjectName, ObjectSet, Prefix, Repository, StoredName};
+use crate::repo::{
+    BegunBackup, Catalog, ClusterName, Facts, ListedObject, LostManifest, ObjectName, ObjectSet, Prefix, Repository, StoredName,
+};
 use crate::report::expire::Amounts;
 use crate::threads::at_once;
 
@@ -44,6 +46,8 @@ pub(super) struct StoredSystem<'a> {
     /// Oldest first.
     pub(super) backups: Vec<StoredBackup>,
     pub(super) users: PackUsers,
+    /// Backups whose manifests somebody deleted, and that nobody gave up.
+    pub(super) lost: Vec<LostManifest>,
     /// The latest time that the store says.
     pub(super) newest_unix_s: Option<i64>,
 }
@@ -120,7 +124,7 @@ impl<'a> StoredSystem<'a> {
             }
         })?;
         manifests.sort_unstable();
-        let taken = manifests.iter().map(|(id, ..)| *id).collect();
+        let taken: BTreeSet<BackupId> = manifests.iter().map(|(id, ..)| *id).collect();
         manifests.retain(|(id, ..)| !gone.has_manifest(*id));
 
         let (mut packs, mut newest_pack_unix_s) = (Vec::new(), BTreeMap::new());
@@ -175,7 +179,10 @@ impl<'a> StoredSystem<'a> {
             *looked_at += some.len() as u64;
             (hooks.looked_at)(*looked_at);
         }
-        Ok(Self { facts, catalog, wal, packs, newest_pack_unix_s, taken, backups, users, newest_unix_s })
+        let mut without = repository.begun_backups(cluster, system_id)?;
+        without.retain(|begun| !taken.contains(&begun.id));
+        let lost = lost(repository, (cluster, facts), &without, &users)?;
+        Ok(Self { facts, catalog, wal, packs, newest_pack_unix_s, taken, backups, users, lost, newest_unix_s })
     }
 
     /// How much is stored.
@@ -189,6 +196,22 @@ impl<'a> StoredSystem<'a> {
             wal_bytes: self.wal.bytes(),
         }
     }
+}
+
+/// Those of backups that have begun, and have neither manifest nor void, whose manifests somebody deleted.
+fn lost(
+    repository: &Repository,
+    (cluster, facts): (&ClusterName, Facts),
+    without: &[BegunBackup],
+    users: &PackUsers,
+) -> Result<Vec<LostManifest>, Error> {
+    let ids = without.iter().map(|begun| begun.id).collect();
+    let mut lost = repository.lost_manifests((cluster, facts.system_id), &ids, users, &|open| {
+        let open: Vec<BegunBackup> = without.iter().copied().filter(|begun| open.contains(&begun.id)).collect();
+        repository.manifests_in_evidence(cluster, facts.system_id, &open)
+    })?;
+    lost.retain(|lost| !lost.given_up);
+    Ok(lost)
 }
 
 /// The last microsecond of a second since 1970.

@@ -5,5 +5,6 @@ mod evidence;
 mod full;
 mod interrupted;
 mod lost;
+mod lost_kept;
 mod quick;
 pub mod world;

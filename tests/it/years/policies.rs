@@ -60,6 +60,7 @@ pub fn planned(repository: &Repository, rules: &Retention, pins: &BTreeSet<Backu
         rules,
         pins,
         give_up: &BTreeSet::new(),
+        may_be_lost: &BTreeSet::new(),
         gone: &BTreeMap::new(),
         now: PgTime::from_unix_us(now * 1_000_000).unwrap(),
         ahead: Duration::ZERO,
