@@ -55,7 +55,7 @@ pub struct Asked<'a> {
     pub moves_to: Option<PgTime>,
     /// The segments that are there, whatever the catalog remembers of others.
     pub stored: &'a ObjectSet,
-    /// When the newest segment of each timeline was stored, in Unix seconds.
+    /// When the newest WAL file of each timeline, be it a segment or not, was stored, in Unix seconds.
     pub newest_stored_unix_s: &'a BTreeMap<Timeline, i64>,
     /// Whether the timeline that recovery takes without being asked counts, whenever it was alive.
     pub always_newest: bool,
@@ -106,7 +106,8 @@ pub fn promised(asked: &Asked<'_>) -> Result<Vec<Promised>, Error> {
     Ok(promised)
 }
 
-/// Whether a transaction ended on a timeline in the window, or something of it was stored.
+/// Whether a transaction ended on a timeline in the window, or a WAL file of it was stored: the `.partial` of a
+/// promotion has transactions that nobody can see here, and is of use only with what is before it.
 fn was_alive(asked: &Asked<'_>, timeline: Timeline, log: &PathLog<'_>) -> Result<bool, Error> {
     let Some(since) = asked.since else { return Ok(false) };
     let stored =

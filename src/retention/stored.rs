@@ -71,6 +71,7 @@ pub(super) struct StoredWal {
     blocks: BTreeMap<(Timeline, u64), (u64, u64)>,
     /// Sizes of the others.
     others: BTreeMap<StoredName, u64>,
+    /// When the newest file of each timeline was stored.
     pub(super) newest_unix_s: BTreeMap<Timeline, i64>,
     size: WalSegmentSize,
 }

@@ -241,6 +241,12 @@ impl<'a> Judged<'a> {
         self.present.contains(&Object::Segment(self.system.id, timeline, number))
     }
 
+    /// Whether a `.partial` or `.backup` file of a timeline was stored since then.
+    fn has_file_since(&self, timeline: u32, unix_s: i64) -> bool {
+        let of_it = self.system.files.iter().filter(|(_, of, _, at)| *of == timeline && (unix_s..=self.now).contains(at));
+        of_it.map(|(name, ..)| Object::File(self.system.id, name.clone())).any(|file| self.present.contains(&file))
+    }
+
     fn is_good(&self, backup: &Backup) -> bool {
         let packs = backup.packs.iter().all(|pack| self.present.contains(&Object::Pack(self.system.id, *pack)));
         packs && segments_of(backup).all(|number| self.has(backup.timeline, number))
@@ -324,7 +330,7 @@ impl<'a> Judged<'a> {
             let has_own = line.segments.iter().any(|(number, at)| *at <= self.now && self.has(*timeline, *number));
             let ended = ends.iter().any(|(_, lsn, time)| *lsn >= begin && *time > from);
             let stored = line.segments.iter().any(|(n, at)| (from_unix_s..=self.now).contains(at) && self.has(*timeline, *n));
-            let is_alive = days.is_some() && has_own && (ended || stored);
+            let is_alive = days.is_some() && (has_own && (ended || stored) || self.has_file_since(*timeline, from_unix_s));
             if !is_alive && default != Some(*timeline) {
                 continue;
             }

@@ -41,6 +41,25 @@ fn lives(script: &Script, policy: &Policy) {
     live_with_runs(&History::make(script), "random", policy, 1, false);
 }
 
+/// All segments of the old timeline were stored before the window, and its `.partial` in it: what leads to that file
+/// stays, although the new timeline begins with a newer backup.
+#[test]
+fn a_partial_file_says_that_its_timeline_was_alive() {
+    let script = Script::quiet(18_236_403_592_825_491_812, 10)
+        .on(7, Happening::LostSegment)
+        .on(8, Happening::Failover { goes_on: false })
+        .on(8, Happening::Interrupted);
+    let policy = Policy {
+        keep_last: 2,
+        keep_within: Some(3),
+        keep_daily: 3,
+        keep_yearly: 3,
+        recovery_window: Some(1),
+        ..Policy::default()
+    };
+    lives(&script, &policy);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 30, ..ProptestConfig::default() })]
     #[test]
