@@ -191,9 +191,13 @@ pub struct LastRun {
 }
 
 impl LastRun {
-    /// What is newer is greater. A clock that was ahead does not make it newer than all that comes after it.
-    fn order(&self) -> (i64, EvidenceId) {
-        (self.after_unix_s, self.id)
+    /// What was written later is greater, by whole seconds of the clock that says the earlier time: one that was ahead
+    /// does not make it newer than all that comes after it. Of the same second, what ended later by its writer's clock.
+    fn order(&self) -> (i64, i64, u64, EvidenceId) {
+        let Verification { began_unix_us, duration_us, piece, .. } = self.verification;
+        let written_unix_s = self.after_unix_s.saturating_add(self.verification.took_s());
+        let ended_unix_us = began_unix_us.saturating_add(i64::try_from(duration_us).unwrap_or(i64::MAX));
+        (written_unix_s, ended_unix_us, piece, self.id)
     }
 }
 
@@ -526,8 +530,12 @@ fn parts(verification: &Verification) -> Vec<Verification> {
 impl Verification {
     /// A moment before which it had not begun if it was written down at this one; both in Unix seconds.
     fn begins_after(&self, written_unix_s: i64) -> i64 {
-        let took_s = i64::try_from(self.duration_us.div_ceil(1_000_000)).unwrap_or(i64::MAX);
-        written_unix_s.saturating_sub(took_s)
+        written_unix_s.saturating_sub(self.took_s())
+    }
+
+    /// How long it took, in seconds, rounded up.
+    fn took_s(&self) -> i64 {
+        i64::try_from(self.duration_us.div_ceil(1_000_000)).unwrap_or(i64::MAX)
     }
 
     /// What it says without its lists, which are long; of a piece that is not the last, without what was found.

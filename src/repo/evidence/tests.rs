@@ -125,6 +125,21 @@ fn what_was_looked_at_is_remembered() {
     assert!(earlier.after_unix_s < look.after_unix_s - 990, "{earlier:?}");
 }
 
+/// What a run wrote down on its way may begin later than the run by whole seconds, and is older all the same.
+#[test]
+fn the_end_of_a_run_is_newer_than_what_it_wrote_on_its_way() {
+    let run = |written_unix_s: i64, duration_us: u64, piece: u64, random: u32| {
+        let verification = Verification { duration_us, piece, ..full(1, 1) };
+        let id = EvidenceId { started_unix_s: written_unix_s, random };
+        LastRun { id, after_unix_s: verification.begins_after(written_unix_s), verification }
+    };
+    let on_its_way = run(1000, 100_000, 1, 9);
+    let end = run(1000, 1_050_000, 1, 1);
+    assert!(on_its_way.after_unix_s > end.after_unix_s && on_its_way.order() < end.order());
+    assert!(end.order() < run(1000, 1_050_000, 2, 0).order(), "of several pieces the last one");
+    assert!(run(1001, 0, 1, 0).order() > end.order());
+}
+
 #[test]
 fn evidence_names_what_nobody_named() {
     let place = Place::new();

@@ -114,9 +114,10 @@ pub fn live_with_runs(history: &History, name: &str, policy: &Policy, asked_ever
             }
         }
         // What goes and is not named is needed once more before the next run, or the one after it.
-        for half_days in 1..=4 {
+        // (A backup before a gap may be what the window begins with for less than half a day.)
+        for hours in (2..=48).step_by(2) {
             if !unnamed.is_empty() {
-                let later = judge(&history.truth, &counts, policy, &pins, now + half_days * DAY / 2);
+                let later = judge(&history.truth, &counts, policy, &pins, now + hours * (DAY / 24));
                 unnamed.retain(|object| later.of(object) == Fate::Goes);
             }
         }
