@@ -47,6 +47,9 @@ impl fmt::Display for ProofOfManifest {
     }
 }
 
+/// Which ones of some backups have manifests that a verification read.
+pub type SeenAmong<'s> = dyn Fn(&BTreeSet<BackupId>) -> Result<BTreeSet<BackupId>, Error> + 's;
+
 impl Repository {
     /// Those of some backups whose manifests somebody deleted, oldest first. `without` are backups that have begun, and
     /// of which no manifest was listed; `users` is what all manifests say that are there; `seen` answers which ones of
@@ -59,7 +62,7 @@ impl Repository {
         (cluster, system_id): (&ClusterName, SystemId),
         without: &BTreeSet<BackupId>,
         users: &PackUsers,
-        seen: &dyn Fn(&BTreeSet<BackupId>) -> Result<BTreeSet<BackupId>, Error>,
+        seen: &SeenAmong<'_>,
     ) -> Result<Vec<LostManifest>, Error> {
         let mut lost = Vec::new();
         if without.is_empty() {

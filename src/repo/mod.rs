@@ -57,7 +57,7 @@ pub use init::Initialised;
 pub use known::names as repository_names;
 pub use last_checked::{LastChecked, Look, Verified};
 pub use location::{StoreSettings, StoreUrl};
-pub use lost_manifests::{LostManifest, ProofOfManifest};
+pub use lost_manifests::{LostManifest, ProofOfManifest, SeenAmong};
 pub use new_id::new_id;
 pub use object_name::{NameKind, ObjectName};
 pub use object_set::{ObjectSet, Runs};
