@@ -29,14 +29,13 @@ use std::time::{Duration, Instant};
 use walvis::codec::Digest;
 use walvis::deadline::Deadline;
 use walvis::format::extent::BackupId;
-use walvis::format::manifest::{BackupSummary, PageChecksums};
+use walvis::format::manifest::BackupSummary;
 use walvis::limits::MAX_SUMMARY_BYTES;
 /// For the WAL writer of the tests.
 use walvis::pg;
 use walvis::pg::scan::{Event, RestorePointName, Scanner, Segment};
 use walvis::pg::target::{Target, Zone};
 use walvis::pg::{Lsn, WalFileName, WalSegmentSize};
-use walvis::raw_text::RawText;
 use walvis::recovery::ends::TimelineEnds;
 use walvis::recovery::{ResolveRequest, answer};
 use walvis::repo::{ClusterName, Content, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
@@ -44,10 +43,13 @@ use walvis::store::Store;
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::file::FileStore;
 
+#[path = "../tests/it/support/backup.rs"]
+mod backup;
 #[path = "../tests/it/support/wal.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // The tests use all of it.
 mod wal;
 
+use backup::made_up;
 use wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 const LATENCY: Duration = Duration::from_millis(30);
@@ -87,32 +89,14 @@ fn put_segments(repository: &Repository, log: &Log) {
 }
 
 fn put_backup(repository: &Repository, number: u32, timeline: u32, start: Lsn) {
+    let id = BackupId::new(1_790_000_000 + i64::from(number) * 3600, number).unwrap();
     let summary = BackupSummary {
-        id: BackupId::new(1_790_000_000 + i64::from(number) * 3600, number).unwrap(),
-        label: String::new(),
-        started_unix_us: 0,
-        stopped_unix_us: 1,
         start_lsn: start,
         checkpoint_lsn: Lsn(start.0 + 8),
         stop_lsn: Lsn(start.0 + 16),
         timeline,
-        system_id: SystemId(SYSTEM_ID).to_string(),
-        postgres_version_num: 160_000,
-        catalog_version: 1,
         wal_segment_bytes: SEGMENT_BYTES,
-        from_standby: false,
-        files: 0,
-        bytes: 0,
-        new_bytes: 0,
-        reused_bytes: 0,
-        stored_bytes: 0,
-        pages: PageChecksums::default(),
-        parent: None,
-        data_directory: RawText::default(),
-        warnings: Vec::new(),
-        warnings_total: 0,
-        parameters: None,
-        jobs: 1,
+        ..made_up(id, SystemId(SYSTEM_ID))
     };
     // A manifest that nobody reads beyond its head.
     let mut bytes = vec![0; 16 << 10];

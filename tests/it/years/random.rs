@@ -60,6 +60,16 @@ fn a_partial_file_says_that_its_timeline_was_alive() {
     lives(&script, &policy);
 }
 
+/// A backup before a gap is what the window begins with for a few hours only: it waits for as long as a plan looks
+/// ahead.
+#[test]
+fn a_backup_before_a_gap_goes_when_the_window_has_passed_it() {
+    let script = Script::quiet(13_393_256_939_800_026_348, 14).on(2, Happening::Upgrade).on(6, Happening::LostSegment);
+    let script = script.on(9, Happening::ClockOff(20_412)).on(10, Happening::Failover { goes_on: false });
+    let script = script.on(10, Happening::ClockOff(16_619)).on(10, Happening::ClockOff(22_731)).on(13, Happening::Upgrade);
+    lives(&script, &Policy { keep_last: 1, keep_weekly: 1, recovery_window: Some(3), ..Policy::default() });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 30, ..ProptestConfig::default() })]
     #[test]
