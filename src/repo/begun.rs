@@ -17,7 +17,6 @@ use super::repository::Repository;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::format::manifest::BackupSummary;
-use crate::store::ReadRange;
 
 /// A base backup that has begun. Whether it has ended, its manifest says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +81,8 @@ impl Repository {
         // the manifest is no repetition of an earlier call. In this order, as the call that said so may be repeated as
         // well.
         let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup: id };
-        let is_there = |name: &ObjectName| Ok(self.objects().read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some());
-        let counts = match is_there(&name) {
-            Ok(true) => is_there(&begun(cluster, system_id, id)),
+        let counts = match self.objects().exists(&name) {
+            Ok(true) => self.objects().exists(&begun(cluster, system_id, id)),
             other => other,
         };
         let doing = || format!("the manifest of backup {id} is stored; look whether it still counts");

@@ -16,7 +16,6 @@ use super::object_name::ObjectName;
 use super::repository::Repository;
 use crate::error::Error;
 use crate::format::extent::BackupId;
-use crate::store::ReadRange;
 
 /// A backup whose manifest somebody deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +86,8 @@ impl Repository {
     /// let go. In this order: where `expire` deletes it meanwhile, `begun` goes before.
     fn is_lost(&self, (cluster, system_id): (&ClusterName, SystemId), id: BackupId) -> Result<Option<bool>, Error> {
         let manifest = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup: id };
-        let is_there = |name: &ObjectName| {
-            let read = self.objects().read(name, ReadRange::Bounded { offset: 0, len: 1 })?;
-            Ok::<bool, Error>(read.is_some())
-        };
-        let is_taken = is_there(&manifest)?;
-        if (is_taken && self.has_backup(cluster, system_id, id)?) || !is_there(&begun(cluster, system_id, id))? {
+        let is_taken = self.objects().exists(&manifest)?;
+        if (is_taken && self.has_backup(cluster, system_id, id)?) || !self.objects().exists(&begun(cluster, system_id, id))? {
             return Ok(None);
         }
         Ok(Some(is_taken))

@@ -109,6 +109,14 @@ impl RawObjects {
         }
     }
 
+    /// Whether there is an object of this name: a read of one byte, so credentials need no other right.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn exists(&self, name: &ObjectName) -> Result<bool, Error> {
+        Ok(self.read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some())
+    }
+
     /// Opens an object of which the store said that it exists.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use super::raw_objects::{ListedObject, RawObjects};
 use crate::codec::CodecError;
 use crate::error::Error;
 use crate::limits::MAX_REPAIRS;
-use crate::store::ReadRange;
 
 impl RawObjects {
     /// The good copies that stand beside an object, the newest first. They are numbered without gaps, so this costs one
@@ -24,7 +23,7 @@ impl RawObjects {
         let mut found = Vec::new();
         for number in 1..=MAX_REPAIRS {
             let name = ObjectName::Repair { number, of: Box::new(of.clone()) };
-            if self.read(&name, ReadRange::Bounded { offset: 0, len: 1 })?.is_none() {
+            if !self.exists(&name)? {
                 break;
             }
             found.push(name);

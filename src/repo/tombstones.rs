@@ -21,7 +21,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::limits::MAX_TOMBSTONE_BYTES;
 use crate::pg::{Timeline, WalSegmentSize};
-use crate::store::{Created, ReadRange};
+use crate::store::Created;
 
 /// What to do about a tombstone that cannot be read.
 const HINT: &str = "nothing is deleted by a tombstone that cannot be read; remove this object, and the two beside it that begin with its \
@@ -120,7 +120,7 @@ impl Repository {
         for listed in found.values_mut() {
             // It comes first of the three in a listing, so it may have been created after its place was passed.
             let name = part(cluster, system_id, listed.id, TombstonePart::Names);
-            if !listed.has(TombstonePart::Names) && self.exists(&name)? {
+            if !listed.has(TombstonePart::Names) && self.objects().exists(&name)? {
                 listed.parts.insert(TombstonePart::Names, None);
             }
         }
@@ -185,7 +185,7 @@ impl Repository {
     /// [`Kind::Damaged`] when the tombstone cannot be read; as the store's.
     pub fn begin_deletion(&self, cluster: &ClusterName, system_id: SystemId, id: TombstoneId) -> Result<Option<Deletion>, Error> {
         let open = part(cluster, system_id, id, TombstonePart::Open);
-        if !self.exists(&open)? {
+        if !self.objects().exists(&open)? {
             return Ok(None);
         }
         if self.decide(cluster, system_id, id, Fate::Deletes)? != Some(Fate::Deletes) {
@@ -340,7 +340,7 @@ impl Repository {
             }
         }
         for file in set.wal_files() {
-            count += u64::from(self.exists(&ObjectName::wal(cluster, system_id, file))?);
+            count += u64::from(self.objects().exists(&ObjectName::wal(cluster, system_id, file))?);
         }
         Ok(count)
     }
@@ -371,15 +371,11 @@ impl Repository {
     fn still_there(&self, name: &ObjectName) -> Result<bool, Error> {
         match self.objects().make_durable(name) {
             Ok(()) => Ok(true),
-            Err(error) => match self.exists(name)? {
+            Err(error) => match self.objects().exists(name)? {
                 true => Err(error),
                 false => Ok(false),
             },
         }
-    }
-
-    fn exists(&self, name: &ObjectName) -> Result<bool, Error> {
-        Ok(self.objects().read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some())
     }
 
     fn read_part<T: for<'de> Deserialize<'de>>(&self, name: &ObjectName) -> Result<Option<T>, Error> {

@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::format::node::{NodeId, span};
 use crate::repo::catalog::reach;
 use crate::repo::{ClusterName, Facts, ObjectName, ObjectSet, RawObjects};
-use crate::store::ReadRange;
 
 impl Expiring<'_> {
     /// Deletes the copies of what `named` names and is gone. `left` is told of objects of which one stays.
@@ -35,7 +34,7 @@ impl Expiring<'_> {
         let mut gone = ObjectSet::new(facts.wal_segment_size);
         let mut there = BTreeSet::new();
         for (of, _) in &copies {
-            if exists(repository.objects(), of)? {
+            if repository.objects().exists(of)? {
                 there.insert(of.to_string());
                 continue;
             }
@@ -75,7 +74,7 @@ pub(super) fn ownerless(objects: &RawObjects) -> Result<Vec<ObjectName>, Error> 
     let copies = copies_of(objects, &|of| matches!(of, ObjectName::Tombstone { .. } | ObjectName::Evidence { .. }))?;
     let mut found = Vec::new();
     for (of, copy) in copies {
-        if !exists(objects, &of)? {
+        if !objects.exists(&of)? {
             found.push(copy);
         }
     }
@@ -113,8 +112,4 @@ fn copies_of(objects: &RawObjects, wants: &dyn Fn(&ObjectName) -> bool) -> Resul
     let number = |copy: &ObjectName| if let ObjectName::Repair { number, .. } = copy { *number } else { 0 };
     found.sort_by_cached_key(|(of, copy)| (of.to_string(), std::cmp::Reverse(number(copy))));
     Ok(found)
-}
-
-fn exists(objects: &RawObjects, name: &ObjectName) -> Result<bool, Error> {
-    Ok(objects.read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some())
 }

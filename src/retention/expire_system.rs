@@ -14,7 +14,6 @@ use crate::pg::{SegmentName, WalFileName};
 use crate::repo::backups::{BackupReferences, BackupWal};
 use crate::repo::catalog::reach;
 use crate::repo::{ClusterName, Facts, ObjectName, ObjectSet, Prefix, Purged, Repository, StoredName};
-use crate::store::ReadRange;
 
 /// What was deleted by tombstones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -225,7 +224,7 @@ pub(super) fn present(repository: &Repository, cluster: &ClusterName, facts: Fac
     }
     for file in set.wal_files() {
         let name = ObjectName::wal(cluster, facts.system_id, file);
-        if repository.objects().read(&name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some() {
+        if repository.objects().exists(&name)? {
             there.insert_wal(&file);
         }
     }
