@@ -44,10 +44,11 @@ impl<'a> Replica<'a> {
         self.last = now;
     }
 
-    /// Deletes an object and the nodes over it.
+    /// Deletes an object and the nodes over it, as `expire` does: that a backup has begun goes before its manifest.
     pub fn delete(&mut self, object: &Object) {
         self.present.remove(object);
-        for key in object.nodes().into_iter().chain([object.key()]) {
+        let begun = matches!(object, Object::Manifest(..)).then(|| object.key().replace("/backups/", "/begun/"));
+        for key in object.nodes().into_iter().chain(begun).chain([object.key()]) {
             self.store.delete(&Key::new(key).unwrap()).unwrap();
         }
     }
