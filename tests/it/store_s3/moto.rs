@@ -1,8 +1,10 @@
 //! The same against moto: another's idea of S3, with object lock and access control.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::types::ObjectLockMode;
+use walvis::store::retry::Retry;
 use walvis::store::s3::{LockMode, ObjectLock, S3Settings};
 use walvis::store::{Created, ErrorKind, ReadRange, Store};
 
@@ -10,11 +12,13 @@ use super::{create, id, key, list, names, noise, read, read_all, refuses};
 use crate::conformance;
 use crate::support::s3::{Moto, open};
 
+/// With retries, as each command has them: moto answers 500 now and then where two requests for one name meet.
 #[test]
 fn the_suite() {
     let moto = Moto::start();
     moto.create_bucket("backups", false);
-    conformance::run(&open(moto.settings("backups", "pg")), "suite");
+    let store = open(moto.settings("backups", "pg"));
+    conformance::run(&Retry::new(Arc::new(store), conformance::quick(), conformance::deadline()), "suite");
 }
 
 #[test]

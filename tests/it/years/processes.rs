@@ -124,9 +124,9 @@ fn ends_or_dies(mut running: Running, after: Duration) -> (Ran, bool) {
 
 /// Base backups beside runs of `expire`, of which two out of three are killed.
 fn backups_are_killed(mut place: Place, rounds: usize) {
-    // How long one takes, undisturbed.
+    // How long one takes: undisturbed, and then as the last one did that was meant to be killed and ended before.
     place.change();
-    let took = place.site.start_backup(&place.primary, &[]).wait().exits(0).took;
+    let mut took = place.site.start_backup(&place.primary, &[]).wait().exits(0).took;
     for round in 0..rounds {
         place.change();
         let backup = place.site.start_backup(&place.primary, &[]);
@@ -149,6 +149,9 @@ fn backups_are_killed(mut place: Place, rounds: usize) {
         if was_killed {
             place.killed += 1;
         } else {
+            if is_killed {
+                took = ran.took;
+            }
             place.backed_up(ran);
         }
         place.is_whole(&format!("round {round}"));
@@ -165,8 +168,8 @@ fn expires_are_killed(mut place: Place, rounds: usize) {
     place.site.backup(&place.primary, &[]);
     place.site.run(&["expire", "--confirm"]).exits(0);
     std::thread::sleep(LATER);
-    // One that deletes: as long as any.
-    let took = place.expire().wait().exits(0).took;
+    // One that deletes: as long as any, until one ends before it is killed.
+    let mut took = place.expire().wait().exits(0).took;
     for round in 0..rounds {
         place.change();
         place.site.backup(&place.primary, &[]);
@@ -180,11 +183,14 @@ fn expires_are_killed(mut place: Place, rounds: usize) {
                 let one = scope.spawn(move || ends_or_dies(one, first));
                 [ends_or_dies(other, second), one.join().unwrap()]
             });
-            for (ran, was_killed) in outcomes {
+            for ((ran, was_killed), after) in outcomes.into_iter().zip([second, first]) {
                 if was_killed {
                     place.killed += 1;
                 } else {
-                    ran.exits(0);
+                    let ran = ran.exits(0);
+                    if after < Duration::MAX {
+                        took = ran.took;
+                    }
                 }
             }
             place.is_whole(&format!("round {round}, phase {phase}"));
