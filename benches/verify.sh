@@ -104,7 +104,7 @@ CONF
     done
     stop "$work/data" immediate
     # Root follows no settings that somebody else can change.
-    [[ ${#drop[@]} -eq 0 ]] || chown -R root: "$1"
+    [[ ${#drop[@]} -eq 0 ]] || chown -R root: "$1" "$work"
 }
 
 repository=${WALVIS_BENCH_KEEP:-}

@@ -22,9 +22,11 @@ pub const EVIDENCE_READERS: usize = 8;
 pub const MAX_EVIDENCE_SHOWN: usize = 400;
 
 /// Listings that run at once.
-pub const LISTERS: usize = 8;
+pub const LISTERS: usize = 16;
 /// Segments of a timeline that one of them lists: 16 pages of S3.
 pub const LISTED_PART_SEGMENTS: u64 = 1 << 14;
+/// Backups of which one of them lists the packs, at least.
+pub const LISTED_PART_BACKUPS: usize = 8;
 /// Parts into which the segments of a timeline, or the packs of a cluster, are cut at most, however far apart the first
 /// and the last one are.
 pub const MAX_LISTED_PARTS: usize = 1024;

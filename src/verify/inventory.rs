@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::listing::Listing;
+use super::rolling::{Ages, Tally};
 use crate::error::Error;
 use crate::format::extent::BackupId;
 use crate::limits::MAX_LESSER_FINDINGS_KEPT;
@@ -117,11 +118,14 @@ pub(super) struct Inventory {
     pub(super) objects: u64,
     /// Their stored bytes.
     pub(super) bytes: u64,
+    /// How old what is stored is, for a rolling verification.
+    pub(super) tallies: BTreeMap<SystemId, Tally>,
 }
 
 impl Inventory {
     /// Lists the cluster, and what belongs to no cluster. `facts` has the size of segments of the system identifiers
-    /// that are known; of others nothing but names is looked at, with the size of the newest.
+    /// that are known; of others nothing but names is looked at, with the size of the newest. Of the system identifiers
+    /// of `ages` it is counted how old what is stored is.
     ///
     /// # Errors
     /// As the store's.
@@ -129,6 +133,7 @@ impl Inventory {
         repository: &Repository,
         cluster: &ClusterName,
         facts: &[Facts],
+        ages: &BTreeMap<SystemId, Ages<'_>>,
         go_on: &dyn Fn(u64) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let mut inventory = Self::default();
@@ -138,7 +143,7 @@ impl Inventory {
             known.or(fallback)
         };
         let add = |inventory: &mut Self, listed: Result<ListedObject, ForeignObject>| match listed {
-            Ok(object) => inventory.add(object, &size_of),
+            Ok(object) => inventory.add(object, &size_of, ages),
             Err(foreign) => inventory.add_foreign(foreign),
         };
         // Manifests before what they refer to: what a backup has that ends meanwhile was stored before its manifest.
@@ -180,6 +185,10 @@ impl Inventory {
                 Entry::Occupied(mut known) => known.get_mut().extend(system),
             }
         }
+        for (system_id, tally) in part.tallies {
+            let known = self.tallies.remove(&system_id).unwrap_or_default();
+            self.tallies.insert(system_id, known.and(tally));
+        }
         self.bindings.extend(part.bindings);
         self.foreign_total += part.foreign_total;
         self.foreign.extend(part.foreign);
@@ -215,13 +224,21 @@ impl Inventory {
         }
     }
 
-    fn add(&mut self, object: ListedObject, size_of: &dyn Fn(SystemId) -> Option<WalSegmentSize>) {
+    fn add(
+        &mut self,
+        object: ListedObject,
+        size_of: &dyn Fn(SystemId) -> Option<WalSegmentSize>,
+        ages: &BTreeMap<SystemId, Ages<'_>>,
+    ) {
         self.objects += 1;
         self.bytes = self.bytes.saturating_add(object.size_bytes);
         if let ObjectName::Binding { generation, .. } = &object.name {
             return self.bindings.push(*generation);
         }
         let Some(system_id) = object.name.system_id() else { return };
+        if let Some(ages) = ages.get(&system_id) {
+            ages.tally(self.tallies.entry(system_id).or_default(), &object);
+        }
         let Some(size) = size_of(system_id) else { return };
         let system = self.systems.entry(system_id).or_insert_with(|| SystemInventory::new(size));
         system.objects += 1;

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Kind};
 use crate::format::extent::PackId;
-use crate::limits::{LISTED_PART_SEGMENTS, LISTERS, MAX_LISTED_PARTS};
+use crate::limits::{LISTED_PART_BACKUPS, LISTED_PART_SEGMENTS, LISTERS, MAX_LISTED_PARTS};
 use crate::pg::{SegmentName, WalFileName};
 use crate::repo::{ClusterName, Facts, ForeignObject, ListedObject, ObjectName, Prefix, Repository};
 use crate::threads::at_once;
@@ -58,7 +58,7 @@ impl<'a> Listing<'a> {
             Err(error) => return Err(error),
         };
         let backups = repository.backup_ids(cluster, facts.system_id)?;
-        let step = backups.len().div_ceil(MAX_LISTED_PARTS).max(LISTERS);
+        let step = backups.len().div_ceil(MAX_LISTED_PARTS).max(LISTED_PART_BACKUPS);
         let packs = backups.iter().skip(step).step_by(step).map(|backup| {
             let pack = PackId { backup: *backup, number: 0 };
             ObjectName::Pack { cluster: cluster.clone(), system_id: facts.system_id, pack }.to_string()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::checked_backups::checked_backups;
 use super::findings::{Checked, Finding, Findings, Problem, Subject};
 use super::request::SeenManifests;
-use super::rolling::{Share, share};
+use super::rolling::{Ages, Share, Tally};
 use super::run::Verified;
 use crate::error::Error;
 use crate::fsio;
@@ -49,11 +49,28 @@ pub struct Shares {
     pub objects: BTreeMap<SystemId, ObjectSet>,
     /// Their stored bytes.
     pub bytes: BTreeMap<SystemId, u64>,
-    /// Stored bytes of everything.
-    pub total_bytes: u64,
 }
 
 impl Shares {
+    /// Chooses from what was listed.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn of(
+        repository: &Repository,
+        cluster: &ClusterName,
+        ages: &BTreeMap<SystemId, Ages<'_>>,
+        mut tallies: BTreeMap<SystemId, Tally>,
+    ) -> Result<Self, Error> {
+        let mut shares = Self::default();
+        for (system_id, ages) in ages {
+            let Share { objects, bytes, .. } = ages.share(repository, cluster, tallies.remove(system_id).unwrap_or_default())?;
+            shares.objects.insert(*system_id, objects);
+            shares.bytes.insert(*system_id, bytes);
+        }
+        Ok(shares)
+    }
+
     /// Stored bytes of all that is read now.
     pub fn due_bytes(&self) -> u64 {
         self.bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes))
@@ -87,25 +104,9 @@ impl Memory {
         systems.flat_map(|(id, (_, remembered))| remembered.problems.iter().map(|problem| (*id, problem)))
     }
 
-    /// What a rolling verification reads now. `now_unix_s` is this host's time, in Unix seconds.
-    ///
-    /// # Errors
-    /// As the store's.
-    pub fn shares(
-        &self,
-        repository: &Repository,
-        cluster: &ClusterName,
-        period: Duration,
-        now_unix_s: i64,
-    ) -> Result<Shares, Error> {
-        let mut shares = Shares::default();
-        for (system_id, (facts, remembered)) in &self.systems {
-            let Share { objects, bytes, total_bytes, .. } = share(repository, cluster, *facts, remembered, period, now_unix_s)?;
-            shares.objects.insert(*system_id, objects);
-            shares.bytes.insert(*system_id, bytes);
-            shares.total_bytes = shares.total_bytes.saturating_add(total_bytes);
-        }
-        Ok(shares)
+    /// What tells how old everything is. `now_unix_s` is this host's time, in Unix seconds.
+    pub(super) fn ages(&self, period: Duration, now_unix_s: i64) -> BTreeMap<SystemId, Ages<'_>> {
+        self.systems.iter().map(|(id, (facts, remembered))| (*id, Ages::new(remembered, *facts, period, now_unix_s))).collect()
     }
 
     /// Writes down what a verification read and found. Of a rolling one that had nothing to read and found nothing

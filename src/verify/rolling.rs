@@ -34,7 +34,7 @@ pub struct Share {
     pub total_objects: u64,
 }
 
-/// Chooses. `now_unix_s` is this host's time, in Unix seconds.
+/// Lists, and chooses. `now_unix_s` is this host's time, in Unix seconds.
 ///
 /// # Errors
 /// As the store's.
@@ -46,40 +46,9 @@ pub fn share(
     period: Duration,
     now_unix_s: i64,
 ) -> Result<Share, Error> {
-    let listing = Listing::new(repository, cluster, facts)?;
-    let ages = Ages { remembered, facts, period_s: period.as_secs().max(1), now_unix_s };
-    let tallies = listing.visit(&|tally: &mut Tally, object| tally.add(ages.due(&object), object.size_bytes))?;
-    let all = tallies.into_iter().fold(Tally::default(), Tally::and);
-    let due_bytes = due_bytes(remembered, ages.period_s, now_unix_s, all.total_bytes);
-    let mut share = Share {
-        objects: ObjectSet::new(facts.wal_segment_size),
-        bytes: 0,
-        due_bytes,
-        total_bytes: all.total_bytes,
-        total_objects: all.objects,
-    };
-    if due_bytes == 0 && all.always == 0 {
-        return Ok(share);
-    }
-    let wanted = due_bytes.saturating_sub(all.overdue_bytes);
-    let (oldest, left) = all.reach(wanted);
-    let left = Mutex::new(left);
-    let takes = |object: &ListedObject| match ages.due(object) {
-        Due::Damaged | Due::Overdue => true,
-        Due::Age(age) if age > oldest => wanted > 0,
-        Due::Age(age) if age == oldest => take(&left, object.size_bytes),
-        Due::Age(_) => false,
-    };
-    let chosen = listing.visit(&|chosen: &mut Chosen, object| {
-        if takes(&object) {
-            chosen.add(object, facts);
-        }
-    })?;
-    for some in chosen {
-        share.bytes = share.bytes.saturating_add(some.bytes);
-        some.objects.iter().for_each(|objects| share.objects.extend(objects));
-    }
-    Ok(share)
+    let ages = Ages::new(remembered, facts, period, now_unix_s);
+    let tallies = Listing::new(repository, cluster, facts)?.visit(&|tally: &mut Tally, object| ages.tally(tally, &object))?;
+    ages.share(repository, cluster, tallies.into_iter().fold(Tally::default(), Tally::and))
 }
 
 /// How many bytes are to be read now.
@@ -121,15 +90,66 @@ enum Due {
     Age(usize),
 }
 
-/// What tells ages.
-struct Ages<'a> {
+/// What tells the ages of what is stored of a system identifier.
+#[derive(Debug)]
+pub(super) struct Ages<'a> {
     remembered: &'a Remembered,
     facts: Facts,
     period_s: u64,
     now_unix_s: i64,
 }
 
-impl Ages<'_> {
+impl<'a> Ages<'a> {
+    /// `now_unix_s` is this host's time, in Unix seconds.
+    pub(super) fn new(remembered: &'a Remembered, facts: Facts, period: Duration, now_unix_s: i64) -> Self {
+        Self { remembered, facts, period_s: period.as_secs().max(1), now_unix_s }
+    }
+
+    /// Counts an object that was listed. Only of WAL files, packs and manifests is a share read.
+    pub(super) fn tally(&self, tally: &mut Tally, object: &ListedObject) {
+        if matches!(object.name, ObjectName::Wal { .. } | ObjectName::Pack { .. } | ObjectName::Manifest { .. }) {
+            tally.add(self.due(object), object.size_bytes);
+        }
+    }
+
+    /// What is read now of all that was counted. It is listed once more where anything is.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(super) fn share(&self, repository: &Repository, cluster: &ClusterName, all: Tally) -> Result<Share, Error> {
+        let due_bytes = due_bytes(self.remembered, self.period_s, self.now_unix_s, all.total_bytes);
+        let mut share = Share {
+            objects: ObjectSet::new(self.facts.wal_segment_size),
+            bytes: 0,
+            due_bytes,
+            total_bytes: all.total_bytes,
+            total_objects: all.objects,
+        };
+        if due_bytes == 0 && all.always == 0 {
+            return Ok(share);
+        }
+        let wanted = due_bytes.saturating_sub(all.overdue_bytes);
+        let (oldest, left) = all.reach(wanted);
+        let left = Mutex::new(left);
+        let takes = |object: &ListedObject| match self.due(object) {
+            Due::Damaged | Due::Overdue => true,
+            Due::Age(age) if age > oldest => wanted > 0,
+            Due::Age(age) if age == oldest => take(&left, object.size_bytes),
+            Due::Age(_) => false,
+        };
+        let listing = Listing::new(repository, cluster, self.facts)?;
+        let chosen = listing.visit(&|chosen: &mut Chosen, object| {
+            if takes(&object) {
+                chosen.add(object, self.facts);
+            }
+        })?;
+        for some in chosen {
+            share.bytes = share.bytes.saturating_add(some.bytes);
+            some.objects.iter().for_each(|objects| share.objects.extend(objects));
+        }
+        Ok(share)
+    }
+
     fn due(&self, object: &ListedObject) -> Due {
         let look = self.look(&object.name).filter(|look| look.counts_for(object.modified_unix_s));
         if look.is_some_and(|look| look.is_damaged) {
@@ -157,7 +177,7 @@ impl Ages<'_> {
 
 /// What was listed.
 #[derive(Debug)]
-struct Tally {
+pub(super) struct Tally {
     objects: u64,
     total_bytes: u64,
     /// Objects that are read whatever the share is.
@@ -192,7 +212,8 @@ impl Tally {
         }
     }
 
-    fn and(mut self, other: Self) -> Self {
+    /// Both together.
+    pub(super) fn and(mut self, other: Self) -> Self {
         self.objects += other.objects;
         self.total_bytes = self.total_bytes.saturating_add(other.total_bytes);
         self.always += other.always;

@@ -1,6 +1,6 @@
 //! A verification of one cluster in one repository, from the listing to the findings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::fault::Fault;
@@ -11,6 +11,7 @@ use super::inventory::{Inventory, SystemInventory};
 use super::known::Known;
 use super::meter::Meter;
 use super::request::{Hooks, Keep, Mode, Progress, VerifyRequest};
+use super::rolling::{Ages, Tally};
 use super::window::needed_by;
 use super::{lost_manifests, quick};
 use crate::error::{Error, Kind};
@@ -77,20 +78,52 @@ pub fn verify(
     request: &VerifyRequest<'_>,
     hooks: &Hooks<'_>,
 ) -> Result<Verified, Error> {
-    verify_and_keep(repository, cluster, request, hooks, None)
+    let listed = Listed::of(repository, cluster, &BTreeMap::new(), hooks)?;
+    verify_listed((repository, cluster), listed, request, hooks, None)
 }
 
-/// The same, and hands out meanwhile what was read.
-///
-/// # Errors
-/// As [`verify`].
-pub(super) fn verify_and_keep(
-    repository: &Repository,
-    cluster: &ClusterName,
-    request: &VerifyRequest<'_>,
-    hooks: &Hooks<'_>,
-    keep: Option<Keep<'_>>,
-) -> Result<Verified, Error> {
+/// What a verification begins with: the names of all that is stored.
+pub(super) struct Listed {
+    facts: Vec<Facts>,
+    wrong: Vec<WrongBinding>,
+    inventory: Inventory,
+}
+
+impl Listed {
+    /// Lists. Of the system identifiers of `ages` it is counted how old what is stored is.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when nothing is stored of the cluster; unreachable, denied; as `go_on`'s.
+    pub(super) fn of(
+        repository: &Repository,
+        cluster: &ClusterName,
+        ages: &BTreeMap<SystemId, Ages<'_>>,
+        hooks: &Hooks<'_>,
+    ) -> Result<Self, Error> {
+        let (facts, wrong) = known_systems(repository, cluster)?;
+        // A listing tells often how far it is.
+        let listed = |objects: u64| {
+            if objects.is_multiple_of(LISTED_NAMES as u64) {
+                (hooks.go_on)()?;
+                (hooks.progress)(Progress::Listing { objects });
+            }
+            Ok(())
+        };
+        let inventory = Inventory::of(repository, cluster, &facts, ages, &listed)?;
+        Ok(Self { facts, wrong, inventory })
+    }
+
+    /// How old what is stored is, once.
+    pub(super) fn take_tallies(&mut self) -> BTreeMap<SystemId, Tally> {
+        std::mem::take(&mut self.inventory.tallies)
+    }
+}
+
+/// A binding that is damaged: its number, and why.
+type WrongBinding = (u32, Error);
+
+/// The system identifiers of a cluster, oldest first, and what is wrong with its bindings.
+fn known_systems(repository: &Repository, cluster: &ClusterName) -> Result<(Vec<Facts>, Vec<WrongBinding>), Error> {
     let (bindings, mut wrong) = repository.bindings_despite_damage(cluster)?;
     let mut facts: Vec<Facts> = Vec::new();
     for binding in bindings {
@@ -109,15 +142,20 @@ pub(super) fn verify_and_keep(
     } else if !wrong.is_empty() {
         facts.extend(unbound(repository, cluster, &facts)?);
     }
-    // A listing tells often how far it is.
-    let listed = |objects: u64| {
-        if objects.is_multiple_of(LISTED_NAMES as u64) {
-            (hooks.go_on)()?;
-            (hooks.progress)(Progress::Listing { objects });
-        }
-        Ok(())
-    };
-    let mut inventory = Inventory::of(repository, cluster, &facts, &listed)?;
+    Ok((facts, wrong))
+}
+
+/// Verifies what was listed, and hands out meanwhile what was read.
+///
+/// # Errors
+/// As [`verify`].
+pub(super) fn verify_listed(
+    (repository, cluster): (&Repository, &ClusterName),
+    Listed { facts, wrong, mut inventory }: Listed,
+    request: &VerifyRequest<'_>,
+    hooks: &Hooks<'_>,
+    keep: Option<Keep<'_>>,
+) -> Result<Verified, Error> {
     let mut verified = Verified::default();
     for fault in quick::around(cluster, &inventory, wrong) {
         verified.findings.add(fault.into_finding(None));

@@ -11,7 +11,7 @@ use super::remember::{Memory, Occasion, Shares};
 use super::repair::{RepairSource, remove_needless_copies};
 use super::repair_found::{RepairRun, repair_found};
 use super::request::{Hooks, Keep, Mode, SeenManifests, VerifyRequest, Window};
-use super::run::{Verified, verify_and_keep};
+use super::run::{Listed, Verified, verify_listed};
 use crate::error::{Error, Kind};
 use crate::repo::{ClusterName, Repository, VerificationMode};
 
@@ -84,8 +84,11 @@ pub fn session(
         Look::Rolling(period) => Some(period),
         Look::Quick | Look::Full => None,
     };
+    // One listing tells what is stored, and how old it is.
+    let ages = period.map(|period| memory.ages(period, began.as_second())).unwrap_or_default();
+    let mut listed = Listed::of(repository, cluster, &ages, hooks)?;
     let shares = match period {
-        Some(period) => Some(memory.shares(repository, cluster, period, began.as_second())?),
+        Some(_) => Some(Shares::of(repository, cluster, &ages, listed.take_tallies())?),
         None => None,
     };
     let occasion = |interrupted: bool| Occasion {
@@ -106,7 +109,7 @@ pub fn session(
             written.or_else(passed_over)
         },
     };
-    let verified = verify_and_keep(repository, cluster, &asked, hooks, Some(keep))?;
+    let verified = verify_listed((repository, cluster), listed, &asked, hooks, Some(keep))?;
     let mut session = Session { verified, ..Session::default() };
     session.ended_by = session.verified.ended_by.take();
     if let (Some(source), None) = (request.source, &session.ended_by) {

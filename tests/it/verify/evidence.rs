@@ -1,11 +1,18 @@
 //! Evidence of what was verified, and what `list`, `catalog` and `resolve` say because of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use walvis::pg::Timeline;
-use walvis::repo::{ObjectName, ObjectSet, VerificationMode};
-use walvis::verify::{Checked, Cost, Finding, Memory, Mode, Occasion, Problem, Subject, Verified};
+use walvis::repo::{ObjectName, ObjectSet, Repository, VerificationMode};
+use walvis::store::Store;
+use walvis::store::fault::{Fault, Op};
+use walvis::store::file::FileStore;
+use walvis::verify::{
+    Checked, Cost, Finding, Hooks, Look, Memory, Mode, Occasion, Problem, Session, SessionRequest, Subject, Verified, Window,
+    session, share,
+};
 
 use super::world::{Story, World, size};
 
@@ -178,14 +185,35 @@ fn a_full_look_is_remembered() {
     assert_eq!(catalogued(&world).2, 1);
 
     world.pass(DAY / 24);
-    let memory = Memory::of(&world.repository, &world.cluster).unwrap();
+    let remembered = world.repository.remembered(&world.cluster, world.facts.system_id).unwrap();
     let now = jiff::Timestamp::now().as_second();
-    let shares = memory.shares(&world.repository, &world.cluster, 3000 * DAY, now).unwrap();
-    let share = &shares.objects[&world.facts.system_id];
+    let share = share(&world.repository, &world.cluster, world.facts, &remembered, 3000 * DAY, now).unwrap().objects;
     assert!(share.has_manifest(second) && share.has_segment(Timeline(1), 9) && share.count() == 2, "{share:?}");
-    let again = world.verify(Mode::Selected(&shares.objects));
-    assert_eq!(again.checked[0].objects, *share);
+    let shares = [(world.facts.system_id, share)].into();
+    let again = world.verify(Mode::Selected(&shares));
+    assert_eq!(again.checked[0].objects, shares[&world.facts.system_id]);
     assert_eq!(again.findings.that_matter_total, verified.findings.that_matter_total, "{:#?}", again.findings);
+}
+
+/// What is due is known from the listing that every verification begins with.
+#[test]
+fn a_rolling_run_with_nothing_new_lists_no_more_than_a_quick_one() {
+    let Story { world, .. } = Story::new();
+    let store = Arc::new(Fault::new(Arc::new(FileStore::open(&world.root()).unwrap())));
+    let repository = Repository::over(Arc::clone(&store) as Arc<dyn Store>, &world.secret(), 1).unwrap();
+    let listings = |look| {
+        let request =
+            SessionRequest { look, jobs: 1, max_bytes_per_s: None, window: Window::Everything, source: None, keep_every: DAY };
+        let before = store.calls(Op::List);
+        let Session { verified, .. } =
+            session(&repository, &world.cluster, &request, &Hooks { go_on: &|| Ok(()), progress: &|_| {} }).unwrap();
+        (store.calls(Op::List) - before, verified.checked.len())
+    };
+    let (_, read) = listings(Look::Full);
+    assert_eq!(read, 1);
+    let (rolling, read) = listings(Look::Rolling(4 * DAY));
+    assert_eq!(read, 0);
+    assert_eq!(rolling, listings(Look::Quick).0);
 }
 
 /// Runs of the command: each reads its share, and all have read everything; evidence that is missing is found.
