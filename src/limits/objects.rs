@@ -73,6 +73,8 @@ pub const CACHED_NODES: usize = 2048;
 pub const CACHED_NAME_RUNS: usize = 1 << 16;
 /// Summaries that a command remembers, together: those of the ends of a hundred timelines.
 pub const CACHED_SUMMARY_BYTES: usize = 32 * MIB;
+/// Answers about ends of transactions that a command remembers, of each kind.
+pub const CACHED_ENDS: usize = 1024;
 /// A summary with longer lists of transactions is remembered without them.
 pub const CACHED_XACT_LIST_BYTES: usize = 16 * KIB;
 /// Headers of packs that a reader remembers: about 300 bytes each.

@@ -6,7 +6,8 @@
 
 use crate::error::Error;
 use crate::pg::Lsn;
-use crate::pg::scan::{Mark, PgTime, Record, RestorePointName, XactEntry, Xid};
+use crate::pg::scan::{Mark, Record, RestorePointName, XactEntry};
+pub use crate::repo::catalog::WantedEnds;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -46,19 +47,6 @@ impl Window {
     pub fn holds(&self, lsn: Lsn) -> bool {
         self.from <= lsn && lsn < self.until
     }
-}
-
-/// Which ends of transactions are looked for; all others may be passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WantedEnds {
-    /// Every one.
-    All,
-    /// At this time or later.
-    AtOrAfter(PgTime),
-    /// Between two times, these included.
-    Between(PgTime, PgTime),
-    /// Of this transaction, or of one whose id is not known.
-    Xid(Xid),
 }
 
 /// Which marks are looked for; all others may be passed over.

@@ -175,7 +175,7 @@ impl<'a> PathLog<'a> {
     pub fn first_time(&self, from: Lsn) -> Result<Option<PgTime>, Error> {
         let mut first = None;
         self.entries(from, Lsn(u64::MAX), &is_timed, &mut |entry| {
-            first = self.times(entry, from)?.min();
+            first = self.times(entry, from)?.map(|(first, _)| first);
             Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(first)
@@ -189,24 +189,42 @@ impl<'a> PathLog<'a> {
         let mut last = None;
         self.catalog.walk_back(&self.path, from, Lsn(u64::MAX), &is_timed, &mut |step| {
             if let Some(entry) = self.entry_of(step)? {
-                last = self.times(&entry, from)?.max();
+                last = self.times(&entry, from)?.map(|(_, last)| last);
             }
             Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(last)
     }
 
-    /// The times in a segment. Those of checkpoints are in whole seconds, cut off.
-    fn times(&self, entry: &Entry, from: Lsn) -> Result<impl Iterator<Item = PgTime>, Error> {
-        let ends = self.catalog.transactions(&self.path, entry)?;
-        let marks = self.catalog.marks(&self.path, entry, false)?;
-        let of_ends = ends.into_iter().filter(move |end| end.lsn >= from).map(|end| end.end.time);
-        let of_marks = marks.into_iter().filter(move |mark| mark.start >= from).filter_map(|mark| match mark.what {
-            Mark::RestorePoint { time, .. } | Mark::EndOfRecovery { time, .. } => Some(time),
-            Mark::Checkpoint { time_unix_s, .. } => time_unix_s.checked_mul(1_000_000).and_then(PgTime::from_unix_us),
-            _ => None,
-        });
-        Ok(of_ends.chain(of_marks))
+    /// The first and last time in a segment. Those of checkpoints are in whole seconds, cut off.
+    fn times(&self, entry: &Entry, from: Lsn) -> Result<Option<(PgTime, PgTime)>, Error> {
+        let mut times: Option<(PgTime, PgTime)> = None;
+        let mut add = |time: PgTime| {
+            times = Some(times.map_or((time, time), |(first, last)| (first.min(time), last.max(time))));
+        };
+        match entry.aggregate.xacts {
+            // All of them count, and what they have together is known.
+            Some(xacts) if from <= entry.start && !self.path.leaves_in(entry.segment) => {
+                add(xacts.min_time);
+                add(xacts.max_time);
+            }
+            _ => {
+                let _ = self.catalog.ends(&self.path, entry, (from, Lsn(u64::MAX)), WantedEnds::All, &mut |end| {
+                    add(end.end.time);
+                    ControlFlow::Continue(())
+                })?;
+            }
+        }
+        for mark in self.catalog.marks(&self.path, entry, false)?.iter().filter(|mark| mark.start >= from) {
+            match &mark.what {
+                Mark::RestorePoint { time, .. } | Mark::EndOfRecovery { time, .. } => add(*time),
+                Mark::Checkpoint { time_unix_s, .. } => {
+                    time_unix_s.checked_mul(1_000_000).and_then(PgTime::from_unix_us).into_iter().for_each(&mut add);
+                }
+                _ => {}
+            }
+        }
+        Ok(times)
     }
 
     /// Whether a transaction ends at or after a position.
@@ -424,9 +442,7 @@ impl Log for PathLog<'_> {
             if !may_have(&entry.aggregate) {
                 return Ok(ControlFlow::Continue(()));
             }
-            let found = self.catalog.transactions(&self.path, entry)?;
-            let mut within = found.iter().filter(|end| from <= end.lsn && end.lsn < to);
-            Ok(if within.any(|end| visit(end).is_break()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            self.catalog.ends(&self.path, entry, (from, to), wanted, visit)
         })
     }
 
@@ -440,8 +456,7 @@ impl Log for PathLog<'_> {
             if let Some(entry) = self.entry_of(step)?
                 && entry.aggregate.xacts.is_some()
             {
-                let found = self.catalog.transactions(&self.path, &entry)?;
-                last = found.into_iter().rfind(|end| from <= end.lsn && end.lsn < to && end.end.kind.is_commit());
+                last = self.catalog.last_commit(&self.path, &entry, (from, to))?;
             }
             Ok(if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

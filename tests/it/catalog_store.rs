@@ -23,6 +23,7 @@ use crate::support::command::{Site, files_below};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 mod gone;
+mod long_lists;
 mod timelines;
 
 fn size() -> WalSegmentSize {

@@ -3,6 +3,7 @@
 //! Lives here: timelines and paths, walks over segments and nodes, transactions of a segment, the writing of nodes. May
 //! not live here: what a recovery target means (that is `recovery`), how a segment is scanned (`pg::scan`).
 
+mod ends;
 mod expected;
 mod gone;
 mod known;
@@ -14,10 +15,13 @@ mod path;
 mod summaries;
 mod timelines;
 mod walk;
+mod wanted;
 mod write;
 
+pub use ends::OnEnd;
 pub use gone::reach;
 pub use open::Catalog;
 pub use path::{Leg, Path, TimelineInfo};
 pub use walk::{Step, Visit, Wanted};
+pub use wanted::WantedEnds;
 pub use write::Rebuilt;

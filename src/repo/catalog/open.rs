@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::known::Known;
 use super::names_cache::NamesCache;
 use super::path::TimelineInfo;
+use super::wanted::WantedEnds;
 use crate::fifo_cache::FifoCache;
 use crate::format::node::{Node, NodeId};
-use crate::limits::{CACHED_NODES, CACHED_SUMMARY_BYTES};
-use crate::pg::{SegmentName, WalSegmentSize};
+use crate::limits::{CACHED_ENDS, CACHED_NODES, CACHED_SUMMARY_BYTES};
+use crate::pg::scan::XactEntry;
+use crate::pg::{Lsn, SegmentName, WalSegmentSize};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::repository::Repository;
 
@@ -25,6 +27,10 @@ pub struct Catalog<'a> {
     pub(super) summaries: FifoCache<SegmentName, Option<Known>>,
     pub(super) nodes: FifoCache<NodeId, Arc<Node>>,
     pub(super) names: NamesCache,
+    /// Of segments whose list of transactions is too long to be stored: what was asked of them.
+    pub(super) first_ends: FifoCache<(SegmentName, Lsn, WantedEnds), Option<XactEntry>>,
+    /// The last commits before a position.
+    pub(super) last_commits: FifoCache<(SegmentName, Lsn), Option<XactEntry>>,
 }
 
 impl<'a> Catalog<'a> {
@@ -38,6 +44,8 @@ impl<'a> Catalog<'a> {
             summaries: FifoCache::new(CACHED_SUMMARY_BYTES),
             nodes: FifoCache::new(CACHED_NODES),
             names: NamesCache::default(),
+            first_ends: FifoCache::new(CACHED_ENDS),
+            last_commits: FifoCache::new(CACHED_ENDS),
         }
     }
 }

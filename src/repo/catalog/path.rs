@@ -113,6 +113,11 @@ impl Path {
         self.legs.iter().rev().filter(move |leg| self.number(leg.begin) <= number && number <= self.last_usable(leg))
     }
 
+    /// Whether the path leaves this segment's timeline within the segment, so that not all of it counts.
+    pub fn leaves_in(&self, segment: SegmentName) -> bool {
+        self.cut(segment).is_some()
+    }
+
     /// Where the path leaves this segment's timeline within the segment, if it does: what begins there or later does
     /// not count.
     pub(super) fn cut(&self, segment: SegmentName) -> Option<Lsn> {

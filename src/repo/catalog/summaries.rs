@@ -1,10 +1,12 @@
 //! Summaries and what is made of them: entries, transactions, marks.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::known::Known;
 use super::open::Catalog;
 use super::path::Path;
+use super::wanted::WantedEnds;
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
 use crate::pg::scan::{
@@ -55,34 +57,16 @@ impl Catalog<'_> {
         }
     }
 
-    /// The ends of transactions whose records begin in a segment of the path, in LSN order; also the one that ends in a
-    /// later segment.
+    /// All that [`ends`](Self::ends) visits.
     ///
     /// # Errors
     /// Damaged, denied, unreachable; damaged when the segment is gone.
     pub fn transactions(&self, path: &Path, entry: &Entry) -> Result<Vec<XactEntry>, Error> {
-        let mut found: Vec<XactEntry> = if entry.aggregate.xacts.is_none() {
-            Vec::new()
-        } else {
-            match &self.existing_summary(entry.segment)?.xacts {
-                Some(list) => list.iter().collect(),
-                None => {
-                    let mut list = Xacts(Vec::new());
-                    self.scan_with(entry.segment, None, &mut list)?;
-                    list.0
-                }
-            }
-        };
-        if let Some(crossing) = &entry.crossing {
-            let mut end = crossing.what;
-            if end.xid.is_none() {
-                end.xid = self.crossing_xid(path, entry, crossing.start)?;
-            }
-            found.push(XactEntry { lsn: crossing.start, end });
-        }
-        if let Some(cut) = path.cut(entry.segment) {
-            found.retain(|xact| xact.lsn < cut);
-        }
+        let mut found = Vec::new();
+        let _ = self.ends(path, entry, (Lsn(0), Lsn(u64::MAX)), WantedEnds::All, &mut |end| {
+            found.push(*end);
+            ControlFlow::Continue(())
+        })?;
         Ok(found)
     }
 
@@ -256,7 +240,7 @@ impl Catalog<'_> {
         Ok(Some(Some(summary)))
     }
 
-    fn existing_summary(&self, segment: SegmentName) -> Result<Arc<Summary>, Error> {
+    pub(super) fn existing_summary(&self, segment: SegmentName) -> Result<Arc<Summary>, Error> {
         self.summary(segment)?.ok_or_else(|| self.damaged(segment, "it is gone"))
     }
 
@@ -275,17 +259,17 @@ impl Catalog<'_> {
     }
 
     /// The xid of a record that crosses segments where their summaries don't tell: from the segments themselves.
-    fn crossing_xid(&self, path: &Path, entry: &Entry, start: Lsn) -> Result<Option<crate::pg::scan::Xid>, Error> {
+    pub(super) fn crossing_xid(&self, path: &Path, entry: &Entry, start: Lsn) -> Result<Option<crate::pg::scan::Xid>, Error> {
         let mut carry = self.scan_with(entry.segment, None, ())?.carry;
         let mut number = path.number(entry.start);
         while carry.as_ref().is_some_and(|carry| carry.start() == start) {
             number += 1;
             let Some(next) = self.on_path(path, number, true)? else { return Ok(None) };
             let Some(name) = SegmentName::from_number(next.segment.timeline(), number, self.size()) else { return Ok(None) };
-            let mut list = Xacts(Vec::new());
-            carry = self.scan_with(name, carry, &mut list)?.carry;
-            if let Some(xact) = list.0.iter().find(|xact| xact.lsn == start) {
-                return Ok(xact.end.xid);
+            let mut sought = Sought { start, found: None };
+            carry = self.scan_with(name, carry, &mut sought)?.carry;
+            if let Some(end) = sought.found {
+                return Ok(end.xid);
             }
         }
         Ok(None)
@@ -323,7 +307,7 @@ impl Catalog<'_> {
         })
     }
 
-    fn damaged(&self, segment: SegmentName, why: &str) -> Error {
+    pub(super) fn damaged(&self, segment: SegmentName, why: &str) -> Error {
         Error::new(
             Kind::Damaged,
             format!("segment {segment} of cluster {} in {}: {why}", self.cluster, self.repository.location()),
@@ -332,12 +316,18 @@ impl Catalog<'_> {
     }
 }
 
-struct Xacts(Vec<XactEntry>);
+/// The transaction whose record begins there.
+struct Sought {
+    start: Lsn,
+    found: Option<XactEnd>,
+}
 
-impl Visitor for Xacts {
+impl Visitor for Sought {
     fn found(&mut self, record: &Record<Event>) {
-        if let Event::XactEnd(end) = record.what {
-            self.0.push(XactEntry { lsn: record.start, end });
+        if let Event::XactEnd(end) = record.what
+            && record.start == self.start
+        {
+            self.found = Some(end);
         }
     }
 }
