@@ -4,8 +4,8 @@
 //! A repository of 1,000,000 segments and 1,000 daily backups is made in a directory below DIR ([the one for temporary
 //! files], removed at the end), and looked at with the real program: a plan of `expire`, a quick look, and a rolling
 //! verification after which nothing came. Beside them stands what it takes to walk through the same directory and to
-//! ask for the size and time of every file. Then the same is done on the tests' S3 server, where every request waits: with
-//! a tenth of it all, and with all of it. Requests are counted.
+//! ask for the size and time of every file. Then the same is done on the tests' S3 server, where every request waits:
+//! with a tenth of it all, and with all of it. Requests are counted.
 //!
 //! What is made: an encrypted repository with all manifests, all nodes of the catalog, a year of evidence, and the
 //! first segments and those of the last nine days. What is faked: all other segments, the packs and `.backup` files

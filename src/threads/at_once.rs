@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use super::start::{panicked, start_scoped, without_panic};
+use super::start::{panicked, with_crew, without_panic};
 use crate::error::Error;
 
 /// Does something for each of `things`, for at most `most` of them at once; the answers are in their order. One that
@@ -29,10 +28,10 @@ pub fn at_once<T: Sync, R: Send>(
             *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
         }
     };
-    thread::scope(|scope| {
+    with_crew(|crew| {
         let others = things.len().min(most).saturating_sub(1);
         for _ in 0..others {
-            if let Err(error) = start_scoped(scope, work) {
+            if let Err(error) = crew.start(work) {
                 tracing::debug!(%error, "fewer threads than wanted");
                 break;
             }
@@ -48,6 +47,7 @@ pub fn at_once<T: Sync, R: Send>(
 mod tests {
     use std::collections::HashSet;
     use std::sync::Barrier;
+    use std::thread;
 
     use super::super::start::tests::with_threads_left;
     use super::*;

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::jobs::{Failure, Jobs, Stopped, Worker, work_off};
-use super::start::{start_scoped, without_panic};
+use super::start::{with_crew, without_panic};
 use super::stop::{Stop, StopOnDrop};
 use crate::error::{Error, Kind};
 
@@ -102,7 +101,7 @@ pub fn in_order<W: Worker>(
     // Outside the thread that uses it: where that cannot be started, the queue has to stay open until this is noted, or
     // the workers take its end for the end of the jobs, and finish.
     let feeder = Mutex::new(Some(Feed { jobs: queue, next: 0, taken: &taken, order, stop }));
-    let count = thread::scope(|scope| {
+    let count = with_crew(|crew| {
         let (jobs, failure, taken, handed, feeder) = (&jobs, &failure, &taken, &handed, &feeder);
         let take_feeder = || feeder.lock().unwrap_or_else(PoisonError::into_inner).take();
         for worker in workers {
@@ -111,14 +110,14 @@ pub fn in_order<W: Worker>(
                 // The calling thread listens until all workers have ended.
                 work_off(Numbered(worker), jobs, failure, |result| drop(results.send(result)));
             };
-            if let Err(error) = start_scoped(scope, work) {
+            if let Err(error) = crew.start(work) {
                 failure.note(error);
                 drop(take_feeder());
                 return 0;
             }
         }
         drop(sender);
-        let fed = start_scoped(scope, move || {
+        let fed = crew.start(move || {
             let Some(mut feeder) = take_feeder() else { return };
             match without_panic(|| feed(&mut feeder)) {
                 Ok(()) => *handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(feeder.next),
@@ -181,6 +180,7 @@ fn collect<R>(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::thread;
 
     use super::super::start::tests::with_threads_left;
     use super::*;

@@ -2,9 +2,8 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use super::start::{start_scoped, without_panic};
+use super::start::{with_crew, without_panic};
 use super::stop::{Stop, StopOnDrop};
 use crate::error::{Error, Kind};
 
@@ -135,10 +134,10 @@ pub fn with_workers<W: Worker<Output = ()>, R>(
     }
     let (queue, jobs) = Jobs::new(waiting, stop);
     let failure = Failure::new(stop);
-    let result = thread::scope(|scope| {
+    let result = with_crew(|crew| {
         let (jobs, failure, queue) = (&jobs, &failure, queue);
         for worker in workers {
-            if let Err(error) = start_scoped(scope, move || work_off(worker, jobs, failure, drop)) {
+            if let Err(error) = crew.start(move || work_off(worker, jobs, failure, drop)) {
                 failure.note(error);
                 return None;
             }
@@ -160,6 +159,7 @@ pub fn with_workers<W: Worker<Output = ()>, R>(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::thread;
 
     use super::super::start::tests::with_threads_left;
     use super::*;

@@ -1,9 +1,8 @@
 //! Several threads that do something at the same moment. Depends on `error` alone.
 
 use std::sync::{Mutex, PoisonError, RwLock, mpsc};
-use std::thread;
 
-use super::start::{start_scoped, without_panic};
+use super::start::{with_crew, without_panic};
 use crate::error::Error;
 
 /// Gives each of `things` a thread of its own, which prepares; when all of them have, they act at the same moment. The
@@ -19,7 +18,7 @@ pub fn at_the_same_moment<T: Sync, P, R: Send>(
     let gate = RwLock::new(());
     let answers = Mutex::new(Vec::new());
     let (is_ready, ready) = mpsc::channel();
-    thread::scope(|scope| {
+    with_crew(|crew| {
         let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
         for thing in things {
             let (is_ready, gate, answers, prepare, act) = (is_ready.clone(), &gate, &answers, &prepare, &act);
@@ -32,7 +31,7 @@ pub fn at_the_same_moment<T: Sync, P, R: Send>(
                 let answer = prepared.and_then(|prepared| without_panic(|| act(thing, prepared)));
                 answers.lock().unwrap_or_else(PoisonError::into_inner).push((thing, answer));
             };
-            if let Err(error) = start_scoped(scope, work) {
+            if let Err(error) = crew.start(work) {
                 tracing::debug!(%error, "one thread less");
             }
         }

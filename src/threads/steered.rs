@@ -1,9 +1,7 @@
 //! Threads that follow a state which the calling thread steers. Depends on `error` alone.
 
-use std::thread;
-
 use super::jobs::Failure;
-use super::start::{start_scoped, without_panic};
+use super::start::{with_crew, without_panic};
 use super::stop::Stop;
 use crate::error::Error;
 
@@ -21,7 +19,7 @@ pub fn steered<R>(
 ) -> Result<R, Error> {
     let stop = Stop::default();
     let failure = Failure::new(&stop);
-    let result = thread::scope(|scope| {
+    let result = with_crew(|crew| {
         let (failure, end) = (&failure, &end);
         for work in work {
             let watched = move || {
@@ -34,7 +32,7 @@ pub fn steered<R>(
                     end();
                 }
             };
-            if let Err(error) = start_scoped(scope, watched) {
+            if let Err(error) = crew.start(watched) {
                 end();
                 return Err(error);
             }
@@ -51,6 +49,7 @@ pub fn steered<R>(
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Condvar, Mutex};
+    use std::thread;
     use std::time::Duration;
 
     use super::super::start::tests::with_threads_left;

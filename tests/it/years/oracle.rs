@@ -93,6 +93,8 @@ pub struct Verdict {
     pub kept: BTreeMap<BackupId, String>,
     /// The timelines on which the window is promised.
     pub alive: BTreeSet<(u64, u32)>,
+    /// The first segment, stored or not, from which on something is promised on a timeline.
+    leads_from: BTreeMap<(u64, u32), u64>,
 }
 
 impl Verdict {
@@ -392,6 +394,11 @@ impl<'a> Judged<'a> {
     fn keep_wal(&self, legs: &Legs, stretches: &[BTreeMap<u64, u32>], start: Option<u64>, verdict: &mut Verdict) {
         for (timeline, begin, end) in legs {
             let last = (end - 1) / SEGMENT_BYTES;
+            if let Some(start) = start.filter(|start| start < end) {
+                let first = start.max(*begin) / SEGMENT_BYTES;
+                let known = verdict.leads_from.entry((self.system.id, *timeline)).or_insert(first);
+                *known = first.min(*known);
+            }
             for number in self.system.timelines[timeline].segments.keys().filter(|n| (begin / SEGMENT_BYTES..=last).contains(n)) {
                 let stands = stretches.iter().any(|stretch| stretch.get(number) == Some(timeline));
                 let fate = match start {
@@ -428,7 +435,10 @@ impl<'a> Judged<'a> {
                 };
                 self.system.timelines[timeline].segments.keys().find(of_line).copied()
             };
+            // Also where not one segment was stored of the timeline, because it was left within the one it began in.
+            let is_on_the_way = verdict.leads_from.get(&(self.system.id, *timeline)).is_some_and(|first| first <= number);
             let fate = match (first(&[Fate::Stays]), first(&[Fate::Stays, Fate::Open])) {
+                _ if is_on_the_way => Fate::Stays,
                 (Some(first), _) if first <= *number => Fate::Stays,
                 (_, Some(first)) if first <= *number => Fate::Open,
                 // The last segment of a timeline is a `.partial` of which no segment is stored.

@@ -70,6 +70,21 @@ fn a_backup_before_a_gap_goes_when_the_window_has_passed_it() {
     lives(&script, &Policy { keep_last: 1, keep_weekly: 1, recovery_window: Some(3), ..Policy::default() });
 }
 
+/// Two timelines that end on one day, each with a `.partial` file.
+#[test]
+fn of_two_failovers_on_one_day_nothing_stays() {
+    let ends = Happening::Failover { goes_on: false };
+    let script = Script::quiet(5_826_111_301_342_677_548, 12).on(5, ends.clone()).on(5, ends);
+    let policy = Policy {
+        keep_last: 2,
+        keep_within: Some(2),
+        recovery_window: Some(3),
+        zone: Some("Europe/Amsterdam"),
+        ..Policy::default()
+    };
+    lives(&script, &policy);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 30, ..ProptestConfig::default() })]
     #[test]
