@@ -2,7 +2,8 @@
 //!
 //! `expire` deletes `begun/B` before the manifest of backup B. So where `begun/B` is there and the manifest is not, the
 //! backup is under way, or was interrupted, or somebody else deleted the manifest. It had one, if a verification read
-//! it, or if another backup refers to its packs: that is only done from a manifest on.
+//! it, if another backup refers to its packs: that is only done from a manifest on, or if a pin keeps it: `pin` takes
+//! back one that finds no backup.
 //!
 //! Lives here: telling these apart. May not live here: what follows from it (`verify`, `retention`).
 
@@ -35,6 +36,8 @@ pub enum ProofOfManifest {
     User(BackupId),
     /// A verification read it.
     Evidence,
+    /// A pin keeps it.
+    Pin,
 }
 
 impl fmt::Display for ProofOfManifest {
@@ -42,6 +45,7 @@ impl fmt::Display for ProofOfManifest {
         match self {
             Self::User(user) => write!(f, "backup {user} refers to its packs"),
             Self::Evidence => f.write_str("an earlier verification read it"),
+            Self::Pin => f.write_str("a pin keeps it"),
         }
     }
 }
@@ -51,8 +55,9 @@ pub type SeenAmong<'s> = dyn Fn(&BTreeSet<BackupId>) -> Result<BTreeSet<BackupId
 
 impl Repository {
     /// Those of some backups whose manifests somebody deleted, oldest first. `without` are backups that have begun, and
-    /// of which no manifest was listed; `users` is what all manifests say that are there; `seen` answers which ones of
-    /// some backups have manifests that a verification read, and is asked only about those that `users` leaves open.
+    /// of which no manifest was listed; `users` is what all manifests say that are there; `pinned` are backups that pins
+    /// keep which have settled; `seen` answers which ones of some backups have manifests that a verification read, and
+    /// is asked only about those that are open without.
     ///
     /// # Errors
     /// As the store's, and `seen`'s.
@@ -61,6 +66,7 @@ impl Repository {
         (cluster, system_id): (&ClusterName, SystemId),
         without: &BTreeSet<BackupId>,
         users: &PackUsers,
+        pinned: &BTreeSet<BackupId>,
         seen: &SeenAmong<'_>,
     ) -> Result<Vec<LostManifest>, Error> {
         let mut lost = Vec::new();
@@ -68,11 +74,13 @@ impl Repository {
             return Ok(lost);
         }
         let referred = referred(without, users);
-        let open: BTreeSet<BackupId> = without.iter().copied().filter(|id| !referred.contains_key(id)).collect();
+        let is_open = |id: &BackupId| !referred.contains_key(id) && !pinned.contains(id);
+        let open: BTreeSet<BackupId> = without.iter().copied().filter(is_open).collect();
         let seen = if open.is_empty() { BTreeSet::new() } else { seen(&open)? };
         for id in without {
             let proof = match (referred.get(id), seen.contains(id)) {
                 (Some(user), _) => ProofOfManifest::User(*user),
+                (None, _) if pinned.contains(id) => ProofOfManifest::Pin,
                 (None, true) => ProofOfManifest::Evidence,
                 (None, false) => continue,
             };

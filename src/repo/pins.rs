@@ -15,7 +15,7 @@ use super::prefix::Prefix;
 use super::repository::Repository;
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
-use crate::limits::{MAX_PIN_REASON_BYTES, MAX_PINS};
+use crate::limits::{MAX_PIN_REASON_BYTES, MAX_PINS, PIN_SETTLES};
 use crate::store::Created;
 
 /// A pin that counts.
@@ -35,6 +35,12 @@ impl Pin {
     /// Whether it keeps the backup at this moment, in Unix seconds.
     pub fn keeps_at(&self, now_unix_s: i64) -> bool {
         self.until_unix_s.is_none_or(|until| now_unix_s < until)
+    }
+
+    /// Whether it was made long enough ago that `pin` would have taken it back by now had there been no such backup.
+    pub fn has_settled(&self, now_unix_s: i64) -> bool {
+        let settles_s = i64::try_from(PIN_SETTLES.as_secs()).unwrap_or(i64::MAX);
+        self.pinned_unix_s.saturating_add(settles_s) < now_unix_s
     }
 }
 

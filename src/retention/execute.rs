@@ -420,6 +420,7 @@ impl Run<'_, '_> {
                     super::expire_system::purge(repository, cluster, *facts, &names, &mut done.purged)?;
                 }
             }
+            super::expire_system::purge_probes(repository, &mut done.purged)?;
             if done.purged.held + done.purged.denied > 0 {
                 // The next run that is asked to has to know which versions may go.
                 return Ok(());

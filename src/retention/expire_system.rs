@@ -231,6 +231,18 @@ pub(super) fn present(repository: &Repository, cluster: &ClusterName, facts: Fac
     Ok(there)
 }
 
+/// Removes the versions that the store keeps of deleted probes: each run makes one, to learn the store's time. One that
+/// may not go yet is nothing that anybody waits for.
+///
+/// # Errors
+/// As the store's.
+pub(super) fn purge_probes(repository: &Repository, purged: &mut Purged) -> Result<(), Error> {
+    let Purged { objects, bytes, .. } = repository.objects().purge_versions(Prefix::Probes, &mut |_| true)?;
+    purged.objects += objects;
+    purged.bytes += bytes;
+    Ok(())
+}
+
 /// Removes the versions that the store keeps of what tombstones name and is deleted, and of what only leads there:
 /// nodes, tombstones, begun backups. An object that is there is not touched.
 ///

@@ -17,7 +17,8 @@ use crate::pg::scan::PgTime;
 use crate::pg::{Timeline, WalFileName, WalSegmentSize};
 use crate::repo::backups::{BackupReferences, BackupWal, PackUsers};
 use crate::repo::{
-    BegunBackup, Catalog, ClusterName, Facts, ListedObject, LostManifest, ObjectName, ObjectSet, Prefix, Repository, StoredName,
+    BegunBackup, Catalog, ClusterName, Facts, ListedObject, LostManifest, ObjectName, ObjectSet, Pin, Prefix, Repository,
+    StoredName,
 };
 use crate::report::expire::Amounts;
 use crate::threads::at_once;
@@ -206,8 +207,15 @@ fn lost(
     without: &[BegunBackup],
     users: &PackUsers,
 ) -> Result<Vec<LostManifest>, Error> {
+    if without.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids = without.iter().map(|begun| begun.id).collect();
-    let mut lost = repository.lost_manifests((cluster, facts.system_id), &ids, users, &|open| {
+    let now_unix_s = jiff::Timestamp::now().as_second();
+    let pins = repository.pins(cluster, facts.system_id)?;
+    let keep = |pin: &&Pin| pin.keeps_at(now_unix_s) && pin.has_settled(now_unix_s);
+    let pinned = pins.iter().filter(keep).map(|pin| pin.backup).collect();
+    let mut lost = repository.lost_manifests((cluster, facts.system_id), &ids, users, &pinned, &|open| {
         let open: Vec<BegunBackup> = without.iter().copied().filter(|begun| open.contains(&begun.id)).collect();
         repository.manifests_in_evidence(cluster, facts.system_id, &open)
     })?;

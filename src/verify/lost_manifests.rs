@@ -13,7 +13,6 @@ use super::known::Known;
 use super::request::SeenManifests;
 use crate::error::Error;
 use crate::format::extent::BackupId;
-use crate::limits::PIN_SETTLES;
 use crate::repo::{LostManifest, ObjectName};
 
 /// The manifests that are missing although nobody let them go.
@@ -28,7 +27,7 @@ pub(super) fn faults(known: &Known<'_>, seen: Option<&SeenManifests>) -> Result<
     let without: BTreeSet<BackupId> = known.inventory.begun.iter().copied().filter(is_gone).collect();
     let seen = seen.and_then(|seen| seen.get(&system_id));
     let seen = |open: &BTreeSet<BackupId>| Ok(seen.map_or_else(BTreeSet::new, |seen| open & seen));
-    let lost = known.repository.lost_manifests((cluster, system_id), &without, &known.heads.users, &seen)?;
+    let lost = known.repository.lost_manifests((cluster, system_id), &without, &known.heads.users, &BTreeSet::new(), &seen)?;
     let told: BTreeSet<BackupId> = lost.iter().filter(|lost| !lost.given_up).map(|lost| lost.id).collect();
     let mut faults: Vec<Fault> = lost.into_iter().map(|lost| missing(known, lost)).collect();
     if known.inventory.pinned.iter().any(|id| is_gone(id) && !told.contains(id)) {
@@ -53,11 +52,9 @@ fn missing(known: &Known<'_>, lost: LostManifest) -> Fault {
 fn pinned(known: &Known<'_>, is_gone: &dyn Fn(&BackupId) -> bool) -> Result<Vec<Fault>, Error> {
     let (cluster, system_id) = (known.cluster, known.facts.system_id);
     let now_unix_s = jiff::Timestamp::now().as_second();
-    let settles_s = i64::try_from(PIN_SETTLES.as_secs()).unwrap_or(i64::MAX);
     let mut faults = Vec::new();
     for pin in known.repository.pins(cluster, system_id)? {
-        let is_settled = pin.pinned_unix_s.saturating_add(settles_s) < now_unix_s;
-        let counts = is_gone(&pin.backup) && pin.keeps_at(now_unix_s) && is_settled;
+        let counts = is_gone(&pin.backup) && pin.keeps_at(now_unix_s) && pin.has_settled(now_unix_s);
         if !counts || known.repository.has_backup(cluster, system_id, pin.backup)? {
             continue;
         }

@@ -12,7 +12,7 @@ use walvis::error::{Error, Kind};
 use walvis::format::extent::BackupId;
 use walvis::pg::Lsn;
 use walvis::pg::scan::PgTime;
-use walvis::repo::{Facts, ObjectName, ObjectSet, SystemId};
+use walvis::repo::{Content, Facts, ObjectName, ObjectSet, SystemId};
 use walvis::retention::execute::{Executed, ExpireRequest, Watch, execute, preview};
 use walvis::retention::plan::Hooks;
 use walvis::verify::Mode;
@@ -139,6 +139,29 @@ fn a_manifest_that_a_verification_read_stops_it() {
     assert_eq!(executed.given_up, [backups[2]]);
     world.pass(2 * DAY);
     assert!(run(&world, 3, &[]).unwrap().expired.packs > 0);
+}
+
+/// Also where nobody read it, and nobody refers to its packs: a pin is only left where there is a manifest.
+#[test]
+fn a_manifest_that_a_pin_keeps_stops_it() {
+    let Story { world, backups } = Story::new();
+    let (cluster, system_id, backup) = (world.cluster.clone(), world.facts.system_id, backups[2]);
+    world.pass(2 * DAY);
+    world.remove(&manifest(&world, backup));
+    let pinned = |number, ago: i64| {
+        let at = jiff::Timestamp::now().as_second() - ago;
+        let json = format!(r#"{{"backup_id":"{backup}","reason":"an audit","written_unix_s":{at},"keep":true}}"#);
+        let name = ObjectName::Pin { cluster: cluster.clone(), system_id, backup, number };
+        world.repository.put(&name, &Content::of_bytes(json.as_bytes())).unwrap();
+    };
+    // One that was made just now may be taken back.
+    pinned(1, 10);
+    asked(&world, 3, &[], |request| preview(request).map(drop)).unwrap();
+    pinned(2, 7200);
+    refuses(&world, &[], backup, "a pin keeps it");
+    // Not for ever.
+    assert!(world.repository.unpin(&cluster, system_id, backup).unwrap());
+    asked(&world, 3, &[], |request| preview(request).map(drop)).unwrap();
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_backup_before_a_gap_goes_when_the_window_has_passed_it() {
 #[test]
 fn of_two_failovers_on_one_day_nothing_stays() {
     let ends = Happening::Failover { goes_on: false };
-    let script = Script::quiet(5_826_111_301_342_677_548, 12).on(5, ends.clone()).on(5, ends);
+    let script = Script::quiet(5_826_111_301_342_677_548, 12).on(5, ends).on(5, ends);
     let policy = Policy {
         keep_last: 2,
         keep_within: Some(2),
