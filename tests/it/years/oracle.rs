@@ -95,6 +95,8 @@ pub struct Verdict {
     pub alive: BTreeSet<(u64, u32)>,
     /// The first segment, stored or not, from which on something is promised on a timeline.
     leads_from: BTreeMap<(u64, u32), u64>,
+    /// Timelines on paths of which nothing is promised, since nothing leads to them: what is there may stay.
+    may_stay: BTreeSet<(u64, u32)>,
 }
 
 impl Verdict {
@@ -394,6 +396,9 @@ impl<'a> Judged<'a> {
     fn keep_wal(&self, legs: &Legs, stretches: &[BTreeMap<u64, u32>], start: Option<u64>, verdict: &mut Verdict) {
         for (timeline, begin, end) in legs {
             let last = (end - 1) / SEGMENT_BYTES;
+            if start.is_none() {
+                verdict.may_stay.insert((self.system.id, *timeline));
+            }
             if let Some(start) = start.filter(|start| start < end) {
                 let first = start.max(*begin) / SEGMENT_BYTES;
                 let known = verdict.leads_from.entry((self.system.id, *timeline)).or_insert(first);
@@ -441,6 +446,7 @@ impl<'a> Judged<'a> {
                 _ if is_on_the_way => Fate::Stays,
                 (Some(first), _) if first <= *number => Fate::Stays,
                 (_, Some(first)) if first <= *number => Fate::Open,
+                _ if verdict.may_stay.contains(&(self.system.id, *timeline)) => Fate::Open,
                 // The last segment of a timeline is a `.partial` of which no segment is stored.
                 (_, Some(_)) | (_, None) => Fate::Goes,
             };

@@ -70,9 +70,9 @@ fn a_backup_before_a_gap_goes_when_the_window_has_passed_it() {
     lives(&script, &Policy { keep_last: 1, keep_weekly: 1, recovery_window: Some(3), ..Policy::default() });
 }
 
-/// Two timelines that end on one day, each with a `.partial` file.
+/// Two timelines that end on one day, each with a `.partial` file, and the second without any segment.
 #[test]
-fn of_two_failovers_on_one_day_nothing_stays() {
+fn what_is_left_of_a_timeline_without_segments_stays_as_long_as_it_was_alive() {
     let ends = Happening::Failover { goes_on: false };
     let script = Script::quiet(5_826_111_301_342_677_548, 12).on(5, ends).on(5, ends);
     let policy = Policy {
@@ -80,6 +80,22 @@ fn of_two_failovers_on_one_day_nothing_stays() {
         keep_within: Some(2),
         recovery_window: Some(3),
         zone: Some("Europe/Amsterdam"),
+        ..Policy::default()
+    };
+    lives(&script, &policy);
+}
+
+/// The same behind a gap after which there is no backup: nobody can say what leads there.
+#[test]
+fn what_is_left_of_a_timeline_behind_a_gap_may_stay() {
+    let ends = Happening::Failover { goes_on: false };
+    let script = Script::quiet(4_540_773_186_251_765_711, 10).on(3, Happening::LostSegment).on(4, ends);
+    let script = script.on(4, Happening::NoBackup).on(4, ends);
+    let policy = Policy {
+        keep_last: 2,
+        keep_within: Some(1),
+        recovery_window: Some(3),
+        zone: Some("Pacific/Auckland"),
         ..Policy::default()
     };
     lives(&script, &policy);
