@@ -372,7 +372,7 @@ fn every_damage_that_matters_is_found_and_repaired() {
 }
 
 #[test]
-#[ignore = "long: about 15 min"]
+#[ignore = "long: about 5 min"]
 fn long_ten_thousand_damages_are_found_and_repaired() {
     let scene = Scene::new();
     for seed in 0..10 {

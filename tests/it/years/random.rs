@@ -112,7 +112,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 60, ..ProptestConfig::default() })]
     #[test]
-    #[ignore = "long: about 15 min"]
+    #[ignore = "long: about 14 min"]
     fn long_random_histories_keep_what_is_promised(script in script(), policy in policy()) {
         lives(&script, &policy);
     }

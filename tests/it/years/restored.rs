@@ -343,7 +343,7 @@ fn what_the_rules_promise_is_restored_with_a_real_server() {
 }
 
 #[test]
-#[ignore = "long: about 5 min"]
+#[ignore = "long: about 7 min"]
 fn long_ten_weeks_are_restored_with_a_real_server() {
     lives(70, [24, 66], 16, &[12, 20, 30, 40, 50, 60]);
 }
