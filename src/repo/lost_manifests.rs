@@ -55,9 +55,9 @@ pub type SeenAmong<'s> = dyn Fn(&BTreeSet<BackupId>) -> Result<BTreeSet<BackupId
 
 impl Repository {
     /// Those of some backups whose manifests somebody deleted, oldest first. `without` are backups that have begun, and
-    /// of which no manifest was listed; `users` is what all manifests say that are there; `pinned` are backups that pins
-    /// keep which have settled; `seen` answers which ones of some backups have manifests that a verification read, and
-    /// is asked only about those that are open without.
+    /// of which no manifest was listed; `users` is what all manifests say that are there; `pinned` are backups that are
+    /// kept by pins which have settled; `seen` answers which ones of some backups have manifests that a verification
+    /// read, and is asked only about those that are open without.
     ///
     /// # Errors
     /// As the store's, and `seen`'s.
