@@ -106,13 +106,10 @@ pub const FETCH_ROUND_PAUSE: Duration = Duration::from_secs(1);
 pub const MIN_ANSWER_WAIT: Duration = Duration::from_millis(10);
 /// How often a push helper at work looks for more to do.
 pub const PUSH_HELPER_LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often a push helper looks that has nothing to do, where nothing wakes it up: the archiver is about to ask.
+/// How often a push helper looks that has nothing to do: the archiver is about to ask.
 pub const PUSH_HELPER_IDLE_LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often a fetch helper looks how far recovery is, while it downloads, or where nothing wakes it up.
+/// How often a fetch helper looks how far recovery is.
 pub const FETCH_HELPER_LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How often a helper looks that is woken up when something changes: by a change that it does not hear of, such as the
-/// end of recovery, nothing is lost but time.
-pub const WATCHING_HELPER_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// How often a call looks for a file that a helper is about to have: recovery waits meanwhile.
 pub const PLANNED_FILE_LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Looks for the file between two looks at the plan of the helper, which cost more.

@@ -16,11 +16,6 @@ pub fn waiting_files(wal_directory: &Path) -> Result<Vec<WalFileName>, FsError> 
     Ok(histories)
 }
 
-/// Says when others may wait; `None` where that cannot be watched.
-pub fn watch_waiting_files(wal_directory: &Path) -> Option<fsio::Watch> {
-    fsio::Watch::on(&[&wal_directory.join("archive_status")])
-}
-
 /// Whether the server neither offered a file to its archiver nor is about to. Without `archive_status` the directory is
 /// no `pg_wal`, and nothing can be said.
 pub fn is_never_offered(wal_directory: &Path, file: &WalFileName) -> bool {

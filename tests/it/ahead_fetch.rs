@@ -60,35 +60,6 @@ fn recovery_is_fed_from_the_spool() {
     site.fetches(&Segment::new(39).name());
 }
 
-/// How often the threads of a process went to sleep.
-fn sleeps(pid: i32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of_task = |task: fs::DirEntry| {
-        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        count.map_or(0, |count| count.trim().parse().unwrap())
-    };
-    tasks.map(|task| of_task(task.unwrap())).sum()
-}
-
-#[test]
-fn a_helper_with_nothing_to_do_sleeps() {
-    let (site, names) = ahead(10);
-    let helper = site.helper().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
-    let before = sleeps(helper);
-    std::thread::sleep(Duration::from_secs(3));
-    let woke = sleeps(helper) - before;
-    // 300 times, where it looks for itself.
-    assert!(woke < 60, "it woke up {woke} times in three seconds");
-    // It hears of a call all the same.
-    site.fetches(&names[0]);
-    for name in &names[1..] {
-        site.fetches(name);
-    }
-    site.await_no_helper();
-}
-
 #[test]
 fn a_hit_needs_neither_key_nor_repository_and_is_served_once() {
     let (site, names) = ahead(10);

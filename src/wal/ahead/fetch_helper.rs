@@ -6,10 +6,10 @@
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, FsError, Watch};
+use crate::fsio::{self, FsError};
 use crate::limits::{
     AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_HELPER_LOOK_EVERY, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES,
-    FETCHED_FREE_TIMES, FETCHED_MIN_FILES, WATCHING_HELPER_LOOKS_EVERY,
+    FETCHED_FREE_TIMES, FETCHED_MIN_FILES,
 };
 use crate::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
@@ -296,13 +296,7 @@ impl FetchHelper<'_> {
         let mut plan = PlanWriter::new(self.spool, HelperKind::Fetch);
         let (began, mut asked_at) = (Instant::now(), Instant::now());
         let mut listed: Option<Listed> = None;
-        // What a call takes, and what it says that it was asked for.
-        let watch = Watch::on(&[&self.spool.path(""), &self.spool.path("fetched")]);
         loop {
-            if let Some(watch) = &watch {
-                // Before the look: what comes after it wakes up.
-                watch.has_changed();
-            }
             if self.spool.id() != Some(self.spool_id) || !is_in_recovery() || deadline.is_over() {
                 return Ok(());
             }
@@ -332,12 +326,8 @@ impl FetchHelper<'_> {
             if is_empty || asked_at.elapsed() > FETCH_IDLE {
                 return Ok(());
             }
-            let is_idle = unfinished.is_empty();
             plan.update(unfinished);
-            match watch.as_ref().filter(|_| is_idle) {
-                Some(watch) => watch.wait(WATCHING_HELPER_LOOKS_EVERY),
-                None => self.queue.wait(FETCH_HELPER_LOOK_EVERY),
-            }
+            self.queue.wait(FETCH_HELPER_LOOK_EVERY);
         }
     }
 

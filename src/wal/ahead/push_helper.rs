@@ -8,10 +8,10 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::node::FANOUT;
-use crate::fsio::{self, Watch};
+use crate::fsio;
 use crate::limits::{
     AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_TIME, FILE_TIME_STEP, OPTIONAL_TIMEOUT, PUSH_AHEAD_MAX_THREADS,
-    PUSH_HELPER_IDLE_LOOK_EVERY, PUSH_HELPER_LOOK_EVERY, WATCHING_HELPER_LOOKS_EVERY,
+    PUSH_HELPER_IDLE_LOOK_EVERY, PUSH_HELPER_LOOK_EVERY,
 };
 use crate::pg::{SegmentName, WalFileName};
 use crate::postgres::control_file;
@@ -19,7 +19,7 @@ use crate::repo::{ClusterName, Facts, Kept, Repository};
 use crate::repositories;
 use crate::threads::{steered, within};
 use crate::wal::ahead::workers::{Next, Shared, Work, worker_count};
-use crate::wal::archive_status::{waiting_files, watch_waiting_files};
+use crate::wal::archive_status::waiting_files;
 use crate::wal::deliver::{store, update_catalog, warning_of};
 use crate::wal::inspect::{InspectedFile, inspect};
 use crate::wal::spool::{HelperKind, PlanWriter, Spool, SpoolId, note_failure, note_missed};
@@ -244,16 +244,8 @@ impl PushHelper<'_> {
     fn steer(&self, plan: &mut PlanWriter<'_>, due: &Sender<(Facts, SegmentName)>) {
         let began = Instant::now();
         let (mut progress_at, mut first) = (Instant::now(), None);
-        let watch = watch_waiting_files(self.wal_directory);
-        let (mut ready, mut listed_at): (Vec<WalFileName>, Option<Instant>) = (Vec::new(), None);
         // It ends early where the spool or `pg_wal` is gone: nobody needs it any more.
-        while self.spool.id() == Some(self.spool_id) {
-            // Before the listing: what comes after it makes for another one.
-            let has_changed = watch.as_ref().is_none_or(Watch::has_changed);
-            if has_changed || listed_at.is_none_or(|at| at.elapsed() >= WATCHING_HELPER_LOOKS_EVERY) {
-                let Ok(listed) = waiting_files(self.wal_directory) else { break };
-                (ready, listed_at) = (listed, Some(Instant::now()));
-            }
+        while let Some(ready) = waiting_files(self.wal_directory).ok().filter(|_| self.spool.id() == Some(self.spool_id)) {
             let may_begin = began.elapsed() < AHEAD_TIME && !self.deadline.is_over() && self.queue.lock().failure.is_none();
             self.take_in(&ready, may_begin);
             if first != ready.first().copied() {
@@ -276,10 +268,7 @@ impl PushHelper<'_> {
             }
             plan.update(unfinished);
             // A worker that ends while we look at the directory is seen at the latest after this time.
-            match watch.as_ref().filter(|_| is_idle) {
-                Some(watch) => watch.wait(WATCHING_HELPER_LOOKS_EVERY),
-                None => self.queue.wait(if is_idle { PUSH_HELPER_IDLE_LOOK_EVERY } else { PUSH_HELPER_LOOK_EVERY }),
-            }
+            self.queue.wait(if is_idle { PUSH_HELPER_IDLE_LOOK_EVERY } else { PUSH_HELPER_LOOK_EVERY });
         }
         let left = self.queue.change(|queue| {
             queue.end();
