@@ -45,7 +45,7 @@ impl fmt::Display for ProofOfManifest {
         match self {
             Self::User(user) => write!(f, "backup {user} refers to its packs"),
             Self::Evidence => f.write_str("an earlier verification read it"),
-            Self::Pin => f.write_str("a pin keeps it"),
+            Self::Pin => f.write_str("a pin keeps it, which 'walvis unpin' takes away"),
         }
     }
 }
