@@ -1,14 +1,11 @@
 //! Kills, outages, full disks, a server that goes away: nothing counts that is not complete, and a second run succeeds.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-use nix::sys::signal::Signal;
 
 use crate::backup::copying;
 use crate::outage::Tmpfs;
@@ -52,17 +49,8 @@ impl Killer {
     }
 
     /// Kills a run at a moment, unless it ended before; whether it was killed.
-    fn kills(&mut self, mut running: Running) -> bool {
-        let while_ = self.usual.mul_f64(self.random.f64());
-        let since = Instant::now();
-        while since.elapsed() < while_ && !running.has_ended() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if !running.has_ended() {
-            running.signal(Signal::SIGKILL);
-        }
-        let ran = running.wait();
-        let was_killed = ran.status.signal() == Some(Signal::SIGKILL as i32);
+    fn kills(&mut self, running: Running) -> bool {
+        let (ran, was_killed) = running.ends_or_dies(self.usual.mul_f64(self.random.f64()));
         if was_killed {
             self.killed += 1;
         } else {

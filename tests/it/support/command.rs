@@ -408,6 +408,20 @@ impl Running {
         };
         Ran { status, took: self.since.elapsed(), stdout: text(&mut self.stdout), stderr: text(&mut self.stderr) }
     }
+
+    /// Waits until it ends, or kills it after this time. Whether it was killed.
+    pub fn ends_or_dies(mut self, after: Duration) -> (Ran, bool) {
+        let since = Instant::now();
+        while since.elapsed() < after && !self.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !self.has_ended() {
+            self.signal(nix::sys::signal::Signal::SIGKILL);
+        }
+        let ran = self.wait();
+        let was_killed = ran.status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32);
+        (ran, was_killed)
+    }
 }
 
 fn text(file: &mut fs::File) -> String {

@@ -2,11 +2,9 @@
 //! two runs of `expire --confirm` at once. No backup that counts lacks anything, the next runs remove what was left,
 //! and the newest backup is restored. [`super::kills`] tries every request, without processes.
 
-use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::hosts;
@@ -108,20 +106,6 @@ impl Place {
     }
 }
 
-/// Waits until it ends, or kills it after this time. Whether it was killed.
-fn ends_or_dies(mut running: Running, after: Duration) -> (Ran, bool) {
-    let since = Instant::now();
-    while since.elapsed() < after && !running.has_ended() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    if !running.has_ended() {
-        running.signal(Signal::SIGKILL);
-    }
-    let ran = running.wait();
-    let was_killed = ran.status.signal() == Some(Signal::SIGKILL as i32);
-    (ran, was_killed)
-}
-
 /// Base backups beside runs of `expire`, of which two out of three are killed.
 fn backups_are_killed(mut place: Place, rounds: usize) {
     // How long one takes: undisturbed, and then as the last one did that was meant to be killed and ended before.
@@ -141,7 +125,7 @@ fn backups_are_killed(mut place: Place, rounds: usize) {
                     site.run(&["expire", "--confirm"]).exits(0);
                 }
             });
-            let outcome = ends_or_dies(backup, after);
+            let outcome = backup.ends_or_dies(after);
             done.store(true, Ordering::Relaxed);
             expiring.join().unwrap();
             outcome
@@ -180,8 +164,8 @@ fn expires_are_killed(mut place: Place, rounds: usize) {
             let mut after = || if place.random.u8(0..4) == 0 { Duration::MAX } else { took.mul_f64(place.random.f64() * 0.7) };
             let (first, second) = (after(), after());
             let outcomes = std::thread::scope(|scope| {
-                let one = scope.spawn(move || ends_or_dies(one, first));
-                [ends_or_dies(other, second), one.join().unwrap()]
+                let one = scope.spawn(move || one.ends_or_dies(first));
+                [other.ends_or_dies(second), one.join().unwrap()]
             });
             for ((ran, was_killed), after) in outcomes.into_iter().zip([second, first]) {
                 if was_killed {
