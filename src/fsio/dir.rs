@@ -5,7 +5,6 @@
 //! What lies below it by more than one name is reached with `*_beneath`: no symbolic link is followed, and nothing
 //! outside is reached.
 
-use crate::limits::PATH_ATTEMPTS;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{Mode, SFlag};
 
+use super::attempts::attempts;
 use super::identity::{Entered, Identity};
 use super::{FsError, ItemKind, Problem, Stat};
 
@@ -309,10 +309,10 @@ fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: Mode) -> R
     // The kernel refuses a mode that is not used.
     let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    for _ in 0..PATH_ATTEMPTS {
+    for () in attempts() {
         match nix::fcntl::openat2(dir, path, OpenHow::new().flags(flags).mode(mode).resolve(resolve)) {
             // A directory was moved meanwhile.
-            Err(Errno::EAGAIN) => std::thread::yield_now(),
+            Err(Errno::EAGAIN) => {}
             // A kernel before 5.6, or a filter of system calls. What else gives EPERM does so the other way too.
             Err(Errno::ENOSYS | Errno::EPERM) => return by_component(dir, path, flags, mode),
             other => return other,

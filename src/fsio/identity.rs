@@ -26,7 +26,7 @@ use rustix::thread::CapabilitySet;
 
 use super::users::{thread_group, thread_user, user_name};
 use super::{FsError, Problem};
-use crate::limits::IDENTITY_ATTEMPTS;
+use crate::limits::{IDENTITY_ATTEMPTS, IDENTITY_PAUSE};
 use crate::process;
 
 /// What a thread must not be able to do that works as another user (`CAP_FS_MASK` of the kernel).
@@ -190,7 +190,7 @@ impl Drop for Entered {
             if before.take() {
                 return;
             }
-            std::thread::yield_now();
+            std::thread::sleep(IDENTITY_PAUSE);
         }
         // Whatever came next would be done as somebody else.
         tracing::error!("cannot go back to user {} from {}", before.name(), Identity::current().name());

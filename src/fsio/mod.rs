@@ -12,6 +12,7 @@
 
 mod append;
 mod atomic_file;
+mod attempts;
 mod below;
 mod boot;
 mod detach;

@@ -29,7 +29,6 @@
 //! or a symbolic link on the way may lead to a disk that is not mounted. [`Tree::open_file`] looks for the first name
 //! that is missing.
 
-use crate::limits::PATH_ATTEMPTS;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
@@ -41,6 +40,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::UnlinkatFlags;
 
 use super::atomic_file::{AtomicFile, Linked, Published, Scratch};
+use super::attempts::attempts;
 use super::temp::{self, AbandonedFile, TempFiles};
 use super::{Dir, FsError, ItemKind, Problem, Rooted, Stat, changeable_by_others, stat_open};
 
@@ -123,7 +123,7 @@ impl Tree {
     /// [`Problem::Denied`], others.
     pub fn open_file(&self, target: &Path) -> Result<Option<(File, Stat)>, FsError> {
         self.check_ground(parent_of(target))?;
-        for _ in 0..PATH_ATTEMPTS {
+        for () in attempts() {
             if let Some(file) = self.root.open_file(target, OFlag::O_RDONLY, 0)? {
                 let stat = stat_open(&file, &self.root.path_of(target))?;
                 return Ok(Some((file, stat)));
@@ -141,7 +141,7 @@ impl Tree {
     /// As [`open_file`](Self::open_file).
     pub fn stat(&self, target: &Path) -> Result<Option<Stat>, FsError> {
         self.check_ground(parent_of(target))?;
-        for _ in 0..PATH_ATTEMPTS {
+        for () in attempts() {
             if let Some(stat) = self.root.stat(target)? {
                 return Ok(Some(stat));
             }
@@ -162,7 +162,7 @@ impl Tree {
             return Ok(Some(self.root.clone()));
         }
         self.check_ground(target)?;
-        for _ in 0..PATH_ATTEMPTS {
+        for () in attempts() {
             if let Some(dir) = self.root.open_below(target)? {
                 return Ok(Some(dir));
             }
@@ -292,7 +292,7 @@ impl Tree {
         mut action: impl FnMut(&Dir, &OsStr) -> Result<Option<T>, FsError>,
     ) -> Result<T, FsError> {
         let name: OsString = target.file_name().map(OsStr::to_owned).unwrap_or_default();
-        for _ in 0..PATH_ATTEMPTS {
+        for () in attempts() {
             let Some(parent) = self.make(parent_of(target))? else { continue };
             match action(&parent, &name) {
                 Ok(Some(done)) => return Ok(done),

@@ -26,14 +26,20 @@ pub const MAX_PATH_LINKS: u32 = 40;
 /// How deep directories are that are removed with what is in them. PostgreSQL's are four deep.
 pub const MAX_REMOVED_DEPTH: usize = 200;
 /// How often what follows a path begins anew when directories are moved or removed meanwhile. Each time needs another
-/// process that does it in that instant.
+/// process that does it in that instant, or one that lost the processor while it did.
 pub const PATH_ATTEMPTS: u32 = 100;
+/// How many of them follow each other without a pause.
+pub const PATH_ATTEMPTS_AT_ONCE: u32 = 10;
+/// Before each of the others: on a busy host a process waits for the processor for tenths of a second.
+pub const PATH_PAUSE: Duration = Duration::from_millis(50);
 /// How often a lock is tried: a process that only looks whether it is free holds it for a moment.
 pub const LOCK_ATTEMPTS: u32 = 20;
 /// Between two of these attempts.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// How often a thread tries to become again who it was: the kernel refuses only when it has no memory for a moment.
 pub const IDENTITY_ATTEMPTS: u32 = 1000;
+/// Between two of these attempts.
+pub const IDENTITY_PAUSE: Duration = Duration::from_millis(2);
 /// How often a random name of a temp file is tried: as a rule the first one is free.
 pub const TEMP_NAME_ATTEMPTS: u32 = 100;
 /// Longer than the steps in which the times of files advance: kernels count them in ticks of up to 10 ms.
