@@ -267,8 +267,23 @@ mod tests {
     use crate::fsio::Rooted;
     use std::os::unix::fs::PermissionsExt;
 
+    /// Lets the scripts trap SIGINT: a shell cannot trap what was ignored when it began, and whoever runs the tests in
+    /// the background of a script has it ignored. What is caught here is unset in a new program.
+    fn interrupt_as_usual() {
+        static DONE: std::sync::Once = std::sync::Once::new();
+        DONE.call_once(|| {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+            let ignored = u64::from_str_radix(mask.trim(), 16).unwrap();
+            if ignored & (1 << (Signal::SIGINT as i32 - 1)) != 0 {
+                signal_hook::flag::register(Signal::SIGINT as i32, std::sync::Arc::default()).unwrap();
+            }
+        });
+    }
+
     /// A server that is a script, in a directory of the user that root would run it as.
     fn start(place: &Path, script: &str, limit: Duration) -> ServerProcess {
+        interrupt_as_usual();
         let (data, programs) = (place.join("data"), place.join("bin"));
         std::fs::create_dir(&data).unwrap();
         std::fs::create_dir(&programs).unwrap();
