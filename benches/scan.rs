@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use walvis::format::changes;
+use walvis::pg::changes::Collector;
 use walvis::pg::scan::{BlockRef, Scanner, Segment, Summary, Visitor};
 use walvis::pg::{Lsn, WalSegmentSize};
 
@@ -32,13 +34,20 @@ fn scans(criterion: &mut Criterion) {
         let segment = Segment::new(name, size).unwrap_or_else(|| panic!("{name}: an impossible name"));
         let (summary, blocks) = scan(segment, &bytes, Blocks::default());
         let encoded = summary.encode();
+        let span = changes::span_of(segment).unwrap_or_else(|| panic!("{name}: not a segment's size"));
+        let with_changes = || {
+            let (summary, collector) = scan(segment, &bytes, Collector::new(segment.size_bytes()));
+            (summary, changes::encode(span, &collector.finish()))
+        };
+        let set = with_changes().1;
         println!(
-            "{name}: {} MiB, {} records, {} transactions, {} block references, summary {} bytes",
+            "{name}: {} MiB, {} records, {} transactions, {} block references, summary {} bytes, change set {} bytes",
             bytes.len() >> 20,
             summary.records.map_or(0, |records| records.count),
             summary.xact_stats.map_or(0, |stats| stats.count),
             blocks.0,
             encoded.len(),
+            set.len(),
         );
 
         let mut group = criterion.benchmark_group("scan");
@@ -46,6 +55,7 @@ fn scans(criterion: &mut Criterion) {
         let id = |what: &str| BenchmarkId::new(what, name);
         group.bench_function(id("scan"), |b| b.iter(|| scan(segment, &bytes, ())));
         group.bench_function(id("scan, with blocks"), |b| b.iter(|| scan(segment, &bytes, Blocks::default())));
+        group.bench_function(id("scan, with the change set"), |b| b.iter(with_changes));
         group.bench_function(id("CRC-32C of the file alone"), |b| b.iter(|| crc32c::crc32c(&bytes)));
         group.throughput(Throughput::Bytes(encoded.len() as u64));
         group.bench_function(id("encode the summary"), |b| b.iter(|| summary.encode()));

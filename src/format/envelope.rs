@@ -40,6 +40,8 @@ pub enum ObjectKind {
     Pin = 11,
     /// What a verification looked at, and found.
     Evidence = 12,
+    /// What consecutive segments changed.
+    Changes = 13,
 }
 
 /// How the content is compressed.
@@ -183,6 +185,8 @@ pub struct Metadata {
     pub writer: String,
     /// What the scan of a WAL segment found, encoded as `pg::scan` documents it. Absent: it was not scanned.
     pub wal_summary: Option<Vec<u8>>,
+    /// What a WAL segment changed, encoded as `format::changes` documents it. Absent: it is not known.
+    pub wal_changes: Option<Vec<u8>>,
     /// Of a manifest: the backup's summary, JSON.
     pub backup_summary: Option<Vec<u8>>,
     /// Of a void, which stands in the place of a manifest: why the backup was given up, JSON.
@@ -197,6 +201,7 @@ const TAG_SEALED: u16 = 3;
 const TAG_CONTENTS: u16 = 4;
 const TAG_WRITER: u16 = 0x8001;
 const TAG_WAL_SUMMARY: u16 = 0x8010;
+const TAG_WAL_CHANGES: u16 = 0x8011;
 const TAG_BACKUP_SUMMARY: u16 = 0x8020;
 const TAG_VOID: u16 = 0x8021;
 /// Sections from this tag on may be skipped by those who don't know them.
@@ -211,6 +216,7 @@ impl Metadata {
             sealed_unix_us: 0,
             writer: env!("CARGO_PKG_VERSION").to_owned(),
             wal_summary: None,
+            wal_changes: None,
             backup_summary: None,
             void: None,
             contents: None,
@@ -232,7 +238,12 @@ impl Metadata {
             section(TAG_CONTENTS, contents);
         }
         section(TAG_WRITER, self.writer.as_bytes());
-        let optional = [(TAG_WAL_SUMMARY, &self.wal_summary), (TAG_BACKUP_SUMMARY, &self.backup_summary), (TAG_VOID, &self.void)];
+        let optional = [
+            (TAG_WAL_SUMMARY, &self.wal_summary),
+            (TAG_WAL_CHANGES, &self.wal_changes),
+            (TAG_BACKUP_SUMMARY, &self.backup_summary),
+            (TAG_VOID, &self.void),
+        ];
         for (tag, bytes) in optional {
             if let Some(bytes) = bytes {
                 section(tag, bytes);
@@ -250,7 +261,7 @@ impl Metadata {
         let wrong_length = FormatError::Invalid("a metadata section has a wrong length");
         let mut cursor = Cursor(bytes);
         let (mut length, mut hash, mut sealed, mut writer) = (None, None, None, String::new());
-        let (mut wal_summary, mut backup_summary, mut void, mut contents) = (None, None, None, None);
+        let (mut wal_summary, mut wal_changes, mut backup_summary, mut void, mut contents) = (None, None, None, None, None);
         let mut previous = None;
         while !cursor.0.is_empty() {
             let tag = u16::from_le_bytes(cursor.array().ok_or(truncated.clone())?);
@@ -269,6 +280,7 @@ impl Metadata {
                 TAG_BACKUP_SUMMARY => backup_summary = section.take(len as usize).map(<[u8]>::to_vec),
                 TAG_VOID => void = section.take(len as usize).map(<[u8]>::to_vec),
                 TAG_WAL_SUMMARY => wal_summary = section.take(len as usize).map(<[u8]>::to_vec),
+                TAG_WAL_CHANGES => wal_changes = section.take(len as usize).map(<[u8]>::to_vec),
                 other if other >= TAG_OPTIONAL => continue,
                 other => return Err(FormatError::Newer { field: "metadata section", value: other.into() }),
             }
@@ -283,6 +295,7 @@ impl Metadata {
                 sealed_unix_us,
                 writer,
                 wal_summary,
+                wal_changes,
                 backup_summary,
                 void,
                 contents,
@@ -338,6 +351,7 @@ mod tests {
         let with = |bytes: &[u8]| Some(bytes.to_vec());
         let full = Metadata {
             wal_summary: with(&[1]),
+            wal_changes: with(&[6]),
             backup_summary: with(&[2, 3]),
             void: with(&[5]),
             contents: with(&[4]),

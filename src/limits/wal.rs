@@ -114,3 +114,27 @@ pub const FETCH_HELPER_LOOK_EVERY: Duration = Duration::from_millis(10);
 pub const PLANNED_FILE_LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Looks for the file between two looks at the plan of the helper, which cost more.
 pub const LOOKS_PER_PLAN: u32 = 10;
+
+/// The change set of a segment takes at most one byte of this many of the segment's, so less than one percent of it.
+pub const CHANGES_SHARE: u64 = 128;
+/// And at most this many: it stands in the metadata, beside the summary.
+pub const MAX_SEGMENT_CHANGES_BYTES: usize = 256 * KIB;
+/// Longest change set of many segments: the extents of about 100 GB, where every second one changed.
+pub const MAX_CHANGES_BYTES: usize = 2 * MIB;
+/// Highest level of nodes of changes: 4096 segments, 64 GiB of log.
+pub const MAX_CHANGES_LEVEL: u32 = 3;
+/// What the changes of a whole range of the log take in memory, about.
+pub const MAX_CHANGES_MEMORY_BYTES: usize = 32 * MIB;
+/// Most extents, and half of what is kept in memory, while the changes of a segment are collected: 8 bytes each.
+pub const MAX_COLLECTED_EXTENTS: usize = 1 << 17;
+/// Most relations of a segment, of which each takes about 50 bytes.
+pub const MAX_COLLECTED_RELATIONS: usize = 1 << 16;
+/// Most databases of a segment that count as changed as a whole.
+pub const MAX_COLLECTED_DATABASES: usize = 1 << 12;
+/// Segments without a change set that are fetched and scanned to know what changed: as many as may be at both ends of a
+/// log and in no node.
+pub const MAX_SCANNED_FOR_CHANGES: usize = 32;
+/// Relations that were seen last while changes are collected, by a few bits of their numbers.
+pub const CACHED_RELATIONS: usize = 64;
+/// And parts of relations, by a few bits of a product: binary logarithm of how many.
+pub const CACHED_UNITS_LOG: u32 = 12;

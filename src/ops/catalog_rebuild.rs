@@ -50,6 +50,9 @@ pub fn run(config: &Config, request: &RebuildRequest, deadline: Deadline) -> Res
                 deleted_nodes: done.deleted,
                 written_nodes: done.written,
                 kept_nodes: done.kept,
+                deleted_changes: done.deleted_changes,
+                written_changes: done.written_changes,
+                kept_changes: done.kept_changes,
                 scanned_segments: done.scanned,
                 incomplete_blocks: done.incomplete,
             });

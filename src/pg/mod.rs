@@ -7,6 +7,7 @@
 
 mod backup_label;
 mod backup_manifest;
+pub mod changes;
 mod control;
 pub mod data_directory;
 mod history;

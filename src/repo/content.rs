@@ -22,6 +22,7 @@ pub struct Content<'a> {
     /// What two writers agree on; the digest's hash, unless they may differ in what does not matter.
     pub(super) identity: [u8; 32],
     pub(super) wal_summary: Option<Vec<u8>>,
+    pub(super) wal_changes: Option<Vec<u8>>,
     pub(super) backup_summary: Option<Vec<u8>>,
     pub(super) void: Option<Vec<u8>>,
     pub(super) compressed: Option<&'a SharedCompressed>,
@@ -35,6 +36,7 @@ impl<'a> Content<'a> {
             digest,
             identity: digest.blake3,
             wal_summary: None,
+            wal_changes: None,
             backup_summary: None,
             void: None,
             compressed: None,
@@ -55,6 +57,13 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn with_summary(mut self, wal_summary: Option<Vec<u8>>) -> Self {
         self.wal_summary = wal_summary;
+        self
+    }
+
+    /// Adds what this segment changed, no longer than [`limit_bytes`](crate::format::changes::limit_bytes) says.
+    #[must_use]
+    pub fn with_changes(mut self, wal_changes: Option<Vec<u8>>) -> Self {
+        self.wal_changes = wal_changes;
         self
     }
 

@@ -37,6 +37,7 @@ pub struct GoodContent {
     plaintext: File,
     content: Digest,
     wal_summary: Option<Vec<u8>>,
+    wal_changes: Option<Vec<u8>>,
 }
 
 /// Why there is no good copy.
@@ -182,7 +183,9 @@ impl Repository {
                 Err(error) => return Ok(Err(NoCopy::Damaged(format!("it is not what its name says: {error}")))),
             }
         }
-        Ok(Ok(GoodContent { plaintext, content: content_of(&metadata), wal_summary: metadata.wal_summary }))
+        let content = content_of(&metadata);
+        let Metadata { wal_summary, wal_changes, .. } = metadata;
+        Ok(Ok(GoodContent { plaintext, content, wal_summary, wal_changes }))
     }
 
     /// Seals good content under a name that is free: that of the WAL file, or of a repair of it.
@@ -191,7 +194,7 @@ impl Repository {
     /// As [`Sealer::create`](super::Sealer::create).
     pub fn put_content(&self, to: &ObjectName, good: &GoodContent) -> Result<Created, Error> {
         let content = Content::known(good.content, || Box::new(FromStart { file: &good.plaintext, at: 0 }));
-        self.sealer().create(to, &content.with_summary(good.wal_summary.clone()))
+        self.sealer().create(to, &content.with_summary(good.wal_summary.clone()).with_changes(good.wal_changes.clone()))
     }
 }
 

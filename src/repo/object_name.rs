@@ -16,6 +16,7 @@ use crate::error::{Error, Kind};
 use crate::format::envelope::ObjectKind;
 use crate::format::extent::{BackupId, PackId};
 use crate::format::node::{MAX_LEVEL, span};
+use crate::limits::MAX_CHANGES_LEVEL;
 use crate::pg::{Timeline, WalFileName};
 use crate::store::Key;
 use crate::store::claim_name::ClaimName;
@@ -69,6 +70,19 @@ pub enum ObjectName {
         /// 1 to [`MAX_LEVEL`].
         level: u32,
         /// Number of the first segment below it, a multiple of the segments that a node of this level covers.
+        first_segment: u64,
+    },
+    /// What consecutive segments changed.
+    Changes {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its system identifier.
+        system_id: SystemId,
+        /// The timeline of the segments.
+        timeline: Timeline,
+        /// 1 to [`MAX_CHANGES_LEVEL`].
+        level: u32,
+        /// Number of the first of them, a multiple of the segments that a node of this level covers.
         first_segment: u64,
     },
     /// A pack: extents of base backups.
@@ -159,6 +173,8 @@ pub enum NameKind {
     History,
     /// [`ObjectName::Node`].
     Node,
+    /// [`ObjectName::Changes`].
+    Changes,
     /// [`ObjectName::Pack`].
     Pack,
     /// [`ObjectName::Manifest`].
@@ -185,7 +201,7 @@ pub enum NameKind {
 
 impl NameKind {
     /// All of them, in the order of the tree in `docs/FORMAT.md`.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Descriptor,
         Self::DataKey,
         Self::Binding,
@@ -193,6 +209,7 @@ impl NameKind {
         Self::WalCopy,
         Self::History,
         Self::Node,
+        Self::Changes,
         Self::Pack,
         Self::Manifest,
         Self::BegunBackup,
@@ -252,9 +269,19 @@ impl ObjectName {
             }
             ["index", timeline, level, _, first_segment] => {
                 let timeline = Timeline(u32::from_str_radix(timeline, 16).ok()?);
-                let (level, first_segment) = (level.parse().ok()?, u64::from_str_radix(first_segment, 16).ok()?);
-                let is_node = (1..=MAX_LEVEL).contains(&level) && first_segment.is_multiple_of(span(level));
-                is_node.then_some(Self::Node { cluster, system_id, timeline, level, first_segment })
+                let first_segment = u64::from_str_radix(first_segment, 16).ok()?;
+                let is_one =
+                    |level: u32, highest: u32| (1..=highest).contains(&level) && first_segment.is_multiple_of(span(level));
+                match level.strip_prefix('c') {
+                    Some(level) => {
+                        let level = level.parse().ok().filter(|level| is_one(*level, MAX_CHANGES_LEVEL))?;
+                        Some(Self::Changes { cluster, system_id, timeline, level, first_segment })
+                    }
+                    None => {
+                        let level = level.parse().ok().filter(|level| is_one(*level, MAX_LEVEL))?;
+                        Some(Self::Node { cluster, system_id, timeline, level, first_segment })
+                    }
+                }
             }
             ["packs", backup, number] => {
                 Some(Self::Pack { cluster, system_id, pack: PackId::parse(&format!("{backup}/{number}"))? })
@@ -283,6 +310,7 @@ impl ObjectName {
             Self::Wal { file: StoredName { copy: 1, .. }, .. } => NameKind::WalFile,
             Self::Wal { .. } => NameKind::WalCopy,
             Self::Node { .. } => NameKind::Node,
+            Self::Changes { .. } => NameKind::Changes,
             Self::Pack { .. } => NameKind::Pack,
             Self::Manifest { .. } => NameKind::Manifest,
             Self::BegunBackup { .. } => NameKind::BegunBackup,
@@ -309,6 +337,7 @@ impl ObjectName {
                 WalFileName::History(_) => ObjectKind::History,
             }),
             Self::Node { .. } => Some(ObjectKind::Node),
+            Self::Changes { .. } => Some(ObjectKind::Changes),
             Self::Pack { .. } => Some(ObjectKind::Pack),
             Self::Manifest { .. } => Some(ObjectKind::Manifest),
             Self::BegunBackup { .. } => Some(ObjectKind::BegunBackup),
@@ -342,6 +371,7 @@ impl ObjectName {
             Self::Binding { cluster, .. }
             | Self::Wal { cluster, .. }
             | Self::Node { cluster, .. }
+            | Self::Changes { cluster, .. }
             | Self::Pack { cluster, .. }
             | Self::Manifest { cluster, .. }
             | Self::BegunBackup { cluster, .. }
@@ -358,6 +388,7 @@ impl ObjectName {
             Self::Descriptor | Self::DataKey { .. } | Self::Binding { .. } | Self::Claim(_) | Self::Probe(_) => None,
             Self::Wal { system_id, .. }
             | Self::Node { system_id, .. }
+            | Self::Changes { system_id, .. }
             | Self::Pack { system_id, .. }
             | Self::Manifest { system_id, .. }
             | Self::BegunBackup { system_id, .. }
@@ -393,6 +424,9 @@ impl fmt::Display for ObjectName {
             Self::Node { cluster, system_id, timeline, level, first_segment: first } => {
                 write!(f, "{}{:012x}/{first:016x}", Prefix::Nodes(cluster, *system_id, *timeline, *level), first >> 16)
             }
+            Self::Changes { cluster, system_id, timeline, level, first_segment: first } => {
+                write!(f, "{}{:012x}/{first:016x}", Prefix::Changes(cluster, *system_id, *timeline, *level), first >> 16)
+            }
             Self::Pack { cluster, system_id, pack } => write!(f, "{}{pack}", Prefix::Packs(cluster, *system_id)),
             Self::Manifest { cluster, system_id, backup } => write!(f, "{}{backup}", Prefix::Manifests(cluster, *system_id)),
             Self::BegunBackup { cluster, system_id, backup } => {
@@ -413,177 +447,4 @@ impl fmt::Display for ObjectName {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::pg::SegmentName;
-    use crate::store::ContentId;
-
-    fn wal_file() -> impl Strategy<Value = StoredName> {
-        let segment = (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(timeline, log, segment)| SegmentName {
-            timeline: Timeline(timeline),
-            log,
-            segment,
-        });
-        (segment, any::<u32>(), 0..4_u8, 1..10_u32).prop_map(|(name, offset, kind, copy)| match kind {
-            0 => WalFileName::Segment(name).into(),
-            1 => WalFileName::History(name.timeline).into(),
-            2 => StoredName { file: WalFileName::Partial(name), copy },
-            _ => StoredName { file: WalFileName::Backup(name, offset), copy },
-        })
-    }
-
-    fn backup_id() -> impl Strategy<Value = BackupId> {
-        (0..200_000_000_000_i64, any::<u32>()).prop_map(|(second, random)| BackupId::new(second, random).unwrap())
-    }
-
-    fn of_a_cluster() -> impl Strategy<Value = ObjectName> {
-        let cluster = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}".prop_map(|name| ClusterName::new(&name).unwrap());
-        let level = (1..=MAX_LEVEL, any::<u64>()).prop_map(|(level, number)| (level, number / span(level) * span(level)));
-        let parts = (cluster, any::<u64>().prop_map(SystemId), wal_file(), backup_id(), any::<u32>(), level, 0..9_u8);
-        parts.prop_map(|(cluster, system_id, file, backup, number, (level, first_segment), kind)| match kind {
-            0 => ObjectName::Binding { cluster, generation: number % 100_000_000 },
-            1 => ObjectName::Node { cluster, system_id, timeline: Timeline(number), level, first_segment },
-            2 => ObjectName::Pack { cluster, system_id, pack: PackId { backup, number } },
-            3 => ObjectName::Manifest { cluster, system_id, backup },
-            4 => ObjectName::BegunBackup { cluster, system_id, backup },
-            5 => {
-                let part = [TombstonePart::Names, TombstonePart::Open, TombstonePart::Begun][(number % 3) as usize];
-                ObjectName::Tombstone { cluster, system_id, id: backup, part }
-            }
-            6 => ObjectName::Pin { cluster, system_id, backup, number: number % 100_000_000 },
-            7 => ObjectName::Evidence { cluster, system_id, id: backup },
-            _ => ObjectName::Wal { cluster, system_id, file },
-        })
-    }
-
-    fn any_name() -> impl Strategy<Value = ObjectName> {
-        let key = "[a-z0-9]{1,9}(/[a-z0-9][a-z0-9._-]{0,9}){0,3}".prop_map(|key| Key::new(key).unwrap());
-        (of_a_cluster(), key, any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u64>(), 0..9_u8).prop_map(
-            |(name, key, one, other, random, kind)| match kind {
-                0 => ObjectName::Descriptor,
-                1 => ObjectName::DataKey { key_id: KeyId(one), wrapping_key_id: KeyId(other) },
-                2 => ObjectName::Probe(key),
-                4 => ObjectName::Repair { number: 1 + u32::from(one[0]), of: Box::new(name) },
-                3 => ObjectName::Claim(ClaimName { object: key, content: ContentId(one), random }),
-                _ => name,
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn a_name_that_is_written_is_read_again(name in any_name()) {
-            let text = name.to_string();
-            prop_assert_eq!(name.key().unwrap().to_string(), text.clone());
-            prop_assert_eq!(ObjectName::parse(&text), Some(name));
-        }
-
-        /// One character more, less or otherwise makes it another name or none; nothing has two spellings.
-        #[test]
-        fn every_name_has_one_spelling(name in any_name(), at in any::<prop::sample::Index>(), change in 0..3, other in "[ -~]") {
-            let mut text = name.to_string();
-            let at = at.index(text.len());
-            let end = if change == 0 { at } else { at + 1 };
-            text.replace_range(at..end, if change == 1 { "" } else { &other });
-            if let Some(read) = ObjectName::parse(&text) {
-                prop_assert_eq!(read.to_string(), text);
-            }
-        }
-
-        #[test]
-        fn names_of_others_are_read_without_a_panic(text in "[a-zA-Z0-9/._-]{0,80}|\\PC{0,40}") {
-            if let Some(read) = ObjectName::parse(&text) {
-                prop_assert_eq!(read.to_string(), text);
-            }
-        }
-    }
-
-    #[test]
-    fn kinds_follow_from_names() {
-        let segment = "00000001000000A0000000FE";
-        let zeros = "0".repeat(32);
-        let tombstone = |suffix: &str| format!("clusters/main/7/tombstones/20260102T030405Z-0000beef{suffix}");
-        let names = [
-            ("walvis.json".to_owned(), NameKind::Descriptor, None),
-            (format!("keys/{zeros}/{zeros}.json"), NameKind::DataKey, None),
-            ("clusters/main/bindings/00000001".to_owned(), NameKind::Binding, Some(ObjectKind::Binding)),
-            (format!("clusters/main/7/wal/00000001/000000A0/{segment}"), NameKind::WalFile, Some(ObjectKind::Segment)),
-            (format!("clusters/main/7/wal/00000001/000000A0/{segment}.partial"), NameKind::WalFile, Some(ObjectKind::Partial)),
-            (
-                format!("clusters/main/7/wal/00000001/000000A0/{segment}.00000028.backup"),
-                NameKind::WalFile,
-                Some(ObjectKind::Backup),
-            ),
-            (format!("clusters/main/7/wal/00000001/000000A0/{segment}.partial.2"), NameKind::WalCopy, Some(ObjectKind::Partial)),
-            ("clusters/main/7/wal/history/0000000B.history".to_owned(), NameKind::History, Some(ObjectKind::History)),
-            ("clusters/main/7/index/00000001/2/000000000001/0000000000010100".to_owned(), NameKind::Node, Some(ObjectKind::Node)),
-            ("clusters/main/7/packs/20260102T030405Z-0000beef/0000000a".to_owned(), NameKind::Pack, Some(ObjectKind::Pack)),
-            ("clusters/main/7/backups/20260102T030405Z-0000beef".to_owned(), NameKind::Manifest, Some(ObjectKind::Manifest)),
-            (format!("claims/walvis.json/{zeros}-00000000000000ff"), NameKind::Claim, None),
-            ("clusters/main/7/begun/20260102T030405Z-0000beef".to_owned(), NameKind::BegunBackup, Some(ObjectKind::BegunBackup)),
-            (tombstone(""), NameKind::Tombstone, Some(ObjectKind::Tombstone)),
-            (tombstone(".open"), NameKind::TombstoneOpen, Some(ObjectKind::Tombstone)),
-            (tombstone(".begun"), NameKind::TombstoneBegun, Some(ObjectKind::Tombstone)),
-            ("clusters/main/7/pins/20260102T030405Z-0000beef/00000001".to_owned(), NameKind::Pin, Some(ObjectKind::Pin)),
-            ("clusters/main/7/evidence/20260102T030405Z-0000beef".to_owned(), NameKind::Evidence, Some(ObjectKind::Evidence)),
-            ("repairs/1/clusters/main/bindings/00000001".to_owned(), NameKind::Repair, Some(ObjectKind::Binding)),
-            ("probe/kept".to_owned(), NameKind::Probe, None),
-        ];
-        let mut seen = HashSet::new();
-        for (text, kind, sealed) in names {
-            let name = ObjectName::parse(&text).unwrap_or_else(|| panic!("{text} is not read"));
-            assert_eq!((name.kind(), name.sealed_kind(), name.to_string().as_str()), (kind, sealed, text.as_str()));
-            assert_eq!(name.cluster().is_some(), text.contains("clusters/"));
-            seen.insert(kind);
-        }
-        assert_eq!(seen, HashSet::from(NameKind::ALL));
-    }
-
-    #[test]
-    fn other_names_are_ignored() {
-        let (zeros, segment) = ("0".repeat(32), "00000001000000A0000000FE");
-        for text in [
-            "",
-            "walvis.json/x",
-            "Walvis.json",
-            "clusters/main",
-            "clusters/-main/bindings/00000001",
-            "clusters/main/bindings/1",
-            "clusters/main/bindings/000000001",
-            "clusters/main/7/bindings/00000001",
-            "clusters/main/07/backups/20260102T030405Z-0000beef",
-            "clusters/main/7/backups/20260102T030405Z-0000BEEF",
-            "clusters/main/7/backups/20260102T030405Z-0000beef/x",
-            "clusters/main/7/packs/20260102T030405Z-0000beef/A",
-            "clusters/main/7/packs/20260102T030405Z-0000beef",
-            // Of another directory, of no level, of the middle of a node.
-            "clusters/main/7/index/00000001/1/000000000002/0000000000010100",
-            "clusters/main/7/index/00000001/0/000000000001/0000000000010100",
-            "clusters/main/7/index/00000001/12/000000000000/0000000000000000",
-            "clusters/main/7/index/00000001/2/000000000001/0000000000010110",
-            "clusters/main/7/index/0000000a/2/000000000001/0000000000010100",
-            "clusters/main/7/wal/history/0000000B.history.2",
-            "clusters/main/7/wal/0000000B/00000000/0000000B.history",
-            "claims/walvis.json",
-            "probe/",
-            "probe/.x",
-            "dumps/x",
-        ]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([
-            format!("keys/{zeros}/{zeros}"),
-            format!("keys/{}/{zeros}.json", "A".repeat(32)),
-            format!("clusters/main/7/wal/00000002/000000A0/{segment}"),
-            format!("clusters/main/7/wal/history/{segment}"),
-            format!("clusters/main/7/wal/00000001/000000A0/{segment}.2"),
-            format!("claims/walvis.json/{zeros}-ff"),
-        ]) {
-            assert_eq!(ObjectName::parse(&text), None, "{text}");
-        }
-    }
-}
+mod tests;

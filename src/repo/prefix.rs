@@ -27,7 +27,9 @@ pub enum Prefix<'a> {
     Histories(&'a ClusterName, SystemId),
     /// The nodes of a level of the catalog, by the segments below them.
     Nodes(&'a ClusterName, SystemId, Timeline, u32),
-    /// All nodes of the catalog, by timeline and level.
+    /// What the segments under the nodes of a level changed, by these segments.
+    Changes(&'a ClusterName, SystemId, Timeline, u32),
+    /// All nodes of the catalog and of changes, by timeline and level.
     AllNodes(&'a ClusterName, SystemId),
     /// All packs of a cluster's base backups, by the time of the backup.
     Packs(&'a ClusterName, SystemId),
@@ -77,6 +79,9 @@ impl fmt::Display for Prefix<'_> {
             Self::Histories(cluster, system_id) => write!(f, "{}history/", Prefix::Wal(cluster, *system_id)),
             Self::Nodes(cluster, system_id, timeline, level) => {
                 write!(f, "{}{system_id}/index/{:08X}/{level}/", Prefix::Cluster(cluster), timeline.0)
+            }
+            Self::Changes(cluster, system_id, timeline, level) => {
+                write!(f, "{}{system_id}/index/{:08X}/c{level}/", Prefix::Cluster(cluster), timeline.0)
             }
             Self::AllNodes(cluster, system_id) => write!(f, "{}{system_id}/index/", Prefix::Cluster(cluster)),
             Self::Packs(cluster, system_id) => write!(f, "{}{system_id}/packs/", Prefix::Cluster(cluster)),

@@ -43,6 +43,7 @@ impl Sealer {
             plaintext_blake3: content.digest.blake3,
             sealed_unix_us: jiff::Timestamp::now().as_microsecond(),
             wal_summary: content.wal_summary.clone(),
+            wal_changes: content.wal_changes.clone(),
             backup_summary: content.backup_summary.clone(),
             void: content.void.clone(),
             ..Metadata::by_this_program()

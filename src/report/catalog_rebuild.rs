@@ -18,7 +18,13 @@ pub struct RebuildReport {
     pub written_nodes: u64,
     /// Nodes that were there.
     pub kept_nodes: u64,
-    /// Segments without a summary that were fetched and scanned.
+    /// Nodes of changes deleted first.
+    pub deleted_changes: u64,
+    /// Nodes of changes written.
+    pub written_changes: u64,
+    /// Nodes of changes that were there.
+    pub kept_changes: u64,
+    /// Segments without a summary or change set that were fetched and scanned.
     pub scanned_segments: u64,
     /// Blocks of 16 segments that cannot have a node: at the ends of the timeline, or with a hole.
     pub incomplete_blocks: u64,

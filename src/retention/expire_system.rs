@@ -9,10 +9,9 @@ use std::ops::ControlFlow;
 use super::deleting::{Deleting, Tally};
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::node::NodeId;
 use crate::pg::{SegmentName, WalFileName};
 use crate::repo::backups::{BackupReferences, BackupWal};
-use crate::repo::catalog::reach;
+use crate::repo::catalog::{IndexNode, reach};
 use crate::repo::{ClusterName, Facts, ObjectName, ObjectSet, Prefix, Purged, Repository, StoredName};
 
 /// What was deleted by tombstones.
@@ -136,7 +135,7 @@ impl Expiring<'_> {
         let left = self.nodes(nodes, expired)?;
         let mut under = ObjectSet::new(self.facts.wal_segment_size);
         for node in left {
-            under.insert_segments(node.timeline, node.first(), reach(node));
+            under.insert_segments(node.id.timeline, node.id.first(), reach(node.id));
         }
         let waits = doomed.intersection(&under);
         if expired.tally.denied == 0 {
@@ -147,16 +146,16 @@ impl Expiring<'_> {
     }
 
     /// Deletes nodes; those that stay.
-    fn nodes(&mut self, nodes: Vec<NodeId>, expired: &mut Expired) -> Result<Vec<NodeId>, Error> {
+    fn nodes(&mut self, nodes: Vec<IndexNode>, expired: &mut Expired) -> Result<Vec<IndexNode>, Error> {
         let (cluster, facts) = (self.cluster, self.facts);
         let mut left = BTreeSet::new();
-        let names = nodes.iter().map(|node| Repository::node_name(cluster, facts, *node));
+        let names = nodes.iter().map(|node| node.name(cluster, facts));
         let tally = self.deleting.all(names, &mut |name| {
             left.insert(name.to_string());
         })?;
         expired.nodes += tally.gone;
         expired.tally.add(tally);
-        Ok(nodes.into_iter().filter(|node| left.contains(&Repository::node_name(cluster, facts, *node).to_string())).collect())
+        Ok(nodes.into_iter().filter(|node| left.contains(&node.name(cluster, facts).to_string())).collect())
     }
 
     fn packs(&mut self, doomed: &ObjectSet, expired: &mut Expired) -> Result<(), Error> {

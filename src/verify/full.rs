@@ -232,7 +232,7 @@ impl<'f> Full<'f> {
             (name, None) => name.system_id() == Some(known.facts.system_id),
             (ObjectName::Wal { file, .. }, Some(set)) => set.is_some_and(|set| set.has_wal(file)),
             // What is small is looked at each time.
-            (ObjectName::Node { .. }, Some(_)) => false,
+            (ObjectName::Node { .. } | ObjectName::Changes { .. }, Some(_)) => false,
             (name, Some(_)) => name.system_id() == Some(known.facts.system_id),
         };
         let prefix = Prefix::System(known.cluster, known.facts.system_id);

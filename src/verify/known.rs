@@ -142,6 +142,8 @@ impl<'a> Known<'a> {
                 let is_needed = self.heads.users.users(*pack).next().is_some() || !self.heads.unreadable.is_empty();
                 (Harm::default(), is_needed)
             }
+            // Derived data: a backup that cannot read it reads the cluster instead.
+            ObjectName::Changes { .. } => (Harm::default(), false),
             // Nobody knows which backups it keeps.
             ObjectName::Pin { .. } => (Harm::default(), true),
             _ => (Harm::default(), false),

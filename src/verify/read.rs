@@ -9,11 +9,13 @@ use super::meter::Meter;
 use super::references::{ExtentContent, Reference};
 use crate::codec::pack::RecordKind;
 use crate::error::Error;
+use crate::format::changes;
 use crate::format::envelope::Metadata;
 use crate::format::extent::PackId;
 use crate::format::node::Node;
-use crate::limits::{MAX_SMALL_OBJECT_BYTES, MAX_SUMMARY_BYTES};
-use crate::pg::scan::{Scanned, Scanner, Segment, Summary};
+use crate::limits::{MAX_CHANGES_BYTES, MAX_SMALL_OBJECT_BYTES, MAX_SUMMARY_BYTES};
+use crate::pg::changes::{ChangeSet, Collector};
+use crate::pg::scan::{Scanner, Segment, Summary};
 use crate::pg::{SegmentName, TimelineHistory, WalFileName};
 use crate::repo::{ListedObject, ObjectName, StoredName, Verbatim};
 use crate::threads::{Stop, Worker};
@@ -126,6 +128,14 @@ impl ReadWorker<'_> {
                     (id != own).then(|| "it is another node".to_owned())
                 }
             },
+            ObjectName::Changes { timeline, level, first_segment, .. } => match changes::decode(content) {
+                Err(e) => Some(e.to_string()),
+                Ok((span, _)) => {
+                    let of = (span.timeline, span.level, span.first(), span.size);
+                    let own = (*timeline, *level, *first_segment, self.known.facts.wal_segment_size);
+                    (of != own).then(|| "it is of other segments".to_owned())
+                }
+            },
             _ => None,
         };
         why.map_or(Outcome::Good, Outcome::Wrong)
@@ -136,12 +146,16 @@ impl ReadWorker<'_> {
         let Some(which) = Segment::new(segment, self.known.facts.wal_segment_size) else {
             return Ok(done(Outcome::Good, None));
         };
-        let mut scanner = Scanner::new(which, ());
+        let mut scanner = Scanner::new(which, Collector::new(which.size_bytes()));
         let read = self.known.repository.read_verbatim(&name, &|bytes| self.read(bytes), &mut scanner)?;
         let mut summary = None;
         let outcome = self.outcome(read, |metadata| {
             let scanned = scanner.finish();
-            let outcome = self.fits(&metadata, &scanned);
+            let changed = scanned.visitor.finish();
+            let outcome = match self.fits(&metadata, &scanned.summary) {
+                Outcome::Good => changes_fit(&metadata, which, &changed),
+                other => other,
+            };
             // The list of transactions is for the comparison alone.
             summary = Some(Arc::new(Summary { xacts: None, ..scanned.summary }));
             outcome
@@ -150,13 +164,12 @@ impl ReadWorker<'_> {
     }
 
     /// Whether a segment is what its name and its metadata say.
-    fn fits(&self, metadata: &Metadata, scanned: &Scanned<()>) -> Outcome {
+    fn fits(&self, metadata: &Metadata, own: &Summary) -> Outcome {
         let facts = self.known.facts;
         let size = facts.wal_segment_size.bytes();
         if metadata.plaintext_bytes != size {
             return Outcome::Wrong(format!("it holds {} bytes, and segments have {size}", metadata.plaintext_bytes));
         }
-        let own = &scanned.summary;
         if let Some(origin) = own.origin.filter(|origin| origin.system_id != facts.system_id.0) {
             return Outcome::Wrong(format!("it holds WAL of system identifier {}", origin.system_id));
         }
@@ -214,6 +227,20 @@ impl ReadWorker<'_> {
     }
 }
 
+/// Whether a stored change set has all that a scan finds. It may say more: where it would have been too long, or where
+/// another version of Walvis was less exact.
+fn changes_fit(metadata: &Metadata, segment: Segment, own: &ChangeSet) -> Outcome {
+    let Some(stored) = &metadata.wal_changes else { return Outcome::Good };
+    match changes::decode(stored) {
+        Err(e) => Outcome::Contradicts(format!("its change set cannot be read: {e}")),
+        Ok((span, _)) if Some(span) != changes::span_of(segment) => {
+            Outcome::Contradicts("its change set is of another segment".to_owned())
+        }
+        Ok((_, stored)) if stored.has_all(own) => Outcome::Good,
+        Ok(_) => Outcome::Contradicts("its change set lacks what a scan of its content finds".to_owned()),
+    }
+}
+
 /// Whether a stored summary is what a scan finds, as far as it says anything.
 fn is_same(stored: &Summary, own: &Summary) -> bool {
     let xacts = stored.xacts.as_ref().and(own.xacts.clone());
@@ -228,7 +255,12 @@ fn is_same(stored: &Summary, own: &Summary) -> bool {
 
 /// Whether the content of an object is looked at, besides that it is genuine.
 fn is_understood(name: &ObjectName) -> bool {
-    matches!(name, ObjectName::Node { .. } | ObjectName::Wal { file: StoredName { file: WalFileName::History(_), .. }, .. })
+    matches!(
+        name,
+        ObjectName::Node { .. }
+            | ObjectName::Changes { .. }
+            | ObjectName::Wal { file: StoredName { file: WalFileName::History(_), .. }, .. }
+    )
 }
 
 /// Keeps what is small.
@@ -239,7 +271,7 @@ struct Bounded {
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.is_kept && self.bytes.len().saturating_add(bytes.len()) <= MAX_SMALL_OBJECT_BYTES {
+        if self.is_kept && self.bytes.len().saturating_add(bytes.len()) <= MAX_SMALL_OBJECT_BYTES.max(MAX_CHANGES_BYTES) {
             self.bytes.extend_from_slice(bytes);
         }
         Ok(bytes.len())

@@ -259,7 +259,7 @@ fn put_in_place(
 /// needs it not.
 fn why_never_replaced(objects: &RawObjects, name: &ObjectName) -> Result<Option<String>, Error> {
     Ok(match (name.sealed_kind(), name) {
-        (Some(ObjectKind::Pack | ObjectKind::Node | ObjectKind::Partial | ObjectKind::Backup), _) => None,
+        (Some(ObjectKind::Pack | ObjectKind::Node | ObjectKind::Changes | ObjectKind::Partial | ObjectKind::Backup), _) => None,
         (Some(ObjectKind::Segment), ObjectName::Wal { cluster, system_id, file }) => {
             let prefix = Prefix::Timeline(cluster, *system_id, file.file.timeline());
             let mut is_last = true;
@@ -274,7 +274,7 @@ fn why_never_replaced(objects: &RawObjects, name: &ObjectName) -> Result<Option<
 }
 
 fn is_node(name: &ObjectName) -> bool {
-    name.sealed_kind() == Some(ObjectKind::Node)
+    matches!(name.sealed_kind(), Some(ObjectKind::Node | ObjectKind::Changes))
 }
 
 /// Removes copies beside objects that are good again, once they have stood there for [`REPAIR_KEPT`] by the store's

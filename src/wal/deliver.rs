@@ -44,6 +44,7 @@ pub fn deliver(
 pub fn store(opened: &Repository, cluster: &ClusterName, file: &InspectedFile) -> Result<Kept, Error> {
     let content = Content::known(file.digest, || Box::new(fsio::reader(&file.file)))
         .with_summary(file.wal_summary.clone())
+        .with_changes(file.wal_changes.clone())
         .with_compressed(&file.compressed);
     opened.put_wal(cluster, file.facts.system_id, &file.name, &content)
 }

@@ -11,8 +11,10 @@ use crate::codec::{Compressed, Compressing, Digest, SharedCompressed};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::format::changes;
 use crate::fsio::{self, Stat, file_error};
 use crate::limits::{MAX_CONTENTS_IN_MEMORY, MAX_HISTORY_FILE_BYTES, MAX_SUMMARY_BYTES};
+use crate::pg::changes::Collector;
 use crate::pg::scan::{End, Scanner, Segment};
 use crate::pg::{BackupHistory, SegmentHead, TimelineHistory, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
@@ -34,6 +36,8 @@ pub struct InspectedFile {
     pub digest: Digest,
     /// The encoded summary of what the scan found; `None` for files without WAL.
     pub wal_summary: Option<Vec<u8>>,
+    /// The encoded set of what it changed; `None` for all but segments.
+    pub wal_changes: Option<Vec<u8>>,
     /// The content, where one pass was enough.
     pub compressed: SharedCompressed,
     /// The facts of its cluster.
@@ -115,7 +119,7 @@ fn inspect_and_keep(path: &Path, config: &Config, deadline: &Deadline, keeps: bo
     // Content of one pass counts only if nobody wrote meanwhile, which the time of change tells unless it is of this
     // very moment.
     let compressed_at = (keeps && fsio::is_settled(&stat)).then_some((level, stat.size_bytes));
-    let FileContent { digest, wal_summary, compressed } =
+    let FileContent { digest, wal_summary, wal_changes, compressed } =
         read_content(&name, &file, facts.wal_segment_size, compressed_at).map_err(|e| unreadable(path, &e))?;
     if fsio::stat_open(&file, path).map_err(|e| file_error(Kind::Config, e))?.changed != stat.changed {
         return Err(Error::new(
@@ -125,13 +129,14 @@ fn inspect_and_keep(path: &Path, config: &Config, deadline: &Deadline, keeps: bo
         .hint("PostgreSQL never changes a file that is ready to be archived: find out who writes into pg_wal"));
     }
     let compressed = SharedCompressed::for_takers(takers, compressed);
-    Ok(InspectedFile { name, file, stat, digest, wal_summary, compressed, facts })
+    Ok(InspectedFile { name, file, stat, digest, wal_summary, wal_changes, compressed, facts })
 }
 
 /// What one pass over a file gives.
 struct FileContent {
     digest: Digest,
     wal_summary: Option<Vec<u8>>,
+    wal_changes: Option<Vec<u8>>,
     compressed: Option<Compressed>,
 }
 
@@ -148,18 +153,22 @@ fn read_content(
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => Segment::new(*segment, size),
         WalFileName::Backup(..) | WalFileName::History(_) => None,
     };
-    let plain = || Ok(FileContent { digest: Digest::of(&mut fsio::reader(file))?, wal_summary: None, compressed: None });
+    let plain = || {
+        let digest = Digest::of(&mut fsio::reader(file))?;
+        Ok(FileContent { digest, wal_summary: None, wal_changes: None, compressed: None })
+    };
     let Some(which) = which else { return plain() };
     // A defect of the scan must not keep a segment from being archived either.
     let scanned = catch_unwind(|| {
         let compressing = compressed_at.map(|(level, bytes)| Compressing::new(level, bytes)).transpose()?;
-        let mut consumer = ScanAndCompress { scan: Scanner::new(which, ()), compressing };
+        let mut consumer = ScanAndCompress { scan: Scanner::new(which, Collector::new(size.bytes())), compressing };
         let digest = Digest::of_copied(&mut fsio::reader(file), &mut consumer)?;
         // Of another length than it had: two passes will tell.
         let compressed = consumer.compressing.and_then(|compressing| compressing.finish().ok().flatten());
-        Ok::<_, io::Error>((digest, consumer.scan.finish().summary, compressed))
+        let scanned = consumer.scan.finish();
+        Ok::<_, io::Error>((digest, scanned.summary, scanned.visitor.finish(), compressed))
     });
-    let (digest, summary, compressed) = match scanned {
+    let (digest, summary, changed, compressed) = match scanned {
         Ok(scanned) => scanned?,
         Err(_) => {
             tracing::error!("{name}: the scan failed by a defect of Walvis; it is archived unscanned");
@@ -178,12 +187,16 @@ fn read_content(
             End::Full | End::Continues(_) | End::Continuation | End::Switch { .. } => {}
         }
     }
-    Ok(FileContent { digest, wal_summary: summary.encode_within(MAX_SUMMARY_BYTES), compressed })
+    // Of what a .partial changed nobody asks.
+    let span = matches!(name, WalFileName::Segment(_)).then(|| changes::span_of(which)).flatten();
+    let wal_changes = span.map(|span| changes::encode(span, &changed));
+    let left = MAX_SUMMARY_BYTES.saturating_sub(wal_changes.as_ref().map_or(0, Vec::len));
+    Ok(FileContent { digest, wal_summary: summary.encode_within(left), wal_changes, compressed })
 }
 
 /// Hands what is read to the scan and to the compression.
 struct ScanAndCompress {
-    scan: Scanner<()>,
+    scan: Scanner<Collector>,
     compressing: Option<Compressing>,
 }
 

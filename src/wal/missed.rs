@@ -208,7 +208,7 @@ impl<'a> Sender<'a> {
         }
         let copy = self.copies.join(OsStr::new(&format!("walvis-missed-{file}")));
         let Some((facts, metadata)) = self.copy(file, &copy).map_err(Hindered::File)? else { return Ok(false) };
-        let outcome = self.store_copy(file, facts, &copy, metadata.wal_summary);
+        let outcome = self.store_copy(file, facts, &copy, metadata);
         if let Err(error) = fsio::remove_file(&copy) {
             tracing::debug!(%error, "it stays");
         }
@@ -230,12 +230,14 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn store_copy(&self, file: &WalFileName, facts: Facts, copy: &Path, wal_summary: Option<Vec<u8>>) -> Result<(), Hindered> {
+    fn store_copy(&self, file: &WalFileName, facts: Facts, copy: &Path, metadata: Metadata) -> Result<(), Hindered> {
         let unreadable =
             |e: &dyn std::fmt::Display| Hindered::File(Error::new(Kind::Config, format!("cannot read {}: {e}", copy.display())));
         let (opened, _) = fsio::open_regular(copy).map_err(|e| unreadable(&e))?;
         let digest = Digest::of(&mut fsio::reader(&opened)).map_err(|e| unreadable(&e))?;
-        let content = Content::known(digest, || Box::new(fsio::reader(&opened))).with_summary(wal_summary);
+        let content = Content::known(digest, || Box::new(fsio::reader(&opened)))
+            .with_summary(metadata.wal_summary)
+            .with_changes(metadata.wal_changes);
         self.optional.bind(&self.config.cluster, facts).map_err(Hindered::Repository)?;
         let put = self.optional.put_wal(&self.config.cluster, facts.system_id, file, &content);
         put.map(drop).map_err(Hindered::answered)

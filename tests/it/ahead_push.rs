@@ -518,8 +518,10 @@ fn every_node_that_can_be_written_is() {
         site.archives(name);
     }
     site.await_no_helper();
-    let nodes = server.objects("pg/clusters/").keys().filter(|key| key.contains("/index/")).count();
-    assert_eq!(nodes, 3, "16 to 31, 32 to 47, 48 to 63");
+    let objects = server.objects("pg/clusters/");
+    let nodes = |level: &str| objects.keys().filter(|key| key.contains(level)).count();
+    assert_eq!(nodes("/index/00000001/1/"), 3, "16 to 31, 32 to 47, 48 to 63");
+    assert_eq!(nodes("/index/00000001/c1/"), 3, "what they change");
     let report = site.run(["--json", "catalog", "rebuild"]).exits(0).stdout;
-    assert!(report.contains("\"written_nodes\": 0"), "{report}");
+    assert!(report.contains("\"written_nodes\": 0") && report.contains("\"written_changes\": 0"), "{report}");
 }

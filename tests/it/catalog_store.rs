@@ -9,12 +9,14 @@ use bytes::Bytes;
 use walvis::codec::Digest;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
+use walvis::format::changes::{encode, span_of};
 use walvis::format::node::Aggregate;
 use walvis::limits::MAX_SUMMARY_BYTES;
+use walvis::pg::changes::Collector;
 use walvis::pg::scan::{Event, Mark, PgTime, Record, Scanner, Segment, XactEnd, Xid};
 use walvis::pg::{Lsn, SegmentName, Timeline, WalFileName, WalSegmentSize};
 use walvis::repo::catalog::{Path, Step};
-use walvis::repo::{Catalog, ClusterName, Content, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
+use walvis::repo::{Catalog, ClusterName, Content, Facts, ObjectName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::fault::{Fault, Op};
 use walvis::store::memory::MemoryStore;
 use walvis::store::{ContentId, Key, ReadRange, Store};
@@ -22,6 +24,7 @@ use walvis::store::{ContentId, Key, ReadRange, Store};
 use crate::support::command::{Site, files_below};
 use crate::support::wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
+mod changes;
 mod gone;
 mod long_lists;
 mod timelines;
@@ -36,6 +39,8 @@ struct World {
     repository: Repository,
     cluster: ClusterName,
     facts: Facts,
+    /// Whether segments are put with change sets, as an earlier version did not.
+    with_changes: bool,
 }
 
 impl World {
@@ -50,17 +55,23 @@ impl World {
         let store = Arc::new(Fault::new(Arc::new(memory)));
         let repository = Repository::over(Arc::clone(&store) as Arc<dyn Store>, &Secret::None, 1).unwrap();
         let facts = Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size(), postgres_major: Some(16) };
-        Self { store, repository, cluster: ClusterName::new("main").unwrap(), facts }
+        Self { store, repository, cluster: ClusterName::new("main").unwrap(), facts, with_changes: true }
     }
 
     /// As a push does, or without a summary as an earlier version did.
     fn put(&self, name: SegmentName, bytes: &[u8], scanned: bool) {
-        let summary = scanned.then(|| {
-            let mut scanner = Scanner::new(Segment::new(name, size()).unwrap(), ());
+        let of_scan = scanned.then(|| {
+            let segment = Segment::new(name, size()).unwrap();
+            let mut scanner = Scanner::new(segment, Collector::new(SEGMENT_BYTES));
             scanner.push(bytes);
-            scanner.finish().summary.encode_within(MAX_SUMMARY_BYTES).unwrap()
+            let scanned = scanner.finish();
+            let changes = encode(span_of(segment).unwrap(), &scanned.visitor.finish());
+            (scanned.summary.encode_within(MAX_SUMMARY_BYTES).unwrap(), changes)
         });
-        let content = Content::known(Digest::of(&mut &*bytes).unwrap(), || Box::new(bytes)).with_summary(summary);
+        let (summary, changes) = of_scan.unzip();
+        let content = Content::known(Digest::of(&mut &*bytes).unwrap(), || Box::new(bytes))
+            .with_summary(summary)
+            .with_changes(changes.filter(|_| self.with_changes));
         self.repository.put_wal(&self.cluster, self.facts.system_id, &WalFileName::Segment(name), &content).unwrap();
     }
 
@@ -89,7 +100,15 @@ impl World {
         self.repository.catalog(&self.cluster, self.facts).unwrap()
     }
 
+    /// The nodes of the catalog.
     fn nodes(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut all = self.index();
+        all.retain(|name, _| matches!(ObjectName::parse(name), Some(ObjectName::Node { .. })));
+        all
+    }
+
+    /// The nodes of the catalog and of changes.
+    fn index(&self) -> BTreeMap<String, Vec<u8>> {
         let mut names = Vec::new();
         self.store
             .list(&format!("clusters/main/{SYSTEM_ID}/index/"), "", &mut |entry| {
@@ -558,7 +577,9 @@ fn the_catalog_never_holds_up_archiving() {
     let rebuilt = site.run(["catalog", "rebuild", "--json"]).exits(0);
     let report: serde_json::Value = serde_json::from_str(&rebuilt.stdout).unwrap();
     assert_eq!((&report[0]["written_nodes"], &report[0]["incomplete_blocks"]), (&1.into(), &2.into()), "{report}");
-    let nodes = files_below(&index);
+    assert_eq!(report[0]["written_changes"], 1, "{report}");
+    let mut nodes = files_below(&index);
+    nodes.retain(|path| !path.to_str().unwrap().contains("/c1/"));
     assert_eq!(nodes.len(), 1, "{nodes:?}");
     std::fs::write(&nodes[0], "not a node").unwrap();
     let again = site.run(["catalog", "rebuild", "--force", "--timeline", "1"]).exits(0);

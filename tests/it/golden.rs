@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walvis::codec::{self, Address, CodecError, Digest, Sealing};
 use walvis::crypto::{DataKey, DataKeys};
+use walvis::format::changes;
 use walvis::format::envelope::{HEADER_BYTES, Metadata, ObjectKind, SEALED_FRAME_BYTES};
 use walvis::format::node::{Aggregate, Children, Edge, Entry, Node, NodeId};
+use walvis::pg::changes::{ChangeSet, Collector, Extents};
 use walvis::pg::scan::{
-    DatabaseFiles, Mark, Parameters, PgTime, Record, Scanner, Segment, Summary, TablespacePath, XactEnd, XactKind, Xid,
+    DatabaseFiles, Mark, Parameters, PgTime, Record, RelFile, Scanner, Segment, Summary, TablespacePath, XactEnd, XactKind, Xid,
 };
 use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
 
@@ -76,8 +78,8 @@ fn keyring(vector: &Vector) -> DataKeys {
 }
 
 fn kind(number: u8) -> ObjectKind {
-    use ObjectKind::{Backup, Binding, History, Node, Partial, Segment};
-    [Segment, Partial, History, Backup, Binding, Node].into_iter().find(|k| *k as u8 == number).unwrap()
+    use ObjectKind::{Backup, Binding, Changes, History, Node, Partial, Segment};
+    [Segment, Partial, History, Backup, Binding, Node, Changes].into_iter().find(|k| *k as u8 == number).unwrap()
 }
 
 #[test]
@@ -108,6 +110,15 @@ fn every_vector_is_read_or_rejected_as_it_says() {
                     let scanned = Summary { knows_files: !is_frozen, ..scanner.finish().summary };
                     assert_eq!(scanned, summary, "{}", vector.what);
                 }
+                if let Some(changes) = metadata.wal_changes {
+                    let (span, set) = changes::decode(&changes).unwrap();
+                    assert_eq!((span, &set), (changes_span(0, 1), &collected(&plain)), "{}", vector.what);
+                    assert_eq!(changes::encode(span, &set), changes, "{}", vector.what);
+                }
+                if vector.kind == ObjectKind::Changes as u8 {
+                    assert_eq!(changes::decode(&plain), Ok((changes_span(1, 7), changes_of())), "{}", vector.what);
+                    assert_eq!(changes::encode(changes_span(1, 7), &changes_of()), plain, "{}", vector.what);
+                }
                 if vector.kind == ObjectKind::Node as u8 {
                     let node = Node::decode(&plain).unwrap();
                     assert_eq!(node.aggregate().marks.uncounted, is_frozen, "{}", vector.what);
@@ -134,6 +145,17 @@ fn plaintext(len: usize) -> Vec<u8> {
 }
 
 fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind, wal_summary: Option<Vec<u8>>) -> Vec<u8> {
+    seal_with(plain, key, object, kind, (wal_summary, None))
+}
+
+/// As a segment with what a scan found, and what it changed.
+fn seal_with(
+    plain: &[u8],
+    key: Option<&DataKey>,
+    object: &str,
+    kind: ObjectKind,
+    (wal_summary, wal_changes): (Option<Vec<u8>>, Option<Vec<u8>>),
+) -> Vec<u8> {
     let digest = Digest::of(&mut &*plain).unwrap();
     let metadata = Metadata {
         plaintext_bytes: digest.bytes,
@@ -141,6 +163,7 @@ fn seal(plain: &[u8], key: Option<&DataKey>, object: &str, kind: ObjectKind, wal
         sealed_unix_us: 1_763_683_200_000_000,
         writer: "0.1.0".to_owned(),
         wal_summary,
+        wal_changes,
         ..Metadata::by_this_program()
     };
     let mut out = Vec::new();
@@ -188,6 +211,49 @@ fn scanned() -> (Vec<u8>, Vec<u8>, u64) {
     scanner.push(&bytes);
     let summary = scanner.finish().summary;
     (bytes, summary.encode(), summary.xact_stats.unwrap().count)
+}
+
+/// What change sets are of: at level 0 a segment of 1 MiB, else of 16.
+fn changes_span(level: u32, number: u64) -> NodeId {
+    let size = WalSegmentSize::new(if level == 0 { 1 } else { 16 } << 20).unwrap();
+    NodeId { timeline: Timeline(1), size, level, number }
+}
+
+fn relation(relation: u32) -> RelFile {
+    RelFile { tablespace: 1663, database: 5, relation }
+}
+
+/// A segment of 1 MiB that changes a little of everything.
+fn changed() -> Vec<u8> {
+    let mut writer = Writer::new(2, 1);
+    writer.change(&[(relation(16384), 0, 7), (relation(16384), 2, 0), (relation(16390), 0, 1 << 20)], 50);
+    writer.change(&[(relation(16384), 0, 8), (RelFile { database: 6, ..relation(2608) }, 0, 0)], 9000);
+    marks().into_iter().take(5).for_each(|mark| writer.mark(mark));
+    writer.drops(2);
+    writer.segment();
+    writer.finish().segments.swap_remove(0).2
+}
+
+fn collected(segment: &[u8]) -> ChangeSet {
+    let (size, name) = (changes_span(0, 1).size, SegmentName::from_number(Timeline(1), 1, changes_span(0, 1).size).unwrap());
+    let mut scanner = Scanner::new(Segment::new(name, size).unwrap(), Collector::new(size.bytes()));
+    scanner.push(segment);
+    scanner.finish().visitor.finish()
+}
+
+/// What 16 segments changed: of each kind of entry more than one.
+fn changes_of() -> ChangeSet {
+    let mut set = ChangeSet::new();
+    [16400, 16401].into_iter().for_each(|tablespace| set.add_tablespace(tablespace));
+    for (tablespace, database) in [(1663, 6), (1663, 9), (1664, 6)] {
+        set.add_database(DatabaseFiles { tablespace, database });
+    }
+    let mut extents = Extents::new();
+    [(0, 1), (3, 4), (100, 300), (70_000, 70_001)].into_iter().for_each(|(first, end)| extents.push(first, end));
+    set.add(relation(16384), &extents);
+    set.add(relation(16390), &Extents::all());
+    set.add(RelFile { database: 7, ..relation(16384) }, &Extents::from(12));
+    set
 }
 
 /// A node over 16 segments; every third one ends in the middle of a transaction. Every fifth has marks, which the first
@@ -281,6 +347,30 @@ fn bless() {
         object: node_name.to_owned(),
         plaintext_blake3: hash(&node),
         ..vector("node-2", "a node of the catalog of version 2")
+    });
+    let segment = changed();
+    let span = changes_span(0, 1);
+    let name = SegmentName::from_number(span.timeline, span.number, span.size).unwrap();
+    let mut scanner = Scanner::new(Segment::new(name, span.size).unwrap(), ());
+    scanner.push(&segment);
+    let summary = scanner.finish().summary;
+    let of_scan = (Some(summary.encode()), Some(changes::encode(span, &collected(&segment))));
+    let object = seal_with(&segment, Some(&key), OBJECT, ObjectKind::Segment, of_scan);
+    std::fs::write(directory().join("changed"), object).unwrap();
+    vectors.push(Vector {
+        plaintext_blake3: hash(&segment),
+        transactions: summary.xact_stats.map(|stats| stats.count),
+        ..vector("changed", "a segment with a change set")
+    });
+    let changes = changes::encode(changes_span(1, 7), &changes_of());
+    let changes_name = "clusters/main/7123456789012345678/index/00000001/c1/000000000000/0000000000000070";
+    let object = seal(&changes, Some(&key), changes_name, ObjectKind::Changes, None);
+    std::fs::write(directory().join("changes"), object).unwrap();
+    vectors.push(Vector {
+        kind: ObjectKind::Changes as u8,
+        object: changes_name.to_owned(),
+        plaintext_blake3: hash(&changes),
+        ..vector("changes", "what 16 segments changed")
     });
     let good = std::fs::read(directory().join("good")).unwrap();
     let first = codec::preamble_bytes(&good[..HEADER_BYTES]).unwrap() as usize;

@@ -24,6 +24,7 @@ mod ahead_push;
 mod backup;
 mod backup_store;
 mod catalog_store;
+mod changed_pages;
 mod check;
 mod conformance;
 mod crash;

@@ -9,13 +9,16 @@ pub(in crate::cli) fn text(reports: &[RebuildReport]) -> Lines {
     for report in reports {
         writeln!(
             out,
-            "{} cluster {} timeline {}: {} nodes written, {} kept, {} deleted first; {} segments scanned; {} blocks without a node (at the ends, or with a hole)",
+            "{} cluster {} timeline {}: {} nodes written, {} kept, {} deleted first; nodes of changes: {} written, {} kept, {} deleted first; {} segments scanned; {} blocks without a node (at the ends, or with a hole)",
             report.repository,
             report.cluster,
             report.timeline,
             report.written_nodes,
             report.kept_nodes,
             report.deleted_nodes,
+            report.written_changes,
+            report.kept_changes,
+            report.deleted_changes,
             report.scanned_segments,
             report.incomplete_blocks
         );

@@ -197,7 +197,7 @@ pub enum Mark {
 }
 
 /// The files of a database in one tablespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatabaseFiles {
     /// OID of the tablespace.
     pub tablespace: u32,

@@ -61,6 +61,7 @@
 //! - *Records not understood.* A record with a valid CRC whose transaction or control data doesn't parse ends the scan
 //!   as [`Reason::Body`], rather than being passed over.
 
+mod blocks;
 mod body;
 mod chain;
 mod decode;

@@ -2,11 +2,12 @@
 
 use crc32c::{crc32c, crc32c_append, crc32c_combine};
 
+use super::blocks::tell_blocks;
 use super::body::Body;
 use super::effect::Effect;
 use super::event::{Event, PgTime, XactEnd, XactKind, Xid};
 use super::header::{HEADER_BYTES, RecordHeader};
-use super::main_data::RMGR_XACT;
+use super::main_data::{Main, RMGR_XACT};
 use super::piece::Piece;
 use super::summary::Reason;
 use super::visitor::Visitor;
@@ -29,6 +30,12 @@ pub(super) fn read<V: Visitor>(lsn: Lsn, bytes: &[u8], major: u16, visitor: &mut
     tell_effect(lsn, &header, major, visitor);
     if let Some(end) = plain_end(&header, body) {
         return Ok(Complete { header, event: Some(Event::XactEnd(end)) });
+    }
+    if V::BLOCKS && Main::of(&header, major, V::BLOCKS, V::EFFECTS) == Main::Ignored {
+        if tell_blocks(lsn, body, major, visitor).is_none() {
+            visitor.unreadable(lsn);
+        }
+        return Ok(Complete { header, event: switch(&header) });
     }
     let Some(mut machine) = Body::new::<V>(lsn, &header, major) else {
         return Ok(Complete { header, event: switch(&header) });

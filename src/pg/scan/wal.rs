@@ -5,7 +5,7 @@
 
 use crc32c::{crc32c, crc32c_append};
 
-use super::event::{CheckpointKind, Event, Mark, PgTime, Record, RestorePointName, XactEnd, XactKind, Xid};
+use super::event::{CheckpointKind, Event, Mark, PgTime, Record, RelFile, RestorePointName, XactEnd, XactKind, Xid};
 use super::page::{LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES};
 use super::summary::Segment;
 use crate::pg::{Lsn, Timeline};
@@ -207,6 +207,18 @@ impl Wal {
     /// A heap record of `len` bytes of main data.
     pub(super) fn filler(&mut self, len: usize) {
         self.record(10, 0, 700, &main_data(&vec![0xA5; len]));
+    }
+
+    /// A heap record that changes blocks of forks, with `len` bytes of main data.
+    #[allow(dead_code)]
+    pub(super) fn change(&mut self, blocks: &[(RelFile, u8, u32)], len: usize) {
+        let mut body = Vec::new();
+        for (id, (rel, fork, block)) in (0..).zip(blocks) {
+            body.extend([id, *fork, 0, 0]);
+            body.extend([rel.tablespace, rel.database, rel.relation, *block].iter().flat_map(|n| n.to_le_bytes()));
+        }
+        body.extend(main_data(&vec![0xA5; len]));
+        self.record(10, 0, 700, &body);
     }
 
     pub(super) fn xact(&mut self, xact: &Xact) {

@@ -33,7 +33,7 @@ impl Repository {
     ///
     /// # Errors
     /// As the store's.
-    pub fn nodes_without(&self, cluster: &ClusterName, facts: Facts, goes: &ObjectSet) -> Result<Vec<NodeId>, Error> {
+    pub fn nodes_without(&self, cluster: &ClusterName, facts: Facts, goes: &ObjectSet) -> Result<Vec<IndexNode>, Error> {
         // Nodes first: what was under one then was stored before, so what the later listing lacks is gone.
         let nodes = self.nodes(cluster, facts)?;
         let mut stored: BTreeMap<Timeline, Runs> = BTreeMap::new();
@@ -48,7 +48,7 @@ impl Repository {
             })?;
         }
         let none = Runs::default();
-        let is_wrong = |node: &NodeId| {
+        let is_wrong = |IndexNode { id: node, .. }: &IndexNode| {
             let stored = stored.get(&node.timeline).unwrap_or(&none);
             // A node is written when the segment after it is there. Further ones may not be there yet.
             let last_known = stored.iter().next_back().map_or(0, |(_, last)| last).max(node.last().saturating_add(1));
@@ -63,34 +63,47 @@ impl Repository {
     ///
     /// # Errors
     /// As the store's.
-    pub fn nodes_over(&self, cluster: &ClusterName, facts: Facts, gone: &ObjectSet) -> Result<Vec<NodeId>, Error> {
+    pub fn nodes_over(&self, cluster: &ClusterName, facts: Facts, gone: &ObjectSet) -> Result<Vec<IndexNode>, Error> {
         let mut nodes = self.nodes(cluster, facts)?;
-        nodes.retain(|node| gone.has_segment_within(node.timeline, node.first(), reach(*node)));
+        nodes.retain(|IndexNode { id, .. }| gone.has_segment_within(id.timeline, id.first(), reach(*id)));
         Ok(nodes)
     }
 
     /// All nodes, the highest first.
-    fn nodes(&self, cluster: &ClusterName, facts: Facts) -> Result<Vec<NodeId>, Error> {
+    fn nodes(&self, cluster: &ClusterName, facts: Facts) -> Result<Vec<IndexNode>, Error> {
         let mut nodes = Vec::new();
         self.objects().list(Prefix::AllNodes(cluster, facts.system_id), "", &mut |object| {
-            if let ObjectName::Node { timeline, level, first_segment, .. } = object.name {
-                let number = first_segment / span(level);
-                nodes.push(NodeId { timeline, size: facts.wal_segment_size, level, number });
-            }
+            let (timeline, level, first, is_changes) = match object.name {
+                ObjectName::Node { timeline, level, first_segment, .. } => (timeline, level, first_segment, false),
+                ObjectName::Changes { timeline, level, first_segment, .. } => (timeline, level, first_segment, true),
+                _ => return ControlFlow::Continue(()),
+            };
+            let id = NodeId { timeline, size: facts.wal_segment_size, level, number: first / span(level) };
+            nodes.push(IndexNode { id, is_changes });
             ControlFlow::Continue(())
         })?;
-        nodes.sort_by_key(|node| (std::cmp::Reverse(node.level), node.timeline, node.number));
+        nodes.sort_by_key(|IndexNode { id, is_changes }| (std::cmp::Reverse(id.level), id.timeline, id.number, *is_changes));
         Ok(nodes)
     }
+}
 
-    /// The name of a node's object.
-    pub fn node_name(cluster: &ClusterName, facts: Facts, node: NodeId) -> ObjectName {
-        ObjectName::Node {
-            cluster: cluster.clone(),
-            system_id: facts.system_id,
-            timeline: node.timeline,
-            level: node.level,
-            first_segment: node.first(),
+/// A node of the catalog, or of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexNode {
+    /// What it is over.
+    pub id: NodeId,
+    /// Which of the two.
+    pub is_changes: bool,
+}
+
+impl IndexNode {
+    /// The name of its object.
+    pub fn name(&self, cluster: &ClusterName, facts: Facts) -> ObjectName {
+        let (cluster, system_id, NodeId { timeline, level, .. }) = (cluster.clone(), facts.system_id, self.id);
+        let first_segment = self.id.first();
+        match self.is_changes {
+            false => ObjectName::Node { cluster, system_id, timeline, level, first_segment },
+            true => ObjectName::Changes { cluster, system_id, timeline, level, first_segment },
         }
     }
 }
@@ -115,16 +128,30 @@ impl Catalog<'_> {
                 // And those after it into which its last record reaches.
                 let crossing =
                     entries.last().and_then(|entry| entry.crossing.as_ref()).map(|record| record.end.0.saturating_sub(1));
-                let until = crossing.map_or(last, |end| end / id.size.bytes()).max(last + 1);
-                let there = self.segments_after(id.timeline, first.checked_sub(1), until, usize::MAX)?.0;
-                there.len() as u64 == until - first + 1
+                self.are_there(id.timeline, first, crossing.map_or(last, |end| end / id.size.bytes()).max(last + 1))?
             }
             Children::Nodes(_) => self.nodes_in(id.timeline, id.level - 1, first, last, usize::MAX)?.0.len() as u64 == FANOUT,
         };
-        if is_true {
-            return Ok(true);
-        }
-        let name = self.node_name(id);
+        if is_true { Ok(true) } else { self.remove_late(IndexNode { id, is_changes: false }) }
+    }
+
+    /// The same of changes.
+    pub(super) fn keep_changes_if_true(&self, id: NodeId) -> Result<bool, Error> {
+        let (first, last) = (id.number * FANOUT, id.number * FANOUT + FANOUT - 1);
+        let is_true = match id.level {
+            1 => self.are_there(id.timeline, first, last + 1)?,
+            _ => self.changes_in(id.timeline, id.level - 1, first, last, usize::MAX)?.0.len() as u64 == FANOUT,
+        };
+        if is_true { Ok(true) } else { self.remove_late(IndexNode { id, is_changes: true }) }
+    }
+
+    fn are_there(&self, timeline: Timeline, first: u64, last: u64) -> Result<bool, Error> {
+        let there = self.segments_after(timeline, first.checked_sub(1), last, usize::MAX)?.0;
+        Ok(there.len() as u64 == last - first + 1)
+    }
+
+    fn remove_late(&self, node: IndexNode) -> Result<bool, Error> {
+        let name = node.name(&self.cluster, self.facts);
         match self.repository.objects().delete(&name) {
             Ok(()) => tracing::info!("{name} {}: not kept, segments under it have expired", self.place()),
             // A host that only writes. The next expire removes it.

@@ -3,6 +3,8 @@
 //! Lives here: timelines and paths, walks over segments and nodes, transactions of a segment, the writing of nodes. May
 //! not live here: what a recovery target means (that is `recovery`), how a segment is scanned (`pg::scan`).
 
+mod changes;
+mod changes_nodes;
 mod ends;
 mod expected;
 mod gone;
@@ -18,8 +20,9 @@ mod walk;
 mod wanted;
 mod write;
 
+pub use changes::ChangesBetween;
 pub use ends::OnEnd;
-pub use gone::reach;
+pub use gone::{IndexNode, reach};
 pub use open::Catalog;
 pub use path::{Leg, Path, TimelineInfo};
 pub use walk::{Step, Visit, Wanted};

@@ -9,6 +9,7 @@ use super::path::Path;
 use super::wanted::WantedEnds;
 use crate::error::{Error, Kind};
 use crate::format::node::{Aggregate, Edge, Entry};
+use crate::pg::changes::{ChangeSet, Collector};
 use crate::pg::scan::{
     Carry, Chain, End, Event, Mark, Record, Scanned, Scanner, Segment, Summary, Visitor, XactEnd, XactEntry, XactList,
 };
@@ -226,18 +227,42 @@ impl Catalog<'_> {
         (known, list)
     }
 
+    /// As [`stored`](Self::stored), read anew, with the bytes of the segment's change set, if it has one.
+    pub(super) fn stored_with_changes(&self, segment: SegmentName) -> Result<(Stored, Option<Vec<u8>>), Error> {
+        let Some((read, changes)) = self.read_metadata(segment)? else { return Ok((Stored::Missing, None)) };
+        let stored = match read {
+            Some(summary) => Stored::Scanned(self.remember(segment, summary).0.summary),
+            None => {
+                self.summaries.insert(segment, None, size_of::<Summary>());
+                Stored::Unscanned
+            }
+        };
+        Ok((stored, changes))
+    }
+
+    /// Fetches a segment and scans it, also for what it changed.
+    pub(super) fn scan_with_changes(&self, segment: SegmentName) -> Result<(Summary, ChangeSet), Error> {
+        let scanned = self.scan_with(segment, None, Collector::new(self.size().bytes()))?;
+        Ok((scanned.summary, scanned.visitor.finish()))
+    }
+
     /// The stored summary: `None` when the segment is not there, `Some(None)` when it has none.
     fn read_summary(&self, segment: SegmentName) -> Result<Option<Option<Summary>>, Error> {
+        Ok(self.read_metadata(segment)?.map(|(summary, _)| summary))
+    }
+
+    /// The stored summary and change set; `None` when the segment is not there.
+    fn read_metadata(&self, segment: SegmentName) -> Result<Option<(Option<Summary>, Option<Vec<u8>>)>, Error> {
         let file = WalFileName::Segment(segment);
         let Some(metadata) = self.repository.wal_metadata(&self.cluster, self.facts.system_id, &file)? else {
             return Ok(None);
         };
-        let Some(bytes) = metadata.wal_summary else { return Ok(Some(None)) };
+        let Some(bytes) = metadata.wal_summary else { return Ok(Some((None, metadata.wal_changes))) };
         let summary = Summary::decode(&bytes).map_err(|e| self.damaged(segment, &e.to_string()))?;
         if Some(summary.segment) != Segment::new(segment, self.size()) {
             return Err(self.damaged(segment, "its WAL summary is of another segment"));
         }
-        Ok(Some(Some(summary)))
+        Ok(Some((Some(summary), metadata.wal_changes)))
     }
 
     pub(super) fn existing_summary(&self, segment: SegmentName) -> Result<Arc<Summary>, Error> {

@@ -3,17 +3,20 @@
 //! A node is a function of the segments under it and of the record that crosses its upper edge, all of which are
 //! immutable. So two writers write the same bytes, and the second finds that they are there.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::open::Catalog;
 use super::summaries::Stored as StoredSegment;
 use crate::error::{Error, Kind};
+use crate::format::changes;
 use crate::format::node::{Aggregate, Children, Edge, Entry, FANOUT, MAX_LEVEL, Node, NodeId, span};
-use crate::limits::{CATALOG_READERS, LISTED_NAMES, PUSH_CATALOG_READERS};
+use crate::limits::{CATALOG_READERS, LISTED_NAMES, MAX_CHANGES_LEVEL, PUSH_CATALOG_READERS};
+use crate::pg::changes::{ChangeSet, Joined};
 use crate::pg::scan::Summary;
-use crate::pg::{SegmentName, Timeline};
+use crate::pg::{Lsn, SegmentName, Timeline};
 use crate::repo::cluster::{ClusterName, Facts};
 use crate::repo::content::Content;
+use crate::repo::object_name::ObjectName;
 use crate::repo::repository::Repository;
 use crate::threads::at_once;
 
@@ -26,8 +29,14 @@ pub struct Rebuilt {
     pub written: u64,
     /// There before.
     pub kept: u64,
-    /// Segments that had to be fetched and scanned because they are stored without a summary, or with one of an earlier
-    /// version.
+    /// Nodes of changes that were deleted first.
+    pub deleted_changes: u64,
+    /// Nodes of changes that were written.
+    pub written_changes: u64,
+    /// Nodes of changes that were there before.
+    pub kept_changes: u64,
+    /// Segments that had to be fetched and scanned because they are stored without a summary or change set, or with
+    /// one of an earlier version.
     pub scanned: u64,
     /// Blocks of 16 segments at the ends of the timeline, or with a hole, that cannot have a node.
     pub incomplete: u64,
@@ -47,15 +56,22 @@ impl Repository {
         let catalog = Catalog::unlisted(self, cluster, facts);
         // The block before gets a second chance: its writer may have failed, or a segment of it come late.
         let first = block.saturating_sub(1);
-        let present = catalog.nodes_in(segment.timeline, 1, first, block, LISTED_NAMES)?.0;
+        let present = Lowest::of(&catalog, segment.timeline, first, block)?;
         let mut written = 0;
-        for number in (first..=block).filter(|number| !present.contains(number)) {
+        for number in first..=block {
             let id = catalog.node_id(segment.timeline, 1, number);
-            let builder = Builder { catalog: &catalog, readers: PUSH_CATALOG_READERS, scanned: None };
-            if let Some(node) = builder.of_segments(id)?
-                && catalog.put_node(&node)?
+            let wanted = present.lacks(number);
+            let builder = Builder { catalog: &catalog, readers: PUSH_CATALOG_READERS, scanned: None, wanted };
+            let built = builder.build(id)?;
+            if let Some(node) = &built.node
+                && catalog.put_node(node)?
             {
                 written += 1 + catalog.climb(id)?;
+            }
+            if let Some(set) = &built.changes
+                && catalog.put_changes(id, set)?
+            {
+                catalog.climb_changes(id, PUSH_CATALOG_READERS)?;
             }
         }
         Ok(written)
@@ -75,18 +91,19 @@ impl Catalog<'_> {
             // From the top: a node must never be above one that is being replaced.
             for level in (1..=MAX_LEVEL).rev() {
                 for id in self.all_nodes(timeline, level)? {
-                    self.repository.objects().delete(&self.node_name(id)).map_err(|e| {
-                        if e.kind == Kind::Denied {
-                            e.hint("rebuilding by force deletes nodes of the catalog first: use credentials that may delete, this once")
-                        } else {
-                            e
-                        }
-                    })?;
+                    self.delete_first(&self.node_name(id))?;
                     done.deleted += 1;
+                }
+            }
+            for level in (1..=MAX_CHANGES_LEVEL).rev() {
+                for id in self.all_changes(timeline, level)? {
+                    self.delete_first(&self.changes_name(id))?;
+                    done.deleted_changes += 1;
                 }
             }
         }
         self.rebuild_lowest(timeline, &mut done)?;
+        self.rebuild_changes(timeline, &mut done)?;
         for level in 2..=MAX_LEVEL {
             let below = self.all_nodes(timeline, level - 1)?;
             if below.len() < FANOUT as usize {
@@ -108,29 +125,65 @@ impl Catalog<'_> {
         Ok(done)
     }
 
+    fn delete_first(&self, name: &ObjectName) -> Result<(), Error> {
+        self.repository.objects().delete(name).map_err(|e| {
+            if e.kind == Kind::Denied {
+                e.hint("rebuilding by force deletes nodes of the catalog first: use credentials that may delete, this once")
+            } else {
+                e
+            }
+        })
+    }
+
+    /// The nodes of changes above the lowest.
+    fn rebuild_changes(&self, timeline: Timeline, done: &mut Rebuilt) -> Result<(), Error> {
+        for level in 2..=MAX_CHANGES_LEVEL {
+            let (below, present) = (self.all_changes(timeline, level - 1)?, self.all_changes(timeline, level)?);
+            done.kept_changes += present.len() as u64;
+            for family in below.chunk_by(|a, b| a.number / FANOUT == b.number / FANOUT) {
+                let Some(first) = family.first().filter(|_| family.len() as u64 == FANOUT) else { continue };
+                let id = self.node_id(timeline, level, first.number / FANOUT);
+                if !present.contains(&id)
+                    && let Some(set) = self.changes_of_nodes(id, CATALOG_READERS)?
+                {
+                    done.written_changes += u64::from(self.put_changes(id, &set)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All nodes of changes of a level, ascending.
+    fn all_changes(&self, timeline: Timeline, level: u32) -> Result<Vec<NodeId>, Error> {
+        let numbers = self.changes_in(timeline, level, 0, u64::MAX / span(level), usize::MAX)?.0;
+        Ok(numbers.into_iter().map(|number| self.node_id(timeline, level, number)).collect())
+    }
+
     fn rebuild_lowest(&self, timeline: Timeline, done: &mut Rebuilt) -> Result<(), Error> {
         let scanned = Mutex::new(0_u64);
         let mut next = 0;
         loop {
             let (numbers, whole) = self.segments_after(timeline, next_before(next), u64::MAX, LISTED_NAMES)?;
             let (Some(low), Some(high)) = (numbers.first(), numbers.last()) else { break };
-            let present = self.nodes_in(timeline, 1, low / FANOUT, high / FANOUT, usize::MAX)?.0;
+            let present = Lowest::of(self, timeline, low / FANOUT, high / FANOUT)?;
             for block in numbers.chunk_by(|a, b| a / FANOUT == b / FANOUT) {
                 let Some(number) = block.first().map(|first| first / FANOUT) else { continue };
                 if !whole && number == high / FANOUT {
                     // The rest of it comes with the next names.
                     break;
                 }
-                if present.contains(&number) {
-                    done.kept += 1;
-                    continue;
-                }
-                let builder = Builder { catalog: self, readers: CATALOG_READERS, scanned: Some(&scanned) };
-                let node =
-                    if block.len() as u64 == FANOUT { builder.of_segments(self.node_id(timeline, 1, number))? } else { None };
-                match node {
+                let wanted = present.lacks(number);
+                done.kept += u64::from(!wanted.node);
+                done.kept_changes += u64::from(!wanted.changes);
+                let (id, is_whole) = (self.node_id(timeline, 1, number), block.len() as u64 == FANOUT);
+                let builder = Builder { catalog: self, readers: CATALOG_READERS, scanned: Some(&scanned), wanted };
+                let built = if is_whole { builder.build(id)? } else { Built::default() };
+                match built.node {
                     Some(node) if self.put_node(&node)? => done.written += 1,
-                    Some(_) | None => done.incomplete += 1,
+                    _ => done.incomplete += u64::from(wanted.node),
+                }
+                if let Some(set) = &built.changes {
+                    done.written_changes += u64::from(self.put_changes(id, set)?);
                 }
             }
             if whole {
@@ -193,42 +246,128 @@ fn next_before(number: u64) -> Option<u64> {
     number.checked_sub(1)
 }
 
+/// The numbers of the nodes of level 1 that are there.
+struct Lowest {
+    nodes: Vec<u64>,
+    changes: Vec<u64>,
+}
+
+impl Lowest {
+    fn of(catalog: &Catalog<'_>, timeline: Timeline, first: u64, last: u64) -> Result<Self, Error> {
+        let nodes = catalog.nodes_in(timeline, 1, first, last, usize::MAX)?.0;
+        Ok(Self { nodes, changes: catalog.changes_in(timeline, 1, first, last, usize::MAX)?.0 })
+    }
+
+    fn lacks(&self, number: u64) -> Wanted {
+        Wanted { node: !self.nodes.contains(&number), changes: !self.changes.contains(&number) }
+    }
+}
+
+/// Which of the two nodes over 16 segments.
+#[derive(Clone, Copy)]
+struct Wanted {
+    node: bool,
+    changes: bool,
+}
+
+/// Those that can be made.
+#[derive(Default)]
+struct Built {
+    node: Option<Node>,
+    changes: Option<ChangeSet>,
+}
+
 /// Makes nodes of segments.
 struct Builder<'a, 'r> {
     catalog: &'a Catalog<'r>,
     readers: usize,
     /// Whether segments without a summary are scanned, and how many were.
     scanned: Option<&'a Mutex<u64>>,
+    wanted: Wanted,
 }
 
+/// A segment's summary, and the bytes of its change set.
+type Known = (Arc<Summary>, Option<Vec<u8>>);
+
 impl Builder<'_, '_> {
-    /// `None` unless all segments are there with a summary, and it is known how the last one ends.
-    fn of_segments(&self, id: NodeId) -> Result<Option<Node>, Error> {
+    /// Nothing unless all segments are there with a summary, and it is known how the last one ends. What they changed
+    /// only if that is known of each, and each follows the one before.
+    fn build(&self, id: NodeId) -> Result<Built, Error> {
+        if !self.wanted.node && !self.wanted.changes {
+            return Ok(Built::default());
+        }
         let numbers: Vec<u64> = (id.first()..=id.last()).collect();
-        let mut summaries: Vec<Arc<Summary>> = Vec::new();
+        let mut known: Vec<Known> = Vec::new();
         for batch in numbers.chunks(self.readers) {
-            for summary in at_once(batch, self.readers, |number| self.summary(id.timeline, *number)) {
-                match summary? {
-                    Some(summary) => summaries.push(summary),
-                    None => return Ok(None),
+            for segment in at_once(batch, self.readers, |number| self.segment(id.timeline, *number)) {
+                match segment? {
+                    Some(segment) => known.push(segment),
+                    None => return Ok(Built::default()),
                 }
             }
         }
         let mut entries: Vec<Entry> = Vec::new();
-        for summary in &summaries {
+        for (summary, _) in &known {
             let joined = self.catalog.join(summary, &mut |number, _| {
-                let known = number.checked_sub(id.first()).and_then(|at| summaries.get(usize::try_from(at).ok()?));
+                let known = number.checked_sub(id.first()).and_then(|at| known.get(usize::try_from(at).ok()?));
                 match known {
-                    Some(summary) => Ok(Some(Arc::clone(summary))),
+                    Some((summary, _)) => Ok(Some(Arc::clone(summary))),
                     None => self.summary(id.timeline, number),
                 }
             })?;
             if joined.edge == Edge::Open {
-                return Ok(None);
+                return Ok(Built::default());
             }
             entries.push(self.catalog.entry_of(summary, joined)?);
         }
-        Ok(Some(Node { id, children: Children::Segments(entries) }))
+        let follows = entries.iter().all(|entry| entry.edge == Edge::Follows);
+        let changes = if self.wanted.changes && follows { self.changes(id, &known)? } else { None };
+        let node = self.wanted.node.then_some(Node { id, children: Children::Segments(entries) });
+        Ok(Built { node, changes })
+    }
+
+    /// What all of them changed, with the records that cross their edges.
+    fn changes(&self, id: NodeId, known: &[Known]) -> Result<Option<ChangeSet>, Error> {
+        let mut joined = Joined::new(id.size);
+        for (number, (summary, bytes)) in (id.first()..).zip(known) {
+            let Some(bytes) = bytes else { return Ok(None) };
+            let segment = self.catalog.node_id(id.timeline, 0, number);
+            let Some(set) = self.catalog.understand_changes(segment, bytes)? else { return Ok(None) };
+            if joined.push(summary, &set).is_err() {
+                return Ok(None);
+            }
+        }
+        let mut next = id.last();
+        while joined.open_record().is_some() {
+            next += 1;
+            let Some(summary) = self.summary(id.timeline, next)? else { return Ok(None) };
+            if joined.push_follower(&summary).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(joined.finish(Lsn((id.last() + 1) * id.size.bytes())).ok())
+    }
+
+    /// A segment with all that is wanted of it, which is scanned for it if that is allowed; `None` when it is not there
+    /// or has no summary. Without a change set where that is not known.
+    fn segment(&self, timeline: Timeline, number: u64) -> Result<Option<Known>, Error> {
+        let Some(name) = SegmentName::from_number(timeline, number, self.catalog.size()) else { return Ok(None) };
+        let (stored, bytes) = self.catalog.stored_with_changes(name)?;
+        match (stored, self.scanned) {
+            (StoredSegment::Missing, _) => Ok(None),
+            (StoredSegment::Scanned(summary), _)
+                if summary.knows_files && (bytes.is_some() || !self.wanted.changes || self.scanned.is_none()) =>
+            {
+                Ok(Some((summary, bytes)))
+            }
+            (StoredSegment::Unscanned | StoredSegment::Scanned(_), None) => Ok(None),
+            (StoredSegment::Unscanned | StoredSegment::Scanned(_), Some(scanned)) => {
+                let (summary, set) = self.catalog.scan_with_changes(name)?;
+                *scanned.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                let bytes = changes::encode(self.catalog.node_id(timeline, 0, number), &set);
+                Ok(Some((Arc::new(Summary { xacts: None, ..summary }), Some(bytes))))
+            }
+        }
     }
 
     fn summary(&self, timeline: Timeline, number: u64) -> Result<Option<Arc<Summary>>, Error> {
@@ -238,7 +377,7 @@ impl Builder<'_, '_> {
             // A summary of an earlier version does not say all that a node has: it counts as none.
             (StoredSegment::Unscanned | StoredSegment::Scanned(_), Some(scanned)) => {
                 let summary = self.catalog.scan(name)?;
-                *scanned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
+                *scanned.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 Ok(Some(Arc::new(Summary { xacts: None, ..summary })))
             }
             (StoredSegment::Unscanned | StoredSegment::Scanned(_), None) | (StoredSegment::Missing, _) => Ok(None),

@@ -1,7 +1,9 @@
 //! The WAL writer of the unit tests of `pg::scan`, for whole histories of made-up segments.
 
 mod event {
-    pub(super) use walvis::pg::scan::{CheckpointKind, Event, Mark, PgTime, Record, RestorePointName, XactEnd, XactKind, Xid};
+    pub(super) use walvis::pg::scan::{
+        CheckpointKind, Event, Mark, PgTime, Record, RelFile, RestorePointName, XactEnd, XactKind, Xid,
+    };
 }
 
 mod page {
@@ -25,7 +27,7 @@ mod summary {
 #[path = "../../../src/pg/scan/wal.rs"]
 mod writer;
 
-use walvis::pg::scan::{Event, Mark, Record, XactKind};
+use walvis::pg::scan::{Event, Mark, Record, RelFile, XactKind};
 use walvis::pg::{Lsn, SegmentName, Timeline};
 
 use writer::{Wal, Xact};
@@ -140,6 +142,28 @@ impl Writer {
     /// A change of tablespaces, databases or parameters.
     pub fn mark(&mut self, mark: Mark) {
         self.wal.mark(mark);
+    }
+
+    /// A record that changes blocks, with so many bytes of other data, and where it begins.
+    #[allow(dead_code)]
+    pub fn change(&mut self, blocks: &[(RelFile, u8, u32)], len: usize) -> Lsn {
+        self.wal.change(blocks, len);
+        Lsn(self.wal.last)
+    }
+
+    /// The end of a transaction that drops so many relations, whose numbers are of no importance.
+    #[allow(dead_code)]
+    pub fn drops(&mut self, rels: u32) {
+        let (time, xid) = self.next();
+        self.wal.xact(&Xact { rels, ..Xact::new(XactKind::Commit, time, xid) });
+    }
+
+    /// Fills the segment but for so many bytes.
+    #[allow(dead_code)]
+    pub fn fill_but(&mut self, left: u64) {
+        if let Some(fill) = self.wal.left().checked_sub(left + 24 + 5 + 3) {
+            self.wal.filler(fill as usize);
+        }
     }
 
     /// A little of everything.
