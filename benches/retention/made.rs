@@ -280,7 +280,13 @@ impl Maker {
                 };
                 let node = Node { id, children };
                 aggregates.push(node.aggregate());
-                let object = Repository::node_name(&self.cluster, self.facts, id);
+                let object = ObjectName::Node {
+                    cluster: self.cluster.clone(),
+                    system_id: self.facts.system_id,
+                    timeline: id.timeline,
+                    level: id.level,
+                    first_segment: id.first(),
+                };
                 self.repository.put(&object, &Content::of_bytes(&node.encode().unwrap())).unwrap();
                 self.backdate(&object, self.time_s(id.last() + 1));
             }

@@ -140,6 +140,14 @@ impl Catalog<'_> {
     }
 }
 
+/// A segment of a path.
+struct OnPath {
+    name: SegmentName,
+    stored: Stored,
+    /// Bytes of its change set.
+    changes: Option<Vec<u8>>,
+}
+
 /// A union under way.
 struct Reading<'c, 'r> {
     catalog: &'c Catalog<'r>,
@@ -213,7 +221,7 @@ impl Reading<'_, '_> {
         for (number, read) in numbers.iter().zip(read) {
             let stopped = match read? {
                 None => Some(self.path.leg_name(*number).map_or(Incomplete::NoRange, Incomplete::Missing)),
-                Some((name, stored, bytes)) => self.segment(name, *number, stored, bytes)?,
+                Some(found) => self.segment(*number, found)?,
             };
             if stopped.is_some() {
                 self.between.stopped = stopped;
@@ -224,8 +232,8 @@ impl Reading<'_, '_> {
         Ok(true)
     }
 
-    /// Of a segment of the path: its name, its summary and the bytes of its change set; `None` when it is not there.
-    fn read(&self, number: u64) -> Result<Option<(SegmentName, Stored, Option<Vec<u8>>)>, Error> {
+    /// What is known of a segment of the path; `None` when it is not there.
+    fn read(&self, number: u64) -> Result<Option<OnPath>, Error> {
         for leg in self.path.legs_of(number) {
             let Some(name) = SegmentName::from_number(leg.timeline, number, self.catalog.size()) else { return Ok(None) };
             match self.catalog.stored_with_changes(name)? {
@@ -236,22 +244,17 @@ impl Reading<'_, '_> {
                     return Ok(None);
                 }
                 (Stored::Missing, _) => {}
-                (stored, bytes) => return Ok(Some((name, stored, bytes))),
+                (stored, changes) => return Ok(Some(OnPath { name, stored, changes })),
             }
         }
         Ok(None)
     }
 
     /// Adds a segment; why that cannot be, if it cannot.
-    fn segment(
-        &mut self,
-        name: SegmentName,
-        number: u64,
-        stored: Stored,
-        bytes: Option<Vec<u8>>,
-    ) -> Result<Option<Incomplete>, Error> {
+    fn segment(&mut self, number: u64, found: OnPath) -> Result<Option<Incomplete>, Error> {
+        let OnPath { name, stored, changes } = found;
         let id = self.catalog.node_id(name.timeline, 0, number);
-        let known = match (stored, bytes) {
+        let known = match (stored, changes) {
             (Stored::Scanned(summary), Some(bytes)) => self.catalog.understand_changes(id, &bytes)?.map(|set| (summary, set)),
             _ => None,
         };

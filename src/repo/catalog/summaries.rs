@@ -33,6 +33,13 @@ pub(super) struct Joined {
     pub(super) record: Option<Record<Event>>,
 }
 
+/// What the metadata of a stored segment says of its content.
+struct Described {
+    summary: Option<Summary>,
+    /// Bytes of the change set.
+    changes: Option<Vec<u8>>,
+}
+
 impl Catalog<'_> {
     /// A segment's summary as it is stored; if it is stored without one, the segment is fetched and scanned. `None`
     /// when the segment is not there. Its list of transactions may have been left out.
@@ -229,8 +236,8 @@ impl Catalog<'_> {
 
     /// As [`stored`](Self::stored), read anew, with the bytes of the segment's change set, if it has one.
     pub(super) fn stored_with_changes(&self, segment: SegmentName) -> Result<(Stored, Option<Vec<u8>>), Error> {
-        let Some((read, changes)) = self.read_metadata(segment)? else { return Ok((Stored::Missing, None)) };
-        let stored = match read {
+        let Some(Described { summary, changes }) = self.read_metadata(segment)? else { return Ok((Stored::Missing, None)) };
+        let stored = match summary {
             Some(summary) => Stored::Scanned(self.remember(segment, summary).0.summary),
             None => {
                 self.summaries.insert(segment, None, size_of::<Summary>());
@@ -248,21 +255,22 @@ impl Catalog<'_> {
 
     /// The stored summary: `None` when the segment is not there, `Some(None)` when it has none.
     fn read_summary(&self, segment: SegmentName) -> Result<Option<Option<Summary>>, Error> {
-        Ok(self.read_metadata(segment)?.map(|(summary, _)| summary))
+        Ok(self.read_metadata(segment)?.map(|described| described.summary))
     }
 
     /// The stored summary and change set; `None` when the segment is not there.
-    fn read_metadata(&self, segment: SegmentName) -> Result<Option<(Option<Summary>, Option<Vec<u8>>)>, Error> {
+    fn read_metadata(&self, segment: SegmentName) -> Result<Option<Described>, Error> {
         let file = WalFileName::Segment(segment);
         let Some(metadata) = self.repository.wal_metadata(&self.cluster, self.facts.system_id, &file)? else {
             return Ok(None);
         };
-        let Some(bytes) = metadata.wal_summary else { return Ok(Some((None, metadata.wal_changes))) };
+        let changes = metadata.wal_changes;
+        let Some(bytes) = metadata.wal_summary else { return Ok(Some(Described { summary: None, changes })) };
         let summary = Summary::decode(&bytes).map_err(|e| self.damaged(segment, &e.to_string()))?;
         if Some(summary.segment) != Segment::new(segment, self.size()) {
             return Err(self.damaged(segment, "its WAL summary is of another segment"));
         }
-        Ok(Some((Some(summary), metadata.wal_changes)))
+        Ok(Some(Described { summary: Some(summary), changes }))
     }
 
     pub(super) fn existing_summary(&self, segment: SegmentName) -> Result<Arc<Summary>, Error> {
