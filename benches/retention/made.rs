@@ -357,6 +357,7 @@ impl Maker {
             annotations: BTreeMap::new(),
             damage: vec![],
             warnings: vec![],
+            verified_up_to: 0,
         };
         let (body, head) = writer.finish(&facts, |_| Some(PACK_BYTES)).unwrap();
         let whole = [head, body].concat();

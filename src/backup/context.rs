@@ -13,7 +13,7 @@ use crate::repo::{ClusterName, Repository};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the caller asks for.
 #[derive(Debug, Default)]
@@ -28,6 +28,10 @@ pub struct BackupRequest {
     pub jobs: Option<usize>,
     /// How fast to read, at most.
     pub max_rate_mib_per_s: Option<u64>,
+    /// Whether to read all files, whatever the log says.
+    pub read_all: bool,
+    /// Within which time every page is verified once, changed or not.
+    pub verify_pages: Option<Duration>,
     /// What the operator wants to be kept with it.
     pub annotations: BTreeMap<String, String>,
     /// How to connect to the primary of the standby that is read.

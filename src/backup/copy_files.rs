@@ -3,7 +3,7 @@
 //!
 //! At most [`COPY_JOBS_AHEAD`] results wait for an earlier one: a large piece does not let memory grow.
 
-use crate::backup::copy_jobs::{BatchItem, CopyJob, LargeFile, ParentContent};
+use crate::backup::copy_jobs::{BatchItem, CopyJob, LargeFile, ParentPiece};
 use crate::backup::file_copier::{CopyContext, FileCopier};
 use crate::backup::file_list::{FileList, Listed};
 use crate::backup::manifest_builder::ManifestBuilder;
@@ -42,7 +42,7 @@ fn deal_out(list: &FileList, mut parent: Option<ParentFiles>, jobs: &mut Feed<'_
             Listed::File(path, size_bytes) => {
                 let known = parent.as_mut().map_or(Ok(None), |parent| parent.find(&path))?;
                 if size_bytes <= FILE_PIECE_BYTES {
-                    batch.push(BatchItem::File(path, ParentContent::of(known.as_ref(), 0)));
+                    batch.push(BatchItem::File(path, ParentPiece::of(known.as_ref(), 0)));
                     batch_bytes += size_bytes;
                 } else {
                     if !batch.is_empty() {
@@ -51,7 +51,7 @@ fn deal_out(list: &FileList, mut parent: Option<ParentFiles>, jobs: &mut Feed<'_
                     batch_bytes = 0;
                     let file = Arc::new(LargeFile::new(path, size_bytes));
                     for index in 0..tables_in(size_bytes) {
-                        let known = ParentContent::of(known.as_ref(), index as usize);
+                        let known = ParentPiece::of(known.as_ref(), index as usize);
                         jobs.send(CopyJob::Piece(Arc::clone(&file), index, known))?;
                     }
                 }

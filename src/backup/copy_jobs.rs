@@ -2,6 +2,7 @@
 //! ([`file_copier`](super::file_copier)), the dealing out ([`copy_files`](super::copy_files)).
 
 use crate::backup::file_list;
+use crate::backup::parent::ParentFile;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, PackId};
 use crate::format::manifest::{Content, DirectoryEntry, FileEntry, TableRef};
@@ -11,6 +12,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// What the parent holds of a piece.
+pub(crate) struct ParentPiece {
+    /// Length of the file there.
+    pub file_bytes: u64,
+    /// The content.
+    pub content: ParentContent,
+}
+
+/// The content that the parent holds of a piece.
 pub(crate) enum ParentContent {
     /// Nothing.
     Nothing,
@@ -20,35 +29,51 @@ pub(crate) enum ParentContent {
     Table(TableRef),
 }
 
-impl ParentContent {
+impl ParentPiece {
     /// Of piece number `index` of a file.
-    pub(crate) fn of(content: Option<&Content>, index: usize) -> Self {
-        match content {
-            Some(Content::Extents(extents)) if index == 0 => Self::Extents(extents.clone()),
-            Some(Content::Tables(tables)) => tables.get(index).map_or(Self::Nothing, |table| Self::Table(*table)),
-            _ => Self::Nothing,
-        }
+    pub(crate) fn of(file: Option<&ParentFile>, index: usize) -> Self {
+        let content = match file.map(|file| &file.content) {
+            Some(Content::Extents(extents)) if index == 0 => ParentContent::Extents(extents.clone()),
+            Some(Content::Tables(tables)) => {
+                tables.get(index).map_or(ParentContent::Nothing, |table| ParentContent::Table(*table))
+            }
+            _ => ParentContent::Nothing,
+        };
+        Self { file_bytes: file.map_or(0, |file| file.size_bytes), content }
     }
 }
 
-/// A file of several pieces, opened once for all of them.
+/// A file of several pieces, opened once for all of them, and only if any of it is read.
 pub(crate) struct LargeFile {
     /// Relative to the data directory.
     pub path: Vec<u8>,
     /// Its size when the list was made: what is beyond it is not read.
     pub size_bytes: u64,
     opened: OnceLock<Result<Option<(File, Attributes)>, FsError>>,
+    looked_at: OnceLock<Result<Option<Attributes>, FsError>>,
 }
 
 impl LargeFile {
     pub(crate) fn new(path: Vec<u8>, size_bytes: u64) -> Self {
-        Self { path, size_bytes, opened: OnceLock::new() }
+        Self { path, size_bytes, opened: OnceLock::new(), looked_at: OnceLock::new() }
     }
 
     /// Opens it, if nobody did; `None` when it is gone.
     pub(crate) fn open(&self, data_directory: &Path) -> Result<Option<&(File, Attributes)>, Error> {
         match self.opened.get_or_init(|| file_list::open(data_directory, &self.path)) {
             Ok(opened) => Ok(opened.as_ref()),
+            Err(e) => Err(Error { hint: e.hint.clone(), ..Error::new(Kind::Config, e.to_string()) }),
+        }
+    }
+
+    /// What it has besides its content: as it was when it was opened, or else, if nobody did, when it was first asked
+    /// for; `None` when it was gone.
+    pub(crate) fn attributes(&self, data_directory: &Path) -> Result<Option<Attributes>, Error> {
+        if self.opened.get().is_some() {
+            return Ok(self.open(data_directory)?.map(|(_, attributes)| *attributes));
+        }
+        match self.looked_at.get_or_init(|| file_list::attributes(data_directory, &self.path)) {
+            Ok(attributes) => Ok(*attributes),
             Err(e) => Err(Error { hint: e.hint.clone(), ..Error::new(Kind::Config, e.to_string()) }),
         }
     }
@@ -59,7 +84,7 @@ pub(crate) enum BatchItem {
     /// A directory: there is nothing to do.
     Directory(DirectoryEntry),
     /// A file of one piece, by its path.
-    File(Vec<u8>, ParentContent),
+    File(Vec<u8>, ParentPiece),
 }
 
 /// Work for one worker.
@@ -67,7 +92,7 @@ pub(crate) enum CopyJob {
     /// Directories and files of one piece, one after the other in the list.
     Batch(Vec<BatchItem>),
     /// One piece of a large file.
-    Piece(Arc<LargeFile>, u64, ParentContent),
+    Piece(Arc<LargeFile>, u64, ParentPiece),
 }
 
 /// Of each pack, how many bytes a table's extents have in it.
@@ -104,6 +129,8 @@ pub(crate) struct CopyResult {
     pub damaged: Vec<PageDamage>,
     /// Of the files' length, what is referred to in earlier packs.
     pub reused_bytes: u64,
+    /// How much of that was not compared with what the files hold.
+    pub taken_bytes: u64,
     /// For the report.
     pub warnings: Vec<String>,
 }

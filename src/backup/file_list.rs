@@ -162,6 +162,11 @@ pub(crate) fn open(data_directory: &Path, relative: &[u8]) -> Result<Option<(Fil
     }
 }
 
+/// What a file has besides its content, without opening it; `None` when it is gone. Of a link, where it leads.
+pub(crate) fn attributes(data_directory: &Path, relative: &[u8]) -> Result<Option<Attributes>, FsError> {
+    fsio::attributes(&real(data_directory, relative))
+}
+
 /// Tablespaces that lie below the data directory itself: walked through their links, and not a second time where they
 /// are.
 fn locations_inside(layout: &Layout<'_>) -> Result<HashSet<Vec<u8>>, Error> {

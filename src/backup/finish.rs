@@ -17,6 +17,7 @@ use crate::pg::data_directory::TABLESPACES;
 use crate::pg::{SegmentName, TablespaceMap, Timeline};
 use crate::repo::ObjectSet;
 use crate::repo::backups::{BackupWal, ScratchManifest};
+use crate::report::backup::Read;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
 
@@ -30,6 +31,8 @@ pub(crate) struct FinishedBackup {
     pub summary: BackupSummary,
     /// The timeline of the stop.
     pub stop_timeline: Timeline,
+    /// What was read of the files.
+    pub read: Read,
 }
 
 impl FinishedBackup {
@@ -51,11 +54,13 @@ pub(crate) fn finish_manifest(
     started: jiff::Timestamp,
 ) -> Result<FinishedBackup, Error> {
     let source = backup.source;
-    let CopiedCluster { stopped, mut manifest, last_files, attachments, hash_key, packed, parent, stop_timeline } = copied;
+    let CopiedCluster { stopped, mut manifest, last_files, attachments, hash_key, packed, parent, stop_timeline, reading } =
+        copied;
     let map = TablespaceMap::parse(&stopped.map_file)
         .ok_or_else(|| Error::new(Kind::Server, "the server's tablespace_map makes no sense"))?;
     let pages = PageChecksums { enabled: backup.control.page_checksums, verified: manifest.verified, damaged: manifest.damaged };
     let reused_bytes = manifest.reused_bytes;
+    let read = Read { read_bytes: reading.read_bytes, taken_over_bytes: manifest.taken_bytes, read_all_because: reading.because };
     let mut damage: Vec<DamagedPage> = std::mem::take(&mut manifest.damage)
         .into_iter()
         .map(|damage| DamagedPage { file: damage.path.into(), block: damage.block, relation: None, detail: damage.detail })
@@ -85,6 +90,7 @@ pub(crate) fn finish_manifest(
         damage,
         warnings,
         attachments,
+        verified_up_to: reading.verified_up_to,
     };
     let summary = BackupSummary {
         id: backup.id,
@@ -117,7 +123,7 @@ pub(crate) fn finish_manifest(
         let of_parent = || parent.as_ref().and_then(|parent| parent.packs.total_bytes(pack));
         packed.packs.get(&pack).copied().or_else(of_parent)
     })?;
-    Ok(FinishedBackup { manifest, facts, summary, stop_timeline })
+    Ok(FinishedBackup { manifest, facts, summary, stop_timeline, read })
 }
 
 /// Refuses a backup that needs WAL which a tombstone names: what is stored under these names, now or soon, may be

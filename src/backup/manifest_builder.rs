@@ -30,6 +30,8 @@ pub(crate) struct ManifestBuilder<'a> {
     pub damage: Vec<PageDamage>,
     /// Of the files' length, what is referred to in earlier packs.
     pub reused_bytes: u64,
+    /// How much of that was not compared with what the files hold.
+    pub taken_bytes: u64,
     /// For the report.
     pub warnings: Vec<String>,
 }
@@ -64,6 +66,7 @@ impl<'a> ManifestBuilder<'a> {
             damaged: 0,
             damage: Vec::new(),
             reused_bytes: 0,
+            taken_bytes: 0,
             warnings,
         })
     }
@@ -76,6 +79,7 @@ impl<'a> ManifestBuilder<'a> {
         self.verified += result.verified;
         self.damaged += result.damaged.len() as u64;
         self.reused_bytes += result.reused_bytes;
+        self.taken_bytes += result.taken_bytes;
         for damage in result.damaged {
             tracing::warn!("{} page {} is damaged: {}", RawText::from(&*damage.path), damage.block, damage.detail);
             if self.damage.len() < MAX_DAMAGE_LISTED {
@@ -127,7 +131,7 @@ impl<'a> ManifestBuilder<'a> {
             return Ok(());
         }
         let Some(Large { file, tables, uses }) = self.large.take() else { return Ok(()) };
-        let Some((_, attributes)) = file.open(self.data_directory)? else { return Ok(()) };
+        let Some(attributes) = file.attributes(self.data_directory)? else { return Ok(()) };
         let mut left = file.size_bytes;
         let crc32c = tables.iter().fold(0, |crc, table| {
             let bytes = left.min(FILE_PIECE_BYTES);

@@ -3,8 +3,9 @@
 
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead};
+use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead, PageChecksums};
 use crate::limits::MAX_PARENTS_TRIED;
+use crate::pg::{Lsn, Timeline};
 use crate::repo::backups::{BackupReferences, PackUsers, ScratchItems, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId, Tombstoned};
 use std::collections::HashSet;
@@ -21,6 +22,18 @@ pub(crate) struct ParentHead {
     pub packs_not_reused: HashSet<PackId>,
     /// Its attachments.
     pub attachments: Vec<Attachment>,
+    /// When it began, microseconds since 1970 UTC.
+    pub started_unix_us: i64,
+    /// Where in the log it begins, where it ends, and the size of a segment.
+    pub wal: (Lsn, Lsn, u64),
+    /// The timeline of its start.
+    pub timeline: Timeline,
+    /// Its page checksums.
+    pub pages: PageChecksums,
+    /// Part of the names of tablespace directories.
+    pub catalog_version: u32,
+    /// Up to where on the circle the pages that nothing touched were verified: [`Due`](super::untouched::Due).
+    pub verified_up_to: u32,
 }
 
 impl ParentHead {
@@ -29,8 +42,20 @@ impl ParentHead {
         let mut packs = PackUsers::default();
         packs.add(&references);
         let packs_not_reused = references.mostly_dead().collect();
-        let BackupFacts { hash_key, attachments, .. } = head.facts;
-        Self { id: summary.id, hash_key, packs, packs_not_reused, attachments }
+        let BackupFacts { hash_key, attachments, verified_up_to, .. } = head.facts;
+        Self {
+            id: summary.id,
+            hash_key,
+            packs,
+            packs_not_reused,
+            attachments,
+            started_unix_us: summary.started_unix_us,
+            wal: (summary.start_lsn, summary.stop_lsn, summary.wal_segment_bytes),
+            timeline: Timeline(summary.timeline),
+            pages: summary.pages,
+            catalog_version: summary.catalog_version,
+            verified_up_to,
+        }
     }
 
     /// Key of the hashes of its extents; `None` where it makes no sense.
@@ -43,8 +68,8 @@ impl ParentHead {
 pub(crate) struct Parent {
     /// What is known of it besides its files.
     pub head: ParentHead,
-    /// Its files.
-    pub files: ParentFiles,
+    /// A copy of its manifest, which has its files.
+    pub manifest: ScratchManifest,
 }
 
 /// The files of the parent, in the order of their paths.
@@ -115,23 +140,35 @@ fn exclude_missing(
 
 fn read(repository: &Repository, cluster: &ClusterName, system_id: SystemId, id: BackupId) -> Result<Option<Parent>, Error> {
     let copied = ScratchManifest::copy_of(repository, cluster, system_id, id, &mut |_| {})?;
-    Ok(copied.map(|(copy, summary, head)| Parent {
-        head: ParentHead::of(&summary, head),
-        files: ParentFiles { items: copy.items(), next: None },
-    }))
+    Ok(copied.map(|(copy, summary, head)| Parent { head: ParentHead::of(&summary, head), manifest: copy }))
+}
+
+/// A file of the parent.
+pub(crate) struct ParentFile {
+    /// Its length.
+    pub size_bytes: u64,
+    /// Its content.
+    pub content: Content,
 }
 
 impl ParentFiles {
-    /// What the parent says of this file's content. Paths have to be asked for in ascending order.
+    /// From the first one on.
+    pub(crate) fn of(manifest: &ScratchManifest) -> Self {
+        Self { items: manifest.items(), next: None }
+    }
+
+    /// What the parent has of this file. Paths have to be asked for in ascending order.
     ///
     /// # Errors
     /// When the temporary file cannot be read.
-    pub(crate) fn find(&mut self, path: &[u8]) -> Result<Option<Content>, Error> {
+    pub(crate) fn find(&mut self, path: &[u8]) -> Result<Option<ParentFile>, Error> {
         loop {
             let Some(next) = self.advance()? else { return Ok(None) };
             match next.path.as_slice().cmp(path) {
                 std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(Some(next.content)),
+                std::cmp::Ordering::Equal => {
+                    return Ok(Some(ParentFile { size_bytes: next.size_bytes, content: next.content }));
+                }
                 std::cmp::Ordering::Greater => {
                     self.next = Some(next);
                     return Ok(None);

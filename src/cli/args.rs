@@ -171,6 +171,12 @@ pub(super) struct BackupArgs {
     /// Read at most this many MiB per second
     #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_rate: Option<u32>,
+    /// Read all files, and not only what the log says that changed since the backup before
+    #[arg(long)]
+    pub(super) read_all: bool,
+    /// Also read a share of what did not change, so that every page is verified once in this time: 7d, 24h, 4w
+    #[arg(long, value_name = "PERIOD")]
+    pub(super) verify_pages: Option<String>,
     /// Note something with the backup; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) annotate: Vec<String>,

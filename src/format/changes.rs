@@ -430,7 +430,8 @@ mod tests {
         assert_eq!((coarse.databases().len(), coarse.relations().len()), (1, 1));
         assert!(has_all(&coarse, &many) && !coarse.touched(kept, 0, 3));
         let mut databases = ChangeSet::new();
-        (0..50_000).for_each(|database| databases.add_database(DatabaseFiles { tablespace: 1663, database }));
+        // Far apart, so that each takes four bytes.
+        (0..50_000).for_each(|number| databases.add_database(DatabaseFiles { tablespace: 1663, database: number * 80_000 }));
         let (_, everything) = decode(&encode(span(0), &databases)).unwrap();
         assert_eq!(everything.is_everything(), Some(Everything { segment: 77, why: Why::TooMuch }));
     }

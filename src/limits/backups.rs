@@ -68,6 +68,12 @@ pub const EXTENTS_PER_ATTACHMENT: usize = MAX_ATTACHMENT_BYTES / EXTENT_BYTES;
 pub const FILE_PIECE_BYTES: u64 = (EXTENT_BYTES * EXTENTS_PER_TABLE) as u64;
 /// What a worker reads of a file at once.
 pub const FILE_READ_BYTES: usize = MIB;
+/// Of the extents that a backup takes over from its parent without reading them, one in so many is looked at.
+pub const SAMPLED_ONE_IN: u64 = 100;
+/// Of these one in so many is read whole, and of the others one page: all of them together are 1 in 650 of the bytes.
+pub const SAMPLED_WHOLE_ONE_IN: u64 = 32;
+/// How much WAL that is not archived yet a backup scans in `pg_wal` to know what changed.
+pub const MAX_LOCAL_WAL_BYTES: u64 = 4096 * MIB as u64;
 /// Jobs that may be under way or done ahead of the first one that is not: it bounds the results that wait for their
 /// turn.
 pub const COPY_JOBS_AHEAD: u64 = 256;

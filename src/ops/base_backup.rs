@@ -74,8 +74,8 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     let waited = waiting.elapsed();
     check_databases(&backup, &finished)?;
     (hooks.go_on)()?;
-    let FinishedBackup { manifest, facts, summary, .. } = finished;
+    let FinishedBackup { manifest, facts, summary, read, .. } = finished;
     repository.complete_backup(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
     let times = (since.elapsed(), waited);
-    Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, times))
+    Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, read, times))
 }

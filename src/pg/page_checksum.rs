@@ -109,12 +109,17 @@ pub enum PageState {
     NewWithContent,
 }
 
+/// The last change of a page (`pd_lsn`), as far as its bytes can be trusted.
+pub fn lsn_of(page: &Page) -> Lsn {
+    let u32_at = |at: usize| page.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    // High half first.
+    Lsn(u64::from(u32_at(0)) << 32 | u64::from(u32_at(4)))
+}
+
 /// Looks at a page. `start` is where the backup began: what is newer is replayed.
 pub fn check_page(page: &Page, block: u32, start: Lsn) -> PageState {
     let u16_at = |at: usize| page.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes));
-    let u32_at = |at: usize| page.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    // pd_lsn: high half first.
-    let lsn = Lsn(u64::from(u32_at(0)) << 32 | u64::from(u32_at(4)));
+    let lsn = lsn_of(page);
     // pd_upper
     if u16_at(14) == 0 {
         return match () {

@@ -38,6 +38,12 @@ pub struct BackupReport {
     pub bytes: u64,
     /// What was stored for it, compressed.
     pub new_bytes: u64,
+    /// How much was read of the files.
+    pub read_bytes: u64,
+    /// Of the files' length, what was taken over from the parent, since the log says that nothing changed it.
+    pub taken_over_bytes: u64,
+    /// Why everything was read, where there was an earlier backup.
+    pub read_all_because: Option<String>,
     /// Of the files' length, what earlier backups had stored already.
     pub reused_bytes: u64,
     /// What a restore has to read.
@@ -70,6 +76,17 @@ pub struct BackupReport {
     pub waited_for_wal_s: f64,
 }
 
+/// What was read of the files.
+#[derive(Debug)]
+pub struct Read {
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Of the files' length, what was taken over from the parent.
+    pub taken_over_bytes: u64,
+    /// Why everything was read, where there was a parent.
+    pub read_all_because: Option<String>,
+}
+
 /// A file outside the data directory.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -89,6 +106,7 @@ impl BackupReport {
         cluster: &str,
         summary: BackupSummary,
         facts: BackupFacts,
+        read: Read,
         (duration, waited_for_wal): (Duration, Duration),
     ) -> Self {
         Self {
@@ -106,6 +124,9 @@ impl BackupReport {
             files: summary.files,
             bytes: summary.bytes,
             new_bytes: summary.new_bytes,
+            read_bytes: read.read_bytes,
+            taken_over_bytes: read.taken_over_bytes,
+            read_all_because: read.read_all_because,
             reused_bytes: summary.reused_bytes,
             stored_bytes: summary.stored_bytes,
             parent_backup_id: summary.parent.map(|id| id.to_string()),

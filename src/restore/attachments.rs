@@ -270,6 +270,7 @@ mod tests {
             damage: Vec::new(),
             warnings: Vec::new(),
             attachments,
+            verified_up_to: 0,
         }
     }
 

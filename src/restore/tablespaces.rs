@@ -164,6 +164,7 @@ mod tests {
             damage: Vec::new(),
             warnings: Vec::new(),
             attachments: Vec::new(),
+            verified_up_to: 0,
         };
         let map = |pairs: &[(TablespaceKey, &str)]| {
             let pairs: Vec<_> = pairs.iter().map(|(key, to)| (key.clone(), PathBuf::from(to))).collect();
@@ -195,6 +196,7 @@ mod tests {
             damage: Vec::new(),
             warnings: Vec::new(),
             attachments: Vec::new(),
+            verified_up_to: 0,
         };
         let one = (TablespaceKey::Oid(1), PathBuf::from("/a"));
         let two = (TablespaceKey::Path("/slow".into()), PathBuf::from("/slow"));

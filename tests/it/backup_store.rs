@@ -204,6 +204,7 @@ fn facts() -> BackupFacts {
         annotations: std::collections::BTreeMap::new(),
         damage: vec![],
         warnings: vec![],
+        verified_up_to: 0,
     }
 }
 

@@ -14,7 +14,7 @@ use walvis::pg::{Lsn, SegmentName, Timeline, WalSegmentSize};
 
 use crate::support::postgres::{Cluster, Options, Scratch, Stop, parse_lsn};
 
-const PAGE_BYTES: usize = 8192;
+pub const PAGE_BYTES: usize = 8192;
 const EXTENT_BYTES: usize = 8 * PAGE_BYTES;
 const SEGMENT_BYTES: u64 = 1 << 20;
 
@@ -67,7 +67,7 @@ fn changes(cluster: &Cluster, (from, to): (Lsn, Lsn)) -> ChangeSet {
     joined.finish(to).unwrap_or_else(|e| cluster.fail(&e.to_string()))
 }
 
-fn lsn(page: &[u8]) -> Lsn {
+pub fn lsn(page: &[u8]) -> Lsn {
     let half = |at: usize| u64::from(u32::from_le_bytes(page[at..at + 4].try_into().unwrap()));
     Lsn(half(0) << 32 | half(4))
 }
@@ -91,7 +91,7 @@ fn compare(what: &str, set: &ChangeSet, before: &Pages, after: &Pages, to: Lsn) 
     (same, hints)
 }
 
-const TABLES: &str = "
+pub const TABLES: &str = "
     create table still as select n, repeat('still', 20) t from generate_series(1, 20000) n;
     create table heap (id int primary key, n int, body text, v int[], p point);
     insert into heap select n, n, repeat(md5(n::text), 3), array[n, n % 10], point(n, n % 7) from generate_series(1, 20000) n;
@@ -112,7 +112,7 @@ const TABLES: &str = "
     create sequence idle;
     select nextval('numbers'), nextval('idle');";
 
-const WORK: [&str; 24] = [
+pub const WORK: [&str; 24] = [
     "update heap set n = n + 1, v = v || 7 where id % 400 = 1",
     "delete from heap where id between 7000 and 7100",
     "insert into heap select n, n, 'new', array[n], point(n, 3) from generate_series(30001, 31000) n",

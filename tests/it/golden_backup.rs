@@ -282,6 +282,7 @@ fn bless() {
         annotations: BTreeMap::from([("ticket".to_owned(), "42".to_owned())]),
         damage: vec![],
         warnings: vec![],
+        verified_up_to: 0,
     };
     let (body, head) = writer.finish(&facts, |_| Some(total)).unwrap();
     let plain = [head, body].concat();
@@ -407,6 +408,7 @@ fn names_facts(pack: &[u8]) -> BackupFacts {
             detail: "checksum".to_owned(),
         }],
         warnings: vec![],
+        verified_up_to: 0,
     }
 }
 

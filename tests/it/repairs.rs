@@ -409,6 +409,7 @@ fn empty_facts() -> BackupFacts {
         annotations: BTreeMap::new(),
         damage: vec![],
         warnings: vec![],
+        verified_up_to: 0,
     }
 }
 

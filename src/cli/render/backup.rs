@@ -5,6 +5,18 @@ use crate::cli::lines::Lines;
 use crate::limits::MAX_FINDINGS_PRINTED;
 use crate::report::backup::BackupReport;
 
+/// What was read of the files.
+fn read(report: &BackupReport) -> String {
+    let bytes = size(report.read_bytes);
+    match (&report.read_all_because, &report.parent_backup_id) {
+        (Some(why), _) => format!("{bytes}, all of it: {why}"),
+        (None, Some(parent)) => {
+            format!("{bytes}; {} did not change since {parent} by the log, and were taken over", size(report.taken_over_bytes))
+        }
+        (None, None) => bytes,
+    }
+}
+
 /// What was backed up.
 pub(in crate::cli) fn text(report: &BackupReport) -> Lines {
     let mut out = Lines::new();
@@ -17,7 +29,8 @@ pub(in crate::cli) fn text(report: &BackupReport) -> Lines {
     let role = if report.from_standby { "standby" } else { "primary" };
     line("server", format!("PostgreSQL {}.{}, {role}, {}", version / 10_000, version % 10_000, report.data_directory));
     line("from", format!("{}, consistent at {}, timeline {}", report.start_lsn, report.stop_lsn, report.timeline));
-    line("read", format!("{} in {} files, with {} jobs", size(report.bytes), report.files, report.jobs));
+    line("files", format!("{} in {} files, with {} jobs", size(report.bytes), report.files, report.jobs));
+    line("read", read(report));
     let parent = report.parent_backup_id.as_ref().map_or_else(
         || "no earlier backup to compare with".to_owned(),
         |parent| format!("{} were stored already by {parent} or before it", size(report.reused_bytes)),

@@ -1,6 +1,6 @@
 //! From the arguments of `base-backup` to a request.
 
-use super::target::usage;
+use super::target::{period, usage};
 use crate::cli::args::BackupArgs;
 use crate::error::Error;
 use crate::ops::base_backup::BackupRequest;
@@ -22,6 +22,8 @@ pub(in crate::cli) fn request(args: &BackupArgs) -> Result<BackupRequest, Error>
         fast: args.fast,
         jobs: args.jobs.map(usize::from),
         max_rate_mib_per_s: args.max_rate.map(u64::from),
+        read_all: args.read_all,
+        verify_pages: args.verify_pages.as_deref().map(period).transpose()?,
         annotations,
         primary: args.primary.clone(),
     })

@@ -1,7 +1,7 @@
 //! From the arguments of `resolve`, and from the target that other commands take too, to a request.
 
 use crate::cli::args::{ResolveArgs, TargetArgs, TargetWord, ZoneArg};
-use crate::config::Config;
+use crate::config::{Config, parse_period};
 use crate::error::{Error, Kind};
 use crate::format::extent::BackupId;
 use crate::pg::Lsn;
@@ -9,6 +9,7 @@ use crate::pg::scan::{RestorePointName, Xid};
 use crate::pg::target::{InvalidTarget, Target, TargetTimeline, Zone, now, parse_time, stated_zone};
 use crate::recovery::ResolveRequest;
 use crate::repo::SystemId;
+use std::time::Duration;
 
 pub(in crate::cli) fn resolve(args: &ResolveArgs, config: &Config) -> Result<ResolveRequest, Error> {
     let from = args.from.as_deref().map(lsn).transpose()?;
@@ -74,6 +75,11 @@ pub(super) fn shown_in(zone: Option<Zone>, given: Option<&str>) -> Zone {
 
 fn lsn(text: &str) -> Result<Lsn, Error> {
     text.parse().map_err(|e| usage(format!("{e}")).hint("two hexadecimal numbers with a slash between"))
+}
+
+/// A time span.
+pub(super) fn period(text: &str) -> Result<Duration, Error> {
+    parse_period(text).ok_or_else(|| usage(format!("{text:?} is no period")).hint("write a number and a unit: 7d, 24h, 4w"))
 }
 
 pub(super) fn usage(what: String) -> Error {

@@ -1,18 +1,14 @@
 //! From the arguments of `verify` to a request.
 
-use super::target::usage;
+use super::target::period;
 use crate::cli::args::VerifyArgs;
-use crate::config::parse_period;
 use crate::error::Error;
 use crate::ops::verify::VerifyRequest;
 use crate::verify::Look;
 
 pub(in crate::cli) fn request(args: &VerifyArgs) -> Result<VerifyRequest, Error> {
     let look = match &args.rolling {
-        Some(text) => Look::Rolling(
-            parse_period(text)
-                .ok_or_else(|| usage(format!("{text:?} is no period")).hint("write a number and a unit: 7d, 24h, 4w"))?,
-        ),
+        Some(text) => Look::Rolling(period(text)?),
         None if args.quick => Look::Quick,
         None => Look::Full,
     };

@@ -126,6 +126,10 @@ pub struct BackupFacts {
     /// Files outside the data directory that the server reads.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list::<_, _, MAX_ATTACHMENTS>")]
     pub attachments: Vec<Attachment>,
+    /// Up to where on the circle of all extents the pages that nothing touched were verified: the next backup with
+    /// `--verify-pages` goes on from there.
+    #[serde(default, skip_serializing_if = "is_beginning")]
+    pub verified_up_to: u32,
 }
 
 /// A file outside the data directory that the server reads: its settings, who may connect, certificates. It is no part
@@ -152,6 +156,10 @@ pub struct Attachment {
     /// Where its content is.
     #[serde(deserialize_with = "bounded::list::<_, _, EXTENTS_PER_ATTACHMENT>")]
     pub extents: Vec<Extent>,
+}
+
+fn is_beginning(place: &u32) -> bool {
+    *place == 0
 }
 
 fn is_zero(number: &u64) -> bool {

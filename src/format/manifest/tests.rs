@@ -34,6 +34,7 @@ fn facts() -> BackupFacts {
                 Extent::zeros(5),
             ],
         }],
+        verified_up_to: 77,
     }
 }
 

@@ -15,7 +15,7 @@ mod voids;
 pub use extent_reader::{ExtentRange, ExtentReader, TakeExtent, WantedExtent};
 pub use manifests::{Listed, OnItem};
 pub use pack_reader::PackReader;
-pub use pack_writer::{PackTarget, PackWriter, Packed, with_packs};
+pub use pack_writer::{PackTarget, PackWriter, Packed, Writers, with_packs};
 pub use references::{BackupReferences, BackupWal, PackUsers};
 pub use scratch::{ScratchItems, ScratchManifest, ScratchWriter};
 pub use voids::Given;

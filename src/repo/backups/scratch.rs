@@ -76,6 +76,7 @@ impl ScratchWriter {
             damage: Vec::new(),
             warnings: Vec::new(),
             attachments: Vec::new(),
+            verified_up_to: 0,
         };
         // How long packs are matters to no reader of a copy.
         self.finish_with(&nothing, |_| Some(0))

@@ -97,7 +97,9 @@ impl Path {
         leg.begin.0 > 0 && leg.stored.is_none() && !is_left_later
     }
 
-    pub(super) fn leg_name(&self, number: u64) -> Option<SegmentName> {
+    /// The segment with this number on the path, stored or not: that of the newest timeline that exists there; `None`
+    /// for a number that no segment has.
+    pub fn leg_name(&self, number: u64) -> Option<SegmentName> {
         SegmentName::from_number(self.leg_of(number).timeline, number, self.size)
     }
 

@@ -2,6 +2,7 @@
 //! not count.
 
 mod around;
+mod changed;
 mod content;
 mod names;
 mod sources;
@@ -184,6 +185,16 @@ impl Stored {
         }
     }
 
+    /// Moves the one tablespace to where the server looks for it.
+    fn move_tablespace(&self, root: &Path, space: &Path) {
+        let within = root.join("pg_tblspc").join(self.head.facts.tablespaces[0].oid.to_string());
+        for entry in fs::read_dir(&within).unwrap() {
+            let entry = entry.unwrap();
+            fs::rename(entry.path(), space.join(entry.file_name())).unwrap();
+        }
+        fs::remove_dir(within).unwrap();
+    }
+
     /// The server's own manifest.
     fn write_manifest(&self, scratch: &Scratch, root: &Path, report: &Value) {
         let number = |name: &str| report[name].as_u64().unwrap();
@@ -298,11 +309,7 @@ fn a_backup_is_a_cluster(major: u32) {
     let oid = stored.head.facts.tablespaces[0].oid.to_string();
     let map = String::from_utf8(stored.files["tablespace_map"].1.clone()).unwrap();
     assert_eq!(map, format!("{oid} {}\n", space.display()));
-    for entry in fs::read_dir(root.join("pg_tblspc").join(&oid)).unwrap() {
-        let entry = entry.unwrap();
-        fs::rename(entry.path(), space.join(entry.file_name())).unwrap();
-    }
-    fs::remove_dir(root.join("pg_tblspc").join(&oid)).unwrap();
+    stored.move_tablespace(&root, &space);
     fs::remove_file(root.join("backup_manifest")).unwrap();
     let mut restored = restored(&host, "restored", major);
     assert!(matches!(restored.wait_recovery(), Recovery::Promoted));

@@ -53,7 +53,7 @@ fn pg_control_says_what_the_server_says() {
 }
 
 /// A standby that follows `primary` over the archive and its connection.
-fn standby_of(host: &Host, primary: &Cluster, name: &str, archive_mode: &str) -> Cluster {
+pub(super) fn standby_of(host: &Host, primary: &Cluster, name: &str, archive_mode: &str) -> Cluster {
     let backup = primary.backup_to(&format!("{name}.copy"));
     let options = host.options().setting("archive_mode", archive_mode).setting("primary_conninfo", &primary.conninfo());
     let mut standby = Cluster::restore(&host.scratch, name, &backup, Role::Standby, &options);

@@ -107,6 +107,7 @@ impl<'a> Copied<'a> {
             annotations: BTreeMap::new(),
             damage: vec![],
             warnings: vec![],
+            verified_up_to: 0,
         };
         let (body, head) = manifest.finish(&facts, |pack| packed.packs.get(&pack).copied()).unwrap();
         let whole = [head, body].concat();

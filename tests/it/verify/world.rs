@@ -205,6 +205,7 @@ impl World {
             annotations: BTreeMap::new(),
             damage: vec![],
             warnings: vec![],
+            verified_up_to: 0,
         };
         let (body, head) = manifest.finish(&facts, |pack| self.packs.get(&pack).copied()).unwrap();
         let whole = [head, body].concat();

@@ -477,6 +477,7 @@ impl Maker {
             annotations: BTreeMap::new(),
             damage: vec![],
             warnings: vec![],
+            verified_up_to: 0,
         };
         let (body, head) = writer.finish(&facts, |pack| self.pack_bytes.get(&pack).copied()).unwrap();
         let whole = [head, body].concat();

@@ -401,6 +401,7 @@ impl Writer {
             annotations: std::collections::BTreeMap::new(),
             damage: vec![],
             warnings: vec![],
+            verified_up_to: 0,
         };
         let total = |pack| head.packs.iter().find(|used| used.pack == pack).map(|used| used.total_bytes);
         let (body, begin) = writer.finish(&facts_of_it, total).unwrap();
