@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `timelines` | a chain of `WALVIS_BENCH_TIMELINES` promotions (64), each `WALVIS_BENCH_SEGMENTS` segments (40) long |
 //! | `backups` | `WALVIS_BENCH_BACKUPS` backups (1,000) of one timeline of 40 segments |
+//! | `changes` | `WALVIS_BENCH_CHANGED` segments (10,000) whose changes are joined, as a backup does that reads only what changed |
 //!
 //! Segments are of 1 MiB; on every second timeline a few are written after it was left. The log is made up, and stored
 //! as a push stores it; of backups there are heads of manifests. Requests are those of this program's own calls of the
@@ -28,17 +29,20 @@ use std::time::{Duration, Instant};
 
 use walvis::codec::Digest;
 use walvis::deadline::Deadline;
+use walvis::format::changes;
 use walvis::format::extent::BackupId;
 use walvis::format::manifest::BackupSummary;
-use walvis::limits::MAX_SUMMARY_BYTES;
+use walvis::format::node::{FANOUT, NodeId, span};
+use walvis::limits::{MAX_CHANGES_LEVEL, MAX_SUMMARY_BYTES};
 /// For the WAL writer of the tests.
 use walvis::pg;
-use walvis::pg::scan::{Event, RestorePointName, Scanner, Segment};
+use walvis::pg::changes::{ChangeSet, Collector, Extents};
+use walvis::pg::scan::{Event, RelFile, RestorePointName, Scanner, Segment};
 use walvis::pg::target::{Target, Zone};
-use walvis::pg::{Lsn, WalFileName, WalSegmentSize};
+use walvis::pg::{Lsn, Timeline, WalFileName, WalSegmentSize};
 use walvis::recovery::ends::TimelineEnds;
 use walvis::recovery::{ResolveRequest, answer};
-use walvis::repo::{ClusterName, Content, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
+use walvis::repo::{ClusterName, Content, Facts, ObjectName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::Store;
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::file::FileStore;
@@ -78,12 +82,17 @@ fn init(root: &Path) -> Repository {
 
 fn put_segments(repository: &Repository, log: &Log) {
     for (_, name, bytes) in &log.segments {
-        let mut scanner = Scanner::new(Segment::new(*name, facts().wal_segment_size).unwrap(), ());
+        let segment = Segment::new(*name, facts().wal_segment_size).unwrap();
+        let mut scanner = Scanner::new(segment, Collector::new(SEGMENT_BYTES));
         scanner.push(bytes);
-        let summary = scanner.finish().summary.encode_within(MAX_SUMMARY_BYTES);
+        let scanned = scanner.finish();
+        let summary = scanned.summary.encode_within(MAX_SUMMARY_BYTES);
+        let changes = changes::encode(changes::span_of(segment).unwrap(), &scanned.visitor.finish());
         let content = Content::known(Digest::of(&mut bytes.as_slice()).unwrap(), || Box::new(bytes.as_slice()));
         let file = WalFileName::Segment(*name);
-        repository.put_wal(&cluster(), facts().system_id, &file, &content.with_summary(summary)).unwrap();
+        repository
+            .put_wal(&cluster(), facts().system_id, &file, &content.with_summary(summary).with_changes(Some(changes)))
+            .unwrap();
         repository.write_nodes_after(&cluster(), facts(), *name).unwrap();
     }
 }
@@ -222,12 +231,12 @@ fn opens(root: &Path, command: &[&str]) -> Option<usize> {
 
 type Make = fn(&Path) -> Repository;
 
-fn measure(scene: &str, make: Make) {
+fn measure(scene: &str, make: Make, questions: &[Question]) {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("repository");
     drop(make(&root));
-    println!("{scene:<26} {:>9} {:>9} {:>12} {:>9}", "listings", "reads", "at 30 ms (s)", "opens");
-    for question in questions() {
+    println!("{scene:<26} {:>9} {:>9} {:>9} {:>12} {:>9}", "listings", "reads", "(s)", "at 30 ms (s)", "opens");
+    for question in questions {
         let run = |latency: Duration| {
             let store = Arc::new(Fault::new(Arc::new(FileStore::open(&root).unwrap())));
             if !latency.is_zero() {
@@ -239,20 +248,90 @@ fn measure(scene: &str, make: Make) {
             (question.ask)(&repository);
             (store.calls(Op::List), store.calls(Op::Read), begun.elapsed())
         };
-        let (listings, reads, _) = run(Duration::ZERO);
+        let (listings, reads, here) = run(Duration::ZERO);
         let elapsed = if number("WALVIS_BENCH_TIMED", 1) == 0 { Duration::ZERO } else { run(LATENCY).2 };
         let opened = if question.command.is_empty() { None } else { opens(&root, question.command) };
         let opened = opened.map_or_else(String::new, |count| count.to_string());
-        println!("  {:<24} {listings:>9} {reads:>9} {:>12.1} {opened:>9}", question.name, elapsed.as_secs_f64());
+        let (here_s, elapsed_s) = (here.as_secs_f64(), elapsed.as_secs_f64());
+        println!("  {:<24} {listings:>9} {reads:>9} {here_s:>9.2} {elapsed_s:>12.1} {opened:>9}", question.name);
     }
 }
 
+/// How many segments the changes of which are joined.
+fn changed_segments() -> u64 {
+    number("WALVIS_BENCH_CHANGED", 10_000)
+}
+
+/// Random extents of a table of 1 TB, at random places, as many as a set has room for.
+fn random_set(seed: u64, extents: u32) -> ChangeSet {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut numbers: Vec<u32> = (0..extents).map(|_| random.u32(0..16 << 20)).collect();
+    numbers.sort_unstable();
+    let mut touched = Extents::new();
+    numbers.into_iter().for_each(|number| touched.push(number, number + 1));
+    let mut set = ChangeSet::new();
+    set.add(RelFile { tablespace: 1663, database: 5, relation: 16_384 }, &touched);
+    set
+}
+
+/// A long log of which only what the answer needs is made: the segments at both ends, and the nodes of changes between
+/// them. Sets are as long as they may be.
+fn changes(root: &Path) -> Repository {
+    let repository = init(root);
+    let last = FIRST_CHANGED + changed_segments() - 1;
+    let span_of = |level: u32, number: u64| NodeId { timeline: Timeline(1), size: facts().wal_segment_size, level, number };
+    for (first, count) in [(FIRST_CHANGED, 2 * FANOUT), (last - 2 * FANOUT, 2 * FANOUT + 2)] {
+        let mut writer = Writer::new(first, first);
+        (0..count).for_each(|_| writer.segment());
+        put_segments(&repository, &writer.finish());
+    }
+    for level in 1..=MAX_CHANGES_LEVEL {
+        let unit = span(level);
+        for number in FIRST_CHANGED.div_ceil(unit)..(last + 1) / unit {
+            let id = span_of(level, number);
+            // Those over segments that are there are written with them.
+            if id.last() < FIRST_CHANGED + 2 * FANOUT || id.first() >= last - 2 * FANOUT {
+                continue;
+            }
+            let set = random_set(number, u32::try_from(changes::limit_bytes(id) / 3).unwrap());
+            let name = ObjectName::Changes {
+                cluster: cluster(),
+                system_id: facts().system_id,
+                timeline: id.timeline,
+                level,
+                first_segment: id.first(),
+            };
+            repository.put(&name, &Content::of_bytes(&changes::encode(id, &set))).unwrap();
+        }
+    }
+    repository
+}
+
+/// The first of the segments whose changes are joined: no node begins there.
+const FIRST_CHANGED: u64 = 21;
+
+fn join(repository: &Repository) {
+    let catalog = repository.catalog(&cluster(), facts()).unwrap();
+    let path = catalog.path(Timeline(1)).unwrap();
+    let begin = |number: u64| Lsn(number * SEGMENT_BYTES);
+    let (from, to) = (begin(FIRST_CHANGED), begin(FIRST_CHANGED + changed_segments()));
+    let between = catalog.changes(&path, from, to).unwrap();
+    assert!(between.nodes > 0 && between.stopped.is_none(), "{:?}", between.stopped);
+    let set = between.finish(to).unwrap();
+    assert!(set.is_everything().is_none() && set.relations().next().unwrap().1.count() > 100_000);
+}
+
 fn main() {
-    let scenes: [(&str, Make); 2] = [("timelines", timelines), ("backups", backups)];
+    let join = Question { name: "join the changes", ask: join, command: &[] };
+    let scenes: [(&str, Make, Vec<Question>); 3] = [
+        ("timelines", timelines, questions().into()),
+        ("backups", backups, questions().into()),
+        ("changes", changes, vec![join]),
+    ];
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    for (scene, make) in scenes {
+    for (scene, make, questions) in scenes {
         if asked.is_empty() || asked.iter().any(|wanted| wanted == scene) {
-            measure(scene, make);
+            measure(scene, make, &questions);
         }
     }
 }
