@@ -49,8 +49,8 @@ pub fn limit_bytes(span: NodeId) -> usize {
     }
 }
 
-/// Encodes a change set, and makes it coarser first if it would be longer than [`limit_bytes`]: whoever makes the set of
-/// the same segments makes the same bytes.
+/// Encodes a change set, and makes it coarser first if it would be longer than [`limit_bytes`]: whoever makes the set
+/// of the same segments makes the same bytes.
 pub fn encode(span: NodeId, set: &ChangeSet) -> Vec<u8> {
     let limit = limit_bytes(span);
     let bytes = encode_whole(span, set);

@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::fsio::{self, file_error};
 use crate::repo::new_id;
-use crate::report::backup::BackupReport;
+use crate::report::backup::{BackupReport, Outcome};
 use crate::repositories;
 use crate::wal::histories;
 use std::time::Instant;
@@ -75,7 +75,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     check_databases(&backup, &finished)?;
     (hooks.go_on)()?;
     let FinishedBackup { manifest, facts, summary, read, .. } = finished;
-    repository.complete_backup(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
-    let times = (since.elapsed(), waited);
-    Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, read, times))
+    let manifest_bytes = repository.complete_backup(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
+    let outcome = Outcome { manifest_bytes, read, whole: since.elapsed(), waited_for_wal: waited };
+    Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, outcome))
 }

@@ -63,7 +63,7 @@ impl Repository {
 
     /// Stores the manifest of a backup that has begun, as [`put_manifest`](Self::put_manifest) does, and makes sure
     /// that it was not expired before its writer learned that it was stored: a call that is repeated after a very long
-    /// time would otherwise bring back a manifest whose packs went with it.
+    /// time would otherwise bring back a manifest whose packs went with it. Gives the length of the manifest's object.
     ///
     /// # Errors
     /// [`Kind::Refused`] when the backup was given up, or expired, meanwhile: it does not count; as
@@ -74,20 +74,20 @@ impl Repository {
         system_id: SystemId,
         summary: &BackupSummary,
         open: impl Fn() -> Box<dyn Read + 'm> + Sync + 'm,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let id = summary.id;
         self.put_manifest(cluster, system_id, summary, open)?;
         // Whoever deletes a manifest deletes first that the backup has begun: as long as that is there, what is seen of
         // the manifest is no repetition of an earlier call. In this order, as the call that said so may be repeated as
         // well.
         let name = ObjectName::Manifest { cluster: cluster.clone(), system_id, backup: id };
-        let counts = match self.objects().exists(&name) {
-            Ok(true) => self.objects().exists(&begun(cluster, system_id, id)),
+        let counts = match self.objects().size(&name) {
+            Ok(Some(bytes)) => self.objects().exists(&begun(cluster, system_id, id)).map(|counts| counts.then_some(bytes)),
             other => other,
         };
         let doing = || format!("the manifest of backup {id} is stored; look whether it still counts");
-        if counts.map_err(|e: Error| e.while_doing(doing()))? {
-            return Ok(());
+        if let Some(bytes) = counts.map_err(|e: Error| e.while_doing(doing()))? {
+            return Ok(bytes);
         }
         let left = match self.objects().delete(&name) {
             Ok(()) => String::new(),

@@ -109,12 +109,20 @@ impl RawObjects {
         }
     }
 
-    /// Whether there is an object of this name: a read of one byte, so credentials need no other right.
+    /// Whether there is an object of this name.
     ///
     /// # Errors
     /// As the store's.
     pub fn exists(&self, name: &ObjectName) -> Result<bool, Error> {
-        Ok(self.read(name, ReadRange::Bounded { offset: 0, len: 1 })?.is_some())
+        Ok(self.size(name)?.is_some())
+    }
+
+    /// How long an object is; `None` if it is not there. A read of one byte, so credentials need no other right.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn size(&self, name: &ObjectName) -> Result<Option<u64>, Error> {
+        Ok(self.read(name, ReadRange::Bounded { offset: 0, len: 1 })?.map(|object| object.size_bytes))
     }
 
     /// Opens an object of which the store said that it exists.

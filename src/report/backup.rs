@@ -36,8 +36,10 @@ pub struct BackupReport {
     pub files: u64,
     /// Their length.
     pub bytes: u64,
-    /// What was stored for it, compressed.
+    /// What was stored for it, compressed, without the manifest.
     pub new_bytes: u64,
+    /// How long the manifest is, as it is stored.
+    pub manifest_bytes: u64,
     /// How much was read of the files.
     pub read_bytes: u64,
     /// Of the files' length, what was taken over from the parent, since the log says that nothing changed it.
@@ -87,6 +89,19 @@ pub struct Read {
     pub read_all_because: Option<String>,
 }
 
+/// What is known of a backup when it is stored, and not in it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How long the manifest is, as it is stored.
+    pub manifest_bytes: u64,
+    /// What was read of the files.
+    pub read: Read,
+    /// From the start to the manifest.
+    pub whole: Duration,
+    /// Of these, waiting for the last WAL to be archived.
+    pub waited_for_wal: Duration,
+}
+
 /// A file outside the data directory.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -101,14 +116,8 @@ pub struct Attached {
 
 impl BackupReport {
     /// Of a backup whose manifest is stored.
-    pub fn new(
-        repository: &str,
-        cluster: &str,
-        summary: BackupSummary,
-        facts: BackupFacts,
-        read: Read,
-        (duration, waited_for_wal): (Duration, Duration),
-    ) -> Self {
+    pub fn new(repository: &str, cluster: &str, summary: BackupSummary, facts: BackupFacts, outcome: Outcome) -> Self {
+        let Outcome { manifest_bytes, read, whole, waited_for_wal } = outcome;
         Self {
             repository: repository.to_owned(),
             cluster: cluster.to_owned(),
@@ -124,6 +133,7 @@ impl BackupReport {
             files: summary.files,
             bytes: summary.bytes,
             new_bytes: summary.new_bytes,
+            manifest_bytes,
             read_bytes: read.read_bytes,
             taken_over_bytes: read.taken_over_bytes,
             read_all_because: read.read_all_because,
@@ -144,7 +154,7 @@ impl BackupReport {
             annotations: facts.annotations,
             warnings: facts.warnings,
             jobs: summary.jobs,
-            duration_s: duration.as_secs_f64(),
+            duration_s: whole.as_secs_f64(),
             waited_for_wal_s: waited_for_wal.as_secs_f64(),
         }
     }

@@ -35,7 +35,7 @@ pub(in crate::cli) fn text(report: &BackupReport) -> Lines {
         || "no earlier backup to compare with".to_owned(),
         |parent| format!("{} were stored already by {parent} or before it", size(report.reused_bytes)),
     );
-    line("stored", format!("{} new; {parent}", size(report.new_bytes)));
+    line("stored", format!("{} new, and a manifest of {}; {parent}", size(report.new_bytes), size(report.manifest_bytes)));
     line("restore", format!("reads {}", size(report.stored_bytes)));
     line("checksums", pages(report.page_checksums, report.pages_verified, report.pages_damaged));
     let (took, waited) = (duration_of(report.duration_s), duration_of(report.waited_for_wal_s));

@@ -72,8 +72,8 @@ impl ChangeSet {
         self.everything.is_none() && self.tablespaces.is_empty() && self.databases.is_empty() && self.relations.is_empty()
     }
 
-    /// Whether an extent of a fork may have changed. Of forks other than the main one this is always so: PostgreSQL does
-    /// not log free space maps, nor (before 17.11 and 18.6) all changes of visibility maps.
+    /// Whether an extent of a fork may have changed. Of forks other than the main one this is always so: PostgreSQL
+    /// does not log free space maps, nor (before 17.11 and 18.6) all changes of visibility maps.
     pub fn touched(&self, relation: RelFile, fork: u8, extent: u32) -> bool {
         fork != 0 || self.is_covered(relation) || self.relations.get(&relation).is_some_and(|extents| extents.contains(extent))
     }
@@ -186,10 +186,10 @@ impl ChangeSet {
         self.relations.append(&mut after);
     }
 
-    /// Says too much, in so far as what it says would cost more than `limit`: `cost` is that of a relation's extents. The
-    /// relation that costs most has its extents joined first; where it is the number of relations, the database that
-    /// costs most counts as changed as a whole; where it is the number of databases, everything does, with `segment`
-    /// as the one that says so.
+    /// Says too much, in so far as what it says would cost more than `limit`: `cost` is that of a relation's extents.
+    /// The relation that costs most has its extents joined first; where it is the number of relations, the database
+    /// that costs most counts as changed as a whole; where it is the number of databases, everything does, with
+    /// `segment` as the one that says so.
     pub fn shrink(&mut self, limit: usize, segment: u64, cost: impl Fn(&Extents) -> usize) {
         let listed = |set: &Self| (set.tablespaces.len() + set.databases.len()) * ENTRY_BYTES;
         let mut total = listed(self) + self.relations.values().map(&cost).sum::<usize>();

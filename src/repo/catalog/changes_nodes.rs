@@ -112,8 +112,8 @@ impl Catalog<'_> {
         Ok(all.into_iter().all(|is_there| is_there).then(|| union.into_inner().unwrap_or_default()))
     }
 
-    /// Reads a node of changes and adds it to others; `false` when it is not there, or is of a later version. Several are read at once, and
-    /// decoded one after the other: so not more than one of them is in memory twice.
+    /// Reads a node of changes and adds it to others; `false` when it is not there, or is of a later version. Several
+    /// are read at once, and decoded one after the other: so not more than one of them is in memory twice.
     pub(super) fn add_changes(&self, id: NodeId, to: &Mutex<ChangeSet>) -> Result<bool, Error> {
         let Some(bytes) = self.read_changes(id)? else { return Ok(false) };
         let mut all = to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -291,6 +291,10 @@ fn a_backup_is_a_cluster(major: u32) {
     assert_eq!(again["parent_backup_id"], report["backup_id"]);
     let (first, second) = (report["new_bytes"].as_u64().unwrap(), again["new_bytes"].as_u64().unwrap());
     assert!(second * 100 < first, "{second} of {first}: {again:#}");
+    let named = format!("/backups/{}", again["backup_id"].as_str().unwrap());
+    let objects = files_below(&host.scratch.path().join("repository"));
+    let manifest = objects.iter().find(|path| path.to_str().unwrap().contains(&named)).unwrap();
+    assert_eq!(again["manifest_bytes"], fs::metadata(manifest).unwrap().len());
     let stored = read_back(&host, &again);
     assert_eq!(stored.head.facts.tablespaces.len(), 1);
 

@@ -424,7 +424,9 @@ impl Writer {
 
     fn complete(&self, store: &Arc<TimedStore>) -> Result<(), Error> {
         let repository = super::history::open(store);
-        repository.complete_backup(&cluster(), self.system_id, &self.summary, || Box::new(Cursor::new(self.manifest.clone())))
+        repository
+            .complete_backup(&cluster(), self.system_id, &self.summary, || Box::new(Cursor::new(self.manifest.clone())))
+            .map(drop)
     }
 
     /// All that it refers to is there.
