@@ -365,6 +365,8 @@ impl<'a, 'p> FileCopier<'a, 'p> {
             let extent = match *fate {
                 Fate::PageRead(page) => {
                     self.look_at_page(source, part.offset + done + u64::from(page) * PAGE_BYTES as u64, taken, &mut pages)?;
+                    // The rest of the extent is done with it.
+                    self.context.done_bytes.fetch_add(len.saturating_sub(PAGE_BYTES) as u64, Ordering::Relaxed);
                     Some(*taken)
                 }
                 Fate::WholeRead => {
@@ -433,8 +435,6 @@ impl<'a, 'p> FileCopier<'a, 'p> {
         let mut page = [0; PAGE_BYTES];
         let damaged = report.damaged.len();
         let read = self.read(source, at, &mut page, report)?;
-        // The rest of the extent is done with it.
-        self.context.done_bytes.fetch_add((EXTENT_BYTES - PAGE_BYTES) as u64, Ordering::Relaxed);
         // Shorter: cut off after the backup began. A damaged page is reported as one.
         if read < PAGE_BYTES || report.damaged.len() > damaged {
             return Ok(());

@@ -30,7 +30,7 @@ pub(crate) struct ManifestBuilder<'a> {
     pub damage: Vec<PageDamage>,
     /// Of the files' length, what is referred to in earlier packs.
     pub reused_bytes: u64,
-    /// How much of that was not compared with what the files hold.
+    /// Of the files' length, what was taken over from the parent, zeros included.
     pub taken_bytes: u64,
     /// For the report.
     pub warnings: Vec<String>,

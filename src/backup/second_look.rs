@@ -1,8 +1,8 @@
 //! A look at an extent that is taken over from the parent: is there anything in it that the log does not know of?
 //!
 //! Pages of one LSN are the same page; they may differ in hints, which nothing logs. A page that was changed after the
-//! backup began is written anew by replay. Everything else is a contradiction: the log says that nothing touched the
-//! page, and the page says that something did.
+//! backup began is written anew by replay. A page of zeros may be where a relation was cut off and extended after that.
+//! Everything else is a contradiction: the log says that nothing touched the page, and the page says that something did.
 
 use crate::error::Error;
 use crate::format::extent::Extent;
@@ -49,7 +49,7 @@ impl SecondLook<'_> {
         let (known, known_rest) = known.as_chunks::<PAGE_BYTES>();
         let pairs = now.iter().zip(known).enumerate().filter(|(number, _)| !is_damaged(*number));
         for (number, (now, known)) in pairs {
-            if now == known {
+            if now == known || is_zero(now) {
                 continue;
             }
             if let Some(wrong) = self.page(now) {
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(wrong(&extent(&[page(50, 1), page(61, 1)])), Some(1), "newer than it was, and older than the parent");
         assert_eq!(wrong(&extent(&[page(40, 1), page(60, 1)])), Some(0), "set back");
         assert_eq!(wrong(&extent(&[page(150, 1), page(60, 1)])), Some(0), "changed");
-        assert_eq!(wrong(&extent(&[page(50, 1), [0; PAGE_BYTES]])), Some(1), "emptied");
+        assert_eq!(wrong(&extent(&[page(50, 1), [0; PAGE_BYTES]])), None, "cut off, and extended");
         assert_eq!(wrong(&extent(&[page(201, 8), page(60, 1)])), None, "replay writes it anew");
         assert_eq!(wrong(&extent(&[page(50, 1)])), Some(1), "shorter");
         assert_eq!(wrong(&[was.as_slice(), &[1]].concat()), Some(2));

@@ -325,9 +325,11 @@ fn histories_of_17_and_18() {
 }
 
 #[test]
-#[ignore = "long: more than 60 min"]
+#[ignore = "long: about 90 min"]
 fn long_random_histories() {
     for seed in 0..100 {
-        history(13 + u32::try_from(seed % 6).unwrap(), 1000 + seed, 10);
+        let major = 13 + u32::try_from(seed % 6).unwrap();
+        history(major, 1000 + seed, 10);
+        println!("seed {seed}, PostgreSQL {major}");
     }
 }

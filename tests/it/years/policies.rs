@@ -230,7 +230,7 @@ fn months_under_each_policy() {
 }
 
 #[test]
-#[ignore = "long: more than 30 min"]
+#[ignore = "long: 65 min of CPU time"]
 fn long_two_years_under_each_policy() {
     let history = History::make(&years(4, 731, 400));
     std::thread::scope(|scope| {
