@@ -242,6 +242,7 @@ measured() { # step, command…
     say "round $round: $tool $step"
     (cd "$work" && "$python" "$root/benches/measure.py" "$work/cost" ${drop[@]+"${drop[@]}"} "${environment[@]}" "$@" >"$work/tool.log" 2>&1) ||
         { tail -n 20 "$work/tool.log" >&2; fail "$tool failed: $*"; }
+    grep '^read ' "$work/tool.log" >&2 || true # What Walvis says of it.
     local stored=0
     [[ $step == restore ]] || stored=$(("$(stored_"$tool")" - ${before[$tool]:-0}))
     before[$tool]=$((${before[$tool]:-0} + stored))

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
 use crate::format::manifest::{Attachment, Content, FileEntry, TableRef};
 use crate::fsio::{self, Attributes, LiveKind, OwnerNames, file_error};
-use crate::limits::{EXTENT_BYTES, FILE_PIECE_BYTES, FILE_READ_BYTES, MAX_INLINE_EXTENTS};
+use crate::limits::{EXTENT_BYTES, FILE_PIECE_BYTES, FILE_READ_BYTES, MAX_INLINE_EXTENTS, PAGE_LOOK_BYTES};
 use crate::pg::Lsn;
 use crate::pg::data_directory::relation_file;
 use crate::pg::page_checksum::{PAGE_BYTES, is_zero};
@@ -363,10 +363,9 @@ impl<'a, 'p> FileCopier<'a, 'p> {
             };
             let len = bytes_of(1);
             let extent = match *fate {
-                Fate::PageRead(page) => {
-                    self.look_at_page(source, part.offset + done + u64::from(page) * PAGE_BYTES as u64, taken, &mut pages)?;
-                    // The rest of the extent is done with it.
-                    self.context.done_bytes.fetch_add(len.saturating_sub(PAGE_BYTES) as u64, Ordering::Relaxed);
+                Fate::HeaderRead(page) => {
+                    self.look_at_header(source, part.offset + done + u64::from(page) * PAGE_BYTES as u64, taken)?;
+                    self.context.done_bytes.fetch_add(len as u64, Ordering::Relaxed);
                     Some(*taken)
                 }
                 Fate::WholeRead => {
@@ -430,18 +429,18 @@ impl<'a, 'p> FileCopier<'a, 'p> {
         Ok(read)
     }
 
-    /// Looks at one page of an extent that is taken over.
-    fn look_at_page(&self, source: Option<&OpenFile<'_>>, at: u64, taken: &Extent, report: &mut PageReport) -> Result<(), Error> {
-        let mut page = [0; PAGE_BYTES];
-        let damaged = report.damaged.len();
-        let read = self.read(source, at, &mut page, report)?;
-        // Shorter: cut off after the backup began. A damaged page is reported as one.
-        if read < PAGE_BYTES || report.damaged.len() > damaged {
+    /// Looks at the beginning of one page of an extent that is taken over: its LSN is there.
+    fn look_at_header(&self, source: Option<&OpenFile<'_>>, at: u64, taken: &Extent) -> Result<(), Error> {
+        let (source, Some(untouched)) = (opened(source)?, self.context.untouched) else { return Ok(()) };
+        let mut header = [0; PAGE_LOOK_BYTES];
+        let read = fsio::read_full_at(source.file, &source.real, &mut header, at).map_err(|e| file_error(Kind::Config, e))?;
+        self.context.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
+        // Shorter: cut off after the backup began.
+        if read < PAGE_LOOK_BYTES {
             return Ok(());
         }
-        let Some(untouched) = self.context.untouched else { return Ok(()) };
         let look = SecondLook { range: untouched.range(), known: taken };
-        look.page(&page).map_or(Ok(()), |wrong| Err(self.doubt(opened(source)?, at, &wrong)))
+        look.page(&header).map_or(Ok(()), |wrong| Err(self.doubt(source, at, &wrong)))
     }
 
     /// Looks at an extent that is taken over, all of it: what to refer to, or nothing where `chunk` has to be stored,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::format::extent::Extent;
 use crate::limits::EXTENT_BYTES;
 use crate::pg::Lsn;
-use crate::pg::page_checksum::{PAGE_BYTES, Page, is_zero, lsn_of};
+use crate::pg::page_checksum::{PAGE_BYTES, is_zero, lsn_of};
 
 /// What pages are held against.
 pub(crate) struct SecondLook<'a> {
@@ -19,8 +19,8 @@ pub(crate) struct SecondLook<'a> {
 }
 
 impl SecondLook<'_> {
-    /// Looks at one page by itself; what is wrong with it, if anything is.
-    pub(crate) fn page(&self, now: &Page) -> Option<String> {
+    /// Looks at one page by itself, or at its beginning; what is wrong with it, if anything is.
+    pub(crate) fn page(&self, now: &[u8]) -> Option<String> {
         let (from, start) = self.range;
         let lsn = lsn_of(now);
         if (from..start).contains(&lsn) {
@@ -70,6 +70,7 @@ impl SecondLook<'_> {
 mod tests {
     use super::*;
     use crate::format::extent::{BackupId, PackId, RecordLocation, StoredExtent};
+    use crate::pg::page_checksum::Page;
 
     fn page(lsn: u64, fill: u8) -> Page {
         let mut page = [fill; PAGE_BYTES];

@@ -37,8 +37,8 @@ pub(crate) enum Fate {
     Read,
     /// It is taken over, and not read.
     Taken,
-    /// It is taken over, and one of its pages is read: this one.
-    PageRead(u8),
+    /// It is taken over, and the beginning of one of its pages is read: of this one.
+    HeaderRead(u8),
     /// It is taken over, and all of it is read.
     WholeRead,
 }
@@ -96,7 +96,7 @@ impl UntouchedFile<'_> {
         if drawn.is_multiple_of(SAMPLED_WHOLE_ONE_IN) || pages == 0 {
             return Fate::WholeRead;
         }
-        Fate::PageRead((drawn / SAMPLED_WHOLE_ONE_IN % pages) as u8)
+        Fate::HeaderRead((drawn / SAMPLED_WHOLE_ONE_IN % pages) as u8)
     }
 
     /// Where the file's first extent begins in the relation, in pages.
@@ -197,7 +197,7 @@ mod tests {
         let mut pages = [0; 8];
         for index in 0..400_000 {
             let name = match file.fate(index, EXTENT_BYTES as u64) {
-                Fate::PageRead(page) => {
+                Fate::HeaderRead(page) => {
                     pages[usize::from(page)] += 1;
                     "page"
                 }
@@ -211,7 +211,7 @@ mod tests {
         assert!((3600..4400).contains(&looked) && (90..170).contains(&fates["whole"]), "{fates:?}");
         assert!(pages.iter().all(|count| (350..650).contains(count)), "{pages:?}");
         // Of an extent that ends early no page is chosen that is not there.
-        assert!((0..100_000).all(|index| !matches!(file.fate(index, 8192), Fate::PageRead(1..))));
+        assert!((0..100_000).all(|index| !matches!(file.fate(index, 8192), Fate::HeaderRead(1..))));
     }
 
     /// How many days pass between two verifications of each extent, at most.

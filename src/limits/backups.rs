@@ -70,8 +70,10 @@ pub const FILE_PIECE_BYTES: u64 = (EXTENT_BYTES * EXTENTS_PER_TABLE) as u64;
 pub const FILE_READ_BYTES: usize = MIB;
 /// Of the extents that a backup takes over from its parent without reading them, one in so many is looked at.
 pub const SAMPLED_ONE_IN: u64 = 100;
-/// Of these one in so many is read whole, and of the others one page: all of them together are 1 in 650 of the bytes.
+/// Of these one in so many is read whole, and of the others the beginning of one page.
 pub const SAMPLED_WHOLE_ONE_IN: u64 = 32;
+/// How much of a page is read to see when it was last changed: what disks write at once.
+pub const PAGE_LOOK_BYTES: usize = 512;
 /// How much WAL that is not archived yet a backup scans in `pg_wal` to know what changed.
 pub const MAX_LOCAL_WAL_BYTES: u64 = 4096 * MIB as u64;
 /// Jobs that may be under way or done ahead of the first one that is not: it bounds the results that wait for their

@@ -109,8 +109,8 @@ pub enum PageState {
     NewWithContent,
 }
 
-/// The last change of a page (`pd_lsn`), as far as its bytes can be trusted.
-pub fn lsn_of(page: &Page) -> Lsn {
+/// The last change of a page (`pd_lsn`), as far as its bytes can be trusted; the first eight are enough.
+pub fn lsn_of(page: &[u8]) -> Lsn {
     let u32_at = |at: usize| page.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes));
     // High half first.
     Lsn(u64::from(u32_at(0)) << 32 | u64::from(u32_at(4)))
