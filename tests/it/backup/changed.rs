@@ -60,6 +60,7 @@ fn an_idle_backup_reads_next_to_nothing() {
     assert!(full["read_all_because"] == "--read-all" && reads_all(&full), "{full:#}");
     same_as_a_full_read("idle", (&read_back(&host, &second), &second), &read_back(&host, &full));
     let said = run_program(&mut host.command(&["base-backup", "--fast", "--server", &cluster.conninfo()])).exits(0).stdout;
+    run_program(&mut host.command(&["base-backup", "--verify-pages", "soon"])).exits(2).says(&["\"soon\" is no period"]);
     let taken_over = format!("did not change since {} by the log, and were taken over", full["backup_id"].as_str().unwrap());
     assert!(said.contains(&taken_over), "{said}");
 }
