@@ -2,7 +2,8 @@
 //!
 //! Pages of one LSN are the same page; they may differ in hints, which nothing logs. A page that was changed after the
 //! backup began is written anew by replay. A page of zeros may be where a relation was cut off and extended after that.
-//! Everything else is a contradiction: the log says that nothing touched the page, and the page says that something did.
+//! Everything else is a contradiction: the log says that nothing touched the page, and the page says that something
+//! did.
 
 use crate::error::Error;
 use crate::format::extent::Extent;
