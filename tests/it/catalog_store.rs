@@ -109,9 +109,14 @@ impl World {
 
     /// The nodes of the catalog and of changes.
     fn index(&self) -> BTreeMap<String, Vec<u8>> {
+        self.objects(&format!("clusters/main/{SYSTEM_ID}/index/"))
+    }
+
+    /// All objects below a prefix.
+    fn objects(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
         let mut names = Vec::new();
         self.store
-            .list(&format!("clusters/main/{SYSTEM_ID}/index/"), "", &mut |entry| {
+            .list(prefix, "", &mut |entry| {
                 names.push(entry.key);
                 ControlFlow::Continue(())
             })

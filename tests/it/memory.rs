@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use walvis::deadline::Deadline;
+use walvis::format::changes;
 use walvis::limits::{MAX_SUMMARY_BYTES, MIB};
+use walvis::pg::changes::Collector;
 use walvis::pg::scan::{Scanner, Segment as Scanned};
 use walvis::pg::{Timeline, WalFileName, WalSegmentSize};
 use walvis::repo::{ClusterName, Content as Stored, Facts, Repository, Secret, StoreSettings, StoreUrl, SystemId};
@@ -168,7 +170,7 @@ fn a_one_gib_segment() {
 const COMMITS: u32 = 400;
 
 /// A repository with a log of that many segments, and its catalog. Of the segments only what a list reads is stored:
-/// the summaries.
+/// the summaries, and what each segment changes.
 fn long_log(segments: u32) -> Site {
     let site = Site::unencrypted();
     let settings = StoreSettings { url: StoreUrl::File(site.repository()), create_if_absent: None, known: None };
@@ -183,10 +185,13 @@ fn long_log(segments: u32) -> Site {
         // The log goes on with the next segment; this one is not kept.
         let next = writer.fork(1);
         for (_, name, bytes) in writer.finish().segments {
-            let mut scanner = Scanner::new(Scanned::new(name, size).unwrap(), ());
+            let segment = Scanned::new(name, size).unwrap();
+            let mut scanner = Scanner::new(segment, Collector::new(SEGMENT_BYTES));
             scanner.push(&bytes);
-            let summary = scanner.finish().summary.encode_within(MAX_SUMMARY_BYTES);
-            let content = Stored::of_bytes(b"").with_summary(summary);
+            let scanned = scanner.finish();
+            let summary = scanned.summary.encode_within(MAX_SUMMARY_BYTES);
+            let changes = changes::encode(changes::span_of(segment).unwrap(), &scanned.visitor.finish());
+            let content = Stored::of_bytes(b"").with_summary(summary).with_changes(Some(changes));
             repository.put_wal(&cluster, facts.system_id, &WalFileName::Segment(name), &content).unwrap();
         }
         writer = next;

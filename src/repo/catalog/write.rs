@@ -361,8 +361,15 @@ impl Builder<'_, '_> {
                 Ok(Some((summary, bytes)))
             }
             (StoredSegment::Unscanned | StoredSegment::Scanned(_), None) => Ok(None),
-            (StoredSegment::Unscanned | StoredSegment::Scanned(_), Some(scanned)) => {
-                let (summary, set) = self.catalog.scan_with_changes(name)?;
+            (stored @ (StoredSegment::Unscanned | StoredSegment::Scanned(_)), Some(scanned)) => {
+                let (summary, set) = match (self.catalog.scan_with_changes(name), stored) {
+                    (Ok(found), _) => found,
+                    // The catalog needs no more than what is known of it already.
+                    (Err(e), StoredSegment::Scanned(summary)) if e.kind == Kind::Damaged && summary.knows_files => {
+                        return Ok(Some((summary, None)));
+                    }
+                    (Err(e), _) => return Err(e),
+                };
                 *scanned.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 let bytes = changes::encode(self.catalog.node_id(timeline, 0, number), &set);
                 Ok(Some((Arc::new(Summary { xacts: None, ..summary }), Some(bytes))))

@@ -288,6 +288,9 @@ fn history(major: u32, seed: u64, rounds: usize) {
         same_as_a_full_read(&what, (&read_back(&host, &report), &report), &read_back(&host, &full));
     }
     assert!(taken > rounds as u64 * 8_000_000, "{what}: only {taken} bytes were taken over");
+    let objects = files_below(&host.scratch.path().join("repository"));
+    let nodes = objects.iter().filter(|path| path.to_str().unwrap().contains("/index/00000001/c1/")).count();
+    assert!(nodes > 1, "{what}: the changes of 16 segments are in no node");
     let report = host.backup(&cluster, &[]);
     let tables = ["heap", "toasted", "tail", "untouched"];
     let digest = cluster.digest(&tables);

@@ -213,6 +213,19 @@ fn nodes_of_changes_are_aggregated() {
     let found = between(&older, Timeline(1), whole);
     assert_eq!((found.nodes, found.scanned), (3, 11), "what is under no node is scanned");
     assert_eq!(found.finish(whole.1).unwrap(), set);
+
+    // Of one that is damaged it is not known what it changed; the catalog needs no more than its summary.
+    let name = SegmentName::from_number(Timeline(1), 300, size()).unwrap().to_string();
+    let (key, bytes) = older.objects("clusters/").into_iter().find(|(key, _)| key.ends_with(&name)).unwrap();
+    let (key, mut damaged) = (Key::new(key).unwrap(), bytes);
+    *damaged.last_mut().unwrap() ^= 4;
+    older.store.delete(&key).unwrap();
+    let _ = older.store.create(&key, damaged.into(), &ContentId([0; 16])).unwrap();
+    let rebuilt = older.catalog().rebuild(Timeline(1), true).unwrap();
+    assert_eq!((rebuilt.written, rebuilt.written_changes), (rebuilt.deleted, 17));
+    let catalog = older.catalog();
+    let path = catalog.path(Timeline(1)).unwrap();
+    assert_eq!(catalog.changes(&path, whole.0, whole.1).unwrap_err().kind, Kind::Damaged);
 }
 
 #[test]
