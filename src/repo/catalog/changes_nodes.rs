@@ -10,46 +10,17 @@ use super::gone::IndexNode;
 use super::open::Catalog;
 use crate::error::{Error, Kind};
 use crate::format::changes::{self, ChangesError};
-use crate::format::node::{FANOUT, NodeId, span};
+use crate::format::node::{FANOUT, NodeId};
 use crate::limits::{LISTED_NAMES, MAX_CHANGES_BYTES, MAX_CHANGES_LEVEL, MAX_CHANGES_MEMORY_BYTES};
+use crate::pg::SegmentName;
 use crate::pg::changes::{ChangeSet, Extents};
-use crate::pg::{SegmentName, Timeline};
 use crate::repo::content::Content;
 use crate::repo::object_name::ObjectName;
-use crate::repo::prefix::Prefix;
 use crate::threads::at_once;
 
 impl Catalog<'_> {
     pub(super) fn changes_name(&self, id: NodeId) -> ObjectName {
         IndexNode { id, is_changes: true }.name(&self.cluster, self.facts)
-    }
-
-    /// The numbers of the stored nodes of changes of a level from `low` to `high`, at most `limit`; and whether these
-    /// are all.
-    pub(super) fn changes_in(
-        &self,
-        timeline: Timeline,
-        level: u32,
-        low: u64,
-        high: u64,
-        limit: usize,
-    ) -> Result<(Vec<u64>, bool), Error> {
-        let prefix = Prefix::Changes(&self.cluster, self.facts.system_id, timeline, level);
-        let after = match low.saturating_mul(span(level)).checked_sub(1) {
-            None => String::new(),
-            Some(before) => ObjectName::Changes {
-                cluster: self.cluster.clone(),
-                system_id: self.facts.system_id,
-                timeline,
-                level,
-                first_segment: before,
-            }
-            .to_string(),
-        };
-        self.numbers(prefix, &after, high, limit, |name| match name {
-            ObjectName::Changes { first_segment, .. } => Some(first_segment / span(level)),
-            _ => None,
-        })
     }
 
     /// The bytes of a node of changes; `None` when it is not there.

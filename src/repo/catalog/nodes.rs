@@ -46,20 +46,43 @@ impl Catalog<'_> {
         high: u64,
         limit: usize,
     ) -> Result<(Vec<u64>, bool), Error> {
-        let prefix = Prefix::Nodes(&self.cluster, self.facts.system_id, timeline, level);
-        let after = match (low.saturating_mul(span(level))).checked_sub(1) {
-            None => String::new(),
-            Some(before) => ObjectName::Node {
-                cluster: self.cluster.clone(),
-                system_id: self.facts.system_id,
-                timeline,
-                level,
-                first_segment: before,
-            }
-            .to_string(),
+        self.index_in(false, (timeline, level), (low, high), limit)
+    }
+
+    /// As [`nodes_in`](Self::nodes_in), of the nodes of changes.
+    pub(super) fn changes_in(
+        &self,
+        timeline: Timeline,
+        level: u32,
+        low: u64,
+        high: u64,
+        limit: usize,
+    ) -> Result<(Vec<u64>, bool), Error> {
+        self.index_in(true, (timeline, level), (low, high), limit)
+    }
+
+    fn index_in(
+        &self,
+        is_changes: bool,
+        (timeline, level): (Timeline, u32),
+        (low, high): (u64, u64),
+        limit: usize,
+    ) -> Result<(Vec<u64>, bool), Error> {
+        let (cluster, system_id) = (self.cluster.clone(), self.facts.system_id);
+        let prefix = match is_changes {
+            true => Prefix::Changes(&self.cluster, system_id, timeline, level),
+            false => Prefix::Nodes(&self.cluster, system_id, timeline, level),
         };
+        let name = |first_segment| match is_changes {
+            true => ObjectName::Changes { cluster, system_id, timeline, level, first_segment },
+            false => ObjectName::Node { cluster, system_id, timeline, level, first_segment },
+        };
+        let before = low.saturating_mul(span(level)).checked_sub(1);
+        let after = before.map_or_else(String::new, |before| name(before).to_string());
         self.numbers(prefix, &after, high, limit, |name| match name {
-            ObjectName::Node { first_segment, .. } => Some(first_segment / span(level)),
+            ObjectName::Node { first_segment, .. } | ObjectName::Changes { first_segment, .. } => {
+                Some(first_segment / span(level))
+            }
             _ => None,
         })
     }
