@@ -112,7 +112,7 @@ pub(crate) fn finish_manifest(
         reused_bytes,
         stored_bytes: manifest.stored_bytes,
         pages,
-        parent: parent.as_ref().map(|parent| parent.id),
+        parent: parent.as_ref().map(|parent| parent.summary.id),
         data_directory: source.data_directory.as_path().into(),
         jobs: u32::try_from(backup.workers).unwrap_or(u32::MAX),
         warnings: facts.warnings.iter().take(MAX_SUMMARY_WARNINGS).cloned().collect(),

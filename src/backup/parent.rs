@@ -3,17 +3,16 @@
 
 use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead, PageChecksums};
+use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead};
 use crate::limits::MAX_PARENTS_TRIED;
-use crate::pg::{Lsn, Timeline};
 use crate::repo::backups::{BackupReferences, PackUsers, ScratchItems, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId, Tombstoned};
 use std::collections::HashSet;
 
 /// What is known of the parent besides its files.
 pub(crate) struct ParentHead {
-    /// Which backup it is.
-    pub id: BackupId,
+    /// What is known of it without its manifest.
+    pub summary: BackupSummary,
     /// Key of the hashes of its extents, 64 hexadecimal digits.
     hash_key: String,
     /// The packs that it refers to.
@@ -22,40 +21,18 @@ pub(crate) struct ParentHead {
     pub packs_not_reused: HashSet<PackId>,
     /// Its attachments.
     pub attachments: Vec<Attachment>,
-    /// When it began, microseconds since 1970 UTC.
-    pub started_unix_us: i64,
-    /// Where in the log it begins, where it ends, and the size of a segment.
-    pub wal: (Lsn, Lsn, u64),
-    /// The timeline of its start.
-    pub timeline: Timeline,
-    /// Its page checksums.
-    pub pages: PageChecksums,
-    /// Part of the names of tablespace directories.
-    pub catalog_version: u32,
     /// Up to where on the circle the pages that nothing touched were verified: [`Due`](super::untouched::Due).
     pub verified_up_to: u32,
 }
 
 impl ParentHead {
-    fn of(summary: &BackupSummary, head: ManifestHead) -> Self {
-        let references = BackupReferences::of(summary, &head);
+    fn of(summary: BackupSummary, head: ManifestHead) -> Self {
+        let references = BackupReferences::of(&summary, &head);
         let mut packs = PackUsers::default();
         packs.add(&references);
         let packs_not_reused = references.mostly_dead().collect();
         let BackupFacts { hash_key, attachments, verified_up_to, .. } = head.facts;
-        Self {
-            id: summary.id,
-            hash_key,
-            packs,
-            packs_not_reused,
-            attachments,
-            started_unix_us: summary.started_unix_us,
-            wal: (summary.start_lsn, summary.stop_lsn, summary.wal_segment_bytes),
-            timeline: Timeline(summary.timeline),
-            pages: summary.pages,
-            catalog_version: summary.catalog_version,
-            verified_up_to,
-        }
+        Self { summary, hash_key, packs, packs_not_reused, attachments, verified_up_to }
     }
 
     /// Key of the hashes of its extents; `None` where it makes no sense.
@@ -131,7 +108,7 @@ fn exclude_missing(
         let count = missing.len();
         warnings.push(format!(
             "{count} packs of backup {} are gone or truncated (first: {first}): it cannot be restored; what they held is stored anew",
-            head.id
+            head.summary.id
         ));
     }
     head.packs_not_reused.extend(missing);
@@ -140,7 +117,7 @@ fn exclude_missing(
 
 fn read(repository: &Repository, cluster: &ClusterName, system_id: SystemId, id: BackupId) -> Result<Option<Parent>, Error> {
     let copied = ScratchManifest::copy_of(repository, cluster, system_id, id, &mut |_| {})?;
-    Ok(copied.map(|(copy, summary, head)| Parent { head: ParentHead::of(&summary, head), manifest: copy }))
+    Ok(copied.map(|(copy, summary, head)| Parent { head: ParentHead::of(summary, head), manifest: copy }))
 }
 
 /// A file of the parent.

@@ -52,7 +52,8 @@ pub(crate) fn prove(backup: &BackupContext<'_>, parent: &ParentHead, start: Lsn)
 
 /// What makes the pages of two backups different without a record.
 fn differs(backup: &BackupContext<'_>, parent: &ParentHead) -> Option<String> {
-    let (id, control) = (parent.id, &backup.control);
+    let (parent, control) = (&parent.summary, &backup.control);
+    let id = parent.id;
     if backup.request.read_all {
         return Some("--read-all".to_owned());
     }
@@ -66,7 +67,7 @@ fn differs(backup: &BackupContext<'_>, parent: &ParentHead) -> Option<String> {
     if parent.catalog_version != control.catalog_version {
         return Some(format!("backup {id} is of another version of PostgreSQL"));
     }
-    if parent.wal.2 != backup.source.wal_segment_size.bytes() {
+    if parent.wal_segment_bytes != backup.source.wal_segment_size.bytes() {
         return Some(format!("WAL segments had another size when backup {id} was taken"));
     }
     None
@@ -80,9 +81,10 @@ fn changes(
 ) -> Result<Result<ChangeSet, String>, Error> {
     let catalog = backup.repository.catalog(backup.cluster, backup.source.facts())?;
     let path = catalog.path(timeline)?;
-    let (from, stop, _) = parent.wal;
+    let parent = &parent.summary;
+    let (from, stop) = (parent.start_lsn, parent.stop_lsn);
     // What a backup stored until its stop is of its own timeline.
-    let leg = path.legs().iter().find(|leg| leg.timeline == parent.timeline);
+    let leg = path.legs().iter().find(|leg| leg.timeline.0 == parent.timeline);
     if !leg.is_some_and(|leg| leg.begin <= from && stop <= leg.end) {
         return Ok(Err(format!("backup {} is not in the past of this server, which is on timeline {timeline}", parent.id)));
     }

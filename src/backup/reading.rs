@@ -40,7 +40,7 @@ impl Reading {
         };
         let verified_up_to = due.until();
         let seed = u64::from_le_bytes(random_bytes().map_err(|e| Error::new(Kind::Bug, e))?);
-        let untouched = Untouched::new(changes, (parent.wal.0, start), seed, due);
+        let untouched = Untouched::new(changes, (parent.summary.start_lsn, start), seed, due);
         Ok(Self { untouched: Some(untouched), because: None, read_bytes: 0, verified_up_to })
     }
 }
@@ -48,5 +48,5 @@ impl Reading {
 /// How long ago the parent began, by the clock of this host.
 fn since(backup: &BackupContext<'_>, parent: &ParentHead) -> Duration {
     let now_us = backup.id.started_unix_s.saturating_mul(1_000_000);
-    Duration::from_micros(u64::try_from(now_us.saturating_sub(parent.started_unix_us)).unwrap_or(0))
+    Duration::from_micros(u64::try_from(now_us.saturating_sub(parent.summary.started_unix_us)).unwrap_or(0))
 }
