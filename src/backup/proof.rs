@@ -28,7 +28,8 @@ pub(crate) enum Proof {
 /// archived yet, in `pg_wal`.
 ///
 /// # Errors
-/// As the store's, but for damage; [`Kind::Config`] when `pg_wal` cannot be read; [`Kind::Server`].
+/// [`Kind::Server`]; unreachable; as the caller's, who is asked whether to go on. That something cannot be read is no
+/// error, but a reason.
 pub(crate) fn prove(backup: &BackupContext<'_>, parent: &ParentHead, start: Lsn) -> Result<Proof, Error> {
     if let Some(why) = differs(backup, parent) {
         return Ok(Proof::Missing(why));
@@ -44,8 +45,10 @@ pub(crate) fn prove(backup: &BackupContext<'_>, parent: &ParentHead, start: Lsn)
             None => Proof::Complete(changes),
         }),
         Ok(Err(why)) => Ok(Proof::Missing(why)),
-        // Nothing depends on it: whatever the matter is with the catalog, all files can be read.
-        Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied | Kind::Target) => Ok(Proof::Missing(error.what)),
+        // Nothing depends on it: whatever the matter is with the catalog, or with pg_wal, all files can be read.
+        Err(error) if matches!(error.kind, Kind::Damaged | Kind::Denied | Kind::Target | Kind::Config) => {
+            Ok(Proof::Missing(error.what))
+        }
         Err(error) => Err(error),
     }
 }
