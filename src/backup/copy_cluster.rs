@@ -4,11 +4,11 @@
 use crate::backup::attachments::Named;
 use crate::backup::context::BackupContext;
 use crate::backup::copy_files::copy_files;
-use crate::backup::copy_jobs::PackBytes;
 use crate::backup::file_copier::{CopyContext, FileCopier};
 use crate::backup::file_list::{FileList, Layout};
+use crate::backup::kept_paths::KeptPaths;
 use crate::backup::last_files::{store_attachments, store_control_file, store_label_files};
-use crate::backup::manifest_builder::ManifestBuilder;
+use crate::backup::manifest_builder::{Manifest, ManifestBuilder};
 use crate::backup::pages::Horizon;
 use crate::backup::parent::{Parent, ParentFiles, ParentHead};
 use crate::backup::progress::Progress;
@@ -18,7 +18,7 @@ use crate::backup::source::Stopped;
 use crate::backup::untouched::Untouched;
 use crate::crypto::random_bytes;
 use crate::error::{Error, Kind};
-use crate::format::manifest::{Attachment, FileEntry};
+use crate::format::manifest::{Attachment, Tablespace};
 use crate::limits::MIB;
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{Lsn, Timeline};
@@ -29,18 +29,18 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A cluster whose files are stored, and whose backup has ended on the server. The manifest is not put together yet.
-pub(crate) struct CopiedCluster<'a> {
+/// A cluster whose files are stored, and whose backup has ended on the server. The manifest lacks its head.
+pub(crate) struct CopiedCluster {
     /// What the server said at the end.
     pub stopped: Stopped,
     /// The timeline of the stop.
     pub stop_timeline: Timeline,
-    /// The manifest without the last files.
-    pub manifest: ManifestBuilder<'a>,
-    /// The last files.
-    pub last_files: Vec<(FileEntry, PackBytes)>,
+    /// All directories and files.
+    pub manifest: Manifest,
     /// Files outside the data directory.
     pub attachments: Vec<Attachment>,
+    /// Tablespaces outside the data directory.
+    pub tablespaces: Vec<Tablespace>,
     /// Key of the extents' hashes.
     pub hash_key: [u8; 32],
     /// The packs that were stored.
@@ -52,19 +52,19 @@ pub(crate) struct CopiedCluster<'a> {
 }
 
 /// What came of copying all files once.
-enum Pass<'a> {
+enum Pass {
     /// They are copied, and so many bytes were read.
-    Done(Box<Copied<'a>>, u64),
+    Done(Box<Copied>, u64),
     /// Something was changed that the log does not know of, found after so many bytes: nothing may be taken over.
     InDoubt(String, u64),
 }
 
 /// Files that were copied, of a backup that has ended on the server.
-struct Copied<'a> {
-    manifest: ManifestBuilder<'a>,
-    last_files: Vec<(FileEntry, PackBytes)>,
+struct Copied {
+    manifest: Manifest,
     stopped: Stopped,
     attachments: Vec<Attachment>,
+    tablespaces: Vec<Tablespace>,
 }
 
 /// Copies the files of a cluster whose backup began at `start` on the server, and ends it there.
@@ -77,7 +77,7 @@ pub(crate) fn copy_cluster<'a>(
     parent: Option<Parent>,
     mut named: Named,
     warnings: Vec<String>,
-) -> Result<CopiedCluster<'a>, Error> {
+) -> Result<CopiedCluster, Error> {
     let source = backup.source;
     // Where hashes of one key are compared, the backups have to have the same one.
     let (hash_key, parent) = match parent.and_then(|parent| Some((parent.head.decoded_hash_key()?, parent))) {
@@ -138,9 +138,9 @@ pub(crate) fn copy_cluster<'a>(
             Pass::InDoubt(doubt, _) => Err(Error::new(Kind::Bug, doubt)),
         }
     })?;
-    let Copied { manifest, last_files, stopped, attachments } = *copied;
+    let Copied { manifest, stopped, attachments, tablespaces } = *copied;
     let stop_timeline = Timeline(source.stop_timeline(stopped.label.timeline.0)?);
-    Ok(CopiedCluster { stopped, stop_timeline, manifest, last_files, attachments, hash_key, packed, parent, reading })
+    Ok(CopiedCluster { stopped, stop_timeline, manifest, attachments, tablespaces, hash_key, packed, parent, reading })
 }
 
 /// Copying all files once, and maybe once more.
@@ -156,7 +156,7 @@ struct Passes<'a, 'p> {
 
 impl<'a> Passes<'a, '_> {
     /// Copies all files, and ends the backup on the server, unless there is doubt about what is taken over.
-    fn copy(&self, writers: &Writers<'_>, untouched: Option<&Untouched>, warnings: &[String]) -> Result<Pass<'a>, Error> {
+    fn copy(&self, writers: &Writers<'_>, untouched: Option<&Untouched>, warnings: &[String]) -> Result<Pass, Error> {
         let Self { backup, start, list, .. } = *self;
         let source = backup.source;
         let nothing = HashSet::new();
@@ -196,8 +196,12 @@ impl<'a> Passes<'a, '_> {
         let stopped = source.stop(backup.hooks.go_on)?;
         let attachments = store_attachments(backup, &mut last, self.named, self.parent, &mut manifest)?;
         last_files.extend(store_label_files(source, &mut last, &stopped)?);
+        let kept = KeptPaths::of(source, &stopped)?;
+        let mut manifest = manifest.merge(last_files, &|path| kept.has(path))?;
+        let known = |list: &[u8]| self.parent?.lists.find(list).filter(|place| !context.packs_not_reused.contains(&place.pack));
+        manifest.store_lists(&known, &mut |list| last.store_list(list))?;
         last.finish()?;
         let read_bytes = context.read_bytes.load(Ordering::Relaxed);
-        Ok(Pass::Done(Box::new(Copied { manifest, last_files, stopped, attachments }), read_bytes))
+        Ok(Pass::Done(Box::new(Copied { manifest, stopped, attachments, tablespaces: kept.tablespaces() }), read_bytes))
     }
 }

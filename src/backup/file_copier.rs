@@ -12,7 +12,7 @@ use crate::backup::second_look::SecondLook;
 use crate::backup::untouched::{Fate, Untouched, UntouchedFile};
 use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
-use crate::format::extent::{Extent, ExtentTable, PackId, StoredExtent, extents_in};
+use crate::format::extent::{Extent, ExtentTable, PackId, RecordLocation, StoredExtent, extents_in};
 use crate::format::manifest::{Attachment, Content, FileEntry, TableRef};
 use crate::fsio::{self, Attributes, LiveKind, OwnerNames, file_error};
 use crate::limits::{EXTENT_BYTES, FILE_PIECE_BYTES, FILE_READ_BYTES, MAX_INLINE_EXTENTS, PAGE_LOOK_BYTES};
@@ -248,6 +248,14 @@ impl<'a, 'p> FileCopier<'a, 'p> {
             (Content::Tables(vec![self.store_table(&table, crc32c)?]), uses)
         };
         Ok((self.entry(path.to_vec(), attributes, bytes.len() as u64, crc32c, content), uses))
+    }
+
+    /// Stores a list of items of the manifest.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(crate) fn store_list(&mut self, list: &[u8]) -> Result<RecordLocation, Error> {
+        self.packs.append(RecordKind::Table, list)
     }
 
     /// Stores a file that is no part of the data directory. `known` are its extents in the parent.

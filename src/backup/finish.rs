@@ -3,28 +3,23 @@
 
 use crate::backup::context::BackupContext;
 use crate::backup::copy_cluster::CopiedCluster;
-use crate::backup::file_list;
 use crate::backup::progress::Progress;
 use crate::backup::source::Source;
 use crate::backup::unrestorable;
 use crate::backup::wal::{self, NeededWal};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database, PageChecksums, Tablespace};
-use crate::fsio::{self, file_error};
+use crate::format::manifest::{BackupFacts, BackupSummary, DamagedPage, Database, PageChecksums};
 use crate::limits::{MAX_SUMMARY_WARNINGS, MAX_WARNINGS};
-use crate::pg::data_directory::TABLESPACES;
-use crate::pg::{SegmentName, TablespaceMap, Timeline};
+use crate::pg::{SegmentName, Timeline};
 use crate::repo::ObjectSet;
-use crate::repo::backups::{BackupWal, ScratchManifest};
+use crate::repo::backups::{BackupWal, FinishedManifest};
 use crate::report::backup::Read;
-use std::collections::HashSet;
-use std::os::unix::ffi::OsStringExt;
 
 /// A backup whose manifest is complete. It counts when its WAL has arrived and the manifest is stored.
 pub(crate) struct FinishedBackup {
     /// Its manifest.
-    pub manifest: ScratchManifest,
+    pub manifest: FinishedManifest,
     /// The head of it.
     pub facts: BackupFacts,
     /// What is known of it without its manifest.
@@ -42,50 +37,38 @@ impl FinishedBackup {
     }
 }
 
-/// Puts the manifest of a backup together that ended on the server just now: which tablespaces are links has to be
-/// known of this moment.
+/// Puts the manifest of a backup together.
 ///
 /// # Errors
-/// [`Kind::Server`] when the server's `tablespace_map` makes no sense; [`Kind::Config`] for local files.
+/// [`Kind::Bug`] for what a manifest cannot hold.
 pub(crate) fn finish_manifest(
     backup: &BackupContext<'_>,
-    copied: CopiedCluster<'_>,
+    copied: CopiedCluster,
     label: String,
     started: jiff::Timestamp,
 ) -> Result<FinishedBackup, Error> {
     let source = backup.source;
-    let CopiedCluster { stopped, mut manifest, last_files, attachments, hash_key, packed, parent, stop_timeline, reading } =
+    let CopiedCluster { stopped, mut manifest, attachments, tablespaces, hash_key, packed, parent, stop_timeline, reading } =
         copied;
-    let map = TablespaceMap::parse(&stopped.map_file)
-        .ok_or_else(|| Error::new(Kind::Server, "the server's tablespace_map makes no sense"))?;
-    let pages = PageChecksums { enabled: backup.control.page_checksums, verified: manifest.verified, damaged: manifest.damaged };
-    let reused_bytes = manifest.reused_bytes;
-    let read = Read { read_bytes: reading.read_bytes, taken_over_bytes: manifest.taken_bytes, read_all_because: reading.because };
-    let mut damage: Vec<DamagedPage> = std::mem::take(&mut manifest.damage)
+    let (files, bytes, stored_bytes) = (manifest.files, manifest.bytes, manifest.stored_bytes());
+    let told = std::mem::take(&mut manifest.told);
+    let pages = PageChecksums { enabled: backup.control.page_checksums, verified: told.verified, damaged: told.damaged };
+    let read = Read { read_bytes: reading.read_bytes, taken_over_bytes: told.taken_bytes, read_all_because: reading.because };
+    let mut damage: Vec<DamagedPage> = told
+        .damage
         .into_iter()
         .map(|damage| DamagedPage { file: damage.path.into(), block: damage.block, relation: None, detail: damage.detail })
         .collect();
     source.name_relations(&mut damage);
-    let mut warnings = std::mem::take(&mut manifest.warnings);
+    let mut warnings = told.warnings;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     warnings.truncate(MAX_WARNINGS);
-    // A tablespace that was made after the backup began is in the log, and must not be in the backup.
-    let links = linked_tablespaces(source)?;
-    let known: HashSet<&[u8]> = map.entries.iter().map(|(oid, _)| oid.as_slice()).collect();
-    let keep = |path: &[u8]| match path.strip_prefix(TABLESPACES).and_then(|rest| rest.strip_prefix(b"/")) {
-        Some(rest) => {
-            let oid = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
-            known.contains(oid) || !links.contains(oid)
-        }
-        None => true,
-    };
-    let manifest = manifest.merge(last_files, &keep)?;
     let facts = BackupFacts {
         hash_key: hex::encode(hash_key),
         databases: source.databases.clone(),
-        tablespaces: tablespaces(&map),
+        tablespaces,
         annotations: backup.request.annotations.clone(),
         damage,
         warnings,
@@ -106,11 +89,11 @@ pub(crate) fn finish_manifest(
         catalog_version: backup.control.catalog_version,
         wal_segment_bytes: source.wal_segment_size.bytes(),
         from_standby: stopped.label.from_standby,
-        files: manifest.files,
-        bytes: manifest.bytes,
+        files,
+        bytes,
         new_bytes: packed.stored_bytes,
-        reused_bytes,
-        stored_bytes: manifest.stored_bytes,
+        reused_bytes: told.reused_bytes,
+        stored_bytes,
         pages,
         parent: parent.as_ref().map(|parent| parent.summary.id),
         data_directory: source.data_directory.as_path().into(),
@@ -197,20 +180,4 @@ fn name_of(source: &Source<'_>, oid: u32) -> String {
         source.server.text(&expression).ok().flatten()
     };
     known.or_else(asked).map_or_else(|| format!("with oid {oid}"), |name| format!("{name} (oid {oid})"))
-}
-
-/// What the manifest keeps of the server's map.
-fn tablespaces(map: &TablespaceMap) -> Vec<Tablespace> {
-    let entry = |(oid, path): &(Vec<u8>, Vec<u8>)| {
-        Some(Tablespace { oid: std::str::from_utf8(oid).ok()?.parse().ok()?, path: path.clone().into() })
-    };
-    map.entries.iter().filter_map(entry).collect()
-}
-
-/// Names of the links to tablespaces as they are now; what is no link is a tablespace in place.
-fn linked_tablespaces(source: &Source<'_>) -> Result<HashSet<Vec<u8>>, Error> {
-    let path = file_list::real(&source.data_directory, TABLESPACES);
-    let config = |e| file_error(Kind::Config, e);
-    let Some(found) = fsio::scan_live(&path).map_err(config)? else { return Ok(HashSet::new()) };
-    Ok(found.links().map_err(config)?.into_iter().map(OsStringExt::into_vec).collect())
 }

@@ -5,12 +5,12 @@
 
 use crate::backup::copy_jobs::{CopiedItem, CopyResult, LargeFile, PackBytes, PageDamage};
 use crate::error::Error;
-use crate::format::extent::{PackId, tables_in};
-use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, TableRef};
+use crate::format::extent::{PackId, RecordLocation, tables_in};
+use crate::format::manifest::{BackupFacts, Content, FileEntry, Item, ItemLists, TableRef};
 use crate::fsio::OwnerNames;
-use crate::limits::{FILE_PIECE_BYTES, MAX_DAMAGE_LISTED, MAX_WARNINGS};
+use crate::limits::{FILE_PIECE_BYTES, ITEMS_IN_LISTS_FROM_BYTES, MAX_DAMAGE_LISTED, MAX_WARNINGS};
 use crate::raw_text::RawText;
-use crate::repo::backups::{ScratchManifest, ScratchWriter};
+use crate::repo::backups::{FinishedManifest, ScratchWriter, WrittenManifest};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,32 @@ pub(crate) struct ManifestBuilder<'a> {
     uses: HashMap<PackId, u64>,
     owners: OwnerNames,
     large: Option<Large>,
+    told: Told,
+}
+
+/// A large file whose pieces come in.
+struct Large {
+    file: Arc<LargeFile>,
+    tables: Vec<TableRef>,
+    uses: PackBytes,
+}
+
+/// The items of a backup, and what they amount to.
+pub(crate) struct Manifest {
+    written: WrittenManifest,
+    /// Whether it is so long that later backups had better refer to what stays, and can be.
+    is_put_into_lists: bool,
+    /// Number of files.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// What became of the pages, and warnings.
+    pub told: Told,
+}
+
+/// What a backup tells of its files besides the manifest.
+#[derive(Default)]
+pub(crate) struct Told {
     /// Pages whose checksum fits.
     pub verified: u64,
     /// Damaged pages.
@@ -36,22 +62,12 @@ pub(crate) struct ManifestBuilder<'a> {
     pub warnings: Vec<String>,
 }
 
-/// A large file whose pieces come in.
-struct Large {
-    file: Arc<LargeFile>,
-    tables: Vec<TableRef>,
-    uses: PackBytes,
-}
-
-/// The items of a backup, and what they amount to.
-pub(crate) struct Manifest {
+/// The merged items on their way into the manifest.
+struct Merged {
     writer: ScratchWriter,
-    /// Number of files.
-    pub files: u64,
-    /// Their length.
-    pub bytes: u64,
-    /// What a restore reads of the packs.
-    pub stored_bytes: u64,
+    files: u64,
+    bytes: u64,
+    fit_into_lists: bool,
 }
 
 impl<'a> ManifestBuilder<'a> {
@@ -62,12 +78,7 @@ impl<'a> ManifestBuilder<'a> {
             uses: HashMap::new(),
             owners: OwnerNames::default(),
             large: None,
-            verified: 0,
-            damaged: 0,
-            damage: Vec::new(),
-            reused_bytes: 0,
-            taken_bytes: 0,
-            warnings,
+            told: Told { warnings, ..Told::default() },
         })
     }
 
@@ -76,14 +87,14 @@ impl<'a> ManifestBuilder<'a> {
     /// # Errors
     /// [`Kind::Config`](crate::error::Kind::Config) when the temporary file cannot be written.
     pub(crate) fn take(&mut self, result: CopyResult) -> Result<(), Error> {
-        self.verified += result.verified;
-        self.damaged += result.damaged.len() as u64;
-        self.reused_bytes += result.reused_bytes;
-        self.taken_bytes += result.taken_bytes;
+        self.told.verified += result.verified;
+        self.told.damaged += result.damaged.len() as u64;
+        self.told.reused_bytes += result.reused_bytes;
+        self.told.taken_bytes += result.taken_bytes;
         for damage in result.damaged {
             tracing::warn!("{} page {} is damaged: {}", RawText::from(&*damage.path), damage.block, damage.detail);
-            if self.damage.len() < MAX_DAMAGE_LISTED {
-                self.damage.push(damage);
+            if self.told.damage.len() < MAX_DAMAGE_LISTED {
+                self.told.damage.push(damage);
             }
         }
         for warning in result.warnings {
@@ -104,8 +115,8 @@ impl<'a> ManifestBuilder<'a> {
 
     /// Adds a warning to the report.
     pub(crate) fn warn(&mut self, warning: String) {
-        if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(warning);
+        if self.told.warnings.len() < MAX_WARNINGS {
+            self.told.warnings.push(warning);
         }
     }
 
@@ -175,27 +186,29 @@ impl<'a> ManifestBuilder<'a> {
         last.sort_by(|a, b| b.path.cmp(&a.path));
         let mut uses: PackBytes = uses.into_iter().collect();
         uses.sort_unstable();
-        let mut manifest = Manifest { writer: ScratchWriter::new()?, files: 0, bytes: 0, stored_bytes: 0 };
+        let mut merged = Merged { writer: ScratchWriter::new()?, files: 0, bytes: 0, fit_into_lists: true };
         for item in self.writer.finish()?.items() {
             let item = item?;
             while let Some(first) = last.pop_if(|first| first.path.as_slice() < item.path()) {
-                manifest.add(&Item::File(first), &mut uses)?;
+                merged.add(&Item::File(first), &mut uses)?;
             }
             if keep(item.path()) {
-                manifest.add(&item, &mut uses)?;
+                merged.add(&item, &mut uses)?;
             }
         }
         while let Some(first) = last.pop() {
-            manifest.add(&Item::File(first), &mut uses)?;
+            merged.add(&Item::File(first), &mut uses)?;
         }
-        manifest.stored_bytes = manifest.writer.live_bytes();
-        Ok(manifest)
+        let Merged { writer, files, bytes, fit_into_lists } = merged;
+        let is_put_into_lists = fit_into_lists && writer.item_bytes() > ITEMS_IN_LISTS_FROM_BYTES;
+        Ok(Manifest { written: writer.end()?, is_put_into_lists, files, bytes, told: self.told })
     }
 }
 
-impl Manifest {
+impl Merged {
     /// The first file takes all uses with it: the manifest counts them for the whole backup.
     fn add(&mut self, item: &Item, uses: &mut PackBytes) -> Result<(), Error> {
+        self.fit_into_lists &= ItemLists::can_hold(item);
         match item {
             Item::Directory(_) => self.writer.add(item, &[]),
             Item::File(entry) => {
@@ -205,12 +218,37 @@ impl Manifest {
             }
         }
     }
+}
+
+impl Manifest {
+    /// Puts the items of a long manifest into lists, and stores those that `known` does not know.
+    ///
+    /// # Errors
+    /// As `store`'s; [`Kind::Config`](crate::error::Kind::Config) when the temporary file cannot be read.
+    pub(crate) fn store_lists(
+        &mut self,
+        known: &dyn Fn(&[u8]) -> Option<RecordLocation>,
+        store: &mut dyn FnMut(&[u8]) -> Result<RecordLocation, Error>,
+    ) -> Result<(), Error> {
+        if !self.is_put_into_lists {
+            return Ok(());
+        }
+        self.written.put_into_lists(&mut |list| match known(list) {
+            Some(place) => Ok(place),
+            None => store(list),
+        })
+    }
+
+    /// What a restore reads of the packs.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.written.live_bytes()
+    }
 
     /// The manifest as it is stored.
     ///
     /// # Errors
     /// [`Kind::Bug`](crate::error::Kind::Bug) when it refers to a pack whose length `total` does not know.
-    pub(crate) fn finish(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<ScratchManifest, Error> {
-        self.writer.finish_with(facts, total)
+    pub(crate) fn finish(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<FinishedManifest, Error> {
+        self.written.finish(facts, total)
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{BackupId, PackId};
 use crate::format::manifest::{Attachment, BackupFacts, BackupSummary, Content, FileEntry, Item, ManifestHead};
 use crate::limits::MAX_PARENTS_TRIED;
-use crate::repo::backups::{BackupReferences, PackUsers, ScratchItems, ScratchManifest};
+use crate::repo::backups::{BackupReferences, ListPlaces, ManifestPart, PackUsers, ScratchItems, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId, Tombstoned};
 use std::collections::HashSet;
 
@@ -19,6 +19,8 @@ pub(crate) struct ParentHead {
     pub packs: PackUsers,
     /// Packs that are hardly used any more, or gone, or that a tombstone names: what is in them is stored anew.
     pub packs_not_reused: HashSet<PackId>,
+    /// Its lists of items.
+    pub lists: ListPlaces,
     /// Its attachments.
     pub attachments: Vec<Attachment>,
     /// Up to where on the circle the pages that nothing touched were verified: [`Due`](super::untouched::Due).
@@ -26,13 +28,13 @@ pub(crate) struct ParentHead {
 }
 
 impl ParentHead {
-    fn of(summary: BackupSummary, head: ManifestHead) -> Self {
+    fn of(summary: BackupSummary, head: ManifestHead, lists: ListPlaces) -> Self {
         let references = BackupReferences::of(&summary, &head);
         let mut packs = PackUsers::default();
         packs.add(&references);
         let packs_not_reused = references.mostly_dead().collect();
         let BackupFacts { hash_key, attachments, verified_up_to, .. } = head.facts;
-        Self { summary, hash_key, packs, packs_not_reused, attachments, verified_up_to }
+        Self { summary, hash_key, packs, packs_not_reused, lists, attachments, verified_up_to }
     }
 
     /// Key of the hashes of its extents; `None` where it makes no sense.
@@ -116,8 +118,13 @@ fn exclude_missing(
 }
 
 fn read(repository: &Repository, cluster: &ClusterName, system_id: SystemId, id: BackupId) -> Result<Option<Parent>, Error> {
-    let copied = ScratchManifest::copy_of(repository, cluster, system_id, id, &mut |_| {})?;
-    Ok(copied.map(|(copy, summary, head)| Parent { head: ParentHead::of(summary, head), manifest: copy }))
+    let mut lists = ListPlaces::default();
+    let copied = ScratchManifest::copy_of(repository, cluster, system_id, id, &mut |part| {
+        if let ManifestPart::List(place, content) = part {
+            lists.add(*place, content);
+        }
+    })?;
+    Ok(copied.map(|(copy, summary, head)| Parent { head: ParentHead::of(summary, head, lists), manifest: copy }))
 }
 
 /// A file of the parent.

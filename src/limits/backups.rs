@@ -35,6 +35,28 @@ pub const MAX_MANIFEST_NAMES: usize = 4096;
 pub const MAX_OWNER_NAME_BYTES: usize = 256;
 /// Most packs that a backup refers to: 16 TiB of the smallest, compressed. A reader needs 80 MiB for this many.
 pub const MAX_MANIFEST_PACKS: usize = 2 * MIB;
+/// Items of a manifest that take more than this are stored in lists of their own, which later backups refer to.
+pub const ITEMS_IN_LISTS_FROM_BYTES: u64 = 128 * KIB as u64;
+/// Items of one list, on average: of a cluster that is idle some files differ each time, and with each of them its
+/// list.
+pub const ITEMS_PER_LIST: u32 = 128;
+/// Longest list of items: a record of a pack.
+pub const MAX_LIST_BYTES: usize = EXTENT_BYTES;
+/// Most tables of a file whose item is in a list: it fits into one with every pack and the longest path.
+pub const MAX_LISTED_TABLES: usize = 1024;
+/// Most lists of a manifest: a hundred million files. A reader needs 24 MiB for this many.
+pub const MAX_MANIFEST_LISTS: usize = MIB;
+/// Packs in which lists of the parent may lie: where they are spread over more, all are stored anew, so that reading a
+/// manifest takes no more requests than that.
+pub const MAX_LIST_PACKS: usize = 128;
+/// Lists that are read together, as they are stored: a manifest of more is read in several steps.
+pub const LISTS_READ_BYTES: u64 = 4 * MIB as u64;
+/// Longest range of a pack that is read at once for lists; [`CATALOG_READERS`](super::CATALOG_READERS) are read side by
+/// side.
+pub const MAX_LIST_RANGE_BYTES: u64 = MIB as u64;
+/// Shortest encoded item but that of the data directory itself: kind, common beginning, rest and its length, mode,
+/// owner, group.
+pub const MIN_ITEM_BYTES: usize = 7;
 /// Most bytes of a manifest for each byte of its object: real ones get 5 to 20 times shorter, and what comes out of
 /// very few bytes would keep a reader busy for as long as its writer likes.
 pub const MAX_MANIFEST_EXPANSION: u64 = 256;

@@ -75,7 +75,7 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     check_databases(&backup, &finished)?;
     (hooks.go_on)()?;
     let FinishedBackup { manifest, facts, summary, read, .. } = finished;
-    let manifest_bytes = repository.complete_backup(cluster, source.system_id, &summary, || Box::new(manifest.bytes()))?;
+    let manifest_bytes = repository.complete_backup(cluster, source.system_id, &summary, || manifest.bytes())?;
     let outcome = Outcome { manifest_bytes, read, whole: since.elapsed(), waited_for_wal: waited };
     Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, outcome))
 }

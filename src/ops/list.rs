@@ -20,7 +20,6 @@ use crate::report::segments::SegmentRange;
 use crate::report::time::Time;
 use crate::report::verified;
 use crate::repositories;
-use std::ops::ControlFlow;
 
 /// Receives every stored file as it is seen.
 pub type OnFile<'a> = &'a mut dyn FnMut(&StoredFile);
@@ -195,7 +194,7 @@ fn backups(
 
 /// The databases of a backup: at the head of its manifest.
 fn databases(repository: &Repository, cluster: &ClusterName, facts: Facts, id: BackupId) -> Result<Vec<Database>, Error> {
-    let read = repository.read_manifest(cluster, facts.system_id, id, &mut |_, _| Ok(ControlFlow::Break(())))?;
+    let read = repository.read_manifest_head(cluster, facts.system_id, id)?;
     Ok(read.map(|(_, head)| head.facts.databases).unwrap_or_default())
 }
 

@@ -10,7 +10,6 @@ use crate::repo::backups::BackupReferences;
 use crate::repo::{Catalog, ClusterName, Facts, Remembered, Repository, SystemId, Verified};
 use crate::report::resolve::ResolveReport;
 use crate::report::verified;
-use std::ops::ControlFlow;
 
 /// What the newest evidence of a system identifier tells, as far back as it can say anything; `None`, with a line in
 /// the log, where it cannot be read.
@@ -44,7 +43,7 @@ fn needed(repository: &Repository, cluster: &ClusterName, facts: Facts, report: 
     let mut verified = Verified::default();
     let backup = report.backup.as_ref().and_then(|backup| backup.backup_id.as_deref()).and_then(BackupId::parse);
     if let Some(backup) = backup {
-        let read = repository.read_manifest(cluster, facts.system_id, backup, &mut |_, _| Ok(ControlFlow::Break(())))?;
+        let read = repository.read_manifest_head(cluster, facts.system_id, backup)?;
         // Names of packs and manifests are used once.
         if let Some((summary, head)) = read {
             let references = BackupReferences::of(&summary, &head);

@@ -8,7 +8,7 @@ use crate::limits::{CATALOG_READERS, PROGRESS_EVERY};
 use crate::pg::data_directory::tablespace_version_directory;
 use crate::pg::{BackupManifest, Timeline, WalRange};
 use crate::raw_text::shown;
-use crate::repo::backups::{ExtentReader, PackReader, ScratchManifest};
+use crate::repo::backups::{ExtentReader, ManifestPart, PackReader, ScratchManifest};
 use crate::repo::{ClusterName, Repository, SystemId};
 use crate::report::restore::Restored;
 use crate::restore::extents::{Batches, FileRestore, RestoreCounters, RestoreWorker};
@@ -54,7 +54,11 @@ impl Source<'_> {
     /// Copies the manifest, and shows `look` its items meanwhile.
     fn copy_manifest(&self, look: &mut dyn FnMut(&Item)) -> Result<(ScratchManifest, BackupFacts), Error> {
         let id = self.summary.id;
-        let copied = ScratchManifest::copy_of(self.repository, self.cluster, self.system_id, id, look)?;
+        let copied = ScratchManifest::copy_of(self.repository, self.cluster, self.system_id, id, &mut |part| {
+            if let ManifestPart::Item(item) = part {
+                look(item);
+            }
+        })?;
         let (manifest, _, head) = copied.ok_or_else(|| {
             Error::new(Kind::Target, format!("backup {id} is gone from {}", self.repository.location()))
                 .hint("it was there a moment ago; try again to have another one chosen")

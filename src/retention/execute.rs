@@ -267,8 +267,7 @@ impl Run<'_, '_> {
             let (mut known, mut damaged) = (false, false);
             for facts in &self.systems {
                 // Its metadata may be whole where the rest is not.
-                let head =
-                    repository.read_manifest(cluster, facts.system_id, id, &mut |_, _| Ok(std::ops::ControlFlow::Break(())));
+                let head = repository.read_manifest_head(cluster, facts.system_id, id);
                 match head {
                     Ok(head) => known |= head.is_some(),
                     Err(error) if error.kind == Kind::Damaged => damaged = true,

@@ -4,7 +4,6 @@
 //! go.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 use super::deleting::{Deleting, Tally};
 use crate::error::{Error, Kind};
@@ -103,7 +102,7 @@ impl Expiring<'_> {
         let mut needed = ObjectSet::new(self.facts.wal_segment_size);
         let stored = repository.backup_ids(cluster, system_id)?;
         for id in stored.into_iter().filter(|id| !but.contains(id)) {
-            let head = match repository.read_manifest(cluster, system_id, id, &mut |_, _| Ok(ControlFlow::Break(()))) {
+            let head = match repository.read_manifest_head(cluster, system_id, id) {
                 Ok(head) => head,
                 Err(error) if error.kind == Kind::Damaged && self.may_go_unread(id)? => None,
                 Err(error) => return Err(error),

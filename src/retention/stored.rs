@@ -234,7 +234,7 @@ fn read_head(
     facts: Facts,
     id: BackupId,
 ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
-    repository.read_manifest(cluster, facts.system_id, id, &mut |_, _| Ok(ControlFlow::Break(())))
+    repository.read_manifest_head(cluster, facts.system_id, id)
 }
 
 /// Why a backup cannot be restored, as far as listings tell.

@@ -1,8 +1,6 @@
 //! Since when all objects of each backup are verified: what evidence says of it, so that `list` need not look at every
 //! pack.
 
-use std::ops::ControlFlow;
-
 use crate::error::{Error, Kind};
 use crate::limits::CATALOG_READERS;
 use crate::repo::backups::BackupReferences;
@@ -25,7 +23,7 @@ pub fn checked_backups(
     ids.retain(|id| checked.manifest(*id).is_some());
     for some in ids.chunks(CATALOG_READERS) {
         let read = at_once(some, CATALOG_READERS, |id| {
-            let read = repository.read_manifest(cluster, facts.system_id, *id, &mut |_, _| Ok(ControlFlow::Break(())))?;
+            let read = repository.read_manifest_head(cluster, facts.system_id, *id)?;
             Ok(read.map(|(summary, head)| checked.backup(&BackupReferences::of(&summary, &head), facts.wal_segment_size)))
         });
         for (id, read) in some.iter().zip(read) {

@@ -156,7 +156,7 @@ impl<'f> Full<'f> {
             }
             let (meter, stop) = (self.meter, Stop::default());
             let mut asked = meter.bytes();
-            let read = self.known.repository.read_manifest_metered(
+            let read = self.known.repository.read_manifest_parts(
                 cluster,
                 system_id,
                 backup,

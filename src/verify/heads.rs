@@ -1,7 +1,5 @@
 //! What the heads of all manifests say: which backups there are, and what each refers to.
 
-use std::ops::ControlFlow;
-
 use super::fault::Fault;
 use super::findings::{Problem, Subject};
 use super::inventory::SystemInventory;
@@ -42,9 +40,7 @@ impl Heads {
         let mut heads = Self::default();
         for some in ids.chunks(CATALOG_READERS) {
             go_on()?;
-            let read = at_once(some, CATALOG_READERS, |id| {
-                repository.read_manifest(cluster, system_id, *id, &mut |_, _| Ok(ControlFlow::Break(())))
-            });
+            let read = at_once(some, CATALOG_READERS, |id| repository.read_manifest_head(cluster, system_id, *id));
             for (id, read) in some.iter().zip(read) {
                 match read {
                     Ok(Some((summary, head))) => {

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::format::extent::{BackupId, Extent, ExtentHash, PackId, RecordLocation, extent_bytes};
 use crate::format::manifest::{BackupFacts, Content, Item, TableRef};
 use crate::limits::{CATALOG_READERS, EXTENT_BYTES, EXTENTS_PER_TABLE, VERIFY_READ_BYTES};
-use crate::repo::backups::{ExtentReader, PackReader};
+use crate::repo::backups::{ExtentReader, ManifestPart, PackReader};
 use crate::threads::{Stop, at_once};
 
 /// What a backup says of an extent.
@@ -175,7 +175,7 @@ pub(super) fn walk(
     let (mut tables, mut paths): (Vec<WantedTable>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
     let mut key: Option<u16> = None;
     let read =
-        repository.read_manifest_metered(cluster, system_id, id, &|bytes| meter.take_again(bytes, &stop), &mut |head, item| {
+        repository.read_manifest_parts(cluster, system_id, id, &|bytes| meter.take_again(bytes, &stop), &mut |head, part| {
             if meter.bytes() - asked_at >= VERIFY_READ_BYTES as u64 {
                 asked_at = meter.bytes();
                 go_on()?;
@@ -191,7 +191,15 @@ pub(super) fn walk(
                     *key.insert(number_of(keys, hash_key))
                 }
             };
-            let Item::File(file) = item else { return Ok(ControlFlow::Continue(())) };
+            let file = match part {
+                ManifestPart::Item(Item::File(file)) => file,
+                ManifestPart::Item(Item::Directory(_)) => return Ok(ControlFlow::Continue(())),
+                ManifestPart::List(place, _) => {
+                    let record = Reference { offset: place.offset, sealed_bytes: place.sealed_bytes, content: None };
+                    take(b"", Referred::Record(place.pack, record), key)?;
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
             match &file.content {
                 Content::Extents(listed) => extents(&file.path, file.size_bytes, listed, key, take)?,
                 Content::Tables(listed) => {

@@ -10,9 +10,13 @@ use walvis::crypto::WrappingKey;
 use walvis::deadline::Deadline;
 use walvis::error::{Error, Kind};
 use walvis::format::extent::{BackupId, Extent, ExtentTable, PackId, RecordLocation, StoredExtent};
-use walvis::format::manifest::{BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item, ManifestWriter, TableRef};
+use walvis::format::manifest::{
+    BackupFacts, BackupSummary, Content, DirectoryEntry, FileEntry, Item, ItemLists, ManifestWriter, TableRef,
+};
 use walvis::limits::EXTENT_BYTES;
-use walvis::repo::backups::{ExtentReader, PackReader, PackTarget, Packed, ScratchManifest, WantedExtent, with_packs};
+use walvis::repo::backups::{
+    ExtentReader, ManifestPart, PackReader, PackTarget, Packed, ScratchManifest, WantedExtent, with_packs,
+};
 use walvis::repo::{ClusterName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::memory::MemoryStore;
@@ -294,7 +298,9 @@ fn a_scratch_copy_has_the_items_of_the_manifest_and_only_of_a_whole_one() {
     let pack = PackId { backup: world.id, number: 0 };
     put_manifest(&world, pack, 20_000);
     let mut seen = 0;
-    let copy = |id, look: &mut dyn FnMut(&Item)| ScratchManifest::copy_of(&world.repository, &world.cluster, SYSTEM, id, look);
+    let copy = |id, look: &mut dyn FnMut(&ManifestPart<'_>)| {
+        ScratchManifest::copy_of(&world.repository, &world.cluster, SYSTEM, id, look)
+    };
     let (manifest, _, head) = copy(world.id, &mut |_| seen += 1).unwrap().unwrap();
     assert_eq!((seen, head.facts), (DIRECTORIES.len() + 20_000, facts()));
     for _ in 0..2 {
@@ -310,6 +316,80 @@ fn a_scratch_copy_has_the_items_of_the_manifest_and_only_of_a_whole_one() {
         bytes[last] ^= 1;
     });
     assert_eq!(copy(world.id, &mut |_| {}).err().unwrap().kind, Kind::Damaged);
+}
+
+/// Stores a manifest whose items are in lists, in packs of a few lists each, and says where these are.
+fn put_lists(world: &World, files: u32) -> Vec<RecordLocation> {
+    let pack = PackId { backup: world.id, number: 100 };
+    let items = || DIRECTORIES.into_iter().map(directory).chain((0..files).map(move |number| file(number, pack)));
+    let mut contents = Vec::new();
+    let (mut lists, mut writer) = (ItemLists::default(), ManifestWriter::new(Vec::new()));
+    for item in items() {
+        contents.extend(lists.add(&item).unwrap());
+        writer.add(&item, &[]).unwrap();
+    }
+    contents.extend(lists.finish());
+    let (places, packed) = with_packs(&world.target(50_000), |writers| {
+        let mut packs = writers.writer()?;
+        let stored = contents.iter().map(|list| packs.append(RecordKind::Table, list)).collect::<Result<Vec<_>, _>>()?;
+        packs.finish()?;
+        Ok(stored)
+    })
+    .unwrap();
+    let total = |pack| Some(packed.packs.get(&pack).copied().unwrap_or(1 << 24));
+    let whole = writer.end().unwrap().1.in_lists(&places, &facts(), total).unwrap();
+    world
+        .repository
+        .put_manifest(&world.cluster, SYSTEM, &summary(world), || Box::new(std::io::Cursor::new(whole.clone())))
+        .unwrap();
+    places
+}
+
+#[test]
+fn a_manifest_of_lists_is_read_like_any_other() {
+    let world = World::new();
+    let pack = PackId { backup: world.id, number: 100 };
+    let places = put_lists(&world, 20_000);
+    assert!(places.len() > 80 && world.names("/packs/").len() > 2, "{places:?}");
+    let expected = || DIRECTORIES.into_iter().map(directory).chain((0..20_000).map(move |number| file(number, pack)));
+    let copy = ScratchManifest::copy_of(&world.repository, &world.cluster, SYSTEM, world.id, &mut |_| {});
+    let (copied, read, head) = copy.unwrap().unwrap();
+    assert!(copied.items().map(Result::unwrap).eq(expected()));
+    assert_eq!((read, head.facts, head.lists), (summary(&world), facts(), places.clone()));
+    // Lists come before their items, and a reader may stop at any of them.
+    let mut seen = Vec::new();
+    let early = world.repository.read_manifest_parts(&world.cluster, SYSTEM, world.id, &|_| {}, &mut |_, part| {
+        seen.push(match part {
+            ManifestPart::List(place, _) => Err(place),
+            ManifestPart::Item(item) => Ok(item),
+        });
+        Ok(if seen.len() == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    assert_eq!(early.unwrap().unwrap().0, summary(&world));
+    assert_eq!(seen.remove(0), Err(places[0]));
+    assert!(seen.into_iter().map(Result::unwrap).eq(expected().take(4)));
+
+    // What is known of the backup needs no pack; its files need all of them.
+    let damaged_at = |place: &RecordLocation, change: &dyn Fn(&mut Vec<u8>)| {
+        let name = world.names("/packs/").into_iter().find(|name| name.ends_with(&place.pack.to_string())).unwrap();
+        world.replace(&name, change);
+        let head = world.repository.read_manifest_head(&world.cluster, SYSTEM, world.id).unwrap().unwrap().1;
+        assert_eq!(head.lists, places);
+        let error = ScratchManifest::copy_of(&world.repository, &world.cluster, SYSTEM, world.id, &mut |_| {}).err().unwrap();
+        assert!(error.kind == Kind::Damaged && error.what.contains(&name), "{error:?}");
+        world.replace(&name, |bytes| change(bytes));
+    };
+    let first = places[0];
+    let last = places.last().unwrap();
+    damaged_at(&first, &|bytes| {
+        let at = bytes.len() - 3;
+        bytes[at] ^= 1;
+    });
+    let name = world.names("/packs/").into_iter().find(|name| name.ends_with(&last.pack.to_string())).unwrap();
+    world.memory.delete(&Key::new(name.clone()).unwrap()).unwrap();
+    let error =
+        world.repository.read_manifest(&world.cluster, SYSTEM, world.id, &mut |_, _| Ok(ControlFlow::Continue(()))).unwrap_err();
+    assert!(error.kind == Kind::Damaged && error.what.contains("is gone, and a backup needs it"), "{error:?}");
 }
 
 #[test]

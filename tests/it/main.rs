@@ -37,6 +37,7 @@ mod fetch;
 mod golden;
 mod golden_backup;
 mod golden_evidence;
+mod golden_lists;
 mod golden_repository;
 mod golden_retention;
 mod hands;

@@ -30,11 +30,10 @@ const SIDEWAYS: [(&str, &str, &str); 4] = [
     ("threads", "error", "a thread that panics is an error"),
 ];
 /// What looks like a bound and is meant to be where it is: the module, the name, and why.
-const FACTS: [(&str, &str, &str); 17] = [
+const FACTS: [(&str, &str, &str); 16] = [
     ("codec::one_pass", "FRONT_BYTES", "follows from a bound"),
     ("codec::pack", "FRONT_BYTES", "follows from the format and its bounds"),
     ("crypto::keys", "CACHED_KEY_BYTES", "what is kept of a key has this length"),
-    ("format::manifest::read", "MIN_ITEM_BYTES", "follows from the format"),
     ("format::manifest::rules", "MAX_MODE", "all bits that a mode has"),
     ("format::manifest::rules", "MAX_TIME_US", "the last time that the format can write"),
     ("format::node", "MAX_LEVEL", "follows from the format: a node of this level is all of the log"),

@@ -4,16 +4,19 @@
 //! files in the order of their paths. `docs/FORMAT.md` has the layout.
 
 mod bounded;
+mod items;
+mod lists;
 mod read;
 mod rules;
 mod write;
 
 use std::collections::BTreeMap;
 
+pub use lists::ItemLists;
 pub use read::ManifestReader;
 pub use rules::{directory_mode, file_mode, is_tablespace_path};
 use serde::{Deserialize, Serialize};
-pub use write::ManifestWriter;
+pub use write::{ManifestItems, ManifestWriter};
 
 use super::extent::{BackupId, Extent, PackId, RecordLocation};
 use crate::limits::{
@@ -23,8 +26,12 @@ use crate::limits::{
 use crate::pg::scan::Parameters;
 use crate::raw_text::RawText;
 
-/// The version that is written, and the only one read.
+/// The version with all items in the manifest itself.
 const VERSION: u8 = 1;
+/// The version with items in lists that are stored in packs.
+const VERSION_WITH_LISTS: u8 = 2;
+/// The first byte of a list of items. Tables of extents, which are records of the same kind, begin with another one.
+const LIST_VERSION: u8 = 2;
 const DIRECTORY: u8 = 1;
 const FILE_WITH_EXTENTS: u8 = 2;
 const FILE_WITH_TABLES: u8 = 3;
@@ -300,6 +307,8 @@ pub struct ManifestHead {
     pub packs: Vec<PackUse>,
     /// Number of directories and files.
     pub items: u64,
+    /// Where the lists of items are, in the order of these; none where the items follow the head.
+    pub lists: Vec<RecordLocation>,
     /// Owners and groups, by the numbers that items have for them.
     names: Vec<String>,
 }

@@ -10,8 +10,8 @@ use super::{Attachment, BackupFacts, BackupSummary, Item, ManifestHead};
 use crate::format::extent::{PackId, extents_in};
 use crate::limits::{
     MAX_ANNOTATIONS, MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_BACKUP_BYTES, MAX_DAMAGE_LISTED, MAX_DATABASES, MAX_LABEL_BYTES,
-    MAX_NAME_BYTES, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES, MAX_RECORD_BYTES, MAX_SERVER_VERSION, MAX_SUMMARY_WARNINGS,
-    MAX_TABLESPACE_PATH_BYTES, MAX_TABLESPACES, MAX_WARNINGS, MIN_SERVER_VERSION,
+    MAX_LIST_BYTES, MAX_NAME_BYTES, MAX_OWNER_NAME_BYTES, MAX_PATH_BYTES, MAX_RECORD_BYTES, MAX_SERVER_VERSION,
+    MAX_SUMMARY_WARNINGS, MAX_TABLESPACE_PATH_BYTES, MAX_TABLESPACES, MAX_WARNINGS, MIN_ITEM_BYTES, MIN_SERVER_VERSION,
 };
 use crate::pg::WalSegmentSize;
 use crate::pg::data_directory::{BACKUP_LABEL, CONTROL, TABLESPACE_MAP, TABLESPACES, is_emptied, tablespace_version_directory};
@@ -72,7 +72,8 @@ impl Rules {
 
     /// Checks the head, and gives attachments the modes that they may have.
     pub(super) fn begin(&mut self, head: &mut ManifestHead) -> Result<(), &'static str> {
-        if head.items > self.max_items {
+        let in_lists = (MAX_LIST_BYTES / MIN_ITEM_BYTES) as u64 * head.lists.len() as u64;
+        if head.items > if head.lists.is_empty() { self.max_items } else { in_lists } {
             return Err("it cannot hold as many items as it says");
         }
         if !head.names.iter().all(|name| is_owner_name(name)) || !are_distinct(head.names.iter()) {

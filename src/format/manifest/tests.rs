@@ -3,7 +3,9 @@
 use super::rules::is_safe;
 use super::*;
 use crate::format::extent::{StoredExtent, TableError};
-use crate::limits::{EXTENT_BYTES, MAX_MANIFEST_NAMES, MAX_MANIFEST_PACKS};
+use crate::limits::{
+    EXTENT_BYTES, MAX_LIST_BYTES, MAX_LISTED_TABLES, MAX_MANIFEST_LISTS, MAX_MANIFEST_NAMES, MAX_MANIFEST_PACKS, MAX_PATH_BYTES,
+};
 use crate::pg::Lsn;
 use crate::varint::put_varint;
 
@@ -387,5 +389,179 @@ fn a_summary_must_make_sense() {
         let mut summary = summary();
         change(&mut summary);
         assert!(!summary.is_sane(), "{summary:?}");
+    }
+}
+
+/// The items of a backup in lists: each where it would be stored, and its content.
+fn in_lists(items: &[Item]) -> Vec<(RecordLocation, Vec<u8>)> {
+    let mut lists = ItemLists::default();
+    let mut contents: Vec<Vec<u8>> = items.iter().filter_map(|item| lists.add(item).unwrap()).collect();
+    contents.extend(lists.finish());
+    (0..).zip(contents).map(|(number, content)| (place(number % 3, number / 3 * 100), content)).collect()
+}
+
+/// The manifest whose items are in these lists.
+fn with_lists(items: &[Item], lists: &[RecordLocation], total: u64) -> Vec<u8> {
+    let mut writer = ManifestWriter::new(Vec::new());
+    for item in items {
+        writer.add(item, &[]).unwrap();
+    }
+    writer.end().unwrap().1.in_lists(lists, &plain_facts(), |_| Some(total)).unwrap()
+}
+
+/// Reads a manifest with lists as one of a repository.
+fn read_lists(whole: &[u8], contents: &[Vec<u8>]) -> Result<(Vec<Item>, ManifestHead), TableError> {
+    let mut reader = ManifestReader::of_backup(&summary(), whole.len() as u64);
+    for chunk in whole.chunks(7) {
+        reader.feed(chunk);
+        assert_eq!(reader.next_item()?, None);
+    }
+    let mut found = Vec::new();
+    for content in contents {
+        found.extend(reader.list(content)?);
+    }
+    reader.finish().map(|head| (found, head))
+}
+
+/// A tree of so many files in ten directories, each file with something of its own.
+fn tree(files: u32) -> Vec<Item> {
+    let mut items = vec![directory(""), directory("base")];
+    for number in 0..files {
+        if number % (files / 10) == 0 {
+            items.push(directory(&format!("base/{}", 10 + number / (files / 10))));
+        }
+        let mut file = file(&format!("base/{}/{:06}", 10 + number / (files / 10), 16_384 + number));
+        if let Item::File(entry) = &mut file {
+            entry.size_bytes = 5;
+            entry.content = Content::Extents(vec![Extent { crc32c: number, stored: stored(number % 50, number) }]);
+        }
+        items.push(file);
+    }
+    items
+}
+
+#[test]
+fn items_in_lists_are_read_back_in_order() {
+    let items = tree(3000);
+    let lists = in_lists(&items);
+    assert!((10..50).contains(&lists.len()), "{}", lists.len());
+    let places: Vec<RecordLocation> = lists.iter().map(|(place, _)| *place).collect();
+    let contents: Vec<Vec<u8>> = lists.iter().map(|(_, content)| content.clone()).collect();
+    let whole = with_lists(&items, &places, 12_000);
+    let (found, head) = read_lists(&whole, &contents).unwrap();
+    assert_eq!(found, items);
+    assert_eq!((head.items, head.lists), (items.len() as u64, places.clone()));
+    // What the items refer to, and the lists themselves.
+    let live: u64 = head.packs.iter().map(|used| used.live_bytes).sum();
+    assert_eq!(live, 100 * (3000 + lists.len() as u64));
+
+    let with = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
+        let mut contents = contents.clone();
+        change(&mut contents);
+        read_lists(&whole, &contents)
+    };
+    assert!(with(&|lists| lists.swap(3, 4)).is_err(), "out of order");
+    assert!(with(&|lists| drop(lists.remove(3))).is_err(), "one is missing");
+    assert!(with(&|lists| lists.insert(3, contents[3].clone())).is_err(), "one comes twice");
+    assert!(with(&|lists| lists[3] = Vec::new()).is_err(), "nothing is no list");
+    let (cut, longer) = (contents[3][..contents[3].len() - 1].to_vec(), [contents[3].as_slice(), &[0]].concat());
+    assert!(with(&|lists| lists[3] = cut.clone()).is_err(), "cut");
+    assert!(with(&|lists| lists[3] = longer.clone()).is_err(), "longer");
+    assert_eq!(with(&|lists| lists[3] = vec![1, 0, 0]).unwrap_err(), TableError::Newer(1), "a table of extents");
+    // The manifest itself.
+    assert!(read_lists(&[whole.as_slice(), &[0]].concat(), &contents).is_err(), "bytes follow");
+    for cut in 0..whole.len() {
+        assert!(read_lists(&whole[..cut], &contents).is_err(), "{cut}");
+    }
+    for bit in (0..whole.len() * 8).step_by(3) {
+        let mut bad = whole.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(
+            read_lists(&bad, &contents).map_or(true, |read| read != (found.clone(), read_lists(&whole, &contents).unwrap().1)),
+            "bit {bit}"
+        );
+    }
+    let short = with_lists(&items, &places, 500);
+    assert!(read_lists(&short, &contents).is_err(), "a list beyond the end of its pack");
+}
+
+#[test]
+fn a_list_names_no_pack_that_the_manifest_does_not() {
+    let (items, more) = (tree(100), [tree(100), vec![file("base/19/zz")]].concat());
+    let mut odd = more.clone();
+    if let Some(Item::File(entry)) = odd.last_mut() {
+        entry.size_bytes = 5;
+        entry.content = Content::Extents(vec![Extent { crc32c: 1, stored: stored(77, 0) }]);
+    }
+    let read = |items: &[Item], of: &[Item]| {
+        let lists = in_lists(items);
+        let places: Vec<RecordLocation> = lists.iter().map(|(place, _)| *place).collect();
+        let contents: Vec<Vec<u8>> = lists.iter().map(|(_, content)| content.clone()).collect();
+        read_lists(&with_lists(of, &places, 12_000), &contents)
+    };
+    assert!(read(&items, &items).is_ok() && read(&more, &more).is_ok());
+    assert!(read(&odd, &odd).is_ok());
+    assert!(read(&odd, &more).is_err());
+}
+
+#[test]
+fn a_change_of_a_file_changes_one_list() {
+    let items = tree(3000);
+    let before = in_lists(&items);
+    let differing = |items: &[Item]| {
+        let known: Vec<&[u8]> = before.iter().map(|(_, content)| content.as_slice()).collect();
+        in_lists(items).iter().filter(|(_, content)| !known.contains(&content.as_slice())).count()
+    };
+    assert_eq!(differing(&items), 0);
+    for at in [5, 700, 2999] {
+        let mut changed = items.clone();
+        if let Item::File(entry) = &mut changed[at] {
+            entry.modified_unix_us += 1;
+        }
+        assert_eq!(differing(&changed), 1, "{at}");
+        let mut gone = items.clone();
+        gone.remove(at);
+        assert!(differing(&gone) <= 2, "{at}");
+        let mut new = items.clone();
+        let mut path = items[at].path().to_vec();
+        path.push(b'x');
+        new.insert(at + 1, file(std::str::from_utf8(&path).unwrap()));
+        assert!(differing(&new) <= 2, "{at}");
+    }
+}
+
+#[test]
+fn the_longest_items_fit_into_lists() {
+    let tables = |count: usize| (0..count as u32).map(|n| TableRef { place: place(n, u32::MAX - 100), crc32c: n }).collect();
+    let with_tables = |count: usize| {
+        let mut longest = file(&"x".repeat(MAX_PATH_BYTES));
+        if let Item::File(entry) = &mut longest {
+            entry.size_bytes = count as u64 * 64 * 1024 * 1024;
+            entry.content = Content::Tables(tables(count));
+            (entry.owner, entry.group) = ("o".repeat(256), "g".repeat(256));
+        }
+        longest
+    };
+    let longest = with_tables(MAX_LISTED_TABLES);
+    assert!(ItemLists::can_hold(&longest) && !ItemLists::can_hold(&with_tables(MAX_LISTED_TABLES + 1)));
+    // Beside others it begins a list of its own.
+    let mut lists = ItemLists::default();
+    let mut ended = Vec::new();
+    for item in [directory("a"), longest, directory("y")] {
+        ended.extend(lists.add(&item).unwrap());
+    }
+    ended.extend(lists.finish());
+    assert!(ended.len() <= 3 && ended.iter().all(|list| list.len() <= MAX_LIST_BYTES), "{}", ended.len());
+    assert!(lists.finish().is_none());
+    // A manifest without lists, or with too many, is none.
+    let mut head = with_lists(&[directory("")], &[place(0, 0)], 12_000);
+    head.truncate(head.len() - 3);
+    assert_eq!(head.pop(), Some(1), "the number of lists");
+    for count in [0, MAX_MANIFEST_LISTS as u64 + 1] {
+        let mut head = head.clone();
+        put_varint(&mut head, count);
+        let mut reader = ManifestReader::of_backup(&summary(), 1 << 30);
+        reader.feed(&head);
+        assert!(reader.next_item().is_err(), "{count}");
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::pack_reader::PackReader;
 use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
-use crate::format::extent::{Extent, StoredExtent, extent_bytes, extents_in};
+use crate::format::extent::{Extent, RecordLocation, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::TableRef;
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_GAP_BYTES, MAX_RANGE_BYTES, MIN_RANGE_BYTES, RANGES_MEMORY_BYTES};
 
@@ -187,18 +187,23 @@ impl<'a> ExtentReader<'a> {
 
 /// The first of the extents, sorted by place, that are read together; `None` when there are none.
 fn first_range(wanted: &[WantedExtent], limit: u64) -> Option<ExtentRange<'_>> {
-    let place = wanted.first()?.stored.place;
-    let (pack, from) = (place.pack, u64::from(place.offset));
-    let (mut until, mut count) = (place.end(), 1);
-    for next in wanted.iter().skip(1) {
-        let place = next.stored.place;
-        let end = until.max(place.end());
-        if place.pack != pack || u64::from(place.offset) > until + MAX_GAP_BYTES || end - from > limit {
+    let (count, until) = span(wanted.iter().map(|wanted| wanted.stored.place), limit)?;
+    Some(ExtentRange { wanted: wanted.get(..count)?, until })
+}
+
+/// How many of these records, sorted by place, are read with one request of at most `limit` bytes, at least one, and
+/// where their range ends; `None` when there are none.
+pub(super) fn span(mut places: impl Iterator<Item = RecordLocation>, limit: u64) -> Option<(usize, u64)> {
+    let first = places.next()?;
+    let (mut count, mut until) = (1, first.end());
+    for next in places {
+        let end = until.max(next.end());
+        if next.pack != first.pack || u64::from(next.offset) > until + MAX_GAP_BYTES || end - u64::from(first.offset) > limit {
             break;
         }
         (count, until) = (count + 1, end);
     }
-    Some(ExtentRange { wanted: wanted.get(..count)?, until })
+    Some((count, until))
 }
 
 fn is_zeros(bytes: &[u8]) -> bool {
@@ -219,7 +224,7 @@ fn same(error: &Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::extent::{BackupId, PackId, RecordLocation};
+    use crate::format::extent::{BackupId, PackId};
 
     fn at(number: u32, offset: u32, sealed_bytes: u32) -> WantedExtent {
         let pack = PackId { backup: BackupId::new(1_790_000_000, 3).unwrap(), number };

@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 use crate::codec::Digest;
 use crate::error::{Error, Kind};
 use crate::format::envelope::Metadata;
-use crate::format::extent::{BackupId, PackId};
+use crate::format::extent::{BackupId, PackId, RecordLocation, TableError};
 use crate::format::manifest::{BackupSummary, Item, ManifestHead, ManifestReader};
 use crate::limits::{CATALOG_READERS, MAX_MANIFEST_EXPANSION, MAX_VOID_OBJECT_BYTES, SHORT_MANIFEST_BYTES};
+use crate::repo::backups::item_lists;
+use crate::repo::backups::pack_reader::PackReader;
 use crate::repo::cluster::{ClusterName, SystemId};
 use crate::repo::content::Content;
 use crate::repo::object_name::ObjectName;
@@ -28,6 +30,17 @@ pub type Listed = (BackupId, Result<BackupSummary, Error>);
 
 /// Called for every directory and file of a manifest, in the order of their paths; the head is known by then.
 pub type OnItem<'a> = &'a mut dyn FnMut(&ManifestHead, Item) -> Result<ControlFlow<()>, Error>;
+
+/// Something that a manifest consists of, besides its head.
+pub enum ManifestPart<'p> {
+    /// A directory or file.
+    Item(Item),
+    /// A list of items, which follow: where it is stored, and its content.
+    List(RecordLocation, &'p [u8]),
+}
+
+/// Called for every part of a manifest, in order; the head is known by then.
+pub type OnPart<'a> = &'a mut dyn FnMut(&ManifestHead, ManifestPart<'_>) -> Result<ControlFlow<()>, Error>;
 
 impl Repository {
     /// The ids of all backups of a cluster, oldest first: a request per thousand of them, and one for each object that
@@ -165,21 +178,76 @@ impl Repository {
         id: BackupId,
         visit: OnItem<'_>,
     ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
-        self.read_manifest_metered(cluster, system_id, id, &|_| {}, visit)
+        self.read_manifest_parts(cluster, system_id, id, &|_| {}, &mut |head, part| match part {
+            ManifestPart::Item(item) => visit(head, item),
+            ManifestPart::List(..) => Ok(ControlFlow::Continue(())),
+        })
     }
 
-    /// As [`read_manifest`](Self::read_manifest); `read` is told of stored bytes as they come from the store.
+    /// Reads what is known of a backup without its files: the head of its manifest, with one small request.
+    ///
+    /// # Errors
+    /// Damaged, as far as it was read; denied, unreachable. `None` when there is no such backup, or it was given up.
+    pub fn read_manifest_head(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+    ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
+        let Some(read) = self.read_stored_manifest(cluster, system_id, id, &|_| {}, None)? else { return Ok(None) };
+        let head = read.reader.head().cloned().ok_or_else(|| self.damaged_manifest(cluster, system_id, id, "it has no head"))?;
+        Ok(Some((read.summary, head)))
+    }
+
+    /// As [`read_manifest`](Self::read_manifest), and shows the lists of items as well; `read` is told of stored bytes
+    /// as they come from the store.
     ///
     /// # Errors
     /// As [`read_manifest`](Self::read_manifest).
-    pub fn read_manifest_metered(
+    pub fn read_manifest_parts(
         &self,
         cluster: &ClusterName,
         system_id: SystemId,
         id: BackupId,
         read: &(dyn Fn(usize) + Sync),
-        visit: OnItem<'_>,
+        visit: OnPart<'_>,
     ) -> Result<Option<(BackupSummary, ManifestHead)>, Error> {
+        let damaged = |why: String| self.damaged_manifest(cluster, system_id, id, &why);
+        let mut of_items = |head: &ManifestHead, item: Item| visit(head, ManifestPart::Item(item));
+        let Some(stored) = self.read_stored_manifest(cluster, system_id, id, read, Some(&mut of_items))? else {
+            return Ok(None);
+        };
+        let StoredManifest { summary, mut reader, is_whole } = stored;
+        let Some(head) = reader.head().cloned() else { return Err(damaged("it has no head".to_owned())) };
+        if !is_whole {
+            return Ok(Some((summary, head)));
+        }
+        let packs = PackReader::new(self, cluster, system_id);
+        for places in item_lists::windows(&head.lists) {
+            let contents = item_lists::read(&packs, places, read)?;
+            for (place, content) in places.iter().zip(contents) {
+                let mut flow = visit(&head, ManifestPart::List(*place, &content))?;
+                let mut items = reader.list(&content).map_err(|e| damaged(e.to_string()))?.into_iter();
+                while let (ControlFlow::Continue(()), Some(item)) = (flow, items.next()) {
+                    flow = visit(&head, ManifestPart::Item(item))?;
+                }
+                if flow.is_break() {
+                    return Ok(Some((summary, head.clone())));
+                }
+            }
+        }
+        reader.finish().map_err(|e| damaged(e.to_string())).map(|head| Some((summary, head)))
+    }
+
+    /// Reads the object of a manifest: to its end, or as far as `visit` wants; without one, its head.
+    fn read_stored_manifest(
+        &self,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+        read: &(dyn Fn(usize) + Sync),
+        visit: Option<OnItem<'_>>,
+    ) -> Result<Option<StoredManifest>, Error> {
         let damaged = |why: String| self.damaged_manifest(cluster, system_id, id, &why);
         let name = manifest(cluster, system_id, id);
         let hinted = |error: Error| if error.kind == Kind::Damaged { error.hint(HINT) } else { error };
@@ -196,14 +264,12 @@ impl Repository {
         let reader = ManifestReader::of_backup(&summary, plaintext_bytes);
         let mut sink = Items { reader, visit, damaged: &damaged, ended: None };
         let result = begun.copy_to(&mut sink).map_err(hinted);
-        match (sink.ended, result) {
-            (Some(Ended::Failed(error)), _) | (None, Err(error)) => Err(error),
-            (Some(Ended::Enough), _) => match sink.reader.head() {
-                Some(head) => Ok(Some((summary, head.clone()))),
-                None => Err(damaged("it has no head".to_owned())),
-            },
-            (None, Ok(_)) => Ok(Some((summary, sink.reader.finish().map_err(|e| damaged(e.to_string()))?))),
-        }
+        let (is_whole, reader) = match (sink.ended, result) {
+            (Some(Ended::Failed(error)), _) | (None, Err(error)) => return Err(error),
+            (Some(Ended::Enough), _) => (false, sink.reader),
+            (None, Ok(_)) => (true, sink.reader),
+        };
+        Ok(Some(StoredManifest { summary, reader, is_whole }))
     }
 
     /// Stores a manifest: from then on the backup counts. `open` reads the same bytes each time: head and items.
@@ -245,6 +311,14 @@ pub(in crate::repo) fn manifest(cluster: &ClusterName, system_id: SystemId, back
     ObjectName::Manifest { cluster: cluster.clone(), system_id, backup }
 }
 
+/// The object of a manifest that was read.
+struct StoredManifest {
+    summary: BackupSummary,
+    reader: ManifestReader,
+    /// To its end.
+    is_whole: bool,
+}
+
 /// Why the reading of a manifest ended before its end.
 enum Ended {
     Enough,
@@ -252,18 +326,23 @@ enum Ended {
 }
 
 /// Hands items on as bytes come.
-struct Items<'a> {
+struct Items<'a, 'v> {
     reader: ManifestReader,
-    visit: OnItem<'a>,
+    /// `None`: only the head is wanted.
+    visit: Option<OnItem<'v>>,
     damaged: &'a dyn Fn(String) -> Error,
     ended: Option<Ended>,
 }
 
-impl Items<'_> {
+impl Items<'_, '_> {
     fn take(&mut self) -> Result<ControlFlow<()>, Error> {
-        while let Some(item) = self.reader.next_item().map_err(|e| (self.damaged)(e.to_string()))? {
+        let damaged = |e: TableError| (self.damaged)(e.to_string());
+        let Some(visit) = &mut self.visit else {
+            return Ok(if self.reader.begin().map_err(damaged)? { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        };
+        while let Some(item) = self.reader.next_item().map_err(damaged)? {
             if let Some(head) = self.reader.head()
-                && (self.visit)(head, item)?.is_break()
+                && visit(head, item)?.is_break()
             {
                 return Ok(ControlFlow::Break(()));
             }
@@ -272,7 +351,7 @@ impl Items<'_> {
     }
 }
 
-impl Write for Items<'_> {
+impl Write for Items<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.reader.feed(bytes);
         self.ended = match self.take() {

@@ -5,6 +5,7 @@
 //! it.
 
 mod extent_reader;
+mod item_lists;
 mod manifests;
 mod pack_reader;
 mod pack_writer;
@@ -13,9 +14,9 @@ mod scratch;
 mod voids;
 
 pub use extent_reader::{ExtentRange, ExtentReader, TakeExtent, WantedExtent};
-pub use manifests::{Listed, OnItem};
+pub use manifests::{Listed, ManifestPart, OnItem, OnPart};
 pub use pack_reader::PackReader;
 pub use pack_writer::{PackTarget, PackWriter, Packed, Writers, with_packs};
 pub use references::{BackupReferences, BackupWal, PackUsers};
-pub use scratch::{ScratchItems, ScratchManifest, ScratchWriter};
+pub use scratch::{FinishedManifest, ListPlaces, ScratchItems, ScratchManifest, ScratchWriter, WrittenManifest};
 pub use voids::Given;

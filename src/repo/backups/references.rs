@@ -10,7 +10,7 @@
 //! 2,000.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::RangeInclusive;
 
 use crate::error::Error;
 use crate::format::extent::{BackupId, PackId};
@@ -81,7 +81,7 @@ impl Repository {
         visit: &mut dyn FnMut(BackupReferences) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for id in self.backup_ids(cluster, system_id)? {
-            let read = self.read_manifest(cluster, system_id, id, &mut |_, _| Ok(ControlFlow::Break(())))?;
+            let read = self.read_manifest_head(cluster, system_id, id)?;
             if let Some((summary, head)) = read {
                 visit(BackupReferences::of(&summary, &head))?;
             }

@@ -6,23 +6,48 @@
 //!
 //! The file has no name, so it is gone when it is closed, however the process ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind};
-use crate::format::extent::{BackupId, PackId};
-use crate::format::manifest::{BackupFacts, BackupSummary, Item, ManifestHead, ManifestReader, ManifestWriter};
+use crate::format::extent::{BackupId, PackId, RecordLocation};
+use crate::format::manifest::{
+    BackupFacts, BackupSummary, Item, ItemLists, ManifestHead, ManifestItems, ManifestReader, ManifestWriter,
+};
 use crate::fsio::{self, file_error};
-use crate::limits::{SCRATCH_READ_BYTES, SCRATCH_WRITE_BYTES};
+use crate::limits::{MAX_LIST_PACKS, SCRATCH_READ_BYTES, SCRATCH_WRITE_BYTES};
+use crate::repo::backups::manifests::ManifestPart;
 use crate::repo::cluster::{ClusterName, SystemId};
 use crate::repo::repository::Repository;
 
 /// Writes a manifest into a temporary file.
 pub struct ScratchWriter {
     writer: ManifestWriter<BufWriter<File>>,
+}
+
+/// A manifest whose items are written, and whose head is not known yet.
+pub struct WrittenManifest {
+    described: ManifestItems,
+    items: Arc<File>,
+    lists: Vec<RecordLocation>,
+}
+
+/// A manifest as it is stored.
+pub enum FinishedManifest {
+    /// With its items.
+    WithItems(ScratchManifest),
+    /// With lists of items, which are stored already.
+    WithLists(Vec<u8>),
+}
+
+/// Where a backup has its lists of items, by their content.
+#[derive(Default)]
+pub struct ListPlaces {
+    by_content: HashMap<blake3::Hash, RecordLocation>,
+    packs: HashSet<PackId>,
 }
 
 /// A manifest in a temporary file.
@@ -58,57 +83,114 @@ impl ScratchWriter {
         self.writer.add(item, table_uses).map_err(cannot_write)
     }
 
-    /// How many bytes of packs the items so far refer to.
-    pub fn live_bytes(&self) -> u64 {
-        self.writer.live_bytes()
-    }
-
     /// Ends a manifest that is only read back.
     ///
     /// # Errors
     /// As [`add`](Self::add).
     pub fn finish(self) -> Result<ScratchManifest, Error> {
-        let nothing = BackupFacts {
-            hash_key: String::new(),
-            databases: Vec::new(),
-            tablespaces: Vec::new(),
-            annotations: BTreeMap::new(),
-            damage: Vec::new(),
-            warnings: Vec::new(),
-            attachments: Vec::new(),
-            verified_up_to: 0,
-        };
         // How long packs are matters to no reader of a copy.
-        self.finish_with(&nothing, |_| Some(0))
+        self.end()?.with_items(&no_facts(), |_| Some(0))
     }
 
-    /// Ends a manifest that will be stored. `total` says how many bytes the records of a pack have.
+    /// How long the items so far are in a manifest.
+    pub fn item_bytes(&self) -> u64 {
+        self.writer.item_bytes()
+    }
+
+    /// Ends the items of a manifest that will be stored.
     ///
     /// # Errors
-    /// As [`add`](Self::add); [`Kind::Bug`] when the manifest refers to a pack that `total` does not know.
-    pub fn finish_with(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<ScratchManifest, Error> {
-        let (sink, head) = self.writer.finish(facts, total).map_err(cannot_write)?;
+    /// As [`add`](Self::add).
+    pub fn end(self) -> Result<WrittenManifest, Error> {
+        let (sink, described) = self.writer.end().map_err(cannot_write)?;
         let file = sink.into_inner().map_err(|e| cannot_write(e.into_error()))?;
-        Ok(ScratchManifest { head, items: Arc::new(file) })
+        Ok(WrittenManifest { described, items: Arc::new(file), lists: Vec::new() })
+    }
+}
+
+impl WrittenManifest {
+    /// How many bytes of packs it refers to.
+    pub fn live_bytes(&self) -> u64 {
+        self.described.live_bytes() + self.lists.iter().map(|list| u64::from(list.sealed_bytes)).sum::<u64>()
+    }
+
+    /// Puts the items into lists. `store` stores one, or knows where it is stored already.
+    ///
+    /// # Errors
+    /// As `store`'s, and [`ScratchWriter::add`].
+    pub fn put_into_lists(&mut self, store: &mut dyn FnMut(&[u8]) -> Result<RecordLocation, Error>) -> Result<(), Error> {
+        let head = self.described.head(&no_facts(), |_| Some(0)).map_err(cannot_write)?;
+        let mut lists = ItemLists::default();
+        for item in (ScratchManifest { head, items: Arc::clone(&self.items) }).items() {
+            if let Some(list) = lists.add(&item?).map_err(cannot_write)? {
+                self.lists.push(store(&list)?);
+            }
+        }
+        if let Some(list) = lists.finish() {
+            self.lists.push(store(&list)?);
+        }
+        Ok(())
+    }
+
+    /// The manifest as it is stored. `total` says how many bytes the records of a pack have.
+    ///
+    /// # Errors
+    /// [`Kind::Bug`] when the manifest refers to a pack that `total` does not know, or for what a manifest cannot hold.
+    pub fn finish(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<FinishedManifest, Error> {
+        if self.lists.is_empty() {
+            return self.with_items(facts, total).map(FinishedManifest::WithItems);
+        }
+        self.described.in_lists(&self.lists, facts, total).map(FinishedManifest::WithLists).map_err(cannot_write)
+    }
+
+    fn with_items(self, facts: &BackupFacts, total: impl Fn(PackId) -> Option<u64>) -> Result<ScratchManifest, Error> {
+        let head = self.described.head(facts, total).map_err(cannot_write)?;
+        Ok(ScratchManifest { head, items: self.items })
+    }
+}
+
+impl FinishedManifest {
+    /// All of it.
+    pub fn bytes(&self) -> Box<dyn Read + '_> {
+        match self {
+            Self::WithItems(manifest) => Box::new(manifest.bytes()),
+            Self::WithLists(whole) => Box::new(whole.as_slice()),
+        }
+    }
+}
+
+impl ListPlaces {
+    /// Adds a list.
+    pub fn add(&mut self, place: RecordLocation, content: &[u8]) {
+        self.packs.insert(place.pack);
+        self.by_content.insert(blake3::hash(content), place);
+    }
+
+    /// Where a list with this content is. `None` also where lists lie in so many packs that they are to be gathered
+    /// anew.
+    pub fn find(&self, content: &[u8]) -> Option<RecordLocation> {
+        if self.packs.len() > MAX_LIST_PACKS { None } else { self.by_content.get(&blake3::hash(content)).copied() }
     }
 }
 
 impl ScratchManifest {
-    /// Copies the manifest of a backup, and shows `look` its items meanwhile. `None` when there is no such backup.
+    /// Copies the manifest of a backup, and shows `look` its parts meanwhile. `None` when there is no such backup.
     ///
     /// # Errors
-    /// As [`Repository::read_manifest`] and [`ScratchWriter::add`].
+    /// As [`Repository::read_manifest_parts`] and [`ScratchWriter::add`].
     pub fn copy_of(
         repository: &Repository,
         cluster: &ClusterName,
         system_id: SystemId,
         id: BackupId,
-        look: &mut dyn FnMut(&Item),
+        look: &mut dyn FnMut(&ManifestPart<'_>),
     ) -> Result<Option<(Self, BackupSummary, ManifestHead)>, Error> {
         let mut writer = ScratchWriter::new()?;
-        let read = repository.read_manifest(cluster, system_id, id, &mut |_, item| {
-            writer.add(&item, &[])?;
-            look(&item);
+        let read = repository.read_manifest_parts(cluster, system_id, id, &|_| {}, &mut |_, part| {
+            if let ManifestPart::Item(item) = &part {
+                writer.add(item, &[])?;
+            }
+            look(&part);
             Ok(ControlFlow::Continue(()))
         })?;
         match read {
@@ -161,6 +243,20 @@ impl Iterator for ScratchItems {
         let next = self.next_item().transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         next
+    }
+}
+
+/// What is known of a backup matters to no reader of a copy.
+fn no_facts() -> BackupFacts {
+    BackupFacts {
+        hash_key: String::new(),
+        databases: Vec::new(),
+        tablespaces: Vec::new(),
+        annotations: BTreeMap::new(),
+        damage: Vec::new(),
+        warnings: Vec::new(),
+        attachments: Vec::new(),
+        verified_up_to: 0,
     }
 }
 

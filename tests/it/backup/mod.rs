@@ -4,6 +4,7 @@
 mod around;
 mod changed;
 mod content;
+mod lists;
 mod names;
 mod sources;
 mod tombstones;
