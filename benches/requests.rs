@@ -161,7 +161,12 @@ fn backups(root: &Path) -> Repository {
     put_segments(&repository, &log);
     let start = some_record(&log, Lsn(2 * SEGMENT_BYTES));
     let count = u32::try_from(number("WALVIS_BENCH_BACKUPS", 1000)).unwrap();
-    (1..=count).for_each(|number| put_backup(&repository, number, 1, Lsn(start.0 + u64::from(number) * 8)));
+    for number in 1..=count {
+        put_backup(&repository, number, 1, Lsn(start.0 + u64::from(number) * 8));
+        if number.is_multiple_of(16) {
+            repository.index_backups(&cluster(), facts().system_id).unwrap();
+        }
+    }
     repository
 }
 
@@ -199,8 +204,8 @@ fn questions() -> [Question; 5] {
                 let (cluster, mut found) = (cluster(), 0);
                 let catalog = repository.catalog(&cluster, facts()).unwrap();
                 let ends = TimelineEnds::of(repository, &cluster, &catalog).unwrap();
-                for (_, summary) in repository.backups(&cluster, facts().system_id).unwrap() {
-                    found += usize::from(ends.reach_of(&summary.unwrap()).is_some());
+                for backup in repository.known_backups(&cluster, facts().system_id).unwrap() {
+                    found += usize::from(ends.reach_of(&backup.summary.unwrap()).is_some());
                 }
                 assert!(found > 0);
             },

@@ -42,6 +42,8 @@ pub enum ObjectKind {
     Evidence = 12,
     /// What consecutive segments changed.
     Changes = 13,
+    /// What is known of many base backups.
+    BackupIndex = 14,
 }
 
 /// How the content is compressed.

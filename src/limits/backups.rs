@@ -86,6 +86,13 @@ pub const MAX_ATTACHMENTS: usize = 1000;
 /// Most extents of one.
 pub const EXTENTS_PER_ATTACHMENT: usize = MAX_ATTACHMENT_BYTES / EXTENT_BYTES;
 
+/// Backups that no part of the index knows when a new part is written: a listing reads no more of them one by one.
+pub const BACKUPS_PER_INDEX: usize = 16;
+/// Most backups of a part of the index: of more, the oldest are read one by one.
+pub const MAX_INDEXED_BACKUPS: usize = 8192;
+/// Longest part of the index: about 700 bytes for each backup, more with warnings.
+pub const MAX_BACKUP_INDEX_BYTES: usize = 16 * MIB;
+
 /// A piece of a file, which one worker copies: what one table describes.
 pub const FILE_PIECE_BYTES: u64 = (EXTENT_BYTES * EXTENTS_PER_TABLE) as u64;
 /// What a worker reads of a file at once.

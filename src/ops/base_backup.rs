@@ -76,6 +76,10 @@ pub fn run(config: &Config, request: &BackupRequest, deadline: Deadline, hooks: 
     (hooks.go_on)()?;
     let FinishedBackup { manifest, facts, summary, read, .. } = finished;
     let manifest_bytes = repository.complete_backup(cluster, source.system_id, &summary, || manifest.bytes())?;
+    // The backup counts: what is derived from it may come with the next one.
+    if let Err(error) = repository.index_backups(cluster, source.system_id) {
+        tracing::warn!("the index of backups could not be brought up to date: {error}");
+    }
     let outcome = Outcome { manifest_bytes, read, whole: since.elapsed(), waited_for_wal: waited };
     Ok(BackupReport::new(repository.location(), &cluster.to_string(), summary, facts, outcome))
 }

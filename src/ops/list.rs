@@ -11,6 +11,7 @@ use crate::limits::MAX_GAPS_LISTED;
 use crate::pg::{SegmentName, WalFileName, WalSegmentSize};
 use crate::recovery::ends::TimelineEnds;
 use crate::recovery::verified::remembered;
+use crate::repo::backups::KnownBackup;
 use crate::repo::{Binding, ClusterName, Facts, Remembered, Repository, StoredName, Surveyed, SystemId};
 use crate::report::list::{
     ListReport, ListedBackup, ListedCluster, ListedSystem, ListedTimeline, ReadableBackup, StoredFile, WindowEnd,
@@ -133,7 +134,7 @@ fn backups(
     remembered: Option<&Remembered>,
     database: Option<&str>,
 ) -> Result<Vec<ListedBackup>, Error> {
-    let listed = repository.backups(cluster, facts.system_id)?;
+    let listed = repository.known_backups(cluster, facts.system_id)?;
     if listed.is_empty() {
         return Ok(Vec::new());
     }
@@ -158,7 +159,7 @@ fn backups(
     let now = jiff::Timestamp::now().as_second();
     let pins = repository.pins(cluster, facts.system_id)?;
     let mut lines = Vec::new();
-    for (id, summary) in listed.into_iter().rev() {
+    for KnownBackup { id, summary, .. } in listed.into_iter().rev() {
         let line = match summary {
             Err(e) if e.kind == Kind::Damaged => ListedBackup::Damaged { backup_id: id.to_string(), damage: e.what },
             Err(e) => return Err(e),

@@ -3,7 +3,7 @@
 //! Lives here: the answer put together, and the words for what is out of reach. May not live here: the rules of the
 //! server, and every choice.
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::format::manifest::BackupSummary;
 use crate::pg::settings::{NOT_AHEAD, READS_AHEAD};
 use crate::pg::target::Target;
@@ -37,6 +37,11 @@ pub fn answer(
     let catalog = repository.catalog(cluster, facts)?;
     let backups = Backups::of(repository, cluster, catalog.facts().system_id)?;
     let named = request.backup.map(|id| backups.named(id)).transpose()?;
+    if let Some(backup) = named
+        && let Some(why) = backups.damage_of(repository, cluster, catalog.facts().system_id, backup.id)?
+    {
+        return Err(Error::new(Kind::Damaged, why).hint("choose another backup: see 'walvis list'"));
+    }
     let resolver = Resolver { repository, cluster, catalog: &catalog, request, backups: &backups, named };
     let decision = resolver.decide()?;
     resolver.serve(decision, named)
@@ -123,6 +128,12 @@ impl<'a> Resolver<'a> {
         let mut incomplete: Option<ResolveReport> = None;
         for backup in self.backups.candidates(wanted, whole) {
             let Ok(found) = usable(&line.log, legs, backup, wanted, Some(whole))? else { continue };
+            let system_id = self.catalog.facts().system_id;
+            if let Some(why) = self.backups.damage_of(self.repository, self.cluster, system_id, backup.id)? {
+                report.notes.push(format!("backup {} is left out: {why}", backup.id));
+                report.damaged_backups.push(why);
+                continue;
+            }
             let mut answer = report.clone();
             if wanted.target == Target::Immediate && self.request.timeline.is_none() && backup.timeline != line.timeline.0 {
                 // Recovery never leaves the timeline of the backup.

@@ -18,9 +18,11 @@ use crate::pg::scan::PgTime;
 use crate::pg::target::Target;
 use crate::recovery::log::Log;
 use crate::recovery::stop::{Found, Unreachable, Wanted, find};
+use crate::repo::backups::KnownBackup;
 use crate::repo::catalog::Leg;
 use crate::repo::{ClusterName, Repository, SystemId};
 use crate::report::resolve::Estimate;
+use std::collections::BTreeSet;
 
 /// The backups that a repository has of a cluster.
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub struct Backups {
     pub readable: Vec<BackupSummary>,
     /// The others, and why.
     pub unreadable: Vec<(BackupId, String)>,
+    /// Those of the readable ones that the index knows, and whose manifest nobody read yet.
+    unread: BTreeSet<BackupId>,
 }
 
 /// A backup, and where recovery from it stops.
@@ -43,7 +47,7 @@ impl Backups {
     /// Those that are known already.
     pub fn known(mut readable: Vec<BackupSummary>) -> Self {
         readable.sort_by_key(|backup| std::cmp::Reverse((backup.stop_lsn, backup.id)));
-        Self { readable, unreadable: Vec::new() }
+        Self { readable, ..Self::default() }
     }
 
     /// Lists them.
@@ -52,7 +56,10 @@ impl Backups {
     /// As the store's. A manifest that is damaged is no error here.
     pub fn of(repository: &Repository, cluster: &ClusterName, system_id: SystemId) -> Result<Self, Error> {
         let mut backups = Self::default();
-        for (id, summary) in repository.backups(cluster, system_id)? {
+        for KnownBackup { id, summary, is_read } in repository.known_backups(cluster, system_id)? {
+            if !is_read {
+                backups.unread.insert(id);
+            }
             match summary {
                 Ok(summary) => backups.readable.push(summary),
                 Err(error) if error.kind == Kind::Damaged => backups.unreadable.push((id, error.what)),
@@ -61,6 +68,29 @@ impl Backups {
         }
         backups.readable.sort_by_key(|backup| std::cmp::Reverse((backup.stop_lsn, backup.id)));
         Ok(backups)
+    }
+
+    /// Why a backup cannot be restored that was taken for readable: the index knows it, and its manifest is damaged or
+    /// gone. `None`: its head is there.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub fn damage_of(
+        &self,
+        repository: &Repository,
+        cluster: &ClusterName,
+        system_id: SystemId,
+        id: BackupId,
+    ) -> Result<Option<String>, Error> {
+        if !self.unread.contains(&id) {
+            return Ok(None);
+        }
+        match repository.backup_summary(cluster, system_id, id) {
+            Ok(Some(_)) => Ok(None),
+            Ok(None) => Ok(Some(format!("backup {id} expired since it was listed"))),
+            Err(error) if error.kind == Kind::Damaged => Ok(Some(error.what)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The one that the operator named.
@@ -296,7 +326,7 @@ mod tests {
         all.sort_by_key(|backup| std::cmp::Reverse(backup.stop_lsn));
         let wanted = Wanted { target, inclusive: true, from: None };
         let whole = find(log, &wanted).unwrap();
-        let backups = Backups { readable: all, unreadable: Vec::new() };
+        let backups = Backups { readable: all, ..Backups::default() };
         let choice = backups.choose(log, legs, &wanted, &whole).unwrap();
         choice.map(|choice| (choice.backup.id.random, choice.found.stop.map(|stop| stop.lsn.0)))
     }
@@ -359,7 +389,7 @@ mod tests {
         let exclusive = Wanted { target: Target::Lsn(Lsn(5999)), inclusive: false, from: None };
         let whole = find(&log, &exclusive).unwrap();
         let readable: Vec<BackupSummary> = both().into_iter().rev().collect();
-        let choice = Backups { readable, unreadable: Vec::new() }.choose(&log, &one_leg(), &exclusive, &whole).unwrap().unwrap();
+        let choice = Backups { readable, ..Backups::default() }.choose(&log, &one_leg(), &exclusive, &whole).unwrap().unwrap();
         assert_eq!(choice.backup.id.random, 1, "its own end is not replayed");
         assert_eq!(chosen(Target::Lsn(Lsn(1600))), Some((1, Some(2000))), "the first record from there on is its own end");
         assert_eq!(chosen(Target::Lsn(Lsn(900))), None);
@@ -388,7 +418,7 @@ mod tests {
         assert_eq!(choose(&log, &one_leg(), at_3000(), Target::Xid(Xid::new(3000).unwrap())), Some((1, Some(3000))));
         let before = Wanted { target: Target::Lsn(Lsn(3000)), inclusive: false, from: None };
         let whole = find(&log, &before).unwrap();
-        let backups = Backups { readable: at_3000(), unreadable: Vec::new() };
+        let backups = Backups { readable: at_3000(), ..Backups::default() };
         assert!(backups.choose(&log, &one_leg(), &before, &whole).unwrap().is_none());
         assert_eq!(choose(&log, &one_leg(), standby(), Target::Time(at(30))), Some((1, Some(7000))));
         assert_eq!(choose(&log, &one_leg(), standby(), Target::Immediate), Some((1, Some(7000))));

@@ -103,6 +103,17 @@ pub enum ObjectName {
         /// The backup.
         backup: BackupId,
     },
+    /// What is known of the backups from one to another, without their files.
+    BackupIndex {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its system identifier.
+        system_id: SystemId,
+        /// The first backup.
+        first: BackupId,
+        /// The last one.
+        last: BackupId,
+    },
     /// A base backup that has begun: created before its writer looks at anything that it will refer to.
     BegunBackup {
         /// The cluster.
@@ -179,6 +190,8 @@ pub enum NameKind {
     Pack,
     /// [`ObjectName::Manifest`].
     Manifest,
+    /// [`ObjectName::BackupIndex`].
+    BackupIndex,
     /// [`ObjectName::BegunBackup`].
     BegunBackup,
     /// [`TombstonePart::Names`].
@@ -201,7 +214,7 @@ pub enum NameKind {
 
 impl NameKind {
     /// All of them, in the order of the tree in `docs/FORMAT.md`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Descriptor,
         Self::DataKey,
         Self::Binding,
@@ -212,6 +225,7 @@ impl NameKind {
         Self::Changes,
         Self::Pack,
         Self::Manifest,
+        Self::BackupIndex,
         Self::BegunBackup,
         Self::Tombstone,
         Self::TombstoneOpen,
@@ -267,6 +281,9 @@ impl ObjectName {
             ["wal", "history", file] | ["wal", _, _, file] => {
                 Some(Self::Wal { cluster, system_id, file: StoredName::parse(file)? })
             }
+            ["index", "backups", last, first] => {
+                Some(Self::BackupIndex { cluster, system_id, first: BackupId::parse(first)?, last: BackupId::parse(last)? })
+            }
             ["index", timeline, level, _, first_segment] => {
                 let timeline = Timeline(u32::from_str_radix(timeline, 16).ok()?);
                 let first_segment = u64::from_str_radix(first_segment, 16).ok()?;
@@ -313,6 +330,7 @@ impl ObjectName {
             Self::Changes { .. } => NameKind::Changes,
             Self::Pack { .. } => NameKind::Pack,
             Self::Manifest { .. } => NameKind::Manifest,
+            Self::BackupIndex { .. } => NameKind::BackupIndex,
             Self::BegunBackup { .. } => NameKind::BegunBackup,
             Self::Tombstone { part: TombstonePart::Names, .. } => NameKind::Tombstone,
             Self::Tombstone { part: TombstonePart::Open, .. } => NameKind::TombstoneOpen,
@@ -340,6 +358,7 @@ impl ObjectName {
             Self::Changes { .. } => Some(ObjectKind::Changes),
             Self::Pack { .. } => Some(ObjectKind::Pack),
             Self::Manifest { .. } => Some(ObjectKind::Manifest),
+            Self::BackupIndex { .. } => Some(ObjectKind::BackupIndex),
             Self::BegunBackup { .. } => Some(ObjectKind::BegunBackup),
             Self::Tombstone { .. } => Some(ObjectKind::Tombstone),
             Self::Pin { .. } => Some(ObjectKind::Pin),
@@ -374,6 +393,7 @@ impl ObjectName {
             | Self::Changes { cluster, .. }
             | Self::Pack { cluster, .. }
             | Self::Manifest { cluster, .. }
+            | Self::BackupIndex { cluster, .. }
             | Self::BegunBackup { cluster, .. }
             | Self::Tombstone { cluster, .. }
             | Self::Pin { cluster, .. }
@@ -391,6 +411,7 @@ impl ObjectName {
             | Self::Changes { system_id, .. }
             | Self::Pack { system_id, .. }
             | Self::Manifest { system_id, .. }
+            | Self::BackupIndex { system_id, .. }
             | Self::BegunBackup { system_id, .. }
             | Self::Tombstone { system_id, .. }
             | Self::Pin { system_id, .. }
@@ -429,6 +450,9 @@ impl fmt::Display for ObjectName {
             }
             Self::Pack { cluster, system_id, pack } => write!(f, "{}{pack}", Prefix::Packs(cluster, *system_id)),
             Self::Manifest { cluster, system_id, backup } => write!(f, "{}{backup}", Prefix::Manifests(cluster, *system_id)),
+            Self::BackupIndex { cluster, system_id, first, last } => {
+                write!(f, "{}{last}/{first}", Prefix::BackupIndex(cluster, *system_id))
+            }
             Self::BegunBackup { cluster, system_id, backup } => {
                 write!(f, "{}{backup}", Prefix::BegunBackups(cluster, *system_id))
             }

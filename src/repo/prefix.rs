@@ -29,12 +29,14 @@ pub enum Prefix<'a> {
     Nodes(&'a ClusterName, SystemId, Timeline, u32),
     /// What the segments under the nodes of a level changed, by these segments.
     Changes(&'a ClusterName, SystemId, Timeline, u32),
-    /// All nodes of the catalog and of changes, by timeline and level.
+    /// All nodes of the catalog and of changes, by timeline and level; and then the index of backups.
     AllNodes(&'a ClusterName, SystemId),
     /// All packs of a cluster's base backups, by the time of the backup.
     Packs(&'a ClusterName, SystemId),
     /// The manifests of a cluster's base backups, by time.
     Manifests(&'a ClusterName, SystemId),
+    /// The parts of the index of a cluster's base backups, by their last one.
+    BackupIndex(&'a ClusterName, SystemId),
     /// Base backups of a cluster that have begun.
     BegunBackups(&'a ClusterName, SystemId),
     /// The tombstones of a cluster, by time.
@@ -86,6 +88,7 @@ impl fmt::Display for Prefix<'_> {
             Self::AllNodes(cluster, system_id) => write!(f, "{}{system_id}/index/", Prefix::Cluster(cluster)),
             Self::Packs(cluster, system_id) => write!(f, "{}{system_id}/packs/", Prefix::Cluster(cluster)),
             Self::Manifests(cluster, system_id) => write!(f, "{}{system_id}/backups/", Prefix::Cluster(cluster)),
+            Self::BackupIndex(cluster, system_id) => write!(f, "{}backups/", Prefix::AllNodes(cluster, *system_id)),
             Self::BegunBackups(cluster, system_id) => write!(f, "{}{system_id}/begun/", Prefix::Cluster(cluster)),
             Self::Tombstones(cluster, system_id) => write!(f, "{}{system_id}/tombstones/", Prefix::Cluster(cluster)),
             Self::Pins(cluster, system_id) => write!(f, "{}{system_id}/pins/", Prefix::Cluster(cluster)),

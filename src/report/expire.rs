@@ -122,6 +122,8 @@ pub struct LeftoversReport {
     pub leftover_bytes: u64,
     /// Evidence of verifications.
     pub evidence: u64,
+    /// Parts of the index of backups that nobody needs any more.
+    pub indexes: u64,
     /// That backups had begun which were given up.
     pub begun_marks: u64,
     /// Good copies of tombstones and of evidence that are gone.

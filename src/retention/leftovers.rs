@@ -27,6 +27,8 @@ pub struct Swept {
     pub bytes: u64,
     /// Evidence of verifications.
     pub evidence: u64,
+    /// Parts of the index of backups that others cover, or in which no backup is left.
+    pub indexes: u64,
     /// That backups had begun which were given up, and copies of that.
     pub begun: u64,
     /// Good copies of tombstones and evidence that are gone.
@@ -88,6 +90,12 @@ impl Sweeping<'_> {
                     }
                 }
             }
+        }
+        for facts in systems {
+            let ids = repository.backup_ids(cluster, facts.system_id)?.into_iter().collect();
+            let tally = deleting.all(repository.unneeded_indexes(cluster, facts.system_id, &ids)?, &mut |_| {})?;
+            swept.indexes += tally.gone;
+            swept.tally.add(tally);
         }
         for facts in systems {
             // After it, copies that repair made of it.

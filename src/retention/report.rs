@@ -62,6 +62,7 @@ pub fn executed(request: &ExpireRequest<'_>, executed: Executed) -> ExpireReport
             uploads: swept.uploads,
             leftover_bytes: swept.bytes,
             evidence: swept.evidence,
+            indexes: swept.indexes,
             begun_marks: swept.begun,
             copies: swept.copies,
         },

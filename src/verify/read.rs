@@ -13,10 +13,11 @@ use crate::format::changes;
 use crate::format::envelope::Metadata;
 use crate::format::extent::PackId;
 use crate::format::node::Node;
-use crate::limits::{MAX_CHANGES_BYTES, MAX_SMALL_OBJECT_BYTES, MAX_SUMMARY_BYTES};
+use crate::limits::{MAX_BACKUP_INDEX_BYTES, MAX_CHANGES_BYTES, MAX_SMALL_OBJECT_BYTES, MAX_SUMMARY_BYTES};
 use crate::pg::changes::{ChangeSet, Collector};
 use crate::pg::scan::{Scanner, Segment, Summary};
 use crate::pg::{SegmentName, TimelineHistory, WalFileName};
+use crate::repo::backups::index_contradicts;
 use crate::repo::{ListedObject, ObjectName, StoredName, Verbatim};
 use crate::threads::{Stop, Worker};
 
@@ -136,6 +137,7 @@ impl ReadWorker<'_> {
                     (of != own).then(|| "it is of other segments".to_owned())
                 }
             },
+            ObjectName::BackupIndex { .. } => index_contradicts(content, self.known.heads.backups.iter()),
             _ => None,
         };
         why.map_or(Outcome::Good, Outcome::Wrong)
@@ -259,6 +261,7 @@ fn is_understood(name: &ObjectName) -> bool {
         name,
         ObjectName::Node { .. }
             | ObjectName::Changes { .. }
+            | ObjectName::BackupIndex { .. }
             | ObjectName::Wal { file: StoredName { file: WalFileName::History(_), .. }, .. }
     )
 }
@@ -271,7 +274,10 @@ struct Bounded {
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.is_kept && self.bytes.len().saturating_add(bytes.len()) <= MAX_SMALL_OBJECT_BYTES.max(MAX_CHANGES_BYTES) {
+        if self.is_kept
+            && self.bytes.len().saturating_add(bytes.len())
+                <= MAX_BACKUP_INDEX_BYTES.max(MAX_SMALL_OBJECT_BYTES).max(MAX_CHANGES_BYTES)
+        {
             self.bytes.extend_from_slice(bytes);
         }
         Ok(bytes.len())

@@ -16,6 +16,7 @@ use walvis::format::manifest::{
     ManifestWriter, TableRef,
 };
 use walvis::repo::SystemId;
+use walvis::repo::backups::index_contradicts;
 
 use crate::support::backup::made_up;
 
@@ -165,6 +166,46 @@ fn lists_of_items_are_read_or_rejected_as_their_vectors_say() {
         let error = read(&manifest, &changed).expect_err(&damage.what).to_string();
         assert!(error.contains(&damage.says), "{}: {error}", damage.what);
     }
+}
+
+const INDEX: &str = "clusters/main/7123456789012345678/index/backups/20261121T081500Z-2b3c4d5e/20261121T061500Z-1a2b3c4d";
+
+/// What is known of two backups.
+fn indexed() -> [BackupSummary; 2] {
+    let earlier = BackupId::parse("20261121T061500Z-1a2b3c4d").unwrap();
+    [made_up(earlier, SystemId(7_123_456_789_012_345_678)), summary()]
+}
+
+#[test]
+fn a_part_of_the_index_of_backups_is_read_or_rejected() {
+    let address = Address { repository_id: &REPOSITORY_ID, kind: ObjectKind::BackupIndex, name: INDEX };
+    if std::env::var_os("WALVIS_TEST_BLESS").is_some() {
+        let plain = serde_json::to_vec(&indexed()).unwrap();
+        let digest = Digest::of(&mut plain.as_slice()).unwrap();
+        let metadata = Metadata {
+            plaintext_bytes: digest.bytes,
+            plaintext_blake3: digest.blake3,
+            sealed_unix_us: 1_795_241_760_000_000,
+            writer: "0.1.0".to_owned(),
+            ..Metadata::by_this_program()
+        };
+        let (mut object, sealing) = (Vec::new(), Sealing { level: 1, salt: [0x5A; 32] });
+        let key = DataKey::from_bytes(DATA_KEY);
+        codec::seal(&mut plain.as_slice(), &mut object, address, Some(&key), &metadata, sealing).unwrap();
+        std::fs::write(directory().join("index"), &object).unwrap();
+    }
+    let object = std::fs::read(directory().join("index")).unwrap();
+    let mut plain = Vec::new();
+    codec::open(object.as_slice(), address, &keys()).unwrap().copy_to(&mut plain).unwrap();
+    assert_eq!(serde_json::from_slice::<Vec<BackupSummary>>(&plain).unwrap(), indexed());
+    assert_eq!(index_contradicts(&plain, indexed().iter()), None);
+    let other = BackupSummary { files: 7, ..summary() };
+    assert!(index_contradicts(&plain, [other].iter()).unwrap().contains("20261121T081500Z-2b3c4d5e"));
+    assert_eq!(index_contradicts(&plain[1..], indexed().iter()).unwrap(), "it is no part of the index of backups");
+    // Under another name it is not opened.
+    let name = INDEX.replace("1a2b3c4d", "1a2b3c4e");
+    let elsewhere = Address { name: &name, ..address };
+    assert!(codec::open(object.as_slice(), elsewhere, &keys()).is_err());
 }
 
 fn bless() {

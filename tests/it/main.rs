@@ -22,6 +22,7 @@ mod ahead_fetch;
 mod ahead_postgres;
 mod ahead_push;
 mod backup;
+mod backup_index;
 mod backup_store;
 mod catalog_store;
 mod changed_pages;

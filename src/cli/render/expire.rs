@@ -76,6 +76,7 @@ fn of_done(out: &mut Lines, done: &ExpireDone) {
         (left.temporary_files, "temporary files"),
         (left.uploads, "unfinished uploads"),
         (left.evidence, "records of verifications"),
+        (left.indexes, "parts of the index of backups"),
         (left.begun_marks, "marks of backups that were given up"),
         (left.copies, "copies of what is gone"),
     ];

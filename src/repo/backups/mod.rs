@@ -5,6 +5,7 @@
 //! it.
 
 mod extent_reader;
+mod index;
 mod item_lists;
 mod manifests;
 mod pack_reader;
@@ -14,6 +15,7 @@ mod scratch;
 mod voids;
 
 pub use extent_reader::{ExtentRange, ExtentReader, TakeExtent, WantedExtent};
+pub use index::{KnownBackup, index_contradicts};
 pub use manifests::{Listed, ManifestPart, OnItem, OnPart};
 pub use pack_reader::PackReader;
 pub use pack_writer::{PackTarget, PackWriter, Packed, Writers, with_packs};

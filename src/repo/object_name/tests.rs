@@ -29,7 +29,7 @@ fn backup_id() -> impl Strategy<Value = BackupId> {
 fn of_a_cluster() -> impl Strategy<Value = ObjectName> {
     let cluster = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}".prop_map(|name| ClusterName::new(&name).unwrap());
     let level = (1..=MAX_LEVEL, any::<u64>()).prop_map(|(level, number)| (level, number / span(level) * span(level)));
-    let parts = (cluster, any::<u64>().prop_map(SystemId), wal_file(), backup_id(), any::<u32>(), level, 0..10_u8);
+    let parts = (cluster, any::<u64>().prop_map(SystemId), wal_file(), backup_id(), any::<u32>(), level, 0..11_u8);
     parts.prop_map(|(cluster, system_id, file, backup, number, (level, first_segment), kind)| match kind {
         0 => ObjectName::Binding { cluster, generation: number % 100_000_000 },
         1 => ObjectName::Node { cluster, system_id, timeline: Timeline(number), level, first_segment },
@@ -46,6 +46,7 @@ fn of_a_cluster() -> impl Strategy<Value = ObjectName> {
             let (timeline, level) = (Timeline(number), 1 + number % MAX_CHANGES_LEVEL);
             ObjectName::Changes { cluster, system_id, timeline, level, first_segment: first_segment / span(level) * span(level) }
         }
+        9 => ObjectName::BackupIndex { cluster, system_id, first: backup, last: backup },
         _ => ObjectName::Wal { cluster, system_id, file },
     })
 }
@@ -115,6 +116,11 @@ fn kinds_follow_from_names() {
         ("clusters/main/7/packs/20260102T030405Z-0000beef/0000000a".to_owned(), NameKind::Pack, Some(ObjectKind::Pack)),
         ("clusters/main/7/backups/20260102T030405Z-0000beef".to_owned(), NameKind::Manifest, Some(ObjectKind::Manifest)),
         (format!("claims/walvis.json/{zeros}-00000000000000ff"), NameKind::Claim, None),
+        (
+            "clusters/main/7/index/backups/20260102T030405Z-0000beef/20250102T030405Z-0000beef".to_owned(),
+            NameKind::BackupIndex,
+            Some(ObjectKind::BackupIndex),
+        ),
         ("clusters/main/7/begun/20260102T030405Z-0000beef".to_owned(), NameKind::BegunBackup, Some(ObjectKind::BegunBackup)),
         (tombstone(""), NameKind::Tombstone, Some(ObjectKind::Tombstone)),
         (tombstone(".open"), NameKind::TombstoneOpen, Some(ObjectKind::Tombstone)),
