@@ -39,7 +39,7 @@ if [[ -n ${WALVIS_BEFORE_BIN:-} ]]; then
     tools+=(before)
 fi
 
-as_server initdb --pgdata "$work/data" --username postgres --no-sync >/dev/null
+as_server initdb --pgdata "$work/data" --username postgres --auth trust --no-sync >/dev/null
 printf '%s\n' "unix_socket_directories = '$work/socket'" "listen_addresses = ''" "fsync = off" "autovacuum = off" "archive_mode = on" \
     "archive_command = 'for tool in ${tools[*]}; do \$tool --config $work/\$tool.toml push-wal %p || exit 1; done'" |
     as_server tee -a "$work/data/postgresql.conf" >/dev/null
@@ -66,8 +66,8 @@ backup() { # tool, what it is
         "$python" -c '
 import json, sys
 report = json.load(sys.stdin)
-print(f"{sys.argv[1]:8} {sys.argv[2]:12} {report[\"files\"]:8} files  {report[\"new_bytes\"]:10} B new  {report[\"manifest_bytes\"]:9} B manifest  "
-      f"{report[\"new_bytes\"] + report[\"manifest_bytes\"]:10} B stored")' "$1" "$2"
+new, manifest = report["new_bytes"], report["manifest_bytes"]
+print("%-8s %-12s %8d files  %10d B new  %9d B manifest  %10d B stored" % (*sys.argv[1:], report["files"], new, manifest, new + manifest))' "$1" "$2"
 }
 for tool in "${tools[@]}"; do
     backup "$tool" first
