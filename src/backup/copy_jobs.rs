@@ -7,6 +7,7 @@ use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, PackId};
 use crate::format::manifest::{Content, DirectoryEntry, FileEntry, TableRef};
 use crate::fsio::{Attributes, FsError};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -97,6 +98,15 @@ pub(crate) enum CopyJob {
 
 /// Of each pack, how many bytes a table's extents have in it.
 pub(crate) type PackBytes = Vec<(PackId, u64)>;
+
+/// Of each pack, how many bytes these extents have in it.
+pub(crate) fn uses_of(extents: &[Extent]) -> PackBytes {
+    let mut uses: HashMap<PackId, u64> = HashMap::new();
+    for stored in extents.iter().filter_map(|extent| extent.stored) {
+        *uses.entry(stored.place.pack).or_default() += u64::from(stored.place.sealed_bytes);
+    }
+    uses.into_iter().collect()
+}
 
 /// What became of a directory, a file or a piece. What vanished is not among them.
 pub(crate) enum CopiedItem {

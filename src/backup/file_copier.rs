@@ -4,7 +4,7 @@
 //! changed ([`untouched`](super::untouched)).
 
 use crate::backup::copy_jobs::{
-    BatchItem, CopiedItem, CopyJob, CopyResult, LargeFile, PackBytes, PageDamage, ParentContent, ParentPiece,
+    BatchItem, CopiedItem, CopyJob, CopyResult, LargeFile, PackBytes, PageDamage, ParentContent, ParentPiece, uses_of,
 };
 use crate::backup::file_list;
 use crate::backup::pages::{Horizon, PageFile, PageReport, PagesError};
@@ -14,7 +14,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, ExtentTable, PackId, RecordLocation, StoredExtent, extents_in};
 use crate::format::manifest::{Attachment, Content, FileEntry, TableRef};
-use crate::fsio::{self, Attributes, LiveKind, OwnerNames, file_error};
+use crate::fsio::{self, Attributes, LiveKind, OwnerNames, PassingReader, file_error};
 use crate::limits::{EXTENT_BYTES, FILE_PIECE_BYTES, FILE_READ_BYTES, MAX_INLINE_EXTENTS, PAGE_LOOK_BYTES};
 use crate::pg::Lsn;
 use crate::pg::data_directory::relation_file;
@@ -23,9 +23,9 @@ use crate::raw_text::RawText;
 use crate::repo::backups::{PackReader, PackWriter};
 use crate::threads::{Stop, Worker};
 use crate::throttle::Throttle;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,7 +71,14 @@ pub(crate) struct FileCopier<'a, 'p> {
 struct OpenFile<'a> {
     file: &'a File,
     path: &'a [u8],
-    real: PathBuf,
+    real: &'a Path,
+    reader: PassingReader<'a>,
+}
+
+impl<'a> OpenFile<'a> {
+    fn new(file: &'a File, path: &'a [u8], real: &'a Path) -> Self {
+        Self { file, path, real, reader: PassingReader::new(file, real) }
+    }
 }
 
 /// A file, or a part of one.
@@ -119,8 +126,8 @@ impl<'a, 'p> FileCopier<'a, 'p> {
         let size_bytes = attributes.size_bytes.min(FILE_PIECE_BYTES);
         let part = Part { path: &path, offset: 0, bytes: size_bytes };
         let fates = self.fates(part, size_bytes, &known);
-        let source = OpenFile { file: &file, path: &path, real };
-        let copied = self.small(part, Some(&source), &known, &fates, &attributes, result)?;
+        let mut source = OpenFile::new(&file, &path, &real);
+        let copied = self.small(part, Some(&mut source), &known, &fates, &attributes, result)?;
         result.done.push(copied);
         Ok(())
     }
@@ -147,7 +154,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     fn small(
         &mut self,
         part: Part<'_>,
-        source: Option<&OpenFile<'_>>,
+        source: Option<&mut OpenFile<'_>>,
         known: &Known,
         fates: &[Fate],
         attributes: &Attributes,
@@ -183,8 +190,8 @@ impl<'a, 'p> FileCopier<'a, 'p> {
         }
         let Some((open, _)) = file.open(self.context.data_directory)? else { return Ok(None) };
         let real = file_list::real(self.context.data_directory, &file.path);
-        let source = OpenFile { file: open, path: &file.path, real };
-        self.tabled(part, Some(&source), &known, &fates, result).map(Some)
+        let mut source = OpenFile::new(open, &file.path, &real);
+        self.tabled(part, Some(&mut source), &known, &fates, result).map(Some)
     }
 
     /// What is known not to have changed of a file.
@@ -314,7 +321,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     fn tabled(
         &mut self,
         part: Part<'_>,
-        source: Option<&OpenFile<'_>>,
+        source: Option<&mut OpenFile<'_>>,
         known: &Known,
         fates: &[Fate],
         result: &mut CopyResult,
@@ -341,7 +348,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     fn extents(
         &mut self,
         part: Part<'_>,
-        source: Option<&OpenFile<'_>>,
+        mut source: Option<&mut OpenFile<'_>>,
         known: &[Extent],
         fates: &[Fate],
         result: &mut CopyResult,
@@ -361,7 +368,8 @@ impl<'a, 'p> FileCopier<'a, 'p> {
                 let run = fates.iter().skip(extents.len()).take_while(|fate| **fate == Fate::Read).count();
                 let len = bytes_of(run.clamp(1, FILE_READ_BYTES / EXTENT_BYTES));
                 let Some(chunk) = buffer.get_mut(..len) else { break };
-                self.read(source, part.offset + done, chunk, &mut pages)?;
+                let next = bytes_of(run.min(2 * FILE_READ_BYTES / EXTENT_BYTES)).saturating_sub(len);
+                self.read(source.as_deref_mut(), part.offset + done, chunk, next, &mut pages)?;
                 has_read = true;
                 for extent in chunk.chunks(EXTENT_BYTES) {
                     let known = known.get(extents.len());
@@ -372,13 +380,13 @@ impl<'a, 'p> FileCopier<'a, 'p> {
             let len = bytes_of(1);
             let extent = match *fate {
                 Fate::HeaderRead(page) => {
-                    self.look_at_header(source, part.offset + done + u64::from(page) * PAGE_BYTES as u64, taken)?;
+                    self.look_at_header(source.as_deref_mut(), part.offset + done + u64::from(page) * PAGE_BYTES as u64, taken)?;
                     self.context.done_bytes.fetch_add(len as u64, Ordering::Relaxed);
                     Some(*taken)
                 }
                 Fate::WholeRead => {
                     let chunk = buffer.get_mut(..len).unwrap_or_default();
-                    self.look_at_extent(source, part.offset + done, chunk, taken, &mut pages, result)?
+                    self.look_at_extent(source.as_deref_mut(), part.offset + done, chunk, taken, &mut pages, result)?
                 }
                 Fate::Taken | Fate::Read => {
                     self.context.done_bytes.fetch_add(len as u64, Ordering::Relaxed);
@@ -417,18 +425,26 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     }
 
     /// Reads a part of a file, and verifies its pages. What is not there any more is zeros; how much was there.
-    fn read(&self, source: Option<&OpenFile<'_>>, at: u64, chunk: &mut [u8], report: &mut PageReport) -> Result<usize, Error> {
+    /// `next_bytes` are read next.
+    fn read(
+        &self,
+        source: Option<&mut OpenFile<'_>>,
+        at: u64,
+        chunk: &mut [u8],
+        next_bytes: usize,
+        report: &mut PageReport,
+    ) -> Result<usize, Error> {
         let source = opened(source)?;
         if let Some(throttle) = &self.context.throttle {
             throttle.take(chunk.len(), &|| self.context.stop.is_set());
         }
-        let read = fsio::read_full_at(source.file, &source.real, chunk, at).map_err(|e| file_error(Kind::Config, e))?;
+        let read = source.reader.read_full_at(chunk, at, next_bytes).map_err(|e| file_error(Kind::Config, e))?;
         chunk.get_mut(read..).unwrap_or_default().fill(0);
         self.context.done_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         self.context.read_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if let Some(segment) = self.pages_of(source.path) {
             let (start, horizon) = (self.context.start, &self.context.horizon);
-            let pages = PageFile { file: source.file, path: &source.real, segment, start, horizon };
+            let pages = PageFile { file: source.file, path: source.real, segment, start, horizon };
             pages.verify(chunk, at, report).map_err(|e| match e {
                 PagesError::File(e) => file_error(Kind::Config, e),
                 PagesError::Server(e) => e,
@@ -438,10 +454,10 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     }
 
     /// Looks at the beginning of one page of an extent that is taken over: its LSN is there.
-    fn look_at_header(&self, source: Option<&OpenFile<'_>>, at: u64, taken: &Extent) -> Result<(), Error> {
+    fn look_at_header(&self, source: Option<&mut OpenFile<'_>>, at: u64, taken: &Extent) -> Result<(), Error> {
         let (source, Some(untouched)) = (opened(source)?, self.context.untouched) else { return Ok(()) };
         let mut header = [0; PAGE_LOOK_BYTES];
-        let read = fsio::read_full_at(source.file, &source.real, &mut header, at).map_err(|e| file_error(Kind::Config, e))?;
+        let read = source.reader.read_full_at(&mut header, at, 0).map_err(|e| file_error(Kind::Config, e))?;
         self.context.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
         // Shorter: cut off after the backup began.
         if read < PAGE_LOOK_BYTES {
@@ -455,7 +471,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
     /// because the parent's cannot be read.
     fn look_at_extent(
         &self,
-        source: Option<&OpenFile<'_>>,
+        mut source: Option<&mut OpenFile<'_>>,
         at: u64,
         chunk: &mut [u8],
         taken: &Extent,
@@ -463,7 +479,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
         result: &mut CopyResult,
     ) -> Result<Option<Extent>, Error> {
         let damaged = report.damaged.len();
-        let read = self.read(source, at, chunk, report)?;
+        let read = self.read(source.as_deref_mut(), at, chunk, 0, report)?;
         let source = opened(source)?;
         let (Some(untouched), Some(file)) = (self.context.untouched, self.untouched(source.path)) else { return Ok(None) };
         // Shorter: cut off after the backup began.
@@ -506,7 +522,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
 
     /// A relation that is being extended may have half a page for a moment; one that keeps it is odd.
     fn check_length(&self, source: &OpenFile<'_>, result: &mut CopyResult) -> Result<(), Error> {
-        let size = fsio::present_size(source.file, &source.real).map_err(|e| file_error(Kind::Config, e))?;
+        let size = fsio::present_size(source.file, source.real).map_err(|e| file_error(Kind::Config, e))?;
         if !size.is_multiple_of(PAGE_BYTES as u64) {
             let path = RawText::from(source.path);
             result.warnings.push(format!("{path} has {size} bytes, not a whole number of pages; its last part was not verified"));
@@ -547,7 +563,7 @@ impl<'a, 'p> FileCopier<'a, 'p> {
 }
 
 /// A file that has to be read.
-fn opened<'a, 'f>(source: Option<&'a OpenFile<'f>>) -> Result<&'a OpenFile<'f>, Error> {
+fn opened<'a, 'f>(source: Option<&'a mut OpenFile<'f>>) -> Result<&'a mut OpenFile<'f>, Error> {
     source.ok_or_else(|| Error::new(Kind::Bug, "a file is read that was not opened"))
 }
 
@@ -578,13 +594,4 @@ impl Worker for FileCopier<'_, '_> {
     fn finish(self) -> Result<(), Error> {
         self.packs.finish()
     }
-}
-
-/// Of each pack, how many bytes these extents have in it.
-fn uses_of(extents: &[Extent]) -> PackBytes {
-    let mut uses: HashMap<PackId, u64> = HashMap::new();
-    for stored in extents.iter().filter_map(|extent| extent.stored) {
-        *uses.entry(stored.place.pack).or_default() += u64::from(stored.place.sealed_bytes);
-    }
-    uses.into_iter().collect()
 }

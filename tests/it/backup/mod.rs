@@ -6,6 +6,7 @@ mod changed;
 mod content;
 mod lists;
 mod names;
+mod page_cache;
 mod sources;
 mod tombstones;
 
