@@ -286,29 +286,48 @@ impl PackKey {
         plaintext_bytes: Option<usize>,
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
-        let damaged = |why: &str| CodecError::Damaged(format!("the record at {offset} {why}"));
+        let before = out.len();
+        out.resize(before + plaintext_bytes.unwrap_or(MAX_RECORD_BYTES), 0);
+        let room = out.get_mut(before..).unwrap_or_default();
+        let opened = match plaintext_bytes {
+            Some(_) => self.open_into(kind, offset, sealed, room).map(|()| room.len()),
+            None => self.open_within(kind, offset, sealed, room),
+        };
+        out.truncate(before + opened.as_ref().map_or(0, |opened| *opened));
+        opened.map(|_| ())
+    }
+
+    /// Authenticates a record, in place, and puts its content into `room`, which has its length.
+    ///
+    /// # Errors
+    /// [`CodecError::Damaged`], also where the content has another length; what is in `room` then is nobody's content.
+    pub fn open_into(&self, kind: RecordKind, offset: u32, sealed: &mut [u8], room: &mut [u8]) -> Result<(), CodecError> {
+        if self.open_within(kind, offset, sealed, room)? == room.len() {
+            return Ok(());
+        }
+        Err(damaged_record(offset, "has not the length that it must have"))
+    }
+
+    /// As [`open_into`](Self::open_into), for a content that may be shorter; says how long it is.
+    fn open_within(&self, kind: RecordKind, offset: u32, sealed: &mut [u8], room: &mut [u8]) -> Result<usize, CodecError> {
+        let damaged = |why| damaged_record(offset, why);
         let (bytes, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>().ok_or_else(|| damaged("is too short"))?;
         self.cipher.open(kind.domain(), offset.into(), true, bytes, tag).map_err(|_| damaged("fails authentication"))?;
         let (codec, bytes) = bytes.split_first().ok_or_else(|| damaged("is empty"))?;
-        let before = out.len();
-        let limit = plaintext_bytes.unwrap_or(MAX_RECORD_BYTES);
         match *codec {
-            STORED if bytes.len() <= limit => out.extend_from_slice(bytes),
-            ZSTD => {
-                out.resize(before + limit, 0);
-                let written = out.get_mut(before..).map_or(Ok(0), |room| decompress(bytes, room));
-                out.truncate(before + written.as_ref().map_or(0, |written| *written));
-                written.map_err(|_| damaged("cannot be decompressed"))?;
+            STORED => {
+                let place = room.get_mut(..bytes.len()).ok_or_else(|| damaged("is longer than it can be"))?;
+                place.copy_from_slice(bytes);
+                Ok(bytes.len())
             }
-            STORED => return Err(damaged("is longer than it can be")),
-            other => return Err(FormatError::Newer { field: "codec of a record", value: other.into() }.into()),
+            ZSTD => decompress(bytes, room).map_err(|_| damaged("cannot be decompressed")),
+            other => Err(FormatError::Newer { field: "codec of a record", value: other.into() }.into()),
         }
-        if plaintext_bytes.is_some_and(|expected| out.len() - before != expected) {
-            out.truncate(before);
-            return Err(damaged("has not the length that it must have"));
-        }
-        Ok(())
     }
+}
+
+fn damaged_record(offset: u32, why: &str) -> CodecError {
+    CodecError::Damaged(format!("the record at {offset} {why}"))
 }
 
 impl<R> Opened<R> {

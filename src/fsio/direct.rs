@@ -12,31 +12,31 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag};
 
-use crate::limits::{DIRECT_BLOCK_BYTES, KIB, MIN_DIRECT_BYTES};
+use crate::limits::{DIRECT_ALIGNMENT as ALIGNMENT, DIRECT_BLOCK_BYTES, MIN_DIRECT_BYTES};
 
-/// What addresses, offsets and lengths have to be multiples of: no disk has larger logical blocks.
-const ALIGNMENT: usize = 4 * KIB;
-
-/// Memory for one block, at an address that the disk can take it from.
-#[derive(Debug)]
-struct Block {
+/// Memory at an address that the disk can read into and write from. It is used again and again, so that its pages are
+/// taken from the system once.
+#[derive(Debug, Default)]
+pub struct DirectBuffer {
     memory: Vec<u8>,
     start: usize,
 }
 
-impl Block {
-    fn new() -> Self {
-        let memory = vec![0; DIRECT_BLOCK_BYTES + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start }
+impl DirectBuffer {
+    /// So many bytes of it; what is in them is whatever was there before. It takes what the longest of these took.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.memory.len() < bytes + ALIGNMENT {
+            // Not grown: that would copy what nobody needs.
+            self.memory = Vec::new();
+            self.memory = vec![0; bytes + ALIGNMENT];
+            self.start = self.memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        }
+        self.memory.get_mut(self.start..self.start + bytes).unwrap_or_default()
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..self.start + DIRECT_BLOCK_BYTES).unwrap_or_default()
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..self.start + DIRECT_BLOCK_BYTES).unwrap_or_default()
+    /// A part of the [room](Self::room) that was given last.
+    fn filled(&self, bytes: std::ops::Range<usize>) -> &[u8] {
+        self.memory.get(self.start + bytes.start..self.start + bytes.end).unwrap_or_default()
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
 /// next one.
 #[derive(Debug)]
 pub struct DirectWriter {
-    block: Block,
+    block: DirectBuffer,
     /// Where the block begins in the file.
     offset: u64,
     filled: usize,
@@ -90,7 +90,7 @@ impl Default for DirectWriter {
 impl DirectWriter {
     /// One with an empty block. It takes 1 MiB.
     pub fn new() -> Self {
-        Self { block: Block::new(), offset: 0, filled: 0, can: true }
+        Self { block: DirectBuffer::default(), offset: 0, filled: 0, can: true }
     }
 
     /// Writes at an offset, now or with what comes next.
@@ -105,7 +105,7 @@ impl DirectWriter {
             if self.filled == 0 {
                 self.offset = offset;
             }
-            let room = self.block.bytes_mut().get_mut(self.filled..).unwrap_or_default();
+            let room = self.block.room(DIRECT_BLOCK_BYTES).get_mut(self.filled..).unwrap_or_default();
             let (now, rest) = bytes.split_at(bytes.len().min(room.len()));
             room.get_mut(..now.len()).unwrap_or_default().copy_from_slice(now);
             self.filled += now.len();
@@ -118,13 +118,42 @@ impl DirectWriter {
         Ok(())
     }
 
+    /// Room for so many bytes at an offset, at most [`DIRECT_BLOCK_BYTES`]: whoever fills it says so with
+    /// [`filled`](Self::filled). This spares a copy.
+    ///
+    /// # Errors
+    /// As `write`, for what was given before; when it is too much.
+    pub fn room_at(&mut self, file: &File, offset: u64, bytes: usize) -> io::Result<&mut [u8]> {
+        if bytes > DIRECT_BLOCK_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than a block at once"));
+        }
+        if offset != self.offset + self.filled as u64 || self.filled + bytes > DIRECT_BLOCK_BYTES {
+            self.flush(file)?;
+        }
+        if self.filled == 0 {
+            self.offset = offset;
+        }
+        let filled = self.filled;
+        Ok(self.block.room(DIRECT_BLOCK_BYTES).get_mut(filled..filled + bytes).unwrap_or_default())
+    }
+
+    /// So many bytes of the room that was given last are to be written, now or with what comes next. The others are
+    /// forgotten.
+    ///
+    /// # Errors
+    /// As `write`, also for what was given before.
+    pub fn filled(&mut self, file: &File, bytes: usize) -> io::Result<()> {
+        self.filled = (self.filled + bytes).min(DIRECT_BLOCK_BYTES);
+        if self.filled == DIRECT_BLOCK_BYTES { self.flush(file) } else { Ok(()) }
+    }
+
     /// Writes what was gathered.
     ///
     /// # Errors
     /// As `write`. What was gathered is forgotten then.
     pub fn flush(&mut self, file: &File) -> io::Result<()> {
         let filled = std::mem::take(&mut self.filled);
-        let bytes = self.block.bytes().get(..filled).unwrap_or_default();
+        let bytes = self.block.filled(0..filled);
         let (mut direct, mut rest) = bytes.split_at(if is_aligned(self.offset) { filled - filled % ALIGNMENT } else { 0 });
         if direct.len() < MIN_DIRECT_BYTES || !self.can || !pass_by(file, true) {
             (direct, rest) = (&[], bytes);
@@ -150,7 +179,7 @@ impl DirectWriter {
 /// Reads a file from front to back, past the cache.
 #[derive(Debug)]
 pub struct DirectReader {
-    block: Block,
+    block: DirectBuffer,
     /// What of the block was read and not yet taken.
     unread: std::ops::Range<usize>,
     can: bool,
@@ -158,7 +187,7 @@ pub struct DirectReader {
 
 impl Default for DirectReader {
     fn default() -> Self {
-        Self { block: Block::new(), unread: 0..0, can: true }
+        Self { block: DirectBuffer::default(), unread: 0..0, can: true }
     }
 }
 
@@ -169,7 +198,8 @@ impl DirectReader {
     }
 
     /// As `pread`. `offset` has to go on where the last call ended; `left` bytes will be asked for in all, this call's
-    /// among them.
+    /// among them. What lies in the file where the disk can read it from is read straight into a
+    /// [buffer](DirectBuffer) that is given.
     ///
     /// # Errors
     /// As `read`.
@@ -179,10 +209,17 @@ impl DirectReader {
                 pass_by(file, false);
                 return file.read_at(buf, offset);
             }
+            let whole = buf.len() - buf.len() % ALIGNMENT;
+            let is_straight = is_aligned(offset) && buf.as_ptr().align_offset(ALIGNMENT) == 0 && whole > 0;
             let skip = (offset % ALIGNMENT as u64) as usize;
             let wanted = usize::try_from(left).unwrap_or(DIRECT_BLOCK_BYTES).min(DIRECT_BLOCK_BYTES);
             let len = (skip + wanted).next_multiple_of(ALIGNMENT).min(DIRECT_BLOCK_BYTES);
-            match file.read_at(self.block.bytes_mut().get_mut(..len).unwrap_or_default(), offset - skip as u64) {
+            let read = match buf.get_mut(..whole).filter(|_| is_straight) {
+                Some(straight) => file.read_at(straight, offset),
+                None => file.read_at(self.block.room(len), offset - skip as u64),
+            };
+            match read {
+                Ok(n) if is_straight => return Ok(n),
                 Ok(n) => self.unread = skip.min(n)..n,
                 Err(e) if is_refusal(&e) => {
                     self.can = false;
@@ -192,12 +229,33 @@ impl DirectReader {
                 Err(e) => return Err(e),
             }
         }
-        let unread = self.block.bytes().get(self.unread.clone()).unwrap_or_default();
+        let unread = self.block.filled(self.unread.clone());
         let n = unread.len().min(buf.len());
         buf.get_mut(..n).unwrap_or_default().copy_from_slice(unread.get(..n).unwrap_or_default());
         self.unread.start += n;
         Ok(n)
     }
+}
+
+/// Reads at an offset until the buffer's first `bytes` are full or the file ends, past the cache where it can be done;
+/// gives what was read. The file is as usual afterwards.
+///
+/// # Errors
+/// As `read`.
+pub fn read_past_cache<'b>(file: &File, buffer: &'b mut DirectBuffer, bytes: usize, offset: u64) -> io::Result<&'b [u8]> {
+    let (mut reader, mut read) = (DirectReader::default(), 0);
+    let room = buffer.room(bytes);
+    while let Some(rest) = room.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        let left = rest.len() as u64;
+        match reader.read_at(file, rest, offset + read as u64, left) {
+            Ok(0) => break,
+            Ok(n) => read += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    pass_by(file, false);
+    Ok(room.get(..read).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -253,6 +311,53 @@ mod tests {
                 read.extend_from_slice(&buffer[..n]);
             }
             assert!(read == bytes[from..], "{from}");
+        }
+    }
+
+    #[test]
+    fn rooms_that_are_filled_are_written_and_others_are_not() {
+        let place = tempfile::NamedTempFile::new_in(".").unwrap();
+        let (file, bytes) = (place.as_file(), content(4 * DIRECT_BLOCK_BYTES));
+        let (mut writer, mut expected) = (DirectWriter::new(), vec![0; bytes.len()]);
+        // In order, with a gap, backwards, of odd lengths, and across the end of a block.
+        let ranges = [0..65_536, 65_536..131_072, 262_144..1_310_720, 1_310_720..1_400_001, 4096..9001, 2_000_000..3_048_576];
+        for range in ranges {
+            // What is given up leaves no trace.
+            writer.room_at(file, range.start as u64, range.len()).unwrap().fill(99);
+            let room = writer.room_at(file, range.start as u64, range.len()).unwrap();
+            room.copy_from_slice(&bytes[range.clone()]);
+            writer.filled(file, range.len()).unwrap();
+            expected[range.clone()].copy_from_slice(&bytes[range]);
+        }
+        writer.room_at(file, 3_500_000, 1000).unwrap().fill(99);
+        writer.flush(file).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        assert!(std::fs::read(place.path()).unwrap() == expected);
+        let too_much = writer.room_at(file, 0, DIRECT_BLOCK_BYTES + 1).unwrap_err();
+        assert_eq!(too_much.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_is_aligned_is_read_straight_into_its_place() {
+        let place = tempfile::NamedTempFile::new_in(".").unwrap();
+        let (file, bytes) = (place.as_file(), content(3 * DIRECT_BLOCK_BYTES + 5000));
+        write_all_at(file, &bytes, 0).unwrap();
+        let mut buffer = DirectBuffer::default();
+        for (from, len) in [(0, bytes.len()), (8192, 2 * DIRECT_BLOCK_BYTES), (4096, 4096), (4096, 100), (5, 70_000), (0, 0)] {
+            let read = read_past_cache(file, &mut buffer, len, from as u64).unwrap();
+            assert!(read == &bytes[from..from + len], "{from}, {len}");
+        }
+        let rest = read_past_cache(file, &mut buffer, 8192, bytes.len() as u64 - 5000).unwrap();
+        assert!(rest == &bytes[bytes.len() - 5000..], "at the end there is no more");
+        let address = buffer.room(4096).as_ptr().addr();
+        assert_eq!((address % ALIGNMENT, buffer.room(bytes.len()).as_ptr().addr()), (0, address), "memory is used again");
+        // Nothing but whole blocks went through the block of the reader.
+        let mut reader = DirectReader::default();
+        let room = buffer.room(2 * DIRECT_BLOCK_BYTES);
+        let n = reader.read_at(file, room, 4096, 2 * DIRECT_BLOCK_BYTES as u64).unwrap();
+        assert!(room[..n] == bytes[4096..4096 + n]);
+        if reader.can && pass_by(file, true) {
+            assert_eq!((n, reader.block.memory.len()), (2 * DIRECT_BLOCK_BYTES, 0), "it was copied");
         }
     }
 

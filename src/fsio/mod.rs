@@ -48,7 +48,7 @@ pub use below::unfinished_name;
 pub use boot::Boot;
 pub use detach::detach;
 pub use dir::{Dir, Item, list_dir};
-pub use direct::{DirectReader, DirectWriter};
+pub use direct::{DirectBuffer, DirectReader, DirectWriter, read_past_cache};
 pub use error::{FsError, Problem};
 pub use free_space::available_bytes;
 pub use host::host_name;

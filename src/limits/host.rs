@@ -46,6 +46,8 @@ pub const TEMP_NAME_ATTEMPTS: u32 = 100;
 pub const FILE_TIME_STEP: Duration = Duration::from_millis(50);
 /// What goes to or comes from the disk at once, past the cache: less costs more requests, more only memory.
 pub const DIRECT_BLOCK_BYTES: usize = MIB;
+/// What addresses, offsets and lengths have to be multiples of there: no disk has larger logical blocks.
+pub const DIRECT_ALIGNMENT: usize = 4 * KIB;
 /// Shorter writes are left to the cache, which gathers them.
 pub const MIN_DIRECT_BYTES: usize = 256 * KIB;
 /// Longest file of `/proc` that is read: a list of the shared memory of all processes can be long.

@@ -3,22 +3,25 @@
 //! May not live here: how extents are read and checked ([`ExtentReader`]), which files there are
 //! ([`files`](super::files)).
 //!
-//! Memory per worker: one range, one extent, one block on its way to the disk, the tables of one batch. The queue holds
-//! a batch per worker.
+//! Memory per worker: one range, one block on its way to the disk, one of what is there already, the tables of one batch.
+//! The queue holds a batch per worker.
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, extent_bytes};
 use crate::format::manifest::{Content, FileEntry, TableRef};
-use crate::fsio::{self, DirectWriter, FsError, RestoreTree};
-use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, RESTORE_BATCH_BYTES, RESTORE_BATCH_FILES};
+use crate::fsio::{self, DirectBuffer, DirectWriter, FsError, RestoreTree};
+use crate::limits::{DIRECT_BLOCK_BYTES, EXTENT_BYTES, EXTENTS_PER_TABLE, RESTORE_BATCH_BYTES, RESTORE_BATCH_FILES};
 use crate::raw_text::shown;
-use crate::repo::backups::{ExtentReader, WantedExtent};
+use crate::repo::backups::{ExtentReader, ReadBuffers, TakeExtents, WantedExtent};
 use crate::restore::target_directory::local;
 use crate::threads::{Jobs, Stop, Stopped, Worker};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Of what is there already so much is read at once.
+const EXTENTS_PER_BLOCK: usize = DIRECT_BLOCK_BYTES / EXTENT_BYTES;
 
 /// A file that workers restore.
 #[derive(Debug)]
@@ -154,14 +157,16 @@ impl RestoreCounters {
 /// One worker.
 pub struct RestoreWorker<'a> {
     shared: &'a FileRestore<'a>,
-    buffer: Vec<u8>,
+    buffers: ReadBuffers,
+    /// For what is there already.
+    there: DirectBuffer,
     writer: DirectWriter,
 }
 
 impl<'a> RestoreWorker<'a> {
     /// A worker with buffers of its own.
     pub fn new(shared: &'a FileRestore<'a>) -> Self {
-        Self { shared, buffer: Vec::with_capacity(EXTENT_BYTES), writer: DirectWriter::new() }
+        Self { shared, buffers: ReadBuffers::default(), there: DirectBuffer::default(), writer: DirectWriter::new() }
     }
 }
 
@@ -170,46 +175,36 @@ impl Worker for RestoreWorker<'_> {
     type Output = ();
 
     fn run(&mut self, batch: Batch) -> Result<(), Error> {
-        self.shared.restore(&batch, &mut self.buffer, &mut self.writer)
-    }
-}
-
-impl FileRestore<'_> {
-    fn restore(&self, batch: &Batch, buffer: &mut Vec<u8>, writer: &mut DirectWriter) -> Result<(), Error> {
+        let Self { shared, buffers, there, writer } = self;
+        let shared: &FileRestore<'_> = shared;
         let mut wanted = Vec::new();
         // How many extents of each part are missing.
         let mut left: Vec<usize> = Vec::with_capacity(batch.parts.len());
         for (number, part) in batch.parts.iter().enumerate() {
             let before = wanted.len();
-            self.prepare(number, part, buffer, &mut wanted)?;
+            shared.prepare(number, part, there, &mut wanted)?;
             left.push(wanted.len() - before);
         }
-        let mut output = Output { shared: self, batch, writer, open: None };
-        for range in self.reader.ranges(&mut wanted) {
-            if self.stop.is_set() {
+        let mut output = Output { shared, batch: &batch, writer, left, open: None };
+        for range in shared.reader.ranges(&mut wanted) {
+            if shared.stop.is_set() {
                 return Ok(());
             }
-            self.reader.read(range, buffer, &mut |wanted, content| {
-                let Some(part) = batch.parts.get(wanted.file) else { return Ok(()) };
-                let content = content.map_err(|e| self.while_restoring(e, &part.task.path))?;
-                output.write(wanted, part, content)?;
-                RestoreCounters::add(&self.counters.written, wanted.bytes as u64);
-                if let Some(left) = left.get_mut(wanted.file) {
-                    *left -= 1;
-                    if *left == 0
-                        && let Some(file) = output.flush()?
-                    {
-                        self.done(part, file)?;
-                    }
-                }
-                Ok(())
-            })?;
+            shared.reader.read(range, buffers, &mut output)?;
         }
         Ok(())
     }
+}
 
+impl FileRestore<'_> {
     /// Prepares a piece: its file is there and has its length, its zeros are zeros, and what has to be read is known.
-    fn prepare(&self, number: usize, part: &Part, buffer: &mut Vec<u8>, wanted: &mut Vec<WantedExtent>) -> Result<(), Error> {
+    fn prepare(
+        &self,
+        number: usize,
+        part: &Part,
+        buffer: &mut DirectBuffer,
+        wanted: &mut Vec<WantedExtent>,
+    ) -> Result<(), Error> {
         let task = &part.task;
         let table;
         let extents = match &part.source {
@@ -234,26 +229,37 @@ impl FileRestore<'_> {
             file.set_len(task.size_bytes).map_err(|e| self.io("set the length of", part, e))?;
         }
         let before = wanted.len();
-        for (index, extent) in (part.first..).zip(extents) {
-            let (from, len) = (index * EXTENT_BYTES as u64, extent_bytes(task.size_bytes, index));
+        for (number_of_block, chunk) in (0..).zip(extents.chunks(EXTENTS_PER_BLOCK)) {
+            let first = part.first + number_of_block * EXTENTS_PER_BLOCK as u64;
+            let bytes: usize = (first..).zip(chunk).map(|(index, _)| extent_bytes(task.size_bytes, index)).sum();
             // What is beyond the end of the file as it was is zeros now; what another worker made longer meanwhile is
             // too.
-            let may_have = self.reuse && from < there;
-            let has = if may_have {
-                buffer.resize(len, 0);
-                file.read_exact_at(buffer, from).map_err(|e| self.io("read", part, e))?;
-                self.reader.is_content_of(extent, buffer)
-            } else {
-                extent.stored.is_none()
-            };
-            match (&extent.stored, has) {
-                (None, true) if !may_have => RestoreCounters::add(&self.counters.zeros, len as u64),
-                (_, true) => RestoreCounters::add(&self.counters.kept, len as u64),
-                (None, false) => {
-                    fsio::zero_range(&file, &self.tree.path_of(&task.path), from, len).map_err(local)?;
-                    RestoreCounters::add(&self.counters.zeros, len as u64);
+            let was_there = |index: u64| self.reuse && index * (EXTENT_BYTES as u64) < there;
+            let mut present: &[u8] = &[];
+            if was_there(first) {
+                let read = fsio::read_past_cache(&file, buffer, bytes, first * EXTENT_BYTES as u64);
+                present = read.map_err(|e| self.io("read", part, e))?;
+                if present.len() < bytes {
+                    return Err(self.io("read", part, io::ErrorKind::UnexpectedEof.into()));
                 }
-                (Some(_), false) => wanted.extend(WantedExtent::new(number, task.size_bytes, index, extent)),
+            }
+            for (index, extent) in (first..).zip(chunk) {
+                let (from, len) = (index * EXTENT_BYTES as u64, extent_bytes(task.size_bytes, index));
+                let at = (index - first) as usize * EXTENT_BYTES;
+                let old = present.get(at..at + len).filter(|_| was_there(index));
+                let has = match old {
+                    Some(old) => self.reader.is_content_of(extent, old),
+                    None => extent.stored.is_none(),
+                };
+                match (&extent.stored, has) {
+                    (None, true) if old.is_none() => RestoreCounters::add(&self.counters.zeros, len as u64),
+                    (_, true) => RestoreCounters::add(&self.counters.kept, len as u64),
+                    (None, false) => {
+                        fsio::zero_range(&file, &self.tree.path_of(&task.path), from, len).map_err(local)?;
+                        RestoreCounters::add(&self.counters.zeros, len as u64);
+                    }
+                    (Some(_), false) => wanted.extend(WantedExtent::new(number, task.size_bytes, index, extent)),
+                }
             }
         }
         if wanted.len() == before {
@@ -276,7 +282,7 @@ impl FileRestore<'_> {
         error.while_doing(format!("restore {}", shown(self.tree.path_of(path))))
     }
 
-    fn io(&self, action: &'static str, part: &Part, error: std::io::Error) -> Error {
+    fn io(&self, action: &'static str, part: &Part, error: io::Error) -> Error {
         local(FsError::new(action, self.tree.path_of(&part.task.path), error))
     }
 }
@@ -286,26 +292,54 @@ struct Output<'a> {
     shared: &'a FileRestore<'a>,
     batch: &'a Batch,
     writer: &'a mut DirectWriter,
+    /// How many extents of each part are missing.
+    left: Vec<usize>,
     open: Option<(usize, File)>,
 }
 
-impl Output<'_> {
-    /// Writes an extent, now or with those that come next.
-    fn write(&mut self, wanted: &WantedExtent, part: &Part, content: &[u8]) -> Result<(), Error> {
+impl<'a> Output<'a> {
+    fn part(&self, number: usize) -> Result<&'a Part, Error> {
+        self.batch.parts.get(number).ok_or_else(|| Error::new(Kind::Bug, "an extent of no file"))
+    }
+
+    /// Writes what waits.
+    fn flush(&mut self) -> Result<(), Error> {
+        let Some((number, file)) = &self.open else { return Ok(()) };
+        let written = self.writer.flush(file);
+        written.map_err(|e| self.part(*number).map_or_else(|bug| bug, |part| self.shared.io("write", part, e)))
+    }
+}
+
+impl TakeExtents for Output<'_> {
+    fn room(&mut self, wanted: &WantedExtent) -> Result<&mut [u8], Error> {
+        let part = self.part(wanted.file)?;
         if self.open.as_ref().is_none_or(|(number, _)| *number != wanted.file) {
             self.flush()?;
             // The one before may come again: its last extent may lie elsewhere.
             self.open = Some((wanted.file, self.shared.tree.open_file(&part.task.path).map_err(local)?));
         }
-        let Some((_, file)) = &self.open else { return Ok(()) };
-        self.writer.write_at(file, content, wanted.index * EXTENT_BYTES as u64).map_err(|e| self.shared.io("write", part, e))
+        let (shared, offset) = (self.shared, wanted.index * EXTENT_BYTES as u64);
+        let Some((_, file)) = &self.open else { return Err(Error::new(Kind::Bug, "an extent without a file")) };
+        self.writer.room_at(file, offset, wanted.bytes).map_err(|e| shared.io("write", part, e))
     }
 
-    /// Writes what waits, and says which file is open.
-    fn flush(&mut self) -> Result<Option<&File>, Error> {
-        let Some((number, file)) = &self.open else { return Ok(None) };
-        let written = self.writer.flush(file);
-        let Some(part) = self.batch.parts.get(*number) else { return Ok(None) };
-        written.map_err(|e| self.shared.io("write", part, e)).map(|()| Some(file))
+    /// Has it written, now or with those that come next.
+    fn take(&mut self, wanted: &WantedExtent, read: Result<(), Error>) -> Result<(), Error> {
+        let (shared, part) = (self.shared, self.part(wanted.file)?);
+        read.map_err(|e| shared.while_restoring(e, &part.task.path))?;
+        let Some((_, file)) = &self.open else { return Err(Error::new(Kind::Bug, "an extent without a file")) };
+        let written = self.writer.filled(file, wanted.bytes);
+        written.map_err(|e| shared.io("write", part, e))?;
+        RestoreCounters::add(&shared.counters.written, wanted.bytes as u64);
+        let Some(left) = self.left.get_mut(wanted.file) else { return Ok(()) };
+        *left -= 1;
+        if *left > 0 {
+            return Ok(());
+        }
+        self.flush()?;
+        match &self.open {
+            Some((_, file)) => shared.done(part, file),
+            None => Ok(()),
+        }
     }
 }

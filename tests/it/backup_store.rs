@@ -15,7 +15,8 @@ use walvis::format::manifest::{
 };
 use walvis::limits::EXTENT_BYTES;
 use walvis::repo::backups::{
-    ExtentReader, ManifestPart, PackReader, PackTarget, Packed, ScratchManifest, WantedExtent, with_packs,
+    ExtentReader, ManifestPart, PackReader, PackTarget, Packed, ReadBuffers, ScratchManifest, TakeExtents, WantedExtent,
+    with_packs,
 };
 use walvis::repo::{ClusterName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
 use walvis::store::fault::{Effect, Fault, Op};
@@ -442,15 +443,59 @@ fn read_extents(world: &World, extents: &[Extent]) -> (Vec<ReadExtent>, u64) {
     let size_bytes = (extents.len() * EXTENT_BYTES) as u64;
     let mut wanted: Vec<_> =
         (0..).zip(extents).filter_map(|(index, extent)| WantedExtent::new(0, size_bytes, index, extent)).collect();
-    let (mut found, mut buffer) = (Vec::new(), Vec::new());
+    let (mut taken, mut buffers) = (Taken::default(), ReadBuffers::default());
     for range in reader.ranges(&mut wanted) {
-        let mut take = |wanted: &WantedExtent, content: Result<&[u8], Error>| {
-            found.push((wanted.index, content.map(<[u8]>::to_vec)));
-            Ok(())
-        };
-        reader.read(range, &mut buffer, &mut take).unwrap();
+        reader.read(range, &mut buffers, &mut taken).unwrap();
     }
-    (found, reader.requests())
+    (taken.found, reader.requests())
+}
+
+#[test]
+fn what_several_extents_refer_to_is_opened_once_and_given_to_all_of_them() {
+    let world = World::new();
+    let (extents, _) = with_packs(&world.target(1 << 24), |writers| {
+        let mut writer = writers.writer()?;
+        let extents = (0..3).map(|number| {
+            let body = extent(number);
+            let hash = *blake3::keyed_hash(&[9; 32], &body).as_bytes().first_chunk().unwrap();
+            let place = writer.append(RecordKind::Extent, &body)?;
+            Ok(Extent { crc32c: crc32c::crc32c(&body), stored: Some(StoredExtent { hash, place }) })
+        });
+        let extents = extents.collect::<Result<Vec<_>, Error>>()?;
+        writer.finish()?;
+        Ok(extents)
+    })
+    .unwrap();
+    let again = [extents[1], extents[0], extents[1], extents[2], extents[1]];
+    let (mut found, _) = read_extents(&world, &again);
+    found.sort_by_key(|(index, _)| *index);
+    let contents: Vec<_> = found.into_iter().map(|(_, content)| content.unwrap()).collect();
+    assert!(contents == [1, 0, 1, 2, 1].map(extent));
+    // One of them says something else of the content: the others are none the worse for it.
+    let mut wrong = again;
+    wrong[2].crc32c ^= 1;
+    let (found, _) = read_extents(&world, &wrong);
+    let damaged: Vec<u64> = found.iter().filter(|(_, content)| content.is_err()).map(|(index, _)| *index).collect();
+    assert_eq!(damaged, [2]);
+}
+
+/// Keeps what is read.
+#[derive(Default)]
+struct Taken {
+    room: Vec<u8>,
+    found: Vec<ReadExtent>,
+}
+
+impl TakeExtents for Taken {
+    fn room(&mut self, wanted: &WantedExtent) -> Result<&mut [u8], Error> {
+        self.room = vec![0xAA; wanted.bytes];
+        Ok(&mut self.room)
+    }
+
+    fn take(&mut self, wanted: &WantedExtent, read: Result<(), Error>) -> Result<(), Error> {
+        self.found.push((wanted.index, read.map(|()| self.room.clone())));
+        Ok(())
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::codec::pack::RecordKind;
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, RecordLocation, StoredExtent, extent_bytes, extents_in};
 use crate::format::manifest::TableRef;
+use crate::fsio::DirectBuffer;
 use crate::limits::{EXTENT_BYTES, EXTENTS_PER_TABLE, MAX_GAP_BYTES, MAX_RANGE_BYTES, MIN_RANGE_BYTES, RANGES_MEMORY_BYTES};
 
 /// Reads tables and extents of one backup. Threads share one.
@@ -57,8 +58,28 @@ pub struct ExtentRange<'a> {
     until: u64,
 }
 
-/// Takes an extent's content, or the error that kept it from being read.
-pub type TakeExtent<'t> = dyn FnMut(&WantedExtent, Result<&[u8], Error>) -> Result<(), Error> + 't;
+/// Takes extents one after the other.
+pub trait TakeExtents {
+    /// Memory for the content of an extent, as long as that is.
+    ///
+    /// # Errors
+    /// Ends the reading.
+    fn room(&mut self, wanted: &WantedExtent) -> Result<&mut [u8], Error>;
+
+    /// The extent for which there was room last is in it now, and right; or the error that kept it from being read: then
+    /// what is in it must not be used. Where a whole range cannot be read there was no room for its extents before.
+    ///
+    /// # Errors
+    /// Ends the reading.
+    fn take(&mut self, wanted: &WantedExtent, read: Result<(), Error>) -> Result<(), Error>;
+}
+
+/// Memory of a thread that reads extents: of one range, and of what is wanted several times.
+#[derive(Debug, Default)]
+pub struct ReadBuffers {
+    range: DirectBuffer,
+    content: Vec<u8>,
+}
 
 impl<'a> ExtentReader<'a> {
     /// A reader for `threads` threads. `hash_key` is the key of the backup's hashes.
@@ -124,43 +145,56 @@ impl<'a> ExtentReader<'a> {
         })
     }
 
-    /// Reads a range, and gives `take` the content of each of its extents, in the order of their places, or the error
-    /// that kept it from being read: damaged, also where the pack is gone or too short; denied, unreachable. `take`
-    /// decides whether to go on after it. `buffer` has the content of one extent meanwhile.
+    /// Reads a range, and gives `to` the content of each of its extents, in the order of their places, or the error that
+    /// kept it from being read: damaged, also where the pack is gone or too short; denied, unreachable. It decides
+    /// whether to go on after it.
     ///
     /// # Errors
-    /// As `take`'s.
-    pub fn read(&self, range: ExtentRange<'_>, buffer: &mut Vec<u8>, take: &mut TakeExtent<'_>) -> Result<(), Error> {
+    /// As those of `to`.
+    pub fn read(&self, range: ExtentRange<'_>, buffers: &mut ReadBuffers, to: &mut dyn TakeExtents) -> Result<(), Error> {
         let Some(first) = range.wanted.first() else { return Ok(()) };
         let from = u64::from(first.stored.place.offset);
-        let mut sealed = match self.packs.range(first.stored.place.pack, from, range.until) {
+        let ReadBuffers { range: buffer, content } = buffers;
+        let sealed = match self.packs.range_in(first.stored.place.pack, from, range.until, buffer) {
             Ok(sealed) => sealed,
-            Err(error) => return range.wanted.iter().try_for_each(|wanted| take(wanted, Err(same(&error)))),
+            Err(error) => return range.wanted.iter().try_for_each(|wanted| to.take(wanted, Err(same(&error)))),
         };
         self.count(sealed.len() as u64);
-        // The same content twice was opened already: that happens in place.
-        let mut opened = None;
-        for wanted in range.wanted {
-            let place = wanted.stored.place;
-            if opened != Some((place, wanted.bytes)) {
-                let start = usize::try_from(u64::from(place.offset) - from).unwrap_or(usize::MAX);
-                let record = sealed.get_mut(start..start.saturating_add(place.sealed_bytes as usize)).unwrap_or_default();
-                buffer.clear();
-                if let Err(error) = self.packs.open(RecordKind::Extent, &place, record, Some(wanted.bytes), buffer) {
-                    opened = None;
-                    take(wanted, Err(error))?;
-                    continue;
-                }
-                opened = Some((place, wanted.bytes));
+        let is_same = |a: &WantedExtent, b: &WantedExtent| (a.stored.place, a.bytes) == (b.stored.place, b.bytes);
+        for group in range.wanted.chunk_by(is_same) {
+            let Some(first) = group.first() else { continue };
+            let place = first.stored.place;
+            let start = usize::try_from(u64::from(place.offset) - from).unwrap_or(usize::MAX);
+            let record = sealed.get_mut(start..start.saturating_add(place.sealed_bytes as usize)).unwrap_or_default();
+            if let [wanted] = group {
+                let room = to.room(wanted)?;
+                let opened = self.packs.open_into(RecordKind::Extent, &place, record, room);
+                let read = opened.and_then(|()| self.check(wanted, room));
+                to.take(wanted, read)?;
+                continue;
             }
-            if self.fits(buffer, wanted.crc32c, &wanted.stored) {
-                take(wanted, Ok(buffer))?;
-            } else {
-                let what = format!("extent {} in pack {} is not what the backup says it is", wanted.index, place.pack);
-                take(wanted, Err(not_what_it_should_be(what)))?;
+            // Opened once: that happens in place.
+            content.resize(first.bytes, 0);
+            let opened = self.packs.open_into(RecordKind::Extent, &place, record, content);
+            for wanted in group {
+                let read = match &opened {
+                    Ok(()) => self.check(wanted, content),
+                    Err(error) => Err(same(error)),
+                };
+                to.room(wanted)?.copy_from_slice(content);
+                to.take(wanted, read)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether what was read is what is wanted.
+    fn check(&self, wanted: &WantedExtent, content: &[u8]) -> Result<(), Error> {
+        if self.fits(content, wanted.crc32c, &wanted.stored) {
+            return Ok(());
+        }
+        let pack = wanted.stored.place.pack;
+        Err(not_what_it_should_be(format!("extent {} in pack {pack} is not what the backup says it is", wanted.index)))
     }
 
     /// Reads the content of a small file: `extents` are all of its extents.
@@ -168,20 +202,31 @@ impl<'a> ExtentReader<'a> {
     /// # Errors
     /// Damaged, denied, unreachable.
     pub fn content(&self, size_bytes: u64, extents: &[Extent]) -> Result<Vec<u8>, Error> {
-        let mut content = vec![0; usize::try_from(size_bytes).unwrap_or(usize::MAX).min(extents.len() * EXTENT_BYTES)];
+        let bytes = usize::try_from(size_bytes).unwrap_or(usize::MAX).min(extents.len() * EXTENT_BYTES);
+        let mut content = InMemory { bytes: vec![0; bytes] };
         let wanted = (0..).zip(extents).filter_map(|(index, extent)| WantedExtent::new(0, size_bytes, index, extent));
-        let (mut wanted, mut buffer) = (wanted.collect::<Vec<_>>(), Vec::new());
+        let (mut wanted, mut buffers) = (wanted.collect::<Vec<_>>(), ReadBuffers::default());
         for range in self.ranges(&mut wanted) {
-            self.read(range, &mut buffer, &mut |wanted, read| {
-                let start = usize::try_from(wanted.index).unwrap_or(usize::MAX).saturating_mul(EXTENT_BYTES);
-                let read = read?;
-                if let Some(part) = content.get_mut(start..start.saturating_add(wanted.bytes)) {
-                    part.copy_from_slice(read);
-                }
-                Ok(())
-            })?;
+            self.read(range, &mut buffers, &mut content)?;
         }
-        Ok(content)
+        Ok(content.bytes)
+    }
+}
+
+/// A small file.
+struct InMemory {
+    bytes: Vec<u8>,
+}
+
+impl TakeExtents for InMemory {
+    fn room(&mut self, wanted: &WantedExtent) -> Result<&mut [u8], Error> {
+        let start = usize::try_from(wanted.index).unwrap_or(usize::MAX).saturating_mul(EXTENT_BYTES);
+        let room = self.bytes.get_mut(start..start.saturating_add(wanted.bytes));
+        room.ok_or_else(|| not_what_it_should_be("an extent lies beyond the end of its file".to_owned()))
+    }
+
+    fn take(&mut self, _: &WantedExtent, read: Result<(), Error>) -> Result<(), Error> {
+        read
     }
 }
 

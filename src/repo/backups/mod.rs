@@ -14,7 +14,7 @@ mod references;
 mod scratch;
 mod voids;
 
-pub use extent_reader::{ExtentRange, ExtentReader, TakeExtent, WantedExtent};
+pub use extent_reader::{ExtentRange, ExtentReader, ReadBuffers, TakeExtents, WantedExtent};
 pub use index::{KnownBackup, index_contradicts};
 pub use manifests::{Listed, ManifestPart, OnItem, OnPart};
 pub use pack_reader::PackReader;

@@ -1,7 +1,8 @@
 //! Reading packs: ranges of records, each opened by itself. Where a pack is damaged or gone and a good copy stands
 //! beside it, the copy is read from then on.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read as _};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::codec::CodecError;
@@ -10,7 +11,8 @@ use crate::error::{Error, Kind};
 use crate::fifo_cache::FifoCache;
 use crate::format::envelope::HEADER_BYTES;
 use crate::format::extent::{ExtentTable, PackId, RecordLocation};
-use crate::limits::CACHED_PACK_KEYS;
+use crate::fsio::DirectBuffer;
+use crate::limits::{CACHED_PACK_KEYS, DIRECT_ALIGNMENT};
 use crate::repo::cluster::{ClusterName, SystemId};
 use crate::repo::object_name::ObjectName;
 use crate::repo::raw_objects::store_error;
@@ -46,12 +48,21 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// Damaged, also when the pack is gone or too short; denied, unreachable.
     pub fn range(&self, pack: PackId, from: u64, until: u64) -> Result<Vec<u8>, Error> {
+        self.range_in(pack, from, until, &mut DirectBuffer::default()).map(|bytes| bytes.to_vec())
+    }
+
+    /// As [`range`](Self::range), in memory that is used for one range after the other.
+    ///
+    /// # Errors
+    /// As [`range`](Self::range).
+    pub fn range_in<'b>(&self, pack: PackId, from: u64, until: u64, buffer: &'b mut DirectBuffer) -> Result<&'b mut [u8], Error> {
         let source = self.source(pack)?;
-        match self.records(&source, from, until) {
-            Ok(bytes) => Ok(bytes),
-            Err(Failed::Store(error)) => Err(error),
-            Err(Failed::Pack(error)) => self.instead(pack, &source, error, |other| self.records(other, from, until)),
-        }
+        let place = match self.records(&source, from, until, buffer) {
+            Ok(place) => place,
+            Err(Failed::Store(error)) => return Err(error),
+            Err(Failed::Pack(error)) => self.instead(pack, &source, error, |other| self.records(other, from, until, buffer))?,
+        };
+        Ok(buffer.room(place.end).get_mut(place).unwrap_or_default())
     }
 
     /// Opens a record that was read with [`range`](Self::range), in place, and adds its content to `out`.
@@ -67,11 +78,29 @@ impl<'a> PackReader<'a> {
         plaintext_bytes: Option<usize>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
+        self.open_with(place, sealed, |key, sealed| key.open(kind, place.offset, sealed, plaintext_bytes, out))
+    }
+
+    /// As [`open`](Self::open), into `room`, which has the length of the content.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); what is in `room` then is nobody's content.
+    pub fn open_into(&self, kind: RecordKind, place: &RecordLocation, sealed: &mut [u8], room: &mut [u8]) -> Result<(), Error> {
+        self.open_with(place, sealed, |key, sealed| key.open_into(kind, place.offset, sealed, room))
+    }
+
+    fn open_with(
+        &self,
+        place: &RecordLocation,
+        sealed: &mut [u8],
+        mut open: impl FnMut(&PackKey, &mut [u8]) -> Result<(), CodecError>,
+    ) -> Result<(), Error> {
         let source = self.source(place.pack)?;
-        let Err(error) = source.key.open(kind, place.offset, sealed, plaintext_bytes, out) else { return Ok(()) };
+        let Err(error) = open(&source.key, sealed) else { return Ok(()) };
+        let mut buffer = DirectBuffer::default();
         self.instead(place.pack, &source, Some(error), |other| {
-            let mut sealed = self.records(other, place.offset.into(), place.end())?;
-            Ok(other.key.open(kind, place.offset, &mut sealed, plaintext_bytes, out)?)
+            let sealed = self.records(other, place.offset.into(), place.end(), &mut buffer)?;
+            Ok(open(&other.key, buffer.room(sealed.end).get_mut(sealed).unwrap_or_default())?)
         })
     }
 
@@ -176,27 +205,44 @@ impl<'a> PackReader<'a> {
     }
 
     fn open_source(&self, name: ObjectName) -> Result<Source, Failed> {
-        let header = self.read(&name, 0, HEADER_BYTES as u64)?.ok_or(Failed::Pack(None))?;
-        let key = self.repository.opener().pack_key(&name, &header)??;
+        let mut header = [0; HEADER_BYTES];
+        let read = self.read(&name, 0, &mut header)?.ok_or(Failed::Pack(None))?;
+        let key = self.repository.opener().pack_key(&name, header.get(..read).unwrap_or_default())??;
         Ok(Source { name, key, others: OnceLock::new() })
     }
 
-    /// Bytes `from` to `until` of the records.
-    fn records(&self, source: &Source, from: u64, until: u64) -> Result<Vec<u8>, Failed> {
-        let len = until.saturating_sub(from);
-        let bytes = self.read(&source.name, source.key.body_at().saturating_add(from), len)?.ok_or(Failed::Pack(None))?;
-        if bytes.len() as u64 == len { Ok(bytes) } else { Err(CodecError::Damaged("it is truncated".to_owned()).into()) }
+    /// Reads bytes `from` to `until` of the records; says where in the buffer they are. A little more is read, so that a
+    /// disk can be read past the cache and straight into the buffer.
+    fn records(&self, source: &Source, from: u64, until: u64, buffer: &mut DirectBuffer) -> Result<Range<usize>, Failed> {
+        let truncated = || CodecError::Damaged("it is truncated".to_owned());
+        let (body_at, aligned) = (source.key.body_at(), DIRECT_ALIGNMENT as u64);
+        let (from, until) = (body_at.saturating_add(from), body_at.saturating_add(until));
+        let begin = from - from % aligned;
+        let end = until.checked_next_multiple_of(aligned).ok_or_else(truncated)?;
+        let place = (from - begin) as usize..usize::try_from(until.saturating_sub(begin)).map_err(|_| truncated())?;
+        let room = buffer.room(usize::try_from(end.saturating_sub(begin)).map_err(|_| truncated())?);
+        let read = self.read(&source.name, begin, room)?.ok_or(Failed::Pack(None))?;
+        if read >= place.end { Ok(place) } else { Err(truncated().into()) }
     }
 
-    /// A part of an object; `None` when there is no such object.
-    fn read(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Option<Vec<u8>>, Error> {
-        if len == 0 {
-            return Ok(Some(Vec::new()));
+    /// Reads a part of an object, as long as `room` or up to the object's end; says how much that was. `None` when there
+    /// is no such object.
+    fn read(&self, name: &ObjectName, offset: u64, room: &mut [u8]) -> Result<Option<usize>, Error> {
+        if room.is_empty() {
+            return Ok(Some(0));
         }
-        let Some(object) = self.repository.objects().read(name, ReadRange::Bounded { offset, len })? else { return Ok(None) };
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
-        object.body.take(len).read_to_end(&mut bytes).map_err(store_error)?;
-        Ok(Some(bytes))
+        let part = ReadRange::Bounded { offset, len: room.len() as u64 };
+        let Some(mut object) = self.repository.objects().read(name, part)? else { return Ok(None) };
+        let mut filled = 0;
+        while let Some(rest) = room.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match object.body.read(rest) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(store_error(e)),
+            }
+        }
+        Ok(Some(filled))
     }
 
     /// The error of a pack that is damaged, or gone where nothing is said of the damage.
