@@ -6,6 +6,9 @@ use super::units::MIB;
 pub const RESTORE_BATCH_BYTES: u64 = 8 * MIB as u64;
 /// Or with this many files.
 pub const RESTORE_BATCH_FILES: usize = 2048;
+/// Threads of a restore for each processor, where the operator does not say how many: each reads, then works, then
+/// writes, and the processors are kept busy only while some of the others wait for the repository or the disk.
+pub const RESTORE_JOBS_PER_CORE: usize = 4;
 /// Most threads of a restore where the operator does not say how many.
 pub const MAX_DEFAULT_RESTORE_JOBS: usize = 32;
 /// Room that is left for the first WAL segments of recovery.

@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::manifest::BackupFacts;
 use crate::fsio::{self, Dir, Identity, Missing, Problem, RestoreTree, Rooted};
-use crate::limits::{MAX_DEFAULT_RESTORE_JOBS, SPARE_SEGMENTS};
+use crate::limits::{MAX_DEFAULT_RESTORE_JOBS, RESTORE_JOBS_PER_CORE, SPARE_SEGMENTS};
 use crate::pg::data_directory::{TABLESPACES, directories_in_wal};
 use crate::postgres::programs;
 use crate::raw_text::{RawText, shown};
@@ -138,9 +138,8 @@ impl<'a> Job<'a> {
         if request.start && !survey.has_settings && arrangement.as_ref().is_none_or(|arrangement| arrangement.main.is_none()) {
             return Err(cannot_start(&survey.facts));
         }
-        // Each waits for the repository and for the disk, too.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let jobs = request.jobs.unwrap_or((2 * cores).min(MAX_DEFAULT_RESTORE_JOBS)).max(1);
+        let jobs = request.jobs.unwrap_or((RESTORE_JOBS_PER_CORE * cores).min(MAX_DEFAULT_RESTORE_JOBS)).max(1);
         let job = Self {
             source,
             request,

@@ -54,7 +54,7 @@ pub struct RestoreRequest {
     pub standby: bool,
     /// `primary_conninfo` of a standby.
     pub primary: Option<String>,
-    /// Threads; `None`: one per core.
+    /// Threads; `None`: four per core.
     pub jobs: Option<usize>,
     /// Where the server's programs are.
     pub bin_dir: Option<PathBuf>,
