@@ -8,7 +8,10 @@
 #   full      a backup into an empty repository
 #   second    a backup after 1 % of the rows of every table were changed
 #   idle      a backup after nothing was changed
-#   restore   the second backup into an empty directory, with nothing of the repository in memory (as root only); then the server is started on it and all tables are compared
+#   restore   the last backup into an empty directory, with nothing of the repository in memory (as root only); then the server is started on it and all tables are compared
+#   disk      for Walvis: what `dd` takes to read as many bytes of its packs as the restore did, and to write as many as it restored, both at once and past the page cache
+#
+# At the end stands how near the restore came to the larger of that and of its own CPU time, spread over all cores.
 #
 # Both compress with zstd level 3, encrypt (Walvis: ChaCha20-Poly1305, pgBackRest: aes-256-cbc), verify page checksums, use the same number
 # of processes or threads, and wait for the WAL of the backup, which the server's archiver hands to both of them. pgBackRest has
@@ -17,10 +20,12 @@
 # WALVIS_BENCH_MB        size of the cluster in MiB                                                            [4096]
 # WALVIS_BENCH_NOISE     per cent of it that does not compress; half of the rest is pgbench's tables, which are
 #                        mostly blanks, half is text that compresses about 3 times                               [50]
-# WALVIS_BENCH_CHANGE    which rows change: `together` (all rows of one page in a hundred, at random) or
-#                        `scattered` (one row in a hundred, at random: in every second page)               [together]
+# WALVIS_BENCH_CHANGE    which rows change: `together` (all rows of one page in a hundred, at random),
+#                        `scattered` (one row in a hundred, at random: in every second page) or `extents`
+#                        (all rows of the first hundredth of each table: one extent in a hundred)          [together]
 # WALVIS_BENCH_ROUNDS    rounds                                                                                   [2]
-# WALVIS_BENCH_JOBS      threads or processes of a backup and restore                            [number of cores]
+# WALVIS_BENCH_JOBS      threads or processes of a backup, and of a restore by others than Walvis   [number of cores]
+# WALVIS_BENCH_RESTORE_JOBS  threads of a restore by Walvis; 0: as many as it takes by itself                   [0]
 # WALVIS_BENCH_TOOLS     the tools, of walvis, before, pgbackrest                                 [walvis pgbackrest]
 # WALVIS_BENCH_PLAIN     1: no encryption in either                                                               [0]
 # WALVIS_BENCH_TIGHT     1: the cluster is deleted before the restore, for a disk that has no room for both; only with
@@ -45,6 +50,7 @@ noise=${WALVIS_BENCH_NOISE:-50}
 change=${WALVIS_BENCH_CHANGE:-together}
 rounds=${WALVIS_BENCH_ROUNDS:-2}
 jobs=${WALVIS_BENCH_JOBS:-$(nproc)}
+restore_jobs=${WALVIS_BENCH_RESTORE_JOBS:-0}
 plain=${WALVIS_BENCH_PLAIN:-0}
 tight=${WALVIS_BENCH_TIGHT:-0}
 read -ra tools <<<"${WALVIS_BENCH_TOOLS:-walvis pgbackrest}"
@@ -54,7 +60,8 @@ fail() {
     printf 'backup.sh: %s\n' "$*" >&2
     exit 1
 }
-[[ $change == together || $change == scattered ]] || fail "WALVIS_BENCH_CHANGE is neither together nor scattered: $change"
+[[ $change == together || $change == scattered || $change == extents ]] ||
+    fail "WALVIS_BENCH_CHANGE is neither together, scattered nor extents: $change"
 [[ $tight != 1 || (${#tools[@]} -eq 1 && $rounds -eq 1) ]] || fail "WALVIS_BENCH_TIGHT=1 needs one tool and one round"
 
 # ---- what it needs ---------------------------------------------------------------------------------------------------------
@@ -137,12 +144,25 @@ archive_command() {
     printf '%s' "$all"
 }
 # 1 % of the rows of every table.
-change_rows() {
-    local of=ctid::text
-    [[ $change == scattered ]] || of="(ctid::text::point)[0]::text"
-    local which="(hashtext($of || '/$1')::bigint + 2147483648) % 100 = 0"
-    sql "update pgbench_accounts set abalance = abalance + 1 where $which; update orders set state = 'gone' where $which;
-         update noise set id = -id where $which; checkpoint"
+change_rows() { # round
+    local table pages first which
+    for table in pgbench_accounts orders noise; do
+        case $change in
+            scattered) which="(hashtext(ctid::text || '/$1')::bigint + 2147483648) % 100 = 0" ;;
+            together) which="(hashtext((ctid::text::point)[0]::text || '/$1')::bigint + 2147483648) % 100 = 0" ;;
+            extents)
+                pages=$(sql "select pg_relation_size('$table') / 8192 / 100")
+                first=$(($1 * pages / 8 * 8))
+                which="ctid >= '($first,0)' and ctid < '($((first + pages)),0)'"
+                ;;
+        esac
+        case $table in
+            pgbench_accounts) sql "update $table set abalance = abalance + 1 where $which" ;;
+            orders) sql "update $table set state = 'gone' where $which" ;;
+            noise) sql "update $table set id = -id where $which" ;;
+        esac
+    done
+    sql "checkpoint"
 }
 tables() {
     local table
@@ -187,8 +207,51 @@ backup_walvis() { # step, name
         --server "host=$work/socket user=postgres dbname=postgres" --fast --jobs "$jobs"
 }
 restore_walvis() {
-    local name=${1:-walvis}
-    measured restore "$name" --config "$work/$name.toml" pitr-restore --pgdata "$work/restored" --target immediate --jobs "$jobs"
+    local name=${1:-walvis} threads=()
+    [[ $restore_jobs -eq 0 ]] || threads=(--jobs "$restore_jobs")
+    measured restore "$name" --config "$work/$name.toml" --json pitr-restore --pgdata "$work/restored" --target immediate \
+        ${threads[@]+"${threads[@]}"}
+}
+# Moves as many bytes as the last restore did, in streams of their own: one each way for each core.
+disk_limit() {
+    local read_bytes written_bytes stream begun streams=() source=$work/limit/source
+    read -r read_bytes written_bytes < <("$python" -c '
+import json, sys
+restored = json.load(open(sys.argv[1]))["restored"]
+print(restored["read_bytes"], restored["bytes"] - restored["zero_bytes"])' "$work/restore.json")
+    say "round $round: dd, $((read_bytes >> 20)) MiB read and $((written_bytes >> 20)) MiB written"
+    mkdir "$work/limit"
+    # Noise, so that no disk can make less of it.
+    head -c 32M /dev/urandom >"$source"
+    find "$work/walvis/repository" -path '*/packs/*' -type f -size +8M | sort >"$work/limit/packs"
+    sync
+    begun=$(date +%s%N)
+    for ((stream = 0; stream < $(nproc); stream++)); do
+        read_stream "$stream" $((read_bytes / $(nproc))) &
+        streams+=($!)
+        write_stream "$stream" $((written_bytes / $(nproc))) &
+        streams+=($!)
+    done
+    for stream in "${streams[@]}"; do wait "$stream" || fail "dd failed"; done
+    sync -f "$work/limit"
+    printf 'disk dd %s %s 0 0 0 0\n' "$round" "$("$python" -c 'import sys; print((int(sys.argv[2]) - int(sys.argv[1])) / 1e9)' "$begun" "$(date +%s%N)")" >>"$work/results"
+    rm -rf "$work/limit"
+}
+read_stream() { # number, bytes
+    local left=$2 pack
+    while ((left > 0)); do
+        # Packs are read from the beginning again where these are fewer bytes.
+        while ((left > 0)) && read -r pack; do
+            dd if="$pack" of=/dev/null bs=8M iflag=direct status=none
+            left=$((left - $(stat --format %s "$pack")))
+        done < <(awk -v n="$(nproc)" -v of="$1" 'NR % n == of' "$work/limit/packs")
+    done
+}
+write_stream() { # number, bytes
+    local number
+    for ((number = 0; number <= $2 >> 25; number++)); do
+        dd if="$work/limit/source" of="$work/limit/$1.$((number >> 5))" bs=8M oflag=direct conv=notrunc seek=$((number % 32 * 4)) status=none
+    done
 }
 stored_walvis() { du -sbc "$work/${1:-walvis}"/repository/clusters/*/*/{packs,backups} | tail -n 1 | cut -f 1; }
 make_before() { make_walvis before; }
@@ -240,9 +303,10 @@ measured() { # step, command…
     local step=$1
     shift
     say "round $round: $tool $step"
-    (cd "$work" && "$python" "$root/benches/measure.py" "$work/cost" ${drop[@]+"${drop[@]}"} "${environment[@]}" "$@" >"$work/tool.log" 2>&1) ||
-        { tail -n 20 "$work/tool.log" >&2; fail "$tool failed: $*"; }
+    (cd "$work" && "$python" "$root/benches/measure.py" "$work/cost" ${drop[@]+"${drop[@]}"} "${environment[@]}" "$@" >"$work/tool.log" 2>"$work/tool.err") ||
+        { tail -n 20 "$work/tool.log" "$work/tool.err" >&2; fail "$tool failed: $*"; }
     grep '^read ' "$work/tool.log" >&2 || true # What Walvis says of it.
+    [[ $step != restore ]] || cp "$work/tool.log" "$work/restore.json"
     local stored=0
     [[ $step == restore ]] || stored=$(("$(stored_"$tool")" - ${before[$tool]:-0}))
     before[$tool]=$((${before[$tool]:-0} + stored))
@@ -294,22 +358,24 @@ for ((round = 1; round <= rounds; round++)); do
         compare
         rm -rf "$work/restored"
         sync
+        [[ $tool != walvis ]] || disk_limit
     done
     [[ $round -eq $rounds ]] || start "$work/data"
 done
 
 # ---- the table -------------------------------------------------------------------------------------------------------------
 
-"$python" - "$work/results" "$size_mib" "$noise" "$change" "$jobs" "$plain" "$("$work/bin/walvis" --version)" \
+"$python" - "$work/results" "$size_mib" "$noise" "$change" "$jobs" "$plain" "$(nproc)" "$("$work/bin/walvis" --version)" \
     "$(pgbackrest version 2>/dev/null || true)" "$("$PG_BIN/postgres" --version)" <<'PYTHON'
 import sys
-path, size, noise, change, jobs, plain, *versions = sys.argv[1:]
+path, size, noise, change, jobs, plain, cores, *versions = sys.argv[1:]
 print(f"{', '.join(v for v in versions if v)}; {size} MiB, {noise} % of it incompressible; {jobs} jobs; zstd 3; "
       f"{'not encrypted' if plain == '1' else 'encrypted'}; change: 1 % of the rows, {change}")
 results = {}
 for line in open(path):
     step, tool, _, *numbers = line.split()
     results.setdefault(step, {}).setdefault(tool, []).append([float(n) for n in numbers])
+disk = min((row[0] for row in results.pop("disk", {}).get("dd", [])), default=None)
 names = ["wall s", "CPU s", "MiB largest", "MiB together", "MiB stored"]
 scale = [1, 1, 1 / 1024, 1 / 1024, 1 / (1 << 20)]
 print(f"{'':<9}{'':<12}" + "".join(f"{name:>14}" for name in names))
@@ -322,5 +388,10 @@ for step, tools in results.items():
         ours, theirs = best.pop("walvis"), next(iter(best.values()))
         ratio = [t / o if o > 0 else float("nan") for o, t in zip(ours, theirs)]
         print(f"{step:<9}{'ratio':<12}" + "".join(f"{'–' if r != r else format(r, '.2f') + '×':>14}" for r in ratio))
+if disk is not None:
+    rows = results["restore"]["walvis"]
+    wall, cpu = min(row[0] for row in rows), min(row[1] for row in rows) / int(cores)
+    print(f"limit of the restore: disk {disk:.2f} s (dd, both ways at once), CPU {cpu:.2f} s on all {cores} cores; "
+          f"it reaches {max(disk, cpu) / wall:.2f} of the larger")
 print("ratio: the other tool's figure divided by Walvis's; of each figure the best of all rounds. together: sampled, shared memory counted once")
 PYTHON
