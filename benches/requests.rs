@@ -49,52 +49,23 @@ use walvis::store::file::FileStore;
 
 #[path = "../tests/it/support/backup.rs"]
 mod backup;
+#[path = "../tests/it/support/changed_log.rs"]
+#[allow(dead_code)]
+mod changed_log;
 #[path = "../tests/it/support/wal.rs"]
 #[allow(dead_code)] // The tests use all of it.
 mod wal;
 
 use backup::made_up;
+use changed_log::{Sets, cluster, facts, init, put_segments};
 use wal::{Log, SEGMENT_BYTES, SYSTEM_ID, Writer};
 
 const LATENCY: Duration = Duration::from_millis(30);
 /// The restore point that is looked for.
 const SOUGHT: &str = "sought";
 
-fn facts() -> Facts {
-    let size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
-    Facts { system_id: SystemId(SYSTEM_ID), wal_segment_size: size, postgres_major: Some(16) }
-}
-
-fn cluster() -> ClusterName {
-    ClusterName::new("main").unwrap()
-}
-
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect(name))
-}
-
-fn init(root: &Path) -> Repository {
-    let settings = StoreSettings { url: StoreUrl::File(root.to_owned()), create_if_absent: None, known: None };
-    let (repository, _) = Repository::init(&settings, &Secret::None, 1, Deadline::after(Duration::from_secs(36_000))).unwrap();
-    repository.bind(&cluster(), facts()).unwrap();
-    repository
-}
-
-fn put_segments(repository: &Repository, log: &Log) {
-    for (_, name, bytes) in &log.segments {
-        let segment = Segment::new(*name, facts().wal_segment_size).unwrap();
-        let mut scanner = Scanner::new(segment, Collector::new(SEGMENT_BYTES));
-        scanner.push(bytes);
-        let scanned = scanner.finish();
-        let summary = scanned.summary.encode_within(MAX_SUMMARY_BYTES);
-        let changes = changes::encode(changes::span_of(segment).unwrap(), &scanned.visitor.finish());
-        let content = Content::known(Digest::of(&mut bytes.as_slice()).unwrap(), || Box::new(bytes.as_slice()));
-        let file = WalFileName::Segment(*name);
-        repository
-            .put_wal(&cluster(), facts().system_id, &file, &content.with_summary(summary).with_changes(Some(changes)))
-            .unwrap();
-        repository.write_nodes_after(&cluster(), facts(), *name).unwrap();
-    }
 }
 
 fn put_backup(repository: &Repository, number: u32, timeline: u32, start: Lsn) {
@@ -267,62 +238,12 @@ fn changed_segments() -> u64 {
     number("WALVIS_BENCH_CHANGED", 10_000)
 }
 
-/// Random extents of a table of 1 TB, at random places, as many as a set has room for.
-fn random_set(seed: u64, extents: u32) -> ChangeSet {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut numbers: Vec<u32> = (0..extents).map(|_| random.u32(0..16 << 20)).collect();
-    numbers.sort_unstable();
-    let mut touched = Extents::new();
-    numbers.into_iter().for_each(|number| touched.push(number, number + 1));
-    let mut set = ChangeSet::new();
-    set.add(RelFile { tablespace: 1663, database: 5, relation: 16_384 }, &touched);
-    set
-}
-
-/// A long log of which only what the answer needs is made: the segments at both ends, and the nodes of changes between
-/// them. Sets are as long as they may be.
 fn changes(root: &Path) -> Repository {
-    let repository = init(root);
-    let last = FIRST_CHANGED + changed_segments() - 1;
-    let span_of = |level: u32, number: u64| NodeId { timeline: Timeline(1), size: facts().wal_segment_size, level, number };
-    for (first, count) in [(FIRST_CHANGED, 2 * FANOUT), (last - 2 * FANOUT, 2 * FANOUT + 2)] {
-        let mut writer = Writer::new(first, first);
-        (0..count).for_each(|_| writer.segment());
-        put_segments(&repository, &writer.finish());
-    }
-    for level in 1..=MAX_CHANGES_LEVEL {
-        let unit = span(level);
-        for number in FIRST_CHANGED.div_ceil(unit)..(last + 1) / unit {
-            let id = span_of(level, number);
-            // Those over segments that are there are written with them.
-            if id.last() < FIRST_CHANGED + 2 * FANOUT || id.first() >= last - 2 * FANOUT {
-                continue;
-            }
-            let set = random_set(number, u32::try_from(changes::limit_bytes(id) / 3).unwrap());
-            let name = ObjectName::Changes {
-                cluster: cluster(),
-                system_id: facts().system_id,
-                timeline: id.timeline,
-                level,
-                first_segment: id.first(),
-            };
-            repository.put(&name, &Content::of_bytes(&changes::encode(id, &set))).unwrap();
-        }
-    }
-    repository
+    changed_log::make(root, changed_segments(), Sets::Random)
 }
-
-/// The first of the segments whose changes are joined: no node begins there.
-const FIRST_CHANGED: u64 = 21;
 
 fn join(repository: &Repository) {
-    let catalog = repository.catalog(&cluster(), facts()).unwrap();
-    let path = catalog.path(Timeline(1)).unwrap();
-    let begin = |number: u64| Lsn(number * SEGMENT_BYTES);
-    let (from, to) = (begin(FIRST_CHANGED), begin(FIRST_CHANGED + changed_segments()));
-    let between = catalog.changes(&path, from, to).unwrap();
-    assert!(between.nodes > 0 && between.stopped.is_none(), "{:?}", between.stopped);
-    let set = between.finish(to).unwrap();
+    let set = changed_log::join(repository, changed_segments());
     assert!(set.is_everything().is_none() && set.relations().next().unwrap().1.count() > 100_000);
 }
 

@@ -26,6 +26,7 @@ mod backup_index;
 mod backup_store;
 mod catalog_store;
 mod changed_pages;
+mod changes_memory;
 mod check;
 mod conformance;
 mod crash;

@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod backup;
 pub mod canary;
+pub mod changed_log;
 pub mod command;
 pub mod forward;
 pub mod postgres;
