@@ -404,7 +404,7 @@ pub(super) struct RestoreArgs {
     /// [default: off; of a standby: keep]
     #[arg(long, value_name = "WHAT")]
     pub(super) archiving: Option<Archiving>,
-    /// How many threads restore, up to 64 [default: four per core, since each waits for the repository and the disk too]
+    /// How many threads restore, up to 64 [default: four per core, since each waits for repository and disk too]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) jobs: Option<u16>,
     /// Where the server's programs are [default: looked for]

@@ -37,8 +37,8 @@ enum Way {
     /// The kernel drops what it read, page by page.
     DropBehind,
     /// Before a range is read it is asked whether its beginning and its end are there; where neither is, the range is
-    /// given up afterwards. Where some of it is, all of it is left. Asking has the kernel read the page; if that is done
-    /// before the answer, as on a busy host, the page counts as having been there.
+    /// given up afterwards. Where some of it is, all of it is left. Asking has the kernel read the page; if that is
+    /// done before the answer, as on a busy host, the page counts as having been there.
     Ask,
     /// Nothing is known of the cache, so it is left to the kernel.
     Leave,

@@ -3,8 +3,8 @@
 //! May not live here: how extents are read and checked ([`ExtentReader`]), which files there are
 //! ([`files`](super::files)).
 //!
-//! Memory per worker: one range, one block on its way to the disk, one of what is there already, the tables of one batch.
-//! The queue holds a batch per worker.
+//! Memory per worker: one range, one block on its way to the disk, one of what is there already, the tables of one
+//! batch. The queue holds a batch per worker.
 
 use crate::error::{Error, Kind};
 use crate::format::extent::{Extent, extent_bytes};

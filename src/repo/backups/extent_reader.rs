@@ -66,8 +66,9 @@ pub trait TakeExtents {
     /// Ends the reading.
     fn room(&mut self, wanted: &WantedExtent) -> Result<&mut [u8], Error>;
 
-    /// The extent for which there was room last is in it now, and right; or the error that kept it from being read: then
-    /// what is in it must not be used. Where a whole range cannot be read there was no room for its extents before.
+    /// The extent for which there was room last is in it now, and right; or the error that kept it from being read:
+    /// then what is in it must not be used. Where a whole range cannot be read there was no room for its extents
+    /// before.
     ///
     /// # Errors
     /// Ends the reading.
@@ -145,8 +146,8 @@ impl<'a> ExtentReader<'a> {
         })
     }
 
-    /// Reads a range, and gives `to` the content of each of its extents, in the order of their places, or the error that
-    /// kept it from being read: damaged, also where the pack is gone or too short; denied, unreachable. It decides
+    /// Reads a range, and gives `to` the content of each of its extents, in the order of their places, or the error
+    /// that kept it from being read: damaged, also where the pack is gone or too short; denied, unreachable. It decides
     /// whether to go on after it.
     ///
     /// # Errors

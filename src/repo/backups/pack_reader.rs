@@ -211,8 +211,8 @@ impl<'a> PackReader<'a> {
         Ok(Source { name, key, others: OnceLock::new() })
     }
 
-    /// Reads bytes `from` to `until` of the records; says where in the buffer they are. A little more is read, so that a
-    /// disk can be read past the cache and straight into the buffer.
+    /// Reads bytes `from` to `until` of the records; says where in the buffer they are. A little more is read, so that
+    /// a disk can be read past the cache and straight into the buffer.
     fn records(&self, source: &Source, from: u64, until: u64, buffer: &mut DirectBuffer) -> Result<Range<usize>, Failed> {
         let truncated = || CodecError::Damaged("it is truncated".to_owned());
         let (body_at, aligned) = (source.key.body_at(), DIRECT_ALIGNMENT as u64);
@@ -225,8 +225,8 @@ impl<'a> PackReader<'a> {
         if read >= place.end { Ok(place) } else { Err(truncated().into()) }
     }
 
-    /// Reads a part of an object, as long as `room` or up to the object's end; says how much that was. `None` when there
-    /// is no such object.
+    /// Reads a part of an object, as long as `room` or up to the object's end; says how much that was. `None` when
+    /// there is no such object.
     fn read(&self, name: &ObjectName, offset: u64, room: &mut [u8]) -> Result<Option<usize>, Error> {
         if room.is_empty() {
             return Ok(Some(0));
