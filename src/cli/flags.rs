@@ -34,8 +34,14 @@ impl Global {
     }
 }
 
-fn global_flags() -> impl Iterator<Item = &'static Setting> {
+/// The settings that are flags of every command.
+pub(super) fn global_flags() -> impl Iterator<Item = &'static Setting> {
     ALL.into_iter().filter(|setting| setting.is_global_flag())
+}
+
+/// Whether a flag is followed by a value.
+pub(super) fn takes_value(setting: &Setting) -> bool {
+    !matches!(setting.kind, Kind::Switch | Kind::Truth | Kind::Count)
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -157,6 +163,10 @@ mod tests {
             }
             let none = Cli::try_parse_from(["walvis", "list"]).unwrap();
             assert!(!none.global.0.has(setting));
+        }
+        for argument in Cli::command().get_arguments().filter(|argument| argument.is_global_set()) {
+            let setting = global_flags().find(|setting| Some(setting.long()) == argument.get_long()).unwrap();
+            assert_eq!(takes_value(setting), argument.get_action().takes_values(), "{}", setting.long());
         }
         let help = Cli::command().render_long_help().to_string();
         assert!(help.contains("Time limit of the whole command [default: 300; environment: WALVIS_TIMEOUT_S]"), "{help}");

@@ -5,6 +5,7 @@
 //! `prepare` (settings, deadline) → `ops` → `render` (reports become text) → `print` (standard output).
 
 mod args;
+mod calls;
 mod exit;
 mod exit_guard;
 mod failure;

@@ -3,8 +3,8 @@
 //! Lives here: [`Role`], and finding it in arguments that may be wrong otherwise. May not live here: the codes
 //! themselves (`exit`).
 
-use super::args::definition;
 use super::exit::{FETCH_FAILED, exit_code};
+use super::flags::{global_flags, takes_value};
 use crate::config::HELPER_VARIABLE;
 use crate::error::Kind;
 use std::ffi::OsString;
@@ -60,14 +60,9 @@ pub(super) fn helper_arguments(arguments: &[OsString], command_at: Option<usize>
 
 /// Where the command's name stands among the arguments, and the role that it gives.
 pub(super) fn command_word(arguments: &[OsString]) -> Option<(usize, Role)> {
-    let takes_value: Vec<String> = definition()
-        .get_arguments()
-        .filter(|argument| argument.get_action().takes_values())
-        .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
-        .collect();
     let mut words = arguments.iter().enumerate().skip(1).map(|(at, word)| (at, word.to_string_lossy()));
     while let Some((at, word)) = words.next() {
-        if takes_value.contains(&word.clone().into_owned()) {
+        if word.strip_prefix("--").is_some_and(|long| global_flags().any(|flag| takes_value(flag) && flag.long() == long)) {
             words.next();
         } else if !word.starts_with('-') {
             let role = match word.to_lowercase() {

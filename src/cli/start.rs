@@ -5,7 +5,7 @@ use super::exit::FETCH_FAILED;
 use super::logging::LogFormat;
 use super::role::{Role, command_word, helper_arguments, role_of};
 use super::run::run;
-use super::{exit_guard, failure, logging, progress};
+use super::{calls, exit_guard, failure, logging, progress};
 use crate::error::Kind;
 use crate::raw_text::plain;
 use clap::Parser;
@@ -34,7 +34,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn parse_and_run(arguments: &[OsString], role: Role, command_at: Option<usize>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match calls::read(arguments).map_or_else(|| Cli::try_parse_from(arguments), Ok) {
         Ok(cli) => cli,
         Err(e) if !e.use_stderr() => {
             // Help or version was asked for. A closed pipe is no reason to fail.
