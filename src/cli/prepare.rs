@@ -17,6 +17,19 @@ pub(super) fn call(global: &Global, server: Option<String>, role: Role) -> Resul
     Ok((config, deadline))
 }
 
+/// As [`call`], but nothing enforces the deadline until [`watch`] is called: for what waits for nobody.
+pub(super) fn unwatched_call(global: &Global) -> Result<(Config, Deadline), Error> {
+    let config = load(global, None)?;
+    let deadline = Deadline::after(config.timeout);
+    Ok((config, deadline))
+}
+
+/// Has the watchdog enforce a deadline. It is a thread, and to start one takes a tenth of the time of a call that finds
+/// its work done.
+pub(super) fn watch(deadline: Deadline, role: Role) {
+    exit_guard::against_hanging(deadline, role.code(Kind::Unreachable));
+}
+
 /// As [`call`], for commands whose time depends on the size of a database: the limit is that of every single
 /// request.
 pub(super) fn long(global: &Global, server: Option<String>, role: Role) -> Result<(Config, Deadline), Error> {

@@ -70,9 +70,17 @@ pub(super) fn run(cli: &Cli, role: Role, helper: &dyn Fn() -> Option<Vec<OsStrin
             print::report(json, &report, |report| render::push::missed(report))
         }
         Command::PushWal(args) => {
-            let (config, deadline) = prepare::call(&cli.global, None, role)?;
-            let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper() };
-            let report = ops::push_wal::run(&config, &request, deadline)?;
+            let (config, deadline) = prepare::unwatched_call(&cli.global)?;
+            // Whoever reads what is said may hang, too.
+            let says_nothing = !json && cli.global.verbosity() == 0;
+            let report = match says_nothing.then(|| ops::push_wal::on_record(&config, &args.paths)).flatten() {
+                Some(report) => report,
+                None => {
+                    prepare::watch(deadline, role);
+                    let request = ops::push_wal::PushRequest { paths: args.paths.clone(), helper: helper() };
+                    ops::push_wal::run(&config, &request, deadline)?
+                }
+            };
             // Quiet unless asked: the server logs what archive_command prints.
             if json { print::report(json, &report, |_| Lines::new()) } else { log_pushed(&report) }
         }

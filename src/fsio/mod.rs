@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods)] // The one place where they are allowed.
 
 mod append;
+mod at_hand;
 mod atomic_file;
 mod attempts;
 mod below;
@@ -43,6 +44,7 @@ mod users;
 mod way;
 
 pub use append::append_line;
+pub use at_hand::is_at_hand;
 pub use atomic_file::{AtomicFile, Durability, Published, create_secret};
 pub use below::unfinished_name;
 pub use boot::Boot;

@@ -9,11 +9,11 @@
 use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{as_owner_of, as_owner_of_all, directory_of};
+use crate::fsio::{self, as_owner_of, as_owner_of_all, directory_of};
 use crate::postgres::control_file;
 use crate::report::push::{MissedReport, PushReport};
 use crate::wal::ahead::push_helper;
-use crate::wal::ahead::pushed::{PushHelperStart, report_if_pushed};
+use crate::wal::ahead::pushed::{PushHelperStart, report, report_if_pushed};
 use crate::wal::deliver_to_all::{OnceBound, deliver_to_all};
 use crate::wal::histories::UnofferedHistory;
 use crate::wal::inspect::inspect_all;
@@ -30,6 +30,25 @@ pub struct PushRequest {
     pub paths: Vec<PathBuf>,
     /// The arguments with which this program is started to push ahead; `None`: nothing is pushed ahead.
     pub helper: Option<Vec<OsString>>,
+}
+
+/// The answer to the most frequent call: it has one file, a helper has stored it, and nothing else is left to do, to say
+/// or to wait for. `None` means that nothing is known: [`run`] finds it out.
+///
+/// It is found out without waiting for anybody, so nothing has to watch over it.
+pub fn on_record(config: &Config, paths: &[PathBuf]) -> Option<Vec<PushReport>> {
+    let [path] = paths else { return None };
+    // Root works as the owner of the directory, and what optional repositories missed has to be sent.
+    let is_plain = fsio::own_user() != 0 && config.repositories.iter().all(|repository| !repository.optional);
+    if !is_plain || !fsio::is_at_hand(path) {
+        return None;
+    }
+    let (spool, name) = Spool::of_file(config, path)?;
+    let pushed = spool.pushed_at_hand(&name, path)?;
+    let has_nothing_to_say = pushed.failures.is_empty() && pushed.notes.is_empty();
+    // Histories come last: of them, too, it is found out whether the repositories are the same.
+    let is_all = has_nothing_to_say && UnofferedHistory::find(config, path).is_empty();
+    is_all.then(|| report(config, &name, &pushed))
 }
 
 /// Stores WAL files, in the order given, in every configured repository, and with them the histories that recovery

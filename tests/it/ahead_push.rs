@@ -2,7 +2,7 @@
 //! no helper changes what a call answers.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use walvis::limits::AHEAD_FILES;
 
 use crate::support::ahead::{Ahead, field, forge, hide_key, hold, puts, show_key, start_waiting};
-use crate::support::command::{Site, eventually, is_root, names_in};
+use crate::support::command::{Site, WALVIS, eventually, is_root, names_in, run};
 use crate::support::s3::{Op, S3Server};
 use crate::support::segment::{self, Content, Segment};
 
@@ -140,6 +140,43 @@ fn a_record_counts_for_its_boot_its_settings_and_its_time() {
     site.push(last).exits(0);
 }
 
+/// How many threads and processes a call starts.
+fn starts(site: &Site, name: &str) -> usize {
+    let log = site.path("starts");
+    let strace = ["strace", "-f", "-o", log.to_str().unwrap(), "-e", "trace=clone,clone3,fork,vfork", WALVIS];
+    let mut command = site.wrapped(strace, ["push-wal", &format!("pg_wal/{name}")]);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    run(&mut command).exits(0);
+    let seen = fs::read_to_string(&log).unwrap();
+    seen.lines().filter(|line| line.contains("clone") || line.contains("fork")).filter(|line| !line.contains("resumed")).count()
+}
+
+fn is_on_a_disk(path: &Path) -> bool {
+    nix::sys::stat::major(fs::metadata(path).unwrap().dev()) != 0
+}
+
+/// A watchdog costs a tenth of such a call. It is left out only where nothing that the call looks at can hang.
+#[test]
+fn a_call_whose_work_is_done_has_a_watchdog_only_where_something_may_hang() {
+    let (site, names) = ahead(2);
+    assert_eq!(starts(&site, &names[0]), usize::from(is_root() || !is_on_a_disk(site.dir())));
+    // One that does something has one in any case.
+    fs::remove_file(site.record(&names[1])).unwrap();
+    assert!(starts(&site, &names[1]) > 0);
+
+    // A repository of which the host does not know whether it answers: it has no disk of its own.
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(!is_on_a_disk(elsewhere.path()));
+    let mut site = Site::without_repository();
+    site.set("WALVIS_REPOSITORY", format!("file://{}/repository", elsewhere.path().display()));
+    site.init();
+    let names = site.backlog(1..=2);
+    site.archives(&names[0]);
+    site.await_records(&names[1..]);
+    assert_eq!(starts(&site, &names[1]), 1);
+}
+
 #[test]
 fn a_repository_in_the_place_of_another_one_is_not_taken_for_it() {
     let (site, names) = ahead(2);
@@ -264,10 +301,9 @@ fn a_helper_closes_what_it_inherits() {
     let barrier = hold(&server, Op::Put, &names[1]);
     let fifo = site.path("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut command =
-        site.wrapped(["sh", "-c", "exec 7<>\"$0\" && exec \"$@\""], [fifo.as_os_str(), crate::support::command::WALVIS.as_ref()]);
+    let mut command = site.wrapped(["sh", "-c", "exec 7<>\"$0\" && exec \"$@\""], [fifo.as_os_str(), WALVIS.as_ref()]);
     command.env("PATH", "/usr/bin:/bin").args(["push-wal", &format!("pg_wal/{}", names[0])]);
-    crate::support::command::run(&mut command).exits(0);
+    run(&mut command).exits(0);
     eventually("it is held", || puts(&server, &names[1]) == 1);
     let helper = site.helper().unwrap();
     let open: Vec<PathBuf> =

@@ -25,7 +25,7 @@ pub fn report_if_pushed(
 }
 
 /// Reports what a helper did for this call, and logs what it could not.
-fn report(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<PushReport> {
+pub fn report(config: &Config, name: &WalFileName, pushed: &Pushed) -> Vec<PushReport> {
     for failure in &pushed.failures {
         tracing::error!("{failure}");
     }

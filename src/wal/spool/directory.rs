@@ -24,7 +24,7 @@ pub struct Spool {
     /// Fingerprint of the settings.
     settings: String,
     /// `walvis.json` of every repository that is a directory.
-    descriptors: Vec<PathBuf>,
+    pub(super) descriptors: Vec<PathBuf>,
 }
 
 impl Spool {

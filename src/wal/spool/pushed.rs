@@ -31,6 +31,13 @@ impl Spool {
         })
     }
 
+    /// As [`pushed`](Self::pushed), of a file that is [at hand](fsio::is_at_hand), as far as looking waits for nobody:
+    /// not for the file server of a repository, above all. `None` also where that is not known.
+    pub fn pushed_at_hand(&self, file: &WalFileName, path: &Path) -> Option<Pushed> {
+        let is_at_hand = fsio::is_at_hand(&self.record_of_pushed(file)) && self.descriptors.iter().all(|d| fsio::is_at_hand(d));
+        is_at_hand.then(|| self.pushed(file, path)).flatten()
+    }
+
     fn record_of_pushed(&self, file: &WalFileName) -> PathBuf {
         self.path("pushed").join(file.to_string())
     }
