@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
+use super::attempts::attempts;
 use super::identity::Identity;
 use super::links::read_link_at;
 use super::read::read_open;
@@ -218,10 +219,7 @@ impl Dir {
         let Some(stat) = self.stat_beneath(path)? else { return Ok(false) };
         let Some((parent, name)) = self.parent_beneath(path)? else { return Ok(false) };
         if stat.kind == ItemKind::Directory {
-            if let Some(directory) = parent.dir_beneath(Path::new(name))? {
-                directory.empty(MAX_REMOVED_DEPTH)?;
-            }
-            parent.unlink(name, UnlinkatFlags::RemoveDir)?;
+            parent.remove_directory(name, MAX_REMOVED_DEPTH)?;
         } else {
             parent.unlink(name, UnlinkatFlags::NoRemoveDir)?;
         }
@@ -236,34 +234,50 @@ impl Dir {
         self.empty(MAX_REMOVED_DEPTH)
     }
 
-    fn empty(&self, depth: usize) -> Result<(), FsError> {
-        if depth == 0 {
-            return Err(FsError::because(Problem::Unsupported, "remove", self.path(), "directories are too deep in each other"));
+    /// Removes a directory in it with everything below. Who still works in there sees that it goes, and stops, but may
+    /// be about to give one more file its name.
+    fn remove_directory(&self, name: &OsStr, depth: usize) -> Result<(), FsError> {
+        let mut outcome = Ok(());
+        for () in attempts() {
+            if let Some(directory) = self.dir_beneath(Path::new(name))? {
+                directory.empty(depth)?;
+            }
+            outcome = self.unlink(name, UnlinkatFlags::RemoveDir);
+            if !matches!(&outcome, Err(error) if error.problem == Problem::Exists) {
+                break;
+            }
         }
+        outcome
+    }
+
+    /// Its files go before its directories: with the lock of a spool, before what is fetched is touched.
+    fn empty(&self, depth: usize) -> Result<(), FsError> {
+        let Some(deeper) = depth.checked_sub(1) else {
+            return Err(FsError::because(Problem::Unsupported, "remove", self.path(), "directories are too deep in each other"));
+        };
+        let mut directories = Vec::new();
         for item in self.items()? {
-            let name = Path::new(&item.name);
             let kind = match item.kind {
                 // A link is removed, not followed.
-                ItemKind::Unknown => self.stat_beneath(name)?.map(|stat| stat.kind),
+                ItemKind::Unknown => self.stat_beneath(Path::new(&item.name))?.map(|stat| stat.kind),
                 kind => Some(kind),
             };
             match kind {
-                Some(ItemKind::Directory) => {
-                    if let Some(directory) = self.dir_beneath(name)? {
-                        directory.empty(depth - 1)?;
-                    }
-                    self.unlink(&item.name, UnlinkatFlags::RemoveDir)?;
-                }
+                Some(ItemKind::Directory) => directories.push(item.name),
                 Some(_) => self.unlink(&item.name, UnlinkatFlags::NoRemoveDir)?,
                 None => {}
             }
         }
-        Ok(())
+        directories.iter().try_for_each(|name| self.remove_directory(name, deeper))
     }
 
+    /// What has gone by itself meanwhile is removed, too.
     fn unlink(&self, name: &OsStr, flags: UnlinkatFlags) -> Result<(), FsError> {
         let _as = self.enter()?;
-        nix::unistd::unlinkat(self.fd(), name, flags).map_err(|e| FsError::new("remove", self.path_of(name), e))
+        match nix::unistd::unlinkat(self.fd(), name, flags) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(e) => Err(FsError::new("remove", self.path_of(name), e)),
+        }
     }
 
     /// Sets its permissions, to those that PostgreSQL uses for directories.
@@ -358,6 +372,42 @@ mod tests {
         let deep = at("deep").join("d/".repeat(MAX_REMOVED_DEPTH + 1));
         std::fs::create_dir_all(&deep).unwrap();
         assert_eq!(remove("deep"), Err(Problem::Unsupported));
+    }
+
+    /// Somebody at work in a directory that is removed may finish what is begun, in there and below.
+    #[test]
+    fn what_comes_and_goes_meanwhile_is_removed_too() {
+        let (place, dir) = dir();
+        let at = |n: usize| place.path().join("tree/below").join(n.to_string());
+        for _ in 0..200 {
+            std::fs::create_dir_all(place.path().join("tree/below")).unwrap();
+            let begun = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    begun.wait();
+                    for n in 0..40 {
+                        let _ = std::fs::write(at(n), "");
+                        let _ = std::fs::remove_file(at(n / 2));
+                    }
+                });
+                begun.wait();
+                assert!(dir.remove_beneath(Path::new("tree")).unwrap());
+            });
+            assert!(!place.path().join("tree").exists());
+        }
+    }
+
+    #[test]
+    fn files_go_before_directories() {
+        let (place, dir) = dir();
+        std::fs::create_dir_all(place.path().join("tree/a/b")).unwrap();
+        ["tree/lock", "tree/a/x", "tree/z"].map(|name| std::fs::write(place.path().join(name), "").unwrap());
+        let (tree, below) = (place.path().join("tree"), place.path().join("tree/a"));
+        let watch = crate::fsio::Watch::on(&[(&tree, crate::fsio::Names::Going), (&below, crate::fsio::Names::Going)]).unwrap();
+        dir.remove_beneath(Path::new("tree")).unwrap();
+        let gone = watch.wait(std::time::Duration::ZERO, |_| true).names;
+        let first_below = gone.iter().position(|change| change.directory == 1).unwrap();
+        assert!(gone[..first_below].iter().any(|c| c.name == "lock") && gone[..first_below].iter().any(|c| c.name == "z"));
     }
 
     #[test]

@@ -38,7 +38,16 @@ fn outcome(tried: Result<(), TryLockError>) -> Tried {
 
 /// A lock that is held until it is dropped, or its process ends.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its effect")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// Whether this path still leads to what is locked. If not, the lock keeps nobody away any more.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let own = nix::sys::stat::fstat(&self.0).ok();
+        let there = nix::sys::stat::lstat(path).ok();
+        own.zip(there).is_some_and(|(own, there)| (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino))
+    }
+}
 
 /// Takes a lock that belongs to one process at a time; `None` when another holds it, or locks do not work there.
 ///
@@ -99,8 +108,12 @@ mod tests {
         let path = place.path().join("lock");
         assert!(!is_locked(&path));
         let held = lock(&path).unwrap().unwrap();
-        assert!(is_locked(&path) && lock(&path).unwrap().is_none());
-        drop(held);
+        assert!(is_locked(&path) && lock(&path).unwrap().is_none() && held.is_at(&path));
+        std::fs::rename(&path, place.path().join("renamed")).unwrap();
+        assert!(!held.is_at(&path));
+        let other = lock(&path).unwrap().unwrap();
+        assert!(!held.is_at(&path) && other.is_at(&path), "a file of the same name is another lock");
+        drop((held, other));
         assert!(!is_locked(&path) && lock(&path).unwrap().is_some());
     }
 

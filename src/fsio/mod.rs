@@ -41,6 +41,7 @@ mod temp;
 mod tree;
 mod trust;
 mod users;
+mod watch;
 mod way;
 
 pub use append::append_line;
@@ -77,3 +78,4 @@ pub use temp::{AbandonedFile, TEMP_PREFIX, TempFiles, sweep};
 pub use tree::{Removed, TEMP_DIR, Tree};
 pub use trust::{ChangeableBy, Exposure, changeable_by_others, everybody_can_write, others_can_read, others_can_write};
 pub use users::{own_user, user_and_home, user_name};
+pub use watch::{Became, Change, Changes, Names, Watch};
