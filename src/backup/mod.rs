@@ -17,7 +17,7 @@ pub mod file_copier;
 pub mod file_list;
 pub mod finish;
 pub mod kept_paths;
-mod last_files;
+pub mod last_files;
 pub mod manifest_builder;
 pub mod pages;
 pub mod parent;

@@ -401,7 +401,9 @@ mod tests {
     fn files_go_before_directories() {
         let (place, dir) = dir();
         std::fs::create_dir_all(place.path().join("tree/a/b")).unwrap();
-        ["tree/lock", "tree/a/x", "tree/z"].map(|name| std::fs::write(place.path().join(name), "").unwrap());
+        for name in ["tree/lock", "tree/a/x", "tree/z"] {
+            std::fs::write(place.path().join(name), "").unwrap();
+        }
         let (tree, below) = (place.path().join("tree"), place.path().join("tree/a"));
         let watch = crate::fsio::Watch::on(&[(&tree, crate::fsio::Names::Going), (&below, crate::fsio::Names::Going)]).unwrap();
         dir.remove_beneath(Path::new("tree")).unwrap();

@@ -56,7 +56,8 @@ pub const MISSING_DELAY: Duration = Duration::from_millis(500);
 pub const LATE_ARRIVAL: Duration = Duration::from_secs(10);
 /// So many of the files that wait to be archived are pushed ahead of the one that is asked for, this one counted.
 pub const AHEAD_FILES: usize = 64;
-/// Bytes of WAL that are pushed, or fetched, ahead at one moment; a longer segment is alone.
+/// Bytes of WAL that are pushed ahead at one moment; a longer segment is alone. Of what is fetched, as much is in
+/// flight as may be kept ([`FETCHED_FILES`]).
 pub const AHEAD_BYTES_IN_FLIGHT: u64 = 128 * MIB as u64;
 /// Threads that push or fetch ahead: twice the cores, at least this many.
 pub const AHEAD_MIN_THREADS: usize = 2;
@@ -88,6 +89,9 @@ pub const SPOOL_TIME: Duration = Duration::from_secs(300);
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A helper that has not said for this long that it is alive is not waited for.
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
+/// A helper says at once that it works on a file if a call for it may come so soon, in files; else with its next
+/// heartbeat.
+pub const NEAR_FILES: usize = 8;
 /// Longest message of a repository that the spool keeps, in characters.
 pub const MAX_SPOOL_MESSAGE_CHARS: usize = 500;
 /// Longest record or plan of the spool: a plan of [`AHEAD_FILES`] names, a record with an error for each of many
@@ -104,12 +108,12 @@ pub const CHECK_TIME_RESERVE: Duration = Duration::from_secs(2);
 pub const FETCH_ROUND_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest wait for an answer, so that asking whether there is one keeps no processor busy.
 pub const MIN_ANSWER_WAIT: Duration = Duration::from_millis(10);
-/// How often a push helper at work looks for more to do.
-pub const PUSH_HELPER_LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often a push helper looks that has nothing to do: the archiver is about to ask.
-pub const PUSH_HELPER_IDLE_LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often a fetch helper looks how far recovery is.
-pub const FETCH_HELPER_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often a helper looks for itself what has changed, where nobody tells it.
+pub const HELPER_LOOKS_EVERY: Duration = Duration::from_millis(50);
+/// How often it does where it is told: for what the kernel tells nobody, such as room on a disk.
+pub const WATCHING_HELPER_LOOKS_EVERY: Duration = Duration::from_secs(5);
+/// So many changes that a helper found and had not been told of are proof that it is not told.
+pub const UNTOLD_CHANGES: u32 = 2;
 /// How often a call looks for a file that a helper is about to have: recovery waits meanwhile.
 pub const PLANNED_FILE_LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Looks for the file between two looks at the plan of the helper, which cost more.

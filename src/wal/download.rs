@@ -25,6 +25,21 @@ pub fn download(
     name: impl Into<StoredName>,
     destination: &Path,
 ) -> Result<Fetched, Error> {
+    download_if(opened, cluster, facts, name, destination, || true)
+}
+
+/// As [`download`], but once the file is whole it gets its name only if it still may.
+///
+/// # Errors
+/// As [`download`]; [`Kind::Config`] when it may not.
+pub fn download_if(
+    opened: &Repository,
+    cluster: &ClusterName,
+    facts: Facts,
+    name: impl Into<StoredName>,
+    destination: &Path,
+    may_publish: impl Fn() -> bool,
+) -> Result<Fetched, Error> {
     let name = name.into();
     let mut output = Output { file: begin(destination)?, head: SegmentHead::default(), failure: None };
     let fetched = opened.get_stored(cluster, facts, name, &mut output);
@@ -34,6 +49,9 @@ pub fn download(
     let fetched = fetched?;
     if let Fetched::Served(metadata) = &fetched {
         check(&name.file, facts, &output.head, metadata.plaintext_bytes, opened)?;
+        if !may_publish() {
+            return Err(Error::new(Kind::Config, format!("{} is not wanted any more", destination.display())));
+        }
         // It can be fetched again: whole or absent is enough, surviving a power failure is not needed.
         output.file.publish_over(Durability::Volatile).map_err(destination_error)?;
     }

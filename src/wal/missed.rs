@@ -54,8 +54,7 @@ pub fn start_helper_if_due(config: &Config, spool: &Spool, arguments: &[OsString
 pub fn run_helper(config: &Config, path: &Path, deadline: Deadline) -> Result<(), Error> {
     let Some(wal_directory) = path.parent() else { return Ok(()) };
     let Some(spool) = Spool::find(config, wal_directory) else { return Ok(()) };
-    let Some(id) = spool.id() else { return Ok(()) };
-    let Some(_held) = spool.lock(HelperKind::Missed) else { return Ok(()) };
+    let Some(held) = spool.lock(HelperKind::Missed) else { return Ok(()) };
     let began = Instant::now();
     for repository in config.repositories.iter().filter(|repository| repository.optional) {
         let location = repository.store.location();
@@ -71,7 +70,7 @@ pub fn run_helper(config: &Config, path: &Path, deadline: Deadline) -> Result<()
             }
         };
         for file in files.iter().take(MISSED_FILES) {
-            if began.elapsed() > AHEAD_TIME || spool.id() != Some(id) {
+            if began.elapsed() > AHEAD_TIME || !spool.is_held(&held) {
                 return Ok(());
             }
             match sender.send(file) {

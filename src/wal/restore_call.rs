@@ -132,9 +132,12 @@ pub fn is_pg_wal(directory: &Path) -> bool {
     there.zip(own).is_some_and(|(there, own)| (there.dev, there.ino) == (own.dev, own.ino))
 }
 
+/// The files in a data directory that say that its server is in archive recovery.
+pub const SIGNAL_FILES: [&str; 2] = ["recovery.signal", "standby.signal"];
+
 /// Whether the server of the data directory that we are in is in archive recovery, or will be when it is started.
 pub fn is_in_recovery() -> bool {
-    exists("recovery.signal") || exists("standby.signal")
+    SIGNAL_FILES.into_iter().any(exists)
 }
 
 /// Whether a history is asked for that recovery can do without: it has chosen its timeline already and only copies what

@@ -21,6 +21,7 @@ mod ahead_failures;
 mod ahead_fetch;
 mod ahead_postgres;
 mod ahead_push;
+mod ahead_sleep;
 mod backup;
 mod backup_index;
 mod backup_store;

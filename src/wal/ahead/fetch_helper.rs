@@ -6,20 +6,21 @@
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::fsio::{self, FsError};
+use crate::fsio::{self, Became, Change, Changes, FsError, Names, Watch};
 use crate::limits::{
-    AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_HELPER_LOOK_EVERY, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES,
-    FETCHED_FREE_TIMES, FETCHED_MIN_FILES,
+    AHEAD_TIME, FETCH_AHEAD_MAX_THREADS, FETCH_IDLE, FETCH_LISTED, FETCHED_BYTES, FETCHED_FILES, FETCHED_FREE_TIMES,
+    FETCHED_MIN_FILES, HELPER_LOOKS_EVERY, NEAR_FILES,
 };
 use crate::pg::{SegmentName, Timeline, WalFileName, WalSegmentSize};
 use crate::postgres::control_file;
 use crate::repo::{Facts, Fetched, Repository, SystemId};
 use crate::repositories;
+use crate::wal::ahead::looks::{Look, Looks};
 use crate::wal::ahead::workers::{Next, Shared, Work, worker_count};
-use crate::wal::download::download;
-use crate::wal::restore_call::is_in_recovery;
-use crate::wal::spool::{FetchedFile, HelperKind, PlanWriter, Spool, SpoolId};
-use std::collections::BTreeMap;
+use crate::wal::download::download_if;
+use crate::wal::restore_call::{SIGNAL_FILES, is_in_recovery};
+use crate::wal::spool::{FetchedFile, Held, HelperKind, PlanWriter, Spool};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -32,16 +33,15 @@ pub fn run(config: &Config, name: &str, destination: &Path, deadline: Deadline) 
     let Some(wal_directory) = destination.parent() else { return Ok(()) };
     let Some(spool) = Spool::find(config, wal_directory) else { return Ok(()) };
     loop {
-        let Some(spool_id) = spool.id() else { return Ok(()) };
         let Some(held) = spool.lock(HelperKind::Fetch) else { return Ok(()) };
         let mut heeded = None;
-        let outcome = fetch_after(config, &spool, spool_id, segment, &mut heeded, deadline);
-        if spool.id() != Some(spool_id) {
+        let outcome = fetch_after(config, &spool, &held, segment, &mut heeded, deadline);
+        if !spool.is_held(&held) {
             return outcome;
         }
         spool.sweep_fetched(&|_| false);
         let why = outcome.as_ref().err().map_or_else(|| "nothing is left".to_owned(), Error::to_string);
-        spool.end_plan(HelperKind::Fetch, &why);
+        spool.end_plan(&held, &why);
         drop(held);
         outcome?;
         // A call that came while we were ending took us for alive, and has started no helper.
@@ -58,7 +58,7 @@ pub fn run(config: &Config, name: &str, destination: &Path, deadline: Deadline) 
 fn fetch_after(
     config: &Config,
     spool: &Spool,
-    spool_id: SpoolId,
+    held: &Held,
     segment: SegmentName,
     heeded: &mut Option<u64>,
     deadline: Deadline,
@@ -74,12 +74,14 @@ fn fetch_after(
         }
         _ => false,
     };
+    // Before the first look at anything: what changes afterwards is told.
+    let watch = watch(spool);
     // What an earlier helper left may serve.
     spool.sweep_fetched(&|file| is_next(file) && spool.fetched(file, here.system_id).is_some());
     // Before anything that takes time: a call that comes now had better wait than do the same. What is not there, or
     // here already, is taken out as soon as that is known.
     let next = (1..=kept).filter_map(|ahead| SegmentName::from_number(segment.timeline, number.checked_add(ahead)?, size));
-    spool.write_plan(HelperKind::Fetch, &next.map(WalFileName::Segment).collect::<Vec<_>>()).map_err(local)?;
+    spool.write_plan(held, &next.map(WalFileName::Segment).collect::<Vec<_>>()).map_err(local)?;
     let (mut sources, mut failure) = (Vec::new(), None);
     for repository in &config.repositories {
         let opened = repositories::open(repository, deadline)
@@ -95,8 +97,9 @@ fn fetch_after(
     }
     let queue = Queue { spool, size, kept, position, files: BTreeMap::new(), failure: None, is_over: false };
     let helper =
-        FetchHelper { config, spool, spool_id, sources, size, kept, system_id: here.system_id, queue: Shared::new(queue) };
-    let workers = worker_count(FETCH_AHEAD_MAX_THREADS, size.bytes());
+        FetchHelper { config, spool, held, sources, size, kept, system_id: here.system_id, queue: Shared::new(queue, watch) };
+    // What is in flight is on the disk, within what may be kept there, and not in memory.
+    let workers = worker_count(FETCH_AHEAD_MAX_THREADS, kept);
     helper.queue.run(workers, |job| helper.fetch(job), || helper.steer(heeded, deadline))?;
     let failure = helper.queue.lock().failure.take();
     failure.map_or(Ok(()), |(_, error)| Err(error))
@@ -104,6 +107,40 @@ fn fetch_after(
 
 fn local(error: FsError) -> Error {
     Error::new(Kind::Config, error.to_string())
+}
+
+/// The directories that are watched, by their place.
+const SPOOL: usize = 0;
+const FETCHED: usize = 1;
+const DATA: usize = 2;
+
+/// Tells of what is served, asked for and taken away, and of the end of recovery.
+fn watch(spool: &Spool) -> Option<Watch> {
+    Watch::on(&[
+        (&spool.path(""), Names::All),
+        (&spool.path("fetched"), Names::Going),
+        (Path::new("."), Names::Going),
+        (spool.wal_directory(), Names::None),
+    ])
+}
+
+/// Whether a change says something to a fetch helper. What it writes and renames itself does not.
+fn concerns(change: &Change) -> bool {
+    let is = |name: &str| change.name == name;
+    match change.directory {
+        SPOOL => {
+            is(Spool::ASKED) || change.became != Became::There && (is("fetched") || is(&Spool::lock_name(HelperKind::Fetch)))
+        }
+        FETCHED => fetched_segment(change).is_some(),
+        DATA => SIGNAL_FILES.iter().any(|name| is(name)) || is("pg_wal"),
+        _ => true,
+    }
+}
+
+/// The fetched segment of which a change tells, be it of the segment or of its record.
+fn fetched_segment(change: &Change) -> Option<SegmentName> {
+    let name = change.name.to_str().filter(|_| change.directory == FETCHED)?;
+    SegmentName::parse(name.strip_suffix(".ok").unwrap_or(name))
 }
 
 /// The segment that recovery was given last.
@@ -169,21 +206,27 @@ impl Queue<'_> {
         }
     }
 
-    /// Finds out how far recovery is. What vanished from the spool was served; what was served otherwise was noted.
-    /// Says whether anything was asked for since the last time.
-    fn follow(&mut self, heeded: &mut Option<u64>) -> bool {
-        let mut moved = false;
+    /// The fetched segments that are not in the spool any more: those among `told`, or all.
+    fn gone(&self, told: Option<&BTreeSet<u64>>) -> BTreeSet<u64> {
         let Position { timeline, .. } = self.position;
         let is_gone = |number: &u64| {
             name(timeline, *number, self.size)
                 .is_some_and(|name| fsio::stat_no_follow(&self.spool.fetched_path(&name)).is_ok_and(|s| s.is_none()))
         };
-        let fetched: Vec<u64> = self.files.iter().filter(|(_, p)| **p == Progress::Fetched).map(|(n, _)| *n).collect();
-        if let Some(last) = fetched.into_iter().filter(is_gone).max() {
-            self.position.number = last.max(self.position.number);
+        let fetched = self.files.iter().filter(|(_, progress)| **progress == Progress::Fetched).map(|(number, _)| *number);
+        fetched.filter(|number| told.is_none_or(|told| told.contains(number))).filter(is_gone).collect()
+    }
+
+    /// Finds out how far recovery is. What was served vanished from the spool; what was served otherwise was noted.
+    /// Says whether anything was asked for since the last time.
+    fn follow(&mut self, served: &BTreeSet<u64>, asked: Option<(WalFileName, u64)>, heeded: &mut Option<u64>) -> bool {
+        let mut moved = false;
+        let Position { timeline, .. } = self.position;
+        if let Some(last) = served.last() {
+            self.position.number = self.position.number.max(*last);
             moved = true;
         }
-        if let Some((WalFileName::Segment(asked), at)) = self.spool.last_asked()
+        if let Some((WalFileName::Segment(asked), at)) = asked
             && *heeded != Some(at)
         {
             *heeded = Some(at);
@@ -208,8 +251,9 @@ impl Queue<'_> {
         moved
     }
 
-    /// Takes in what comes next, as far as there is no gap.
-    fn take_in(&mut self, listed: &Listed, system_id: SystemId) {
+    /// Takes in what comes next, as far as there is no gap. Says whether anything of it has to be downloaded.
+    fn take_in(&mut self, listed: &Listed, system_id: SystemId) -> bool {
+        let mut has_more = false;
         let Position { timeline, number: position } = self.position;
         for number in position + 1..=position + self.kept {
             let Some(source) = listed.found.get(&number) else { break };
@@ -218,9 +262,15 @@ impl Queue<'_> {
             }
             let is_fetched =
                 || name(timeline, number, self.size).is_some_and(|name| self.spool.fetched(&name, system_id).is_some());
-            let progress = || if is_fetched() { Progress::Fetched } else { Progress::Waits(*source) };
-            self.files.entry(number).or_insert_with(progress);
+            self.files.entry(number).or_insert_with(|| {
+                if is_fetched() {
+                    return Progress::Fetched;
+                }
+                has_more = true;
+                Progress::Waits(*source)
+            });
         }
+        has_more
     }
 }
 
@@ -281,7 +331,7 @@ struct Listed {
 struct FetchHelper<'a> {
     config: &'a Config,
     spool: &'a Spool,
-    spool_id: SpoolId,
+    held: &'a Held,
     sources: Vec<Source>,
     size: WalSegmentSize,
     /// How many segments are kept ahead.
@@ -293,20 +343,23 @@ struct FetchHelper<'a> {
 impl FetchHelper<'_> {
     /// Follows recovery and hands out work, until there is none.
     fn steer(&self, heeded: &mut Option<u64>, deadline: Deadline) -> Result<(), Error> {
-        let mut plan = PlanWriter::new(self.spool, HelperKind::Fetch);
+        let mut plan = PlanWriter::new(self.spool, self.held);
         let (began, mut asked_at) = (Instant::now(), Instant::now());
         let mut listed: Option<Listed> = None;
+        let mut looks = Looks::new(self.queue.is_watched());
+        let mut changes = Changes::unknown();
         loop {
-            if self.spool.id() != Some(self.spool_id) || !is_in_recovery() || deadline.is_over() {
+            if !self.spool.is_held(self.held) || !is_in_recovery() || deadline.is_over() {
                 return Ok(());
             }
-            let position = {
-                let mut queue = self.queue.lock();
-                if queue.follow(heeded) {
-                    asked_at = Instant::now();
-                }
-                queue.position
+            let Some(moved) = self.follow(&changes, &mut looks, heeded) else {
+                self.held.give_up();
+                return Ok(());
             };
+            if moved {
+                asked_at = Instant::now();
+            }
+            let position = self.queue.lock().position;
             if began.elapsed() < AHEAD_TIME && self.has_room() {
                 let last = position.number + self.kept;
                 let is_known = |listed: &Listed| {
@@ -316,19 +369,56 @@ impl FetchHelper<'_> {
                     Some(known) => known,
                     None => self.list(position)?,
                 };
-                self.queue.change(|queue| queue.take_in(&known, self.system_id));
+                self.queue.change_if(|queue| queue.take_in(&known, self.system_id));
                 listed = Some(known);
             }
-            let (unfinished, is_empty) = {
+            let (unfinished, is_empty, has_failed) = {
                 let queue = self.queue.lock();
-                (queue.unfinished(), queue.files.is_empty())
+                (queue.unfinished(), queue.files.is_empty(), queue.failure.is_some())
             };
-            if is_empty || asked_at.elapsed() > FETCH_IDLE {
+            if is_empty || asked_at.elapsed() >= FETCH_IDLE {
                 return Ok(());
             }
-            plan.update(unfinished);
-            self.queue.wait(FETCH_HELPER_LOOK_EVERY);
+            let is_near = |file: &WalFileName| match file {
+                WalFileName::Segment(name) => name.number(self.size).is_some_and(|n| n <= position.number + NEAR_FILES as u64),
+                _ => true,
+            };
+            plan.update(unfinished, is_near, has_failed);
+            let ends = FETCH_IDLE.saturating_sub(asked_at.elapsed()).min(deadline.remaining());
+            let pause = plan.next_heartbeat().map_or(ends, |heartbeat| ends.min(heartbeat)).min(looks.pause());
+            changes = self.queue.wait(pause, concerns);
         }
+    }
+
+    /// Takes in what was served and asked for. Says whether anything was; `None` where somebody takes the spool away:
+    /// what is served is renamed, and nobody else but us removes anything there.
+    fn follow(&self, changes: &Changes, looks: &mut Looks, heeded: &mut Option<u64>) -> Option<bool> {
+        let look = looks.next(changes);
+        let told = |became: fn(Became) -> bool| -> BTreeSet<u64> {
+            let names = changes.names.iter().filter(|change| became(change.became)).filter_map(fetched_segment);
+            names.filter_map(|name| name.number(self.size)).collect()
+        };
+        let (all, renamed) = (told(|_| true), told(|became| became == Became::Renamed));
+        let gone = self.queue.lock().gone((look == Look::AtChanges).then_some(&all));
+        let asked_for = |change: &Change| change.is_of(SPOOL, Spool::ASKED);
+        let asked = if look != Look::AtChanges || changes.names.iter().any(asked_for) { self.spool.last_asked() } else { None };
+        if !looks.is_told() || changes.is_partial {
+            // Whether it was served cannot be told. Who removes the spool is done with it soon, and that shows.
+            if !gone.is_empty() {
+                std::thread::sleep(HELPER_LOOKS_EVERY);
+            }
+            if !self.spool.is_held(self.held) {
+                return None;
+            }
+        } else if gone.iter().any(|number| all.contains(number) && !renamed.contains(number)) {
+            return None;
+        }
+        let is_untold = |moved: bool| moved && look == Look::ToBeSure && changes.is_empty();
+        let moved = self.queue.lock().follow(&gone, asked, heeded);
+        if is_untold(moved) {
+            looks.found_untold();
+        }
+        Some(moved)
     }
 
     fn has_room(&self) -> bool {
@@ -359,12 +449,19 @@ impl FetchHelper<'_> {
         let gone = || Error::new(Kind::Damaged, format!("segment {number} of timeline {timeline} is gone"));
         let (source, name) = self.sources.get(source).zip(name(timeline, number, self.size)).ok_or_else(gone)?;
         let path = self.spool.fetched_path(&name);
-        let Fetched::Served(metadata) = download(&source.opened, &self.config.cluster, source.facts, name, &path)? else {
+        let is_held = || self.spool.is_held(self.held);
+        if !is_held() {
             return Err(gone());
-        };
+        }
+        let fetched = download_if(&source.opened, &self.config.cluster, source.facts, name, &path, is_held)?;
+        let Fetched::Served(metadata) = fetched else { return Err(gone()) };
         let stat = fsio::stat_no_follow(&path).map_err(local)?.ok_or_else(gone)?;
         let repository = source.opened.location().to_owned();
         let fetched = FetchedFile { stat, system_id: self.system_id, blake3: metadata.plaintext_blake3, repository };
-        self.spool.record_fetched(&name, &fetched).map_err(local)
+        self.spool.record_fetched(self.held, &name, &fetched).map_err(|error| {
+            // Without a record it is of no use, and in the way of whoever removes the spool.
+            self.spool.forget_fetched(&name);
+            local(error)
+        })
     }
 }

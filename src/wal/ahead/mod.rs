@@ -6,6 +6,7 @@
 //! ([`spool`](crate::wal::spool)), and how a file is delivered or downloaded.
 
 pub mod fetch_helper;
+mod looks;
 pub mod prefetched;
 pub mod push_helper;
 pub mod pushed;

@@ -42,7 +42,7 @@ impl<'a> Prefetched<'a> {
         let fetched = look().or_else(|| self.spool.wait(HelperKind::Fetch, &self.name(), deadline, look))?;
         match self.move_to_destination(&fetched) {
             Ok(()) => {
-                self.spool.forget_fetched(&self.name());
+                self.spool.end_served(&self.name());
                 let (repository, bytes) = (fetched.repository, fetched.stat.size_bytes);
                 Some(FetchReport { file: self.name().to_string(), repository, bytes })
             }

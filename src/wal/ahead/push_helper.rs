@@ -8,21 +8,22 @@ use crate::config::{Config, RepositoryConfig};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::format::node::FANOUT;
-use crate::fsio;
+use crate::fsio::{self, Change, Changes, FsError, Names, Watch};
 use crate::limits::{
-    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_TIME, FILE_TIME_STEP, OPTIONAL_TIMEOUT, PUSH_AHEAD_MAX_THREADS,
-    PUSH_HELPER_IDLE_LOOK_EVERY, PUSH_HELPER_LOOK_EVERY,
+    AHEAD_BYTES_IN_FLIGHT, AHEAD_FILES, AHEAD_IDLE, AHEAD_TIME, FILE_TIME_STEP, NEAR_FILES, OPTIONAL_TIMEOUT,
+    PUSH_AHEAD_MAX_THREADS,
 };
 use crate::pg::{SegmentName, WalFileName};
 use crate::postgres::control_file;
 use crate::repo::{ClusterName, Facts, Kept, Repository};
 use crate::repositories;
 use crate::threads::{steered, within};
+use crate::wal::ahead::looks::{Look, Looks};
 use crate::wal::ahead::workers::{Next, Shared, Work, worker_count};
-use crate::wal::archive_status::waiting_files;
+use crate::wal::archive_status::{WaitingFiles, status_directory};
 use crate::wal::deliver::{store, update_catalog, warning_of};
 use crate::wal::inspect::{InspectedFile, inspect};
-use crate::wal::spool::{HelperKind, PlanWriter, Spool, SpoolId, note_failure, note_missed};
+use crate::wal::spool::{Held, HelperKind, PlanWriter, Spool, note_failure, note_missed};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,14 +40,42 @@ pub fn run(config: &Config, path: &Path, deadline: Deadline) -> Result<(), Error
     let own = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse).ok_or_else(bad_path)?;
     let wal_directory = path.parent().ok_or_else(bad_path)?;
     let Some(spool) = Spool::find(config, wal_directory) else { return Ok(()) };
-    let Some(spool_id) = spool.id() else { return Ok(()) };
-    let Some(_held) = spool.lock(HelperKind::Push) else { return Ok(()) };
-    let queue = Shared::new(Queue { files: BTreeMap::from([(own, Progress::OfTheCall)]), ..Queue::default() });
-    let helper = PushHelper { config, wal_directory, spool, spool_id, queue, deadline };
-    let outcome = helper.push_all(own);
-    let why = outcome.as_ref().err().map_or_else(|| "nothing is left".to_owned(), Error::to_string);
-    helper.spool.end_plan(HelperKind::Push, &why);
-    outcome
+    let Some(held) = spool.lock(HelperKind::Push) else { return Ok(()) };
+    // Before the first look at anything: what changes afterwards is told.
+    let watch = watch(&spool);
+    let files = BTreeMap::from([(own, Progress::OfTheCall)]);
+    let queue = Shared::new(Queue { files, ..Queue::default() }, watch);
+    let helper = PushHelper { config, wal_directory, spool: &spool, queue, deadline };
+    match helper.begin(own, &held) {
+        Ok(Some(begun)) => helper.push_all(begun, held),
+        Ok(None) => {
+            spool.end_plan(&held, "a repository is not there");
+            Ok(())
+        }
+        Err(error) => {
+            spool.end_plan(&held, &error.to_string());
+            Err(error)
+        }
+    }
+}
+
+/// The directories that are watched, by their place.
+const STATUS: usize = 0;
+const SPOOL: usize = 1;
+
+/// Tells of what is offered and archived, and of what is taken away.
+fn watch(spool: &Spool) -> Option<Watch> {
+    let wal_directory = spool.wal_directory();
+    Watch::on(&[(&status_directory(wal_directory), Names::All), (&spool.path(""), Names::Going), (wal_directory, Names::None)])
+}
+
+/// Whether a change says something to a push helper.
+fn concerns(change: &Change) -> bool {
+    match change.directory {
+        STATUS => change.name.as_encoded_bytes().ends_with(b".ready"),
+        SPOOL => change.name == "pushed" || change.name == Spool::lock_name(HelperKind::Push).as_str(),
+        _ => true,
+    }
 }
 
 /// How far a file is.
@@ -80,12 +109,9 @@ impl Queue {
 
     /// Takes out the segments before which none of their timeline is left to be stored: a node is written when all
     /// below it is there.
-    fn take_complete(&mut self, ready: &[WalFileName]) -> Vec<(SegmentName, Facts)> {
-        let is_done = |file: &WalFileName| self.files.get(file) == Some(&Progress::Done);
-        let undone = ready.iter().filter(|file| !is_done(file));
-        let undone: Vec<SegmentName> =
-            undone.filter_map(|file| if let WalFileName::Segment(name) = file { Some(*name) } else { None }).collect();
-        let is_due = |segment: &SegmentName| !undone.iter().any(|name| name.timeline == segment.timeline && name < segment);
+    fn take_complete(&mut self, waiting: &WaitingFiles) -> Vec<(SegmentName, Facts)> {
+        let is_done = |file: WalFileName| self.files.get(&file) == Some(&Progress::Done);
+        let is_due = |segment: &SegmentName| waiting.segments_before(*segment).all(is_done);
         let due: Vec<(SegmentName, Facts)> =
             self.nodes.iter().filter(|(segment, _)| is_due(segment)).map(|(s, f)| (*s, *f)).collect();
         for (segment, _) in &due {
@@ -133,39 +159,65 @@ impl Work for Queue {
 struct PushHelper<'a> {
     config: &'a Config,
     wal_directory: &'a Path,
-    spool: Spool,
-    spool_id: SpoolId,
+    spool: &'a Spool,
     queue: Shared<Queue>,
     deadline: Deadline,
 }
 
+/// What a helper needs before it can push.
+struct Begun {
+    waiting: WaitingFiles,
+    /// State of the repositories that are directories.
+    descriptors: String,
+    targets: Vec<Target>,
+    threads: usize,
+}
+
 impl PushHelper<'_> {
-    fn push_all(&self, own: WalFileName) -> Result<(), Error> {
+    /// Says what it will do, and opens the repositories; `None` where it cannot leave records.
+    fn begin(&self, own: WalFileName, held: &Held) -> Result<Option<Begun>, Error> {
         // Before anything that takes time: a call that comes now had better wait than do the same.
-        let ready = waiting_files(self.wal_directory).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let mut plan = PlanWriter::new(&self.spool, HelperKind::Push);
-        self.take_in(&ready, true);
-        plan.update(self.queue.lock().unfinished());
-        self.spool.sweep_pushed(&|name| WalFileName::parse(name).is_some_and(|file| ready.contains(&file)));
+        let waiting = WaitingFiles::listed(self.wal_directory).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        self.take_in(&waiting, true);
+        PlanWriter::new(self.spool, held).update(self.queue.lock().unfinished(), |_| true, false);
+        self.spool.sweep_pushed(&|name| WalFileName::parse(name).is_some_and(|file| waiting.contains(&file)));
         if !self.spool.has_helper(HelperKind::Fetch) {
             self.spool.sweep_fetched(&|_| false);
         }
         // Taken first: a repository that takes another one's place afterwards does not match them.
-        let Some(descriptors) = self.spool.descriptors() else { return Ok(()) };
-        let targets = self.open_targets()?;
+        let Some(descriptors) = self.spool.descriptors() else { return Ok(None) };
+        Ok(Some(Begun { waiting, descriptors, targets: self.open_targets()?, threads: self.worker_count(own)? }))
+    }
+
+    /// Pushes all that it may, and lets the next helper begin before the last nodes of the catalog are written: these
+    /// may take a while, and nothing of them concerns the spool.
+    fn push_all(&self, begun: Begun, held: Held) -> Result<(), Error> {
+        let Begun { waiting, descriptors, targets, threads } = begun;
         let targets = targets.as_slice();
-        let steer = || {
-            let (due, nodes) = mpsc::channel();
-            let catalogs = move || self.update_catalogs(targets, &nodes);
-            // The other thread ends when `due` goes away.
-            let steer = move || {
-                self.steer(&mut plan, &due);
+        let (due, nodes) = mpsc::channel();
+        // This thread ends when `due` goes away.
+        let catalogs = move || self.update_catalogs(targets, &nodes);
+        let push = move || {
+            let steer = || {
+                self.steer(&held, waiting, &due);
                 Ok(())
             };
-            steered([catalogs], || {}, steer)
+            let pushed = self.queue.run(threads, |file| self.push(&held, targets, &descriptors, file), steer);
+            let (left, failure) = {
+                let mut queue = self.queue.lock();
+                (std::mem::take(&mut queue.nodes), queue.failure.take())
+            };
+            let outcome = pushed.and(failure.map_or(Ok(()), Err));
+            let why = outcome.as_ref().err().map_or_else(|| "nothing is left".to_owned(), Error::to_string);
+            self.spool.end_plan(&held, &why);
+            drop(held);
+            for (segment, facts) in left {
+                // The thread is there until the channel goes away.
+                let _ = due.send((facts, segment));
+            }
+            outcome
         };
-        self.queue.run(self.worker_count(own)?, |file| self.push(targets, &descriptors, file), steer)?;
-        self.queue.lock().failure.take().map_or(Ok(()), Err)
+        steered([catalogs], || {}, push)
     }
 
     /// Opens all repositories, once for all files.
@@ -202,7 +254,7 @@ impl PushHelper<'_> {
             None => control_file::of_data_directory(&self.wal_directory.join(".."), &self.deadline)?
                 .map_or(AHEAD_BYTES_IN_FLIGHT, |facts| facts.wal_segment_size.bytes()),
         };
-        Ok(worker_count(PUSH_AHEAD_MAX_THREADS, segment_bytes))
+        Ok(worker_count(PUSH_AHEAD_MAX_THREADS, AHEAD_BYTES_IN_FLIGHT / segment_bytes.max(1)))
     }
 
     fn path_of(&self, file: &WalFileName) -> PathBuf {
@@ -210,10 +262,10 @@ impl PushHelper<'_> {
     }
 
     /// Takes in what waits now. Only the first files count: so no more of them are ever stored before the first one is.
-    fn take_in(&self, ready: &[WalFileName], may_begin: bool) {
-        self.queue.change(|queue| {
+    fn take_in(&self, waiting: &WaitingFiles, may_begin: bool) {
+        self.queue.change_if(|queue| {
             queue.files.retain(|file, progress| {
-                let stays = matches!(progress, Progress::Begun | Progress::Waits) || ready.contains(file);
+                let stays = matches!(progress, Progress::Begun | Progress::Waits) || waiting.contains(file);
                 if !stays {
                     // The server has it marked as archived, and asks no more.
                     self.spool.forget_pushed(file);
@@ -224,58 +276,74 @@ impl PushHelper<'_> {
                 while let Some(file) = queue.waiting.pop_front() {
                     queue.files.remove(&file);
                 }
-                return;
+                // The workers end.
+                return true;
             }
-            for file in ready.iter().take(AHEAD_FILES) {
-                if queue.files.contains_key(file) {
+            for file in waiting.files().take(AHEAD_FILES) {
+                if queue.files.contains_key(&file) {
                     continue;
                 }
-                if self.spool.pushed(file, &self.path_of(file)).is_some() {
-                    queue.files.insert(*file, Progress::Done);
+                if self.spool.pushed(&file, &self.path_of(&file)).is_some() {
+                    queue.files.insert(file, Progress::Done);
                 } else {
-                    queue.files.insert(*file, Progress::Waits);
-                    queue.waiting.push_back(*file);
+                    queue.files.insert(file, Progress::Waits);
+                    queue.waiting.push_back(file);
                 }
             }
+            !queue.waiting.is_empty()
         });
     }
 
+    /// Finds out what waits now.
+    fn follow(&self, waiting: &mut WaitingFiles, changes: &Changes, looks: &mut Looks) -> Result<(), FsError> {
+        waiting.follow(changes.names.iter().filter(|change| change.directory == STATUS));
+        match looks.next(changes) {
+            Look::AtChanges => {}
+            Look::AtAll if looks.is_told() => waiting.list()?,
+            Look::AtAll => drop(waiting.list_if_changed()?),
+            Look::ToBeSure => {
+                if waiting.list_if_changed()? && changes.is_empty() {
+                    looks.found_untold();
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hands out work until there is none, and writes the plan.
-    fn steer(&self, plan: &mut PlanWriter<'_>, due: &Sender<(Facts, SegmentName)>) {
+    fn steer(&self, held: &Held, mut waiting: WaitingFiles, due: &Sender<(Facts, SegmentName)>) {
         let began = Instant::now();
         let (mut progress_at, mut first) = (Instant::now(), None);
+        let mut plan = PlanWriter::new(self.spool, held);
+        let (mut looks, mut changes) = (Looks::new(self.queue.is_watched()), Changes::default());
         // It ends early where the spool or `pg_wal` is gone: nobody needs it any more.
-        while let Some(ready) = waiting_files(self.wal_directory).ok().filter(|_| self.spool.id() == Some(self.spool_id)) {
+        while self.spool.is_held(held) && self.follow(&mut waiting, &changes, &mut looks).is_ok() {
             let may_begin = began.elapsed() < AHEAD_TIME && !self.deadline.is_over() && self.queue.lock().failure.is_none();
-            self.take_in(&ready, may_begin);
-            if first != ready.first().copied() {
-                (progress_at, first) = (Instant::now(), ready.first().copied());
+            self.take_in(&waiting, may_begin);
+            let now_first = waiting.files().next();
+            if first != now_first {
+                (progress_at, first) = (Instant::now(), now_first);
             }
             let (complete, unfinished) = {
                 let mut queue = self.queue.lock();
-                (queue.take_complete(&ready), queue.unfinished())
+                (queue.take_complete(&waiting), queue.unfinished())
             };
             for (segment, facts) in complete {
                 // The thread is there until the channel goes away.
                 let _ = due.send((facts, segment));
             }
-            let is_idle = unfinished.is_empty();
-            if is_idle {
-                let has_more = ready.len() > AHEAD_FILES && may_begin;
-                if !has_more || progress_at.elapsed() > AHEAD_IDLE {
+            let mut pause = looks.pause();
+            if unfinished.is_empty() {
+                let has_more = waiting.count() > AHEAD_FILES && may_begin;
+                if !has_more || progress_at.elapsed() >= AHEAD_IDLE {
                     break;
                 }
+                pause = pause.min(AHEAD_IDLE.saturating_sub(progress_at.elapsed()));
             }
-            plan.update(unfinished);
-            // A worker that ends while we look at the directory is seen at the latest after this time.
-            self.queue.wait(if is_idle { PUSH_HELPER_IDLE_LOOK_EVERY } else { PUSH_HELPER_LOOK_EVERY });
-        }
-        let left = self.queue.change(|queue| {
-            queue.end();
-            std::mem::take(&mut queue.nodes)
-        });
-        for (segment, facts) in left {
-            let _ = due.send((facts, segment));
+            let near: Vec<WalFileName> = waiting.files().take(NEAR_FILES).collect();
+            plan.update(unfinished, |file| near.contains(file), !may_begin);
+            pause = plan.next_heartbeat().map_or(pause, |heartbeat| pause.min(heartbeat));
+            changes = self.queue.wait(pause, concerns);
         }
     }
 
@@ -288,7 +356,7 @@ impl PushHelper<'_> {
     }
 
     /// Pushes a file to every repository and puts it on record. `None` when it is gone.
-    fn push(&self, targets: &[Target], descriptors: &str, file: WalFileName) -> Result<Option<Facts>, Error> {
+    fn push(&self, held: &Held, targets: &[Target], descriptors: &str, file: WalFileName) -> Result<Option<Facts>, Error> {
         let path = self.path_of(&file);
         // A change in the same tick as the last one would not show in the file's times: read it once that tick is over.
         if fsio::stat(&path).ok().flatten().is_some_and(|stat| !fsio::is_settled(&stat)) {
@@ -305,16 +373,20 @@ impl PushHelper<'_> {
                 Err(error) if !target.optional => return Err(error),
                 Err(error) => {
                     let was_tried = target.opened.is_ok() && !target.hangs();
-                    let since = note_failure(Some(&self.spool), &target.location, &error.what, was_tried);
+                    let spool = Some(self.spool).filter(|spool| spool.is_held(held));
+                    let since = note_failure(spool, &target.location, &error.what, was_tried);
                     let why = format!("{error}{}{since}", error.hint_in_brackets());
-                    failures.push(note_missed(Some(&self.spool), &target.location, &[file], &why));
+                    failures.push(note_missed(spool, &target.location, &[file], &why));
                 }
             }
         }
         // Under its name is still what was read, and a change yet to come will show.
         let now = fsio::stat(&path).ok().flatten();
         if now == Some(inspected.stat) && fsio::is_settled(&inspected.stat) {
-            let written = self.spool.record_pushed(&file, &inspected.stat, descriptors, &failures, &warnings);
+            let written = self
+                .spool
+                .must_be_held(held)
+                .and_then(|()| self.spool.record_pushed(&file, &inspected.stat, descriptors, &failures, &warnings));
             written.map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         }
         Ok(Some(inspected.facts))

@@ -2,7 +2,8 @@
 //! many workers there are.
 
 use crate::error::{Error, Kind};
-use crate::limits::{AHEAD_BYTES_IN_FLIGHT, AHEAD_MIN_THREADS};
+use crate::fsio::{Change, Changes, Watch};
+use crate::limits::AHEAD_MIN_THREADS;
 use crate::threads::steered;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,11 +41,20 @@ pub(super) trait Work {
 pub(super) struct Shared<S> {
     state: Mutex<S>,
     changed: Condvar,
+    /// What wakes up the thread that steers.
+    watch: Option<Watch>,
 }
 
 impl<S: Work> Shared<S> {
-    pub(super) fn new(state: S) -> Self {
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+    /// The thread that steers waits for what changes in the directories that are watched, and for the workers; without
+    /// a watch for the workers alone.
+    pub(super) fn new(state: S, watch: Option<Watch>) -> Self {
+        Self { state: Mutex::new(state), changed: Condvar::new(), watch }
+    }
+
+    /// Whether there is a watch.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.is_some()
     }
 
     /// For a look, or a change that no other thread waits for.
@@ -59,9 +69,22 @@ impl<S: Work> Shared<S> {
         result
     }
 
-    /// Waits until the state changes, at most so long.
-    pub(super) fn wait(&self, limit: Duration) {
+    /// Changes the state, and wakes the threads that wait for a change if it says that there is something for them.
+    pub(super) fn change_if(&self, change: impl FnOnce(&mut S) -> bool) {
+        if change(&mut self.lock()) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until a worker has done a file, or something changes that is of concern; at most so long. Says what has
+    /// changed since the last time; without a watch that is unknown. (A worker that ends just before that is seen at
+    /// the latest after this time where there is no watch, else at once.)
+    pub(super) fn wait(&self, limit: Duration, concerns: impl Fn(&Change) -> bool) -> Changes {
+        if let Some(watch) = &self.watch {
+            return watch.wait(limit, concerns);
+        }
         drop(self.changed.wait_timeout(self.lock(), limit).unwrap_or_else(PoisonError::into_inner));
+        Changes::unknown()
     }
 
     /// Runs this number of workers, which do `act` for one file after the other, and `steer` on this thread, until
@@ -89,6 +112,9 @@ impl<S: Work> Shared<S> {
             let bug = |_| Err(Error::new(Kind::Bug, "a thread panicked"));
             let outcome = catch_unwind(AssertUnwindSafe(|| act(file))).unwrap_or_else(bug);
             self.change(|state| state.finish(file, outcome));
+            if let Some(watch) = &self.watch {
+                watch.ring();
+            }
         }
     }
 
@@ -104,18 +130,17 @@ impl<S: Work> Shared<S> {
     }
 }
 
-/// How many workers a helper has for segments of this size: twice the cores, so that waiting for a store costs nothing,
-/// at most `most`, and fewer where segments are large.
-pub(super) fn worker_count(most: usize, segment_bytes: u64) -> usize {
+/// How many workers a helper has: twice the cores, so that waiting for a store costs nothing, at most `most`, and not
+/// more than files may be in flight at once.
+pub(super) fn worker_count(most: usize, in_flight: u64) -> usize {
     let wanted = available_parallelism().map_or(1, usize::from) * 2;
-    let fit = usize::try_from(AHEAD_BYTES_IN_FLIGHT / segment_bytes.max(1)).unwrap_or(usize::MAX);
-    wanted.clamp(AHEAD_MIN_THREADS, most).min(fit).max(1)
+    wanted.clamp(AHEAD_MIN_THREADS, most).min(usize::try_from(in_flight).unwrap_or(usize::MAX)).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{FETCH_AHEAD_MAX_THREADS, MIB};
+    use crate::limits::FETCH_AHEAD_MAX_THREADS;
 
     /// Doubles numbers; 3 fails and 4 panics.
     #[derive(Default)]
@@ -155,7 +180,16 @@ mod tests {
 
     #[test]
     fn every_file_is_done_once_and_a_failure_is_that_of_one_file() {
-        let shared = Shared::new(Numbers::default());
+        let place = tempfile::tempdir().unwrap();
+        let watched = Watch::on(&[(place.path(), crate::fsio::Names::All)]);
+        assert!(watched.is_some());
+        for (watch, limit) in [(None, Duration::from_millis(5)), (watched, Duration::from_secs(600))] {
+            all_are_done(&Shared::new(Numbers::default(), watch), limit);
+        }
+    }
+
+    /// With a watch, no end of a worker goes unnoticed, or this takes minutes.
+    fn all_are_done(shared: &Shared<Numbers>, limit: Duration) {
         let act = |number| match number {
             3 => Err(Error::new(Kind::Damaged, "three")),
             4 => panic!("a test's panic"),
@@ -171,7 +205,7 @@ mod tests {
                     state.done.len() + state.failed.len() == all
                 };
                 while !is_done() {
-                    shared.wait(Duration::from_millis(5));
+                    shared.wait(limit, |_| true);
                 }
             }
             Ok(())
@@ -186,18 +220,18 @@ mod tests {
 
     #[test]
     fn workers_end_when_the_steering_fails() {
-        let shared = Shared::new(Numbers::default());
+        let shared = Shared::new(Numbers::default(), None);
         let failed = shared.run(2, Ok, || Err(Error::new(Kind::Config, "no"))).unwrap_err();
         assert_eq!(failed.kind, Kind::Config);
         assert!(shared.lock().is_over);
     }
 
     #[test]
-    fn large_segments_have_few_workers_and_at_least_one() {
-        assert_eq!(worker_count(FETCH_AHEAD_MAX_THREADS, 1 << 40), 1);
-        assert_eq!(worker_count(FETCH_AHEAD_MAX_THREADS, AHEAD_BYTES_IN_FLIGHT / 2), 2);
-        let many = worker_count(FETCH_AHEAD_MAX_THREADS, MIB as u64);
+    fn there_are_no_more_workers_than_files_in_flight_and_at_least_one() {
+        assert_eq!((worker_count(FETCH_AHEAD_MAX_THREADS, 0), worker_count(FETCH_AHEAD_MAX_THREADS, 1)), (1, 1));
+        assert_eq!(worker_count(FETCH_AHEAD_MAX_THREADS, 2), 2);
+        let many = worker_count(FETCH_AHEAD_MAX_THREADS, 128);
         assert!((AHEAD_MIN_THREADS..=FETCH_AHEAD_MAX_THREADS).contains(&many));
-        assert_eq!(worker_count(AHEAD_MIN_THREADS, 0), AHEAD_MIN_THREADS);
+        assert_eq!(worker_count(AHEAD_MIN_THREADS, u64::MAX), AHEAD_MIN_THREADS);
     }
 }

@@ -2,6 +2,7 @@
 //! `fetch.asked`, the segment that recovery was given last.
 
 use super::directory::Spool;
+use super::plan::Held;
 use super::record::{Record, state_of};
 use crate::fsio::{self, FsError, ItemKind, Stat};
 use crate::limits::SPOOL_TIME;
@@ -23,18 +24,21 @@ pub struct FetchedFile {
 }
 
 impl Spool {
+    /// The name of the note of what was asked for.
+    pub const ASKED: &str = "fetch.asked";
+
     /// Puts on record that a segment that was authenticated as a whole lies in `fetched`, in this state.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn record_fetched(&self, file: &WalFileName, fetched: &FetchedFile) -> Result<(), FsError> {
+    pub fn record_fetched(&self, held: &Held, file: &WalFileName, fetched: &FetchedFile) -> Result<(), FsError> {
         let mut record = Record::default();
         record.add("file", file);
         record.add("identity", state_of(&fetched.stat));
         record.add("system", fetched.system_id);
         record.add("hash", hex::encode(fetched.blake3));
         record.add("from", &fetched.repository);
-        self.write(&self.record_of_fetched(file), record)
+        self.write_held(held, &self.record_of_fetched(file), record)
     }
 
     /// A segment in `fetched` that is in the very state in which it was authenticated.
@@ -58,6 +62,17 @@ impl Spool {
         self.path("fetched").join(format!("{file}.ok"))
     }
 
+    /// What is left of a segment that was served: nothing, or a copy. It is renamed before it is removed, which tells
+    /// the helper that it was served: what is only removed was not.
+    pub fn end_served(&self, file: &WalFileName) {
+        let served = self.path("fetched").join(format!("{file}.served"));
+        let is_copy = fsio::rename_over(&self.fetched_path(file), &served).is_ok();
+        self.remove(&self.record_of_fetched(file));
+        if is_copy {
+            self.remove(&served);
+        }
+    }
+
     /// Removes a fetched segment, and its record first.
     pub fn forget_fetched(&self, file: &WalFileName) {
         self.remove(&self.record_of_fetched(file));
@@ -78,14 +93,14 @@ impl Spool {
     pub fn note_asked(&self, file: &WalFileName) {
         let mut record = Record::default();
         record.add("file", file);
-        if let Err(error) = self.write(&self.path("fetch.asked"), record) {
+        if let Err(error) = self.write(&self.path(Self::ASKED), record) {
             tracing::debug!(%error, "cannot say what was asked for");
         }
     }
 
     /// The segment that was noted last, and when, in milliseconds of the boot's clock.
     pub fn last_asked(&self) -> Option<(WalFileName, u64)> {
-        let note = self.read(&self.path("fetch.asked"), SPOOL_TIME)?;
+        let note = self.read(&self.path(Self::ASKED), SPOOL_TIME)?;
         Some((WalFileName::parse(note.get("file")?)?, note.get("at")?.parse().ok()?))
     }
 }

@@ -18,10 +18,10 @@ mod plan;
 mod pushed;
 mod record;
 
-pub use directory::{Spool, SpoolId};
+pub use directory::Spool;
 pub use fetched::FetchedFile;
 pub use helper::{HELPER_ENVIRONMENT, start_helper};
 pub use missed::note_missed;
 pub use outages::{Outage, note_failure};
-pub use plan::{HelperKind, PlanWriter};
+pub use plan::{Held, HelperKind, PlanWriter};
 pub use pushed::Pushed;
