@@ -3,6 +3,7 @@ import argparse, ctypes, glob, os, platform, pwd, re, resource, shlex, shutil, s
 
 ap = argparse.ArgumentParser()
 ap.add_argument("--segments", type=int, default=100)
+ap.add_argument("--segment-mib", type=int, default=16)
 ap.add_argument("--rounds", type=int, default=2)
 ap.add_argument("--delay-ms", type=int, default=30)
 ap.add_argument("--tools", default="walvis,pgbackrest,walrus,barman,cp")
@@ -26,7 +27,6 @@ if not PG:
 ROOT = os.geteuid() == 0
 USER = pwd.getpwnam("postgres" if ROOT else pwd.getpwuid(os.geteuid()).pw_name)
 DEMOTE = dict(user=USER.pw_uid, group=USER.pw_gid, extra_groups=[]) if ROOT else {}
-SEG = 16 << 20
 TICK = os.sysconf("SC_CLK_TCK")
 # Orphans (helpers in their own session) become our children, so that their CPU time is ours to count.
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
@@ -122,7 +122,7 @@ def stop(server, how=signal.SIGINT):
 
 def make_backlog():
     own(W)
-    run([f"{PG}/initdb", "-D", DATA, "-A", "trust", "-N", "-U", "bench"])
+    run([f"{PG}/initdb", "-D", DATA, "-A", "trust", "-N", "-U", "bench", f"--wal-segsize={args.segment_mib}"])
     conf(DATA, COMMON + "archive_mode = on\narchive_command = ''\nfsync = off\nsynchronous_commit = off\nfull_page_writes = on\n")
     server = start(DATA)
     wait_for("the server starts", accepts)
@@ -480,7 +480,7 @@ try:
     say(f"{time.strftime('%F %T %Z', time.gmtime())}; {os.cpu_count()} x {cpu}; Linux {platform.release()}; load {' '.join(f'{x:.1f}' for x in os.getloadavg())}")
     tools = [t for t in args.tools.split(",") if BIN.get(t)]
     say("tools: " + "; ".join(f"{t} {version(t)}".strip() for t in tools) + "; not found: " + (", ".join(t for t in args.tools.split(",") if t not in tools) or "none"))
-    say(run([f"{PG}/postgres", "--version"]).strip() + f"; {args.segments} segments of 16 MiB, {args.rounds} rounds, {args.delay_ms} ms per S3 request, TLS")
+    say(run([f"{PG}/postgres", "--version"]).strip() + f"; {args.segments} segments of {args.segment_mib} MiB, {args.rounds} rounds, {args.delay_ms} ms per S3 request, TLS")
     for t in tools:
         path = f"{BIN[t]}/barman-cloud-wal-archive" if t == "barman" else BIN[t]
         least, usual = startup(path, ["--version"] if t != "pgbackrest" else ["version"], 5 if t == "barman" else 100)

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Drains a real archiver's backlog and feeds a real recovery, through Walvis and whichever peers are installed, and prints a table.
 #
-#   benches/archive.sh [--segments N] [--rounds R] [--delay-ms MS] [--tools LIST] [--stores LIST] [--out FILE] [--work DIR]
+#   benches/archive.sh [--segments N] [--segment-mib MIB] [--rounds R] [--delay-ms MS] [--tools LIST] [--stores LIST] [--out FILE] [--work DIR]
 #
-#   --segments   WAL segments of 16 MiB in the backlog, made with pgbench [100]; barman-cloud, which takes a second for each, gets 15
+#   --segment-mib  size of a WAL segment, as of `initdb --wal-segsize` [16]: with 1024, 6 segments are a backlog of 6 GiB
+#   --segments   WAL segments in the backlog, made with pgbench [100]; barman-cloud, which takes a second for each, gets 15
 #   --rounds     each combination is run so often, in turn, so that all see the same weather [2]; the table has the best of each figure
 #   --delay-ms   what every S3 request waits before it is served [30]
 #   --tools      walvis,before,pgbackrest,walrus,barman,cp [those found, but for before]
 #   --stores     file,s3 [both]
 #   --out        where the raw output goes too [none]
-#   --work       scratch directory, 20 MiB per segment and more [a new one in TMPDIR]
+#   --work       scratch directory, 20 MiB per segment of 16 and more [a new one in TMPDIR]
 #
 #   WALVIS_BEFORE_BIN  an earlier Walvis, which is the tool `before`
 #   WALVIS_BIN   the program [target/release/walvis, built]; WALRUS_BIN, BARMAN_BIN (a directory), PG_BIN, PGBACKREST_BIN
