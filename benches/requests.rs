@@ -27,22 +27,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use walvis::codec::Digest;
-use walvis::deadline::Deadline;
-use walvis::format::changes;
 use walvis::format::extent::BackupId;
 use walvis::format::manifest::BackupSummary;
-use walvis::format::node::{FANOUT, NodeId, span};
-use walvis::limits::{MAX_CHANGES_LEVEL, MAX_SUMMARY_BYTES};
 /// For the WAL writer of the tests.
 use walvis::pg;
-use walvis::pg::changes::{ChangeSet, Collector, Extents};
-use walvis::pg::scan::{Event, RelFile, RestorePointName, Scanner, Segment};
+use walvis::pg::scan::{Event, RestorePointName};
 use walvis::pg::target::{Target, Zone};
-use walvis::pg::{Lsn, Timeline, WalFileName, WalSegmentSize};
+use walvis::pg::{Lsn, WalFileName};
 use walvis::recovery::ends::TimelineEnds;
 use walvis::recovery::{ResolveRequest, answer};
-use walvis::repo::{ClusterName, Content, Facts, ObjectName, Repository, Secret, StoreSettings, StoreUrl, SystemId};
+use walvis::repo::{Content, Repository, Secret, SystemId};
 use walvis::store::Store;
 use walvis::store::fault::{Effect, Fault, Op};
 use walvis::store::file::FileStore;

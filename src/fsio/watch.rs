@@ -186,7 +186,9 @@ mod tests {
     fn place() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let [one, other] = ["one", "other"].map(|name| place.path().join(name));
-        [&one, &other].map(|directory| fs::create_dir(directory).unwrap());
+        for directory in [&one, &other] {
+            fs::create_dir(directory).unwrap();
+        }
         (place, one, other)
     }
 

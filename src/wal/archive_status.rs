@@ -187,7 +187,7 @@ mod tests {
         std::fs::write(at(&format!("{three}.ready")), "").unwrap();
         std::fs::rename(at(&format!("{two}.ready")), at(&format!("{two}.done"))).unwrap();
         let mut waiting = WaitingFiles::listed(place.path()).unwrap();
-        let mut follow = |waiting: &mut WaitingFiles| {
+        let follow = |waiting: &mut WaitingFiles| {
             let changes = watch.wait(std::time::Duration::ZERO, |_| true);
             assert!(!changes.is_partial);
             waiting.follow(changes.names.iter());
@@ -228,7 +228,9 @@ mod tests {
             "000000020000000000000004",
             "00000002.history",
         ];
-        all.map(|name| std::fs::write(status.join(format!("{name}.ready")), "").unwrap());
+        for name in all {
+            std::fs::write(status.join(format!("{name}.ready")), "").unwrap();
+        }
         let waiting = WaitingFiles::listed(place.path()).unwrap();
         let before = |name: &str| names(waiting.segments_before(SegmentName::parse(name).unwrap()));
         assert_eq!(before("000000020000000000000004"), [all[2], all[3]]);

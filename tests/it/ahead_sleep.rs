@@ -14,6 +14,9 @@ use crate::support::command::{DESTINATION, Running, Site, WALVIS, eventually, na
 use crate::support::s3::{Action, Op, S3Server};
 use crate::support::segment::{self, Segment};
 
+/// Something that happens, and what to call it.
+type Happens<'a> = (&'a str, &'a dyn Fn(&Site));
+
 fn names(numbers: std::ops::RangeInclusive<u64>) -> Vec<String> {
     numbers.map(|number| Segment::new(number).name()).collect()
 }
@@ -120,7 +123,7 @@ fn a_push_helper_with_nothing_to_do_sleeps() {
 /// What happens to the spool of a helper that has nothing to do; it is told, so no wait before that ends by itself.
 #[test]
 fn every_event_wakes_a_fetch_helper_up() {
-    let events: [(&str, &dyn Fn(&Site)); 7] = [
+    let events: [Happens<'_>; 7] = [
         ("recovery ends", &|site| fs::remove_file(site.data().join("recovery.signal")).unwrap()),
         ("the signal file is renamed", &|site| {
             fs::rename(site.data().join("recovery.signal"), site.data().join("recovery.done")).unwrap();
@@ -168,7 +171,7 @@ fn what_is_served_and_asked_for_wakes_a_fetch_helper_up() {
 
 #[test]
 fn every_event_wakes_a_push_helper_up() {
-    let events: [(&str, &dyn Fn(&Site)); 4] = [
+    let events: [Happens<'_>; 4] = [
         ("the spool is renamed", &|site| fs::rename(site.spool(), site.data().join("pg_wal/other")).unwrap()),
         ("the spool is removed", &remove_spool),
         ("pg_wal is renamed", &|site| fs::rename(site.data().join("pg_wal"), site.data().join("elsewhere")).unwrap()),
