@@ -265,9 +265,10 @@ impl Reader<'_> {
     }
 
     fn runs(&mut self) -> Option<Extents> {
-        let mut extents = Extents::new();
-        let mut before = 0_u64;
         let count = self.number().filter(|count| *count > 0)?;
+        // A run takes a byte at least: what is claimed beyond that is not there.
+        let mut extents = Extents::with_room(usize::try_from(count).ok()?.min(self.0.len()));
+        let mut before = 0_u64;
         for number in 0..count {
             let gap = self.number()?;
             let first = before.checked_add(gap / 2).filter(|first| *first < u64::from(Extents::END))?;

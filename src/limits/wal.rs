@@ -125,6 +125,8 @@ pub const CHANGES_SHARE: u64 = 128;
 pub const MAX_SEGMENT_CHANGES_BYTES: usize = 256 * KIB;
 /// Longest change set of many segments: the extents of about 100 GB, where every second one changed.
 pub const MAX_CHANGES_BYTES: usize = 2 * MIB;
+/// Nodes of changes that a backup reads at once: each may be as long as that.
+pub const CHANGES_READERS: usize = 8;
 /// Highest level of nodes of changes: 4096 segments, 64 GiB of log.
 pub const MAX_CHANGES_LEVEL: u32 = 3;
 /// What the changes of a whole range of the log take in memory, about.

@@ -32,8 +32,8 @@ pub struct PushRequest {
     pub helper: Option<Vec<OsString>>,
 }
 
-/// The answer to the most frequent call: it has one file, a helper has stored it, and nothing else is left to do, to say
-/// or to wait for. `None` means that nothing is known: [`run`] finds it out.
+/// The answer to the most frequent call: it has one file, a helper has stored it, and nothing else is left to do, to
+/// say or to wait for. `None` means that nothing is known: [`run`] finds it out.
 ///
 /// It is found out without waiting for anybody, so nothing has to watch over it.
 pub fn on_record(config: &Config, paths: &[PathBuf]) -> Option<Vec<PushReport>> {

@@ -24,7 +24,8 @@ impl Resolver<'_> {
         let mut wal = WalReport {
             first_segment: name(first),
             last_segment: name(last),
-            segments: last - first + 1,
+            // None where the log ends before the backup begins, as damaged times and positions may have it.
+            segments: (last + 1).saturating_sub(first),
             ..WalReport::default()
         };
         for leg in path.legs() {

@@ -27,6 +27,11 @@ impl Extents {
         Self::default()
     }
 
+    /// None, with room for so many runs.
+    pub fn with_room(runs: usize) -> Self {
+        Self { runs: Vec::with_capacity(runs) }
+    }
+
     /// This one and all after it.
     pub fn from(first: u32) -> Self {
         let mut all = Self::new();
@@ -79,8 +84,10 @@ impl Extents {
         if self.has_all(other) {
             return;
         }
+        // As much as there may be: growing step by step takes twice that.
+        let room = Vec::with_capacity(self.runs.len() + other.runs.len());
         let (mut left, mut right) =
-            (std::mem::take(&mut self.runs).into_iter().peekable(), other.runs.iter().copied().peekable());
+            (std::mem::replace(&mut self.runs, room).into_iter().peekable(), other.runs.iter().copied().peekable());
         loop {
             let next = match (left.peek(), right.peek()) {
                 (Some(a), Some(b)) if b.first < a.first => right.next(),

@@ -1,14 +1,14 @@
 //! What the log changed between two positions of a path, or why that is not known.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::open::Catalog;
 use super::path::{Leg, Path};
 use super::summaries::Stored;
 use crate::error::Error;
 use crate::format::node::{NodeId, span};
-use crate::limits::{CATALOG_READERS, MAX_CHANGES_LEVEL, MAX_SCANNED_FOR_CHANGES};
+use crate::limits::{CATALOG_READERS, CHANGES_READERS, MAX_CHANGES_LEVEL, MAX_SCANNED_FOR_CHANGES};
 use crate::pg::changes::{ChangeSet, Incomplete, Joined};
 use crate::pg::scan::Summary;
 use crate::pg::{Lsn, SegmentName, Timeline};
@@ -63,7 +63,7 @@ impl Catalog<'_> {
         let mut reading = Reading {
             catalog: self,
             path,
-            known: Mutex::new(ChangeSet::new()),
+            known: ChangeSet::new(),
             after_node: None,
             between: ChangesBetween { joined, stopped: None, nodes: 0, segments: 0, scanned: 0 },
         };
@@ -153,7 +153,7 @@ struct Reading<'c, 'r> {
     catalog: &'c Catalog<'r>,
     path: &'c Path,
     /// What nodes say.
-    known: Mutex<ChangeSet>,
+    known: ChangeSet,
     /// The last item was a node: where it ends.
     after_node: Option<Lsn>,
     between: ChangesBetween,
@@ -161,7 +161,7 @@ struct Reading<'c, 'r> {
 
 impl Reading<'_, '_> {
     fn finished(mut self) -> ChangesBetween {
-        let known = std::mem::take(&mut self.known).into_inner().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut self.known);
         self.between.joined.add_set(&known);
         self.between
     }
@@ -183,11 +183,10 @@ impl Reading<'_, '_> {
     /// The nodes at the beginning of a list.
     fn nodes(&mut self, timeline: Timeline, items: &mut VecDeque<Item>) -> Result<bool, Error> {
         let node = |item: &Item| if let Item::Node(id) = item { Some(*id) } else { None };
-        let ids: Vec<NodeId> = items.iter().map_while(node).take(CATALOG_READERS).collect();
+        let ids: Vec<NodeId> = items.iter().map_while(node).take(CHANGES_READERS).collect();
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(true) };
-        let (catalog, known) = (self.catalog, &self.known);
-        let there =
-            at_once(&ids, CATALOG_READERS, |id| catalog.add_changes(*id, known)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let catalog = self.catalog;
+        let there = catalog.add_changes(&ids, CHANGES_READERS, &mut self.known)?;
         if there.contains(&false) {
             // Deleted since it was listed. What the others say is there already, and does no harm twice.
             let mut instead = Vec::new();

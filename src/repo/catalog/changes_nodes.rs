@@ -4,8 +4,6 @@
 //! crosses the upper edge. One is written only where each of its segments, the one after the last included, follows the
 //! one before; so a node that is there proves that.
 
-use std::sync::Mutex;
-
 use super::gone::IndexNode;
 use super::open::Catalog;
 use crate::error::{Error, Kind};
@@ -77,21 +75,26 @@ impl Catalog<'_> {
     pub(super) fn changes_of_nodes(&self, id: NodeId, readers: usize) -> Result<Option<ChangeSet>, Error> {
         let first = id.number * FANOUT;
         let below: Vec<NodeId> = (first..first + FANOUT).map(|n| self.node_id(id.timeline, id.level - 1, n)).collect();
-        let union = Mutex::new(ChangeSet::new());
-        let all =
-            at_once(&below, readers, |id| self.add_changes(*id, &union)).into_iter().collect::<Result<Vec<bool>, Error>>()?;
-        Ok(all.into_iter().all(|is_there| is_there).then(|| union.into_inner().unwrap_or_default()))
+        let mut union = ChangeSet::new();
+        let all = self.add_changes(&below, readers, &mut union)?;
+        Ok(all.into_iter().all(|is_there| is_there).then_some(union))
     }
 
-    /// Reads a node of changes and adds it to others; `false` when it is not there, or is of a later version. Several
-    /// are read at once, and decoded one after the other: so not more than one of them is in memory twice.
-    pub(super) fn add_changes(&self, id: NodeId, to: &Mutex<ChangeSet>) -> Result<bool, Error> {
-        let Some(bytes) = self.read_changes(id)? else { return Ok(false) };
-        let mut all = to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(set) = self.understand_changes(id, &bytes)? else { return Ok(false) };
-        all.union(&set);
-        all.shrink(MAX_CHANGES_MEMORY_BYTES, id.first(), Extents::memory_bytes);
-        Ok(true)
+    /// Reads nodes of changes, so many at once, and adds them to others. Of each it says whether it was added: `false`
+    /// when it is not there, or is of a later version.
+    ///
+    /// They are decoded one after the other, and all by this thread: of the memory that takes, which is many times what
+    /// is read, an allocator keeps a share for each thread that ever had it.
+    pub(super) fn add_changes(&self, ids: &[NodeId], readers: usize, to: &mut ChangeSet) -> Result<Vec<bool>, Error> {
+        let read = at_once(ids, readers, |id| self.read_changes(*id));
+        let add = |(id, read): (&NodeId, Result<Option<Vec<u8>>, Error>)| {
+            let Some(bytes) = read? else { return Ok(false) };
+            let Some(set) = self.understand_changes(*id, &bytes)? else { return Ok(false) };
+            to.union(&set);
+            to.shrink(MAX_CHANGES_MEMORY_BYTES, id.first(), Extents::memory_bytes);
+            Ok(true)
+        };
+        ids.iter().zip(read).map(add).collect()
     }
 }
 

@@ -36,7 +36,11 @@ fn number(name: &str) -> Option<u64> {
 /// Runs a test of this binary with so many rounds, in a process with little memory.
 fn rounds(test: &str, rounds: u64) {
     let seed = number("WALVIS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let rounds = number("WALVIS_TEST_ROUNDS").unwrap_or(rounds);
+    run(test, seed, number("WALVIS_TEST_ROUNDS").unwrap_or(rounds));
+}
+
+/// The same, beginning with a seed.
+fn run(test: &str, seed: u64, rounds: u64) {
     let this = std::env::current_exe().unwrap();
     let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", ADDRESS_SPACE_MIB * 1024);
     let output = Command::new("sh")

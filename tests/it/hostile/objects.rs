@@ -19,7 +19,7 @@ use walvis::pg::{Lsn, Timeline, WalFileName};
 use walvis::recovery::ResolveRequest;
 use walvis::repo::{Content, ObjectName, Repository};
 
-use super::{asked, canary, finish, is_refusal, kind_of, prepared, raw, round, rounds};
+use super::{asked, canary, finish, is_refusal, kind_of, prepared, raw, round, rounds, run};
 use crate::resolve_random::facts;
 use crate::support::command::files_below;
 use crate::support::wal::Writer;
@@ -289,6 +289,12 @@ fn read_after(world: &World, (seed, count): (u64, u64), change: &dyn Fn(&World, 
 #[test]
 fn hostile_nodes_summaries_histories_and_bindings_mislead_nobody_into_a_panic() {
     rounds("objects::read_hostile_objects", 250);
+}
+
+/// A position in the log far behind where it should be: recovery seemed to end before its backup begins.
+#[test]
+fn what_misled_once_does_not_mislead_again() {
+    run("objects::read_hostile_objects", 2_216_367_339_969_434_838, 1);
 }
 
 #[test]

@@ -168,7 +168,9 @@ impl Weeks {
         self.restores += 1;
         let name = format!("r{}", self.restores);
         let mut cluster = self.site.recover(&name, MAJOR, arguments);
-        assert_eq!(cluster.sql(ROWS), rows, "{arguments:?}");
+        let is = cluster.sql(ROWS);
+        let said = || self.site.run(&[&["--json", "resolve"], arguments].concat()).stdout;
+        assert!(is == rows, "{arguments:?}: {is} should be {rows}, and resolve says {}", said());
         assert_eq!(cluster.sql("select count(*) from bulk"), "400");
         cluster.stop(Stop::Fast);
         cluster.destroy();
