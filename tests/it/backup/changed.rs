@@ -10,11 +10,11 @@ use walvis::pg::page_checksum::page_checksum;
 /// `pg_control` and `backup_label` are not read as files.
 const NOT_READ: u64 = 20_000;
 
-fn number(report: &Value, name: &str) -> u64 {
+pub(super) fn number(report: &Value, name: &str) -> u64 {
     report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report:#}"))
 }
 
-fn reads_all(report: &Value) -> bool {
+pub(super) fn reads_all(report: &Value) -> bool {
     number(report, "read_bytes") + NOT_READ > number(report, "bytes") && number(report, "taken_over_bytes") == 0
 }
 
@@ -31,7 +31,7 @@ fn with_still_table(host: &Host, major: u32) -> (Cluster, Value) {
 
 /// Holds what one backup stored against what another one did that read everything, a moment later and without any work
 /// in between: between two pages of one LSN there are only hints, and what is of the time after the start is replayed.
-fn same_as_a_full_read(what: &str, (partial, report): (&Stored, &Value), full: &Stored) {
+pub(super) fn same_as_a_full_read(what: &str, (partial, report): (&Stored, &Value), full: &Stored) {
     let start: Lsn = report["start_lsn"].as_str().unwrap().parse().unwrap();
     let is_relation = |path: &str| relation_file(path.as_bytes()).is_some_and(|(_, name)| name.fork == Fork::Main);
     let names = |stored: &Stored| stored.files.keys().filter(|path| is_relation(path)).cloned().collect::<Vec<_>>();

@@ -4,6 +4,7 @@
 mod around;
 mod changed;
 mod content;
+mod histories;
 mod lists;
 mod names;
 mod page_cache;

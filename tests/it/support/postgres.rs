@@ -411,6 +411,12 @@ impl Cluster {
         self.client().query(sql).unwrap_or_else(|error| self.fail(&format!("{sql}: {error}")))
     }
 
+    /// As [`sql`](Self::sql), in another database.
+    pub(crate) fn sql_in(&self, database: &str, sql: &str) -> String {
+        let answer = load::Client::connect_to(self, database).and_then(|client| client.query(sql));
+        answer.unwrap_or_else(|error| self.fail(&format!("{database}: {sql}: {error}")))
+    }
+
     /// Ends the current segment with a record of its own in it, and returns the segment's name.
     pub(crate) fn switch_wal(&self) -> String {
         self.sql("select pg_create_restore_point('walvis test switch')");

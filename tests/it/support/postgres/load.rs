@@ -20,9 +20,14 @@ pub(crate) struct Client {
 impl Client {
     /// Connects as the superuser.
     pub(crate) fn connect(cluster: &Cluster) -> Result<Self, String> {
+        Self::connect_to(cluster, "postgres")
+    }
+
+    /// The same, to this database.
+    pub(crate) fn connect_to(cluster: &Cluster, database: &str) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut config = tokio_postgres::Config::new();
-        config.host_path(&cluster.sockets).user(SUPERUSER).dbname("postgres").connect_timeout(PATIENCE);
+        config.host_path(&cluster.sockets).user(SUPERUSER).dbname(database).connect_timeout(PATIENCE);
         let (client, connection) = runtime.block_on(config.connect(NoTls)).map_err(|error| describe(&error))?;
         // Ends with the client or with the server; either is seen by the next query.
         runtime.spawn(async move { connection.await.ok() });
