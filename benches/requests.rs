@@ -44,7 +44,7 @@ use walvis::store::file::FileStore;
 #[path = "../tests/it/support/backup.rs"]
 mod backup;
 #[path = "../tests/it/support/changed_log.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // The tests use all of it.
 mod changed_log;
 #[path = "../tests/it/support/wal.rs"]
 #[allow(dead_code)] // The tests use all of it.
