@@ -81,7 +81,9 @@ pub(super) fn hold_against_disk(what: &str, (stored, report): (&Stored, &Value),
             assert!(is_same(should) || looks.into_iter().any(|now| is_same(&now) || lsn(&now) >= start), "{}: {}", place(), {
                 let (is, should) = (without_hints(is), without_hints(should));
                 let at: Vec<usize> = (0..is.len()).filter(|at| is[*at] != should[*at]).collect();
-                format!("not only hints differ, of bytes {at:?}")
+                let (special, len) = (u16::from_le_bytes([is[16], is[17]]), at.len());
+                let end = is.get(special.into()..).unwrap_or_default();
+                format!("not only hints differ, but {len} bytes, from {:?} on; it ends with {end:x?}", at.first())
             });
         }
     }
